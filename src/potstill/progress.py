@@ -1,0 +1,70 @@
+"""What a long command tells the person who waits.
+
+Stages call `note` (a sentence that is said once: a fallback taken, a setting ignored, an image skipped) and
+`task` (something with a known number of steps). Who shows them is decided by whoever started the command:
+the command line installs a live display with `use`; a Python caller gets notes through `logging` and no bar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+from collections.abc import Iterator
+
+logger = logging.getLogger("potstill")
+
+
+class Task:
+    """A piece of work under way. `advance` is cheap enough for every step."""
+
+    def advance(self, steps: int = 1, text: str = "") -> None:
+        """Tell that `steps` more are done; `text` (such as "loss 0.31") replaces what stands beside the bar."""
+
+
+class Display:
+    """Shows nothing but keeps the notes; the base of the command line's live display."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, done: int = 0) -> Iterator[Task]:
+        yield Task()
+
+    def note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+            logger.info(sentence)
+
+
+_display: contextvars.ContextVar[Display | None] = contextvars.ContextVar("potstill_display", default=None)
+
+
+def display() -> Display:
+    """Return the display in use; one that only keeps notes where none was installed."""
+    current = _display.get()
+    if current is None:
+        current = Display()
+        _display.set(current)
+    return current
+
+
+@contextlib.contextmanager
+def use(shown: Display) -> Iterator[Display]:
+    """Install `shown` for the duration of a command."""
+    token = _display.set(shown)
+    try:
+        yield shown
+    finally:
+        _display.reset(token)
+
+
+def note(sentence: str) -> None:
+    """Tell the user something once, in a complete sentence."""
+    display().note(sentence)
+
+
+def task(title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Task]:
+    """Open a task of `total` steps, of which `done` were done earlier (a resumed run)."""
+    return display().task(title, total, done)
