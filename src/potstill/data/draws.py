@@ -1,0 +1,41 @@
+"""Random numbers without a state: uniform draws as a pure function of (seed, stream, index, view).
+
+A generator that is advanced cannot be resumed, shared between workers, or replayed for one image alone. These
+draws can: the key is mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195),
+so the numbers of image 7 in view 3 are the same in any batch, any process and any order.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    value = value + _GOLDEN
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def uniform(seed: int, index: np.ndarray, view: np.ndarray, count: int, stream: str) -> np.ndarray:
+    """Return float64 [B, count] in [0, 1): `count` draws for each (index, view) pair of two int arrays [B].
+
+    stream: a name that keeps the draws of different purposes ("flip", "crop") independent of each other.
+    """
+    salt = np.array([seed, zlib.crc32(stream.encode())], dtype=np.int64).astype(np.uint64)
+    with np.errstate(over="ignore"):  # wrapping around 2**64 is the point
+        key = _mix(_mix(salt[:1]) ^ salt[1:])
+        key = _mix(key ^ np.asarray(index, dtype=np.int64).astype(np.uint64))
+        key = _mix(key ^ np.asarray(view, dtype=np.int64).astype(np.uint64))
+        values = _mix(key[:, None] + np.arange(count, dtype=np.uint64)[None] * _GOLDEN)
+    return (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def permutation(seed: int, epoch: int, count: int, stream: str = "order") -> np.ndarray:
+    """Return a permutation of range(count) that depends only on the arguments."""
+    key = [seed % 2**63, epoch, zlib.crc32(stream.encode())]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(count)
