@@ -1,0 +1,116 @@
+"""Folders that are either whole or recognisably unfinished.
+
+Everything is written to a temporary name in the same folder, flushed to disk and renamed; the manifest of a folder
+comes last, so its presence means that the rest is complete. A power cut leaves a folder without a manifest, which is
+resumed or done again, never believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import RunError
+
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def atomic(file: Path) -> Iterator[Path]:
+    """Yield a temporary path; rename it to `file` on success, remove it on failure.
+
+    Raises `RunError` where the disk is full or not writable.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        raise _disk_error(error, file) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _disk_error(error: OSError, file: Path) -> Exception:
+    if error.errno == errno.ENOSPC:
+        return RunError(
+            f"The disk is full: {file} could not be written. Nothing half-written was kept. "
+            "Free some space and run the same command again; it goes on where it stopped."
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder with --out.")
+    return error
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write JSON atomically, indented for people."""
+    write_text(file, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds; raise `RunError` where it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{file} is damaged ({error}). Remove its folder and run the same command again."
+        ) from None
+
+
+def fingerprint(value: Any) -> str:
+    """Return the sha256 (hex) of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def finish(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a folder: from now on it counts as complete."""
+    write_json(folder / MANIFEST, manifest)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a complete folder, None where it is unfinished or absent."""
+    file = folder / MANIFEST
+    return read_json(file) if file.is_file() else None
+
+
+def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a folder's manifest, doing the work first unless it was done with the same inputs.
+
+    inputs: everything the result depends on, as JSON. work: fills the folder and returns what to record.
+    Raises `RunError` where the folder is complete but came from other inputs.
+    """
+    done = finished(folder)
+    if done is None:
+        recorded = work()
+        finish(folder, {"inputs": inputs, **recorded})
+        return read_json(folder / MANIFEST)
+    inputs = json.loads(json.dumps(inputs))
+    if done["inputs"] != inputs:
+        different = sorted(k for k in {*done["inputs"], *inputs} if done["inputs"].get(k) != inputs.get(k))
+        raise RunError(
+            f"{folder} was made with another {' and '.join(different)}. "
+            "Give a new folder with --out, or remove this one if it is no longer needed."
+        )
+    return done
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of ours and everything in it."""
+    shutil.rmtree(folder, ignore_errors=True)

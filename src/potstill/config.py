@@ -1,0 +1,125 @@
+"""`Config`: frozen, typed settings from YAML and `key=value`, with every mistake reported at once.
+
+A setting that is spelled wrong and silently ignored costs a night of training, so unknown keys are errors, with the
+nearest known key; so are wrong types and values out of range. Each problem is one sentence: which key, what it
+must be, what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from potstill.errors import ConfigError, did_you_mean
+
+
+class Config(BaseModel):
+    """Base of every group of settings: immutable, unknown keys refused, defaults checked too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, defaults included: the resolved settings."""
+        return self.model_dump(mode="json")
+
+
+C = TypeVar("C", bound=Config)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping a YAML file holds; raise `ConfigError` where it is none."""
+    if not file.is_file():
+        raise ConfigError(f"There is no recipe at {file}. Give the path of a YAML file, such as recipe.yaml.")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = str(error).replace("\n", " ")
+        raise ConfigError(
+            f"{file} is not valid YAML: {where}. Mend that line and run the command again."
+        ) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold `key: value` lines, but holds {_described(content)}.")
+    return content
+
+
+def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Return `settings` with "a.b=value" assignments applied; values are read as YAML."""
+    result = _copied(settings)
+    problems = []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            problems.append(
+                f"'{assignment}' is not a setting. Write it as key=value, for instance train.epochs=10."
+            )
+            continue
+        *parents, last = key.split(".")
+        inner = result
+        for parent in parents:
+            if not isinstance(inner.get(parent), dict):
+                inner[parent] = {}
+            inner = inner[parent]
+        inner[last] = yaml.safe_load(text)
+    if problems:
+        raise ConfigError(*problems)
+    return result
+
+
+def build(kind: type[C], settings: Mapping[str, Any], *, origin: str = "the recipe") -> C:
+    """Return `kind(**settings)`; raise one `ConfigError` that lists every wrong key of `origin`."""
+    try:
+        return kind.model_validate(dict(settings))
+    except ValidationError as error:
+        raise ConfigError(
+            *dict.fromkeys(_sentence(kind, detail, origin) for detail in error.errors())
+        ) from None
+
+
+def _sentence(kind: type[Config], detail: Any, origin: str) -> str:
+    location = [
+        part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))
+    ]
+    key = ".".join(str(part) for part in location)
+    given = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _known_keys(kind, location[:-1])
+            hint = did_you_mean(str(location[-1]), known) or f" Known keys there: {', '.join(known)}."
+            return f"{key}: {origin} has no such key.{hint}"
+        case "missing":
+            return f"{key}: {origin} must give it, and does not."
+        case "value_error":
+            return f"{key or origin}: {detail['ctx']['error']}"
+    must = detail["msg"].replace("Input should be", "must be").replace("a valid ", "a ")
+    return f"{key}: {must}, but was {_described(given)}."
+
+
+def _known_keys(kind: type[Config], location: list[Any]) -> list[str]:
+    """Return the keys of the settings group that `location` leads to."""
+    for part in location:
+        if isinstance(part, str) and part in kind.model_fields:
+            inner = _config_of(kind.model_fields[part].annotation)
+            if inner is not None:
+                kind = inner
+    return list(kind.model_fields)
+
+
+def _config_of(annotation: Any) -> type[Config] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _config_of(part))), None)
+
+
+def _described(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", type(None): "nothing"}
+    return names.get(type(value)) or f"{value!r}"
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, list) else value
