@@ -1,0 +1,142 @@
+"""One way from an image file to pixels, used by training, evaluation and prediction alike.
+
+Readers differ in silence: one turns a 16-bit picture white, another ignores which way up the camera was held, a
+third keeps the colours that lie hidden under transparency. A network that is trained through one reader and used
+through another loses accuracy and nobody sees why, so everything here goes through `decode`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from potstill.errors import DataError
+
+VERSION = 1  # part of every cache key: raise it when the pixels of any file change
+MAX_PIXELS = 89_478_485  # what Pillow too begins to distrust: 256 MiB at three bytes a pixel
+_GREY = ("1", "L", "LA", "La")
+_DRAWINGS = ("EPS", "WMF", "EMF")  # opening them would run an interpreter
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def decode(source: str | Path | bytes, *, name: str) -> np.ndarray:
+    """Return the pixels of an image file (its path or its bytes), uint8 [H, W, C] with C = 1 (grey) or 3 (RGB).
+
+    The EXIF orientation is applied, 16-bit values are scaled by their depth and float values in 0..1 by 255,
+    transparency is laid on white, palette and CMYK become RGB, an animation gives its first frame.
+    `name` is what error messages call it. Raises `DataError` where the file is missing, empty, cut off, larger
+    than `MAX_PIXELS` or no image.
+    """
+    content = source if isinstance(source, bytes) else read_bytes(source, name=name)
+    with open_image(content, name=name) as image:
+        try:
+            return _pixels(image, name)
+        except DataError:
+            raise
+        except MemoryError as error:
+            raise DataError(f"{name} does not fit into memory when decoded.") from error
+        except Exception as error:  # Pillow's readers raise nearly every kind on damaged files
+            raise DataError(f"{name} is damaged or cut off: {error}.") from error
+
+
+def read_bytes(path: str | Path, *, name: str) -> bytes:
+    """Return the content of a file; raise `DataError` where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{name} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
+def open_image(content: bytes, *, name: str) -> Image.Image:
+    """Return the image with only its header read; raise `DataError` where it is none or too large to decode."""
+    try:
+        image = _opened(content)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_bomb(name, "")) from error
+    except Exception as error:  # see decode
+        raise DataError(f"{name} {_what_it_is(content, error)}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(_bomb(name, f" ({image.width} x {image.height})"))
+    if image.format in _DRAWINGS:
+        raise DataError(f"{name} is a drawing ({image.format}), not a picture of pixels. Convert it to PNG.")
+    return image
+
+
+def _opened(content: bytes) -> Image.Image:
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        import pillow_heif  # an optional plug-in; its absence is told by _what_it_is
+
+        pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(content))
+
+
+def _bomb(name: str, size: str) -> str:
+    return (
+        f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels{size}, which can exhaust the memory when "
+        "decoded. Scale it down, or leave it out."
+    )
+
+
+def _what_it_is(content: bytes, error: Exception) -> str:
+    """Return the rest of a sentence about a file that no reader takes."""
+    start = content[:512].lstrip().lower()
+    if not content:
+        return "is empty (0 bytes)."
+    if isinstance(error, ImportError):
+        return "is a HEIC photo, which needs a plug-in. Type: pip install pillow-heif"
+    if content[4:12] in (b"ftypavif", b"ftypavis"):
+        return "is an AVIF image, which this Pillow cannot read. Type: pip install --upgrade pillow"
+    if start.startswith((b"<!doctype", b"<html")):
+        return "is a web page under the name of an image."
+    if start.startswith((b"<svg", b"<?xml", b"%pdf")):
+        return "is a document or drawing, not a picture of pixels. Convert it to PNG."
+    if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", content[:64]):
+        return f"is text, not an image: it begins with {content[:32].decode()!r}."
+    return f"is not an image that can be read: it begins with the bytes {content[:8].hex(' ')}."
+
+
+def _pixels(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":
+        deep = ImageOps.exif_transpose(image)
+        return _scaled(np.asarray(deep), _depth(image), name)[:, :, None]
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    grey = image.mode in _GREY
+    if image.has_transparency_data:
+        image = _on_white(image)
+    pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    return pixels[:, :, None] if grey else pixels
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _depth(image: Image.Image) -> float:
+    """Return the value that stands for white."""
+    if image.mode == "F":
+        return 1.0
+    if image.format != "TIFF":
+        return 65535.0  # PNG; and PGM, whose values Pillow has already stretched to 16 bits
+    bits = int(image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
+    signed = image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    return float(2 ** (bits - signed) - 1)
+
+
+def _scaled(value: np.ndarray, white: float, name: str) -> np.ndarray:
+    """Return [H, W] values in 0..white as uint8."""
+    low, high = float(value.min()), float(value.max())
+    if not (low >= 0 and high <= white):  # also true of NaN
+        raise DataError(
+            f"{name} holds values from {low:g} to {high:g}, and potstill reads 0 to {white:g} there. "
+            "Scale the values and save the image again."
+        )
+    return np.rint(value.astype(np.float64) * (255.0 / white)).astype(np.uint8)
