@@ -69,9 +69,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(
-            f"{file} is damaged ({error}). Remove its folder and run the same command again."
-        ) from None
+        raise RunError(f"{file} is damaged ({error}). Remove its folder and run the same command again.") from None
 
 
 def fingerprint(value: Any) -> str:

@@ -38,9 +38,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = str(error).replace("\n", " ")
-        raise ConfigError(
-            f"{file} is not valid YAML: {where}. Mend that line and run the command again."
-        ) from None
+        raise ConfigError(f"{file} is not valid YAML: {where}. Mend that line and run the command again.") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold `key: value` lines, but holds {_described(content)}.")
     return content
@@ -53,9 +51,7 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            problems.append(
-                f"'{assignment}' is not a setting. Write it as key=value, for instance train.epochs=10."
-            )
+            problems.append(f"'{assignment}' is not a setting. Write it as key=value, for instance train.epochs=10.")
             continue
         *parents, last = key.split(".")
         inner = result
@@ -74,15 +70,11 @@ def build(kind: type[C], settings: Mapping[str, Any], *, origin: str = "the reci
     try:
         return kind.model_validate(dict(settings))
     except ValidationError as error:
-        raise ConfigError(
-            *dict.fromkeys(_sentence(kind, detail, origin) for detail in error.errors())
-        ) from None
+        raise ConfigError(*dict.fromkeys(_sentence(kind, detail, origin) for detail in error.errors())) from None
 
 
 def _sentence(kind: type[Config], detail: Any, origin: str) -> str:
-    location = [
-        part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))
-    ]
+    location = [part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     key = ".".join(str(part) for part in location)
     given = detail["input"]
     match detail["type"]:

@@ -7,6 +7,7 @@ so the numbers of image 7 in view 3 are the same in any batch, any process and a
 
 from __future__ import annotations
 
+import functools
 import zlib
 
 import numpy as np
@@ -35,7 +36,10 @@ def uniform(seed: int, index: np.ndarray, view: np.ndarray, count: int, stream: 
     return (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+@functools.lru_cache(maxsize=8)  # the steps of an epoch ask for the same one
 def permutation(seed: int, epoch: int, count: int, stream: str = "order") -> np.ndarray:
     """Return a permutation of range(count) that depends only on the arguments."""
     key = [seed % 2**63, epoch, zlib.crc32(stream.encode())]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(count)
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(count)
+    order.flags.writeable = False
+    return order

@@ -20,8 +20,9 @@ class Card:
     classes: names, in the order of the logits.
     channels, size: the input the network sees, size = (height, width) in pixels.
     mean, std: normalisation of the image in 0..1, one value a channel.
-    resize: short side in pixels before the centre crop of `size` when it starts from a photo; equal to the
-        smaller side of `size` where nothing is cropped.
+    resize, crop: how a photo becomes what the model is given: the short side is resized to `resize` pixels, the
+        centre `crop` = (height, width) is cut out, and the model itself resizes that to `size` where they differ
+        (a student that was taught on the larger crops of its teacher).
     """
 
     model: str
@@ -31,6 +32,7 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: int
+    crop: tuple[int, int]
     interpolation: str = "bilinear"
     options: dict[str, Any] = field(default_factory=dict)
     source: str = "random initialisation"
@@ -47,7 +49,7 @@ class Card:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Card:
         """Build a card from what `to_json` returned."""
-        listed = {name: tuple(data[name]) for name in ("classes", "size", "mean", "std")}
+        listed = {name: tuple(data[name]) for name in ("classes", "size", "crop", "mean", "std")}
         return cls(**{**data, **listed})
 
     def replace(self, **changes: Any) -> Card:
