@@ -96,6 +96,51 @@ class Taps:
         self.close()
 
 
+class SideHead(nn.Module):
+    """An auxiliary classifier (arXiv:1409.4842): pool to 4x4, 1x1 convolution, dense, dropout, logits.
+
+    It takes maps [B, C, H, W] of `channels` and gives logits [B, K].
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, *, width: int = 128, hidden: int = 1024, dropout: float = 0.7
+    ) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.conv = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.hidden = nn.Linear(16 * width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn(self.conv(self.pool(x))))
+        x = F.relu(self.hidden(x.flatten(1)))
+        return self.head(self.dropout(x))
+
+
+class SideHeads(nn.Module):
+    """A network (`trunk`) with side heads on what some of its modules say, in training only.
+
+    heads: by module path inside the trunk. In eval mode the heads rest and `aux` is empty.
+    """
+
+    def __init__(self, trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.paths = tuple(heads)
+        self.heads = nn.ModuleList(heads.values())
+
+    def forward(self, image: Tensor) -> Outputs:
+        if not self.training:
+            return Outputs(logits=self.trunk(image))
+        # The hooks live for one call: a hook that stays would be copied with the network and write elsewhere.
+        with Taps(self.trunk, self.paths) as taps:
+            logits = self.trunk(image)
+        said = (head(taps.collected[path]) for head, path in zip(self.heads, self.paths, strict=True))
+        return Outputs(logits=logits, aux=tuple(said))
+
+
 def replace_features(outputs: Outputs, features: dict[str, Tensor]) -> Outputs:
     """Return `outputs` with these features."""
     return dataclasses.replace(outputs, features=features)

@@ -1,0 +1,34 @@
+"""Small students and the classics of the lecture: `BUILTIN[name](num_classes, channels, size, **options)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from potstill.models.builtin.cnn import cnn
+from potstill.models.builtin.googlenet import googlenet, googlenet_cifar
+from potstill.models.builtin.mlp import mlp
+from potstill.models.builtin.resnet_cifar import cifar_net
+from potstill.models.builtin.small_cnn import small_cnn
+
+BUILTIN: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "small-cnn": small_cnn,
+    "resnet20-cifar": partial(cifar_net, depth=20, residual=True),
+    "resnet32-cifar": partial(cifar_net, depth=32, residual=True),
+    "resnet44-cifar": partial(cifar_net, depth=44, residual=True),
+    "resnet56-cifar": partial(cifar_net, depth=56, residual=True),
+    "resnet110-cifar": partial(cifar_net, depth=110, residual=True),
+    "plain20-cifar": partial(cifar_net, depth=20, residual=False),
+    "plain32-cifar": partial(cifar_net, depth=32, residual=False),
+    "plain44-cifar": partial(cifar_net, depth=44, residual=False),
+    "plain56-cifar": partial(cifar_net, depth=56, residual=False),
+    "googlenet": googlenet,
+    "googlenet-cifar": googlenet_cifar,
+}
+
+OWN_SIZE: dict[str, tuple[int, int]] = {"googlenet": (224, 224)}
+"""Sizes (height, width) that differ from 32x32 where nobody asks for one."""
