@@ -1,0 +1,122 @@
+"""Floating point of any split between exponent and mantissa: fp16, bf16, the 8-bit formats and smaller ones.
+
+The magnitudes of a float format, in order, are numbered by their bit patterns (exponent field, then mantissa). So a
+number is rounded by finding the pattern below it and the fraction of the way to the next one; carries into the
+exponent, subnormals and ties to even then need no case of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from potstill.compress.formats.rounding import Rounding, check_bits, check_choice, round_up
+from potstill.errors import ConfigError
+
+FloatOverflow = Literal["saturate", "special"]
+Specials = Literal["ieee", "fn", "finite"]
+
+
+@dataclass(frozen=True)
+class FloatFormat:
+    """A sign, `exponent` bits with bias 2**(exponent-1) - 1, `mantissa` bits, subnormals.
+
+    `specials` tells what the largest bit patterns mean: "ieee" keeps the largest exponent for inf and NaN, "fn" only
+    the very largest pattern, for NaN (OCP e4m3, arXiv:2209.05433), "finite" none (OCP e2m1, e2m3, e3m2).
+    `overflow="saturate"` gives the largest number, also for inf; "special" gives inf, or NaN in "fn".
+    Rounding toward zero carries no finite number past the largest one. NaN stays NaN.
+    """
+
+    exponent: int = 5
+    mantissa: int = 10
+    specials: Specials = "ieee"
+    rounding: Rounding = "nearest"
+    overflow: FloatOverflow = "saturate"
+
+    def __post_init__(self) -> None:
+        check_choice("The set of special values", self.specials, Specials)
+        check_choice("The rounding", self.rounding, Rounding)
+        check_choice("The overflow", self.overflow, FloatOverflow)
+        check_bits(self.name, self.bits, 2)
+        least = 2 if self.specials == "ieee" else 1
+        if not least <= self.exponent <= 10:
+            raise ConfigError(
+                f"The floating point format {self.name} has {self.exponent} exponent bits; potstill simulates "
+                f"{least} to 10 (it computes in float64, which has 11)."
+            )
+        if self.specials == "finite" and self.overflow == "special":
+            raise ConfigError(
+                f"The format {self.name} has neither inf nor NaN, so numbers too large for it can only saturate."
+            )
+
+    @property
+    def name(self) -> str:
+        """The text that `parse_format` reads."""
+        return f"e{self.exponent}m{self.mantissa}{self.specials}"
+
+    @property
+    def bits(self) -> int:
+        return 1 + self.exponent + self.mantissa
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest (most negative) and the largest finite number."""
+        largest = self._value(torch.tensor([self._largest], dtype=torch.float64)).item()
+        return -largest, largest
+
+    @property
+    def smallest(self) -> float:
+        """The smallest positive number, a subnormal."""
+        return 2.0**self._least_exponent * 2.0**-self.mantissa
+
+    @property
+    def _least_exponent(self) -> int:
+        return 2 - (1 << self.exponent - 1)
+
+    @property
+    def _largest(self) -> int:
+        """The bit pattern (without sign) of the largest finite number."""
+        taken = {"ieee": 1 << self.mantissa, "fn": 1, "finite": 0}[self.specials]
+        return (1 << self.exponent + self.mantissa) - 1 - taken
+
+    @torch.no_grad()
+    def quantize(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return `x` on the grid, in its own dtype; no gradient flows. `generator` is for stochastic rounding.
+
+        The result is exact where the dtype of `x` holds every number of the format (float32 does up to e8m23).
+        """
+        wide = x.double()
+        magnitude = wide.abs()
+        infinite = magnitude.isinf()
+        floor, fraction = self._pattern(magnitude.masked_fill(infinite, 0.0))
+        pattern = round_up(floor, fraction, self.rounding, generator)
+        over = (pattern > self._largest) if self.rounding != "zero" else torch.zeros_like(infinite)
+        value = self._value(pattern.clamp(max=self._largest))
+        value = torch.where(over | infinite, self._overflowed(), value)
+        return torch.copysign(value, wide).masked_fill(x.isnan(), float("nan")).to(x.dtype)
+
+    def _overflowed(self) -> float:
+        if self.overflow == "saturate":
+            return self.range[1]
+        return float("inf") if self.specials == "ieee" else float("nan")
+
+    def _pattern(self, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the bit pattern below each magnitude and the fraction of the way to the next, both float64."""
+        unit, power = torch.frexp(magnitude)  # magnitude = unit * 2**power, unit in [0.5, 1)
+        field = (power - self._least_exponent).clamp(min=0)  # 0 for subnormals, 1 and up for the others
+        field = field.masked_fill(magnitude == 0, 0)
+        significand = torch.where(field > 0, unit * 2.0, magnitude * 2.0**-self._least_exponent)
+        scaled = significand * 2.0**self.mantissa
+        floor = scaled.floor()
+        pattern = (field - 1).clamp(min=0).double() * 2.0**self.mantissa + floor
+        return pattern, scaled - floor
+
+    def _value(self, pattern: Tensor) -> Tensor:
+        """Return the magnitudes (float64) of bit patterns (float64 holding integers)."""
+        above = (pattern * 2.0**-self.mantissa).floor().sub(1).clamp(min=0)  # exponents above the least one
+        significand = pattern * 2.0**-self.mantissa - above
+        power = (above.nan_to_num().long() + self._least_exponent + 1023 << 52).view(torch.float64)
+        return significand * power
