@@ -11,6 +11,7 @@ import torch
 from potstill.compress.formats import FixedFormat, FloatFormat, IntegerFormat, parse_format
 from potstill.errors import ConfigError
 
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
