@@ -141,6 +141,11 @@ class SideHeads(nn.Module):
         return Outputs(logits=logits, aux=tuple(said))
 
 
+def bare(network: nn.Module) -> nn.Module:
+    """Return the network without side heads."""
+    return network.trunk if isinstance(network, SideHeads) else network
+
+
 def replace_features(outputs: Outputs, features: dict[str, Tensor]) -> Outputs:
     """Return `outputs` with these features."""
     return dataclasses.replace(outputs, features=features)

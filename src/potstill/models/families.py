@@ -1,0 +1,176 @@
+"""The three places a network comes from, behind one door: `family_of(name).build(...)` gives network and card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from potstill.errors import ModelError, did_you_mean
+from potstill.models.builtin import BUILTIN, OWN_SIZE
+from potstill.models.card import Card
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# torchvision gives these two side heads of its own and warns without an explicit initialisation.
+TORCHVISION_QUIRKS = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody wants of a model; `name` is without the family's prefix."""
+
+    name: str
+    classes: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    hub: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """A source of models: its prefix, the names it knows and how it makes one."""
+
+    prefix: str
+    names: Callable[[], Sequence[str]]
+    knows: Callable[[str], bool]
+    make: Callable[[Request], tuple[nn.Module, Card]]
+
+    def spell(self, name: str) -> str:
+        """Return the full spelling of one of its names."""
+        return f"{self.prefix}{name}"
+
+    def build(self, request: Request) -> tuple[nn.Module, Card]:
+        """Return network and card; raise `ModelError` for options that the architecture does not take."""
+        try:
+            return self.make(request)
+        except TypeError as error:
+            if not request.options or "argument" not in str(error):
+                raise
+            raise ModelError(
+                f"The model '{self.spell(request.name)}' does not take these options "
+                f"({', '.join(request.options)}): {error}. Remove or rename them."
+            ) from None
+
+
+def family_of(spelling: str) -> tuple[Family, str]:
+    """Return the family of a spelling and the name inside it; raise `ModelError` where nobody knows it."""
+    prefix, colon, name = spelling.partition(":")
+    if colon and f"{prefix}:" not in FAMILIES:
+        raise ModelError(
+            f"Nothing is known of models that start with '{prefix}:'. Use builtin:NAME, torchvision:NAME or a "
+            "timm NAME; `potstill models` lists them."
+        )
+    family, name = (FAMILIES[f"{prefix}:"], name) if colon else (FAMILIES[""], spelling)
+    if not family.knows(name):
+        raise _unknown(spelling, family, name)
+    return family, name
+
+
+def _unknown(spelling: str, family: Family, name: str) -> ModelError:
+    elsewhere = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
+    hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
+    hint = hint or did_you_mean(spelling, [family.spell(known) for known in family.names()])
+    pattern = name.split("-")[0].split("_")[0] or "resnet"
+    return ModelError(f"There is no model '{spelling}'.{hint} `potstill models '{pattern}*'` lists what there is.")
+
+
+def _builtin(request: Request) -> tuple[nn.Module, Card]:
+    size = request.size or OWN_SIZE.get(request.name, (32, 32))
+    channels = request.channels or 3
+    network = BUILTIN[request.name](len(request.classes), channels, size, **request.options)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+    return network, _card(f"builtin:{request.name}", request, size=size, mean=mean, std=std)
+
+
+def _torchvision(request: Request) -> tuple[nn.Module, Card]:
+    from torchvision.models import get_model, get_model_weights
+
+    options = {**TORCHVISION_QUIRKS.get(request.name, {}), **request.options}
+    network = get_model(request.name, weights=None, num_classes=len(request.classes), **options)
+    preset = get_model_weights(request.name).DEFAULT.transforms()
+    own = (preset.crop_size[0], preset.crop_size[0])
+    card = _card(
+        f"torchvision:{request.name}",
+        request,
+        size=request.size or own,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+    return network, card if card.size != own else card.replace(resize=preset.resize_size[0])
+
+
+def _timm(request: Request) -> tuple[nn.Module, Card]:
+    import timm
+
+    settings = timm.get_pretrained_cfg(request.name)
+    own = settings.input_size[1:]
+    size = request.size or own
+    options = dict(request.options)
+    if settings.fixed_input_size and size != own:
+        options["img_size"] = size
+    if request.channels == 1:
+        options["in_chans"] = 1
+    network = timm.create_model(request.name, pretrained=request.hub, num_classes=len(request.classes), **options)
+    card = _card(
+        request.name,
+        request,
+        size=size,
+        mean=_per_channel(settings.mean, request.channels),
+        std=_per_channel(settings.std, request.channels),
+        interpolation=settings.interpolation,
+        licence=settings.license or "unknown",
+    )
+    return network, card if size != own else card.replace(resize=int(min(size) / settings.crop_pct))
+
+
+def _per_channel(values: tuple[float, ...], channels: int | None) -> tuple[float, ...]:
+    """Return the normalisation for a grey network where one was asked for: the mean of the three colours'."""
+    return (sum(values) / len(values),) if channels == 1 else tuple(values)
+
+
+def _card(model: str, request: Request, *, size: tuple[int, int], mean: tuple[float, ...], **more: Any) -> Card:
+    return Card(
+        model=model,
+        classes=request.classes,
+        channels=len(mean),
+        size=tuple(size),
+        resize=min(size),
+        crop=tuple(size),
+        mean=mean,
+        options=dict(request.options),
+        **more,
+    )
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return timm.list_models()
+
+
+def _timm_knows(name: str) -> bool:
+    import timm
+
+    return timm.is_model(name)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision.models
+
+    # The modules of this name hold the classifiers; segmentation, video and the like live elsewhere.
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+FAMILIES: dict[str, Family] = {
+    "builtin:": Family("builtin:", lambda: list(BUILTIN), BUILTIN.__contains__, _builtin),
+    "torchvision:": Family("torchvision:", _torchvision_names, lambda name: name in _torchvision_names(), _torchvision),
+    "": Family("", _timm_names, _timm_knows, _timm),
+}

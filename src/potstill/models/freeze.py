@@ -1,0 +1,71 @@
+"""Freezing that holds, and the digest that proves it.
+
+`requires_grad = False` leaves BatchNorm free to change its running statistics in every training step, and every
+`.train()` call undoes an earlier `.eval()`: that is how even textbooks froze networks that went on learning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def bits(module: nn.Module) -> str:
+    """Return the sha256 of every parameter and buffer, by name, type and shape: equal only where no bit differs."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().contiguous().cpu().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def freeze(network: nn.Module, paths: Iterable[str]) -> None:
+    """Stop the modules at `paths` from learning: no gradients, and eval mode after every later `.train()` call.
+
+    "" freezes the whole network. Freezing is part of the network object: a deep copy is frozen too, a state dict
+    knows nothing of it.
+    """
+    for path in paths:
+        network.get_submodule(path).requires_grad_(False)
+        for module in network.get_submodule(path).modules():
+            _pin(module)
+
+
+def unfreeze(network: nn.Module) -> None:
+    """Let everything learn again, in the mode of the network itself."""
+    network.requires_grad_(True)
+    for module in network.modules():
+        module.__dict__.pop("train", None)
+    network.train(network.training)
+
+
+def freeze_except(network: nn.Module, paths: Iterable[str]) -> None:
+    """Freeze everything but the modules at `paths`; parameters outside any module of theirs rest too."""
+    learning = tuple(paths)
+    network.requires_grad_(False)
+    for path in learning:
+        network.get_submodule(path).requires_grad_(True)
+    for name, module in network.named_modules():
+        if not any(_related(name, path) for path in learning):
+            _pin(module)
+
+
+def _related(name: str, path: str) -> bool:
+    """Tell whether a module is the one at `path`, lies in it or holds it."""
+    inside = name == path or name.startswith(f"{path}.") or path == ""
+    return inside or name == "" or path.startswith(f"{name}.")
+
+
+def _pin(module: nn.Module) -> None:
+    module.eval()
+    module.train = types.MethodType(_stay, module)
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    # Bound to its module, so that a deep copy binds it to the copy.
+    return module

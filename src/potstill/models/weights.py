@@ -1,0 +1,146 @@
+"""Files of weights, read without running anything that lies in them, and compared with a network.
+
+A wrong file is the most common mistake with a teacher, so each way of being wrong has its own sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from potstill.errors import ModelError
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
+"""Keys under which training scripts put a state dict, in the order they are looked for."""
+
+State = dict[str, Tensor]
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 (hex) of a file."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_state(file: Path) -> State:
+    """Return the tensors of a `.safetensors`, `.pth`, `.pt`, `.bin`, `.th` or `.tar` file by name.
+
+    Wrappers such as {"state_dict": ...} and the prefix "module." are taken off; half precision becomes float32.
+    Raises `ModelError` for a file that is absent, damaged, not weights, or that holds code.
+    """
+    if not file.is_file():
+        raise ModelError(f"There is no file {file} to read weights from. Check the path after --weights.")
+    state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    return {_strip(name): _widen(tensor) for name, tensor in state.items()}
+
+
+def _read_safetensors(file: Path) -> State:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise _damaged(file, str(error)) from None
+
+
+def _read_torch(file: Path) -> State:
+    try:
+        return _unwrap(torch.load(file, map_location="cpu", weights_only=True), file)
+    except pickle.UnpicklingError as error:
+        raise _not_plain(file, str(error)) from None
+    except (EOFError, RuntimeError) as error:
+        raise _damaged(file, str(error).splitlines()[0] if str(error) else "it ends too early") from None
+
+
+def _unwrap(loaded: object, file: Path) -> State:
+    """Return the state dict inside what a training script saved."""
+    while isinstance(loaded, dict):
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
+        if inner is None:
+            break
+        loaded = inner
+    tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
+    if not tensors:
+        raise ModelError(f"{file} holds no tensors by name. Save `model.state_dict()` and give that file.")
+    return tensors
+
+
+def _strip(name: str) -> str:
+    return name.removeprefix("module.")
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _damaged(file: Path, reason: str) -> ModelError:
+    size = file.stat().st_size
+    return ModelError(
+        f"{file} ({size:,} bytes) is truncated or damaged: {reason.rstrip('.')}. Download or copy it again."
+    )
+
+
+def _not_plain(file: Path, reason: str) -> ModelError:
+    if "invalid load key" in reason or "Unsupported operand" in reason:
+        return _damaged(file, "it is not a file that torch.save wrote")
+    return ModelError(
+        f"{file} is a pickle with code inside, not only tensors; it was not opened, because opening it would run "
+        'that code. Whoever trusts it can convert it: torch.save(torch.load(FILE, weights_only=False)["state_dict"] '
+        "or the model's state_dict(), NEW_FILE)."
+    )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a file fit a network: names that are missing, unexpected or of another shape."""
+
+    matching: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    head: tuple[str, ...]
+    """Names whose shape differs in the number of classes alone."""
+    file_classes: int
+
+    def holds(self, *, but: Collection[str] = ()) -> bool:
+        """Tell whether every tensor has its place, the names in `but` aside."""
+        wrong = {*self.missing, *self.unexpected, *self.reshaped, *self.head}
+        return wrong <= set(but)
+
+
+def fit(state: State, network: nn.Module, classes: int) -> Fit:
+    """Compare a state dict with a network (which may live on the meta device) that has so many `classes`."""
+    own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in state.items()}
+    other = [k for k in own if k in given and own[k] != given[k]]
+    head = [k for k in other if own[k][:1] == (classes,) and own[k][1:] == given[k][1:]]
+    # Layers that differ in their first dimension by various numbers are another architecture, not another head.
+    head = head if len({given[k][0] for k in head}) == 1 else []
+    return Fit(
+        matching=sum(given.get(k) == shape for k, shape in own.items()),
+        missing=tuple(k for k in own if k not in given and not k.endswith("num_batches_tracked")),
+        unexpected=tuple(k for k in given if k not in own),
+        reshaped=tuple(k for k in other if k not in head),
+        head=tuple(head),
+        file_classes=given[head[0]][0] if head else classes,
+    )
+
+
+def head_names(network: nn.Module, names: Collection[str], classes: int) -> list[str]:
+    """Return those of `names` that belong to a layer with one output a class."""
+    own = network.state_dict()
+    layers = {name.rpartition(".")[0] for name in names}
+    heads = {layer for layer in layers if own.get(f"{layer}.weight", torch.empty(0)).shape[:1] == (classes,)}
+    return [name for name in names if name.rpartition(".")[0] in heads]
+
+
+def without_side_heads(state: State, network: nn.Module) -> State:
+    """Return the state dict without the side heads that torchvision's GoogLeNet and Inception are saved with."""
+    own = network.state_dict()
+    return {k: v for k, v in state.items() if k in own or not k.startswith(("aux1.", "aux2.", "AuxLogits."))}

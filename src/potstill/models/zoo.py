@@ -1,0 +1,136 @@
+"""One spelling for every model: `builtin:NAME`, `torchvision:NAME`, a timm name, or a folder that was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from potstill.artifacts import atomic, read_json, write_json
+from potstill.errors import ModelError
+from potstill.models.card import Card
+from potstill.models.families import Request, family_of
+from potstill.models.misfit import misfit
+from potstill.models.outputs import Classifier, bare
+from potstill.models.weights import fit, head_names, read_state, sha256, without_side_heads
+
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+def create(
+    name: str,
+    *,
+    classes: Sequence[str],
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: Path | str | None = None,
+    new_head: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+) -> Classifier:
+    """Return a model with its card, initialised from `seed` without touching the global generator.
+
+    name: "builtin:resnet20-cifar", "torchvision:vgg16", or a timm name such as "mobilenetv2_100".
+    size: (height, width) in pixels the network sees; None takes the model's own. channels: 1 or 3; the models of
+        timm and torchvision see colour (a grey image is repeated) unless 1 is asked for.
+    options: keyword arguments of the architecture. weights: a file for `load_weights`, or "hub" for the pretrained
+        ones of timm or torchvision; with `new_head` their head may have another number of classes.
+    Raises `ModelError` for an unknown name or option, and for weights that do not fit.
+    """
+    family, inner = family_of(name)
+    request = Request(inner, tuple(classes), size, channels, dict(options or {}), hub=weights == "hub")
+    with seeded(seed):
+        network, card = family.build(request)
+    classifier = Classifier(network, card)
+    if weights is not None and weights != "hub":
+        classifier = load_weights(classifier, Path(weights), new_head=new_head)
+    return normalised(classifier, mean=mean, std=std)
+
+
+def normalised(
+    classifier: Classifier, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Classifier:
+    """Return the classifier under another normalisation of images in 0..1, one value a channel."""
+    card = classifier.card
+    card = card.replace(mean=tuple(mean or card.mean), std=tuple(std or card.std))
+    return classifier if card == classifier.card else classifier.with_card(card)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` on the CPU inside the block; the global generators go on afterwards as if nothing was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) -> Classifier:
+    """Load a file of weights into the network; return the classifier with the weights named on its card.
+
+    Side heads, on either side, are left as they are. new_head: a head for another number of classes, or none, is
+    left out and stays as initialised. Raises `ModelError` in a sentence or two for a file that is absent, damaged,
+    holds code, or does not fit.
+    """
+    trunk, card = bare(classifier.network), classifier.card
+    state = without_side_heads(read_state(file), trunk)
+    fits = fit(state, trunk, len(card.classes))
+    left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
+    if not fits.holds(but=left_out):
+        raise misfit(fits, file, card, state)
+    trunk.load_state_dict({**trunk.state_dict(), **{k: v for k, v in state.items() if k not in left_out}})
+    return classifier.with_card(card.replace(source=str(file.name), weights_sha256=sha256(file)))
+
+
+def save(classifier: Classifier, folder: Path) -> Card:
+    """Write `model.safetensors` and `card.json` into a folder; return the card as written.
+
+    Side heads are for training and are left behind. The folder's manifest is written by `artifacts.finish`.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+    card = classifier.card.replace(weights_sha256=sha256(folder / WEIGHTS))
+    write_json(folder / CARD, card.to_json())
+    return card
+
+
+def load(path: Path | str) -> Classifier:
+    """Return the classifier that `save` wrote into a folder, in eval mode and without side heads.
+
+    Raises `ModelError` where the folder holds no model, or weights other than those its card names.
+    """
+    folder = Path(path)
+    card = read_card(folder)
+    network = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    classifier = load_weights(Classifier(bare(network.network), card), folder / WEIGHTS)
+    if classifier.card.weights_sha256 != card.weights_sha256:
+        raise ModelError(
+            f"{folder / WEIGHTS} is not the file that {folder / CARD} describes (their sha256 differ). "
+            "One of them was replaced; make the stage again."
+        )
+    return classifier.with_card(card).eval()
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of a saved model; raise `ModelError` where the folder holds none."""
+    absent = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
+    if absent:
+        raise ModelError(
+            f"{folder} holds no saved model: {' and '.join(absent)} is not there. Give the folder of a finished "
+            "stage, such as runs/NAME/teacher, or a model's name with --weights FILE."
+        )
+    return Card.from_json(read_json(folder / CARD))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters of a network or classifier; side heads, which are never deployed, aside."""
+    network = model.network if isinstance(model, Classifier) else model
+    return sum(parameter.numel() for parameter in bare(network).parameters())
