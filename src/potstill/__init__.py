@@ -1,0 +1,24 @@
+"""potstill: from a folder of images to the smallest model that still does the job, and the proof that it does.
+
+The public functions load on first use, so that `import potstill` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from potstill.app import demo, distill, evaluate, predict, run
+    from potstill.errors import UserError
+
+_WHERE = {name: "potstill.app" for name in ("demo", "distill", "evaluate", "predict", "run")}
+_WHERE["UserError"] = "potstill.errors"
+
+__all__ = ["UserError", "demo", "distill", "evaluate", "predict", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'potstill' has no attribute '{name}'")
+    return getattr(importlib.import_module(_WHERE[name]), name)

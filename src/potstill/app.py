@@ -1,0 +1,104 @@
+"""The public functions: what the command line does, from Python.
+
+They are re-exported by `import potstill`. Mistakes raise `potstill.UserError`, whose message says what to do.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill import artifacts, config
+from potstill.report import write_report
+from potstill.stages import use
+from potstill.stages.recipe import Recipe
+from potstill.stages.road import run_recipe
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Carry a recipe through and return its summary (docs/summary.md); `summary["folder"]` is the run folder.
+
+    recipe: the path of a YAML file, or the settings themselves. overrides: "key=value" settings. out: the run
+    folder, by default runs/NAME; an unfinished run of the same recipe there goes on where it stopped.
+    """
+    settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
+    built = config.build(Recipe, config.override(settings, overrides))
+    folder = Path(out) if out is not None else default_folder(built)
+    summary = run_recipe(built, folder, command=command)
+    if artifacts.finished(folder) is None:
+        write_report(folder)
+        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
+    return {**summary, "folder": str(folder), "report": str(folder / "report.html")}
+
+
+def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> dict[str, Any]:
+    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network."""
+    with importlib.resources.as_file(importlib.resources.files("potstill") / "recipes" / "demo.yaml") as recipe:
+        return run(recipe, out=out, command=command)
+
+
+def distill(
+    data: str | Path,
+    *,
+    teacher: str = "builtin:cnn",
+    student: str = "builtin:mlp",
+    out: str | Path | None = None,
+    command: str = "",
+    **settings: Any,
+) -> dict[str, Any]:
+    """Teach `student` with `teacher` on the images of `data`, beside a control that learns without; return the summary.
+
+    settings: any setting of a recipe (docs/recipes.md), nested as there: `objective={"alpha": 0.1}`, `seeds=3`.
+    """
+    name = settings.pop("name", None) or f"distill-{Path(data).resolve().name}".replace(" ", "-")
+    recipe = dict(settings)
+    recipe |= {
+        "name": name,
+        "data": {"path": str(data), **settings.get("data", {})},
+        "teacher": {"model": teacher, **settings.get("teacher", {})},
+        "student": {"model": student, **settings.get("student", {})},
+    }
+    return run(recipe, out=out, command=command)
+
+
+def evaluate(
+    model: str | Path, data: str | Path, *, weights: str | Path | None = None, split: str = "test",
+    limit: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure a model on a split of `data`; return accuracy (percent), its 95 % interval, and per class.
+
+    model: a run folder, a stage folder, an exported .onnx, or a name with `weights`.
+    """
+    return use.evaluate(str(model), str(data), weights=weights, split=split, limit=limit)
+
+
+def predict(
+    model: str | Path, images: Sequence[str | Path], *, weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return, for each image file, the class a model sees, its probability, and the five best.
+
+    classes: names for a model given by name and weights, which carry none.
+    """
+    return use.predict(str(model), [Path(image) for image in images], weights=weights, classes=classes)
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """Return runs/NAME, or runs/NAME-2, ... where that belongs to another recipe; the same recipe gets its own back."""
+    number = 1
+    while True:
+        folder = Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
+        file = folder / "recipe.yaml"
+        if not folder.exists():
+            return folder
+        if file.is_file() and config.read_yaml(file) == recipe.to_json() and artifacts.finished(folder) is None:
+            return folder
+        number += 1

@@ -1,0 +1,98 @@
+"""The recipe: every choice of a run in one typed, frozen mapping (docs/recipes.md explains the keys)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from potstill.config import Config
+from potstill.engine import TrainConfig
+from potstill.objective import Term
+
+
+class DataConfig(Config):
+    """Which images, and how they are split."""
+
+    path: str = Field(description="a folder, archive or array file; 'digits' is built in")
+    limit: int | None = Field(
+        default=None, ge=2, description="use about this many images, the same share of each class"
+    )
+    validation: float = Field(default=0.1, gt=0, lt=1, description="share held out of train where there is no split")
+    test: float = Field(default=0.2, gt=0, lt=1, description="share held out where the data has no test split")
+    size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side that photos are cut to")
+    group: str | None = Field(default=None, description="pattern over file names whose match stays on one side")
+    seed: int = Field(default=0, ge=0, description="seed of the splits")
+
+
+class TeacherConfig(Config):
+    """Who teaches: a name to be trained, a name with weights, a folder of an earlier run, or an ONNX file."""
+
+    model: str = "builtin:cnn"
+    weights: str | None = None
+    options: dict[str, Any] = {}
+    train: TrainConfig = TrainConfig(epochs=10)
+    stored: bool = Field(default=True, description="ask once and keep the answers, instead of in every step")
+
+
+class StudentConfig(Config):
+    """Who learns, and how many of the labels it gets (null: all of them)."""
+
+    model: str = "builtin:mlp"
+    options: dict[str, Any] = {}
+    weights: str | None = None
+    labels: int | None = Field(default=None, ge=1)
+    labelled_share: float = Field(default=0.5, gt=0, le=1, description="of each batch, where some images lack a label")
+
+
+class ObjectiveConfig(Config):
+    """alpha * CE + (1 - alpha) * loss; or `terms`, any losses with any weights."""
+
+    alpha: float = Field(default=0.1, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+    loss: str = "kd"
+    terms: tuple[Term, ...] = ()
+    aux_weight: float = Field(default=0.3, ge=0)
+
+
+class ExportConfig(Config):
+    """Which files come out."""
+
+    int8: bool = True
+    calibration: int = Field(default=512, ge=8, description="training images that calibrate the 8-bit file")
+
+
+class Recipe(Config):
+    """One run: data, teacher, student, objective, budget, seeds."""
+
+    name: str = Field(default="run", pattern=r"^[\w.-]+$")
+    title: str = ""
+    data: DataConfig
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    augment: str | list[Any] = "auto"
+    mix: Literal["mixup", "cutmix"] | None = None
+    mix_alpha: float = Field(default=0.2, gt=0)
+    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
+    seeds: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0, description="the first seed")
+    export: ExportConfig = ExportConfig()
+    comparisons: dict[str, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
+
+    @model_validator(mode="after")
+    def _terms_or_alpha(self) -> Recipe:
+        plain = ObjectiveConfig()
+        given = [name for name in ("alpha", "temperature", "loss") if getattr(self.objective, name) != getattr(plain, name)]
+        if self.objective.terms and given:
+            raise ValueError(
+                f"objective gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own "
+                "weight and options: leave the others out."
+            )
+        return self
+
+    @property
+    def view_count(self) -> int:
+        """Number of views of each image: one an epoch where the recipe does not say."""
+        return self.views or self.train.epochs

@@ -1,0 +1,271 @@
+"""The whole road of a recipe: data, teacher, students and controls, files, the test split once, the summary."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from potstill import artifacts, progress
+from potstill.config import build
+from potstill.engine import Model
+from potstill.errors import ConfigError, RunError
+from potstill.evaluate.latency import latency_ms
+from potstill.evaluate.metrics import accuracy
+from potstill.models import zoo
+from potstill.models.card import Card
+from potstill.models.onnx import OnnxModel
+from potstill.models.outputs import Classifier
+from potstill.stages import data as data_stage
+from potstill.stages import distil, evaluation, summary
+from potstill.stages import teacher as teacher_stage
+from potstill.stages.data import Data
+from potstill.stages.distil import Pair, Trained
+from potstill.stages.examples import write_examples
+from potstill.stages.export import Exported, export
+from potstill.stages.recipe import Recipe
+from potstill.stages.teacher import Taught
+
+T = TypeVar("T")
+
+
+@dataclass
+class Experiment:
+    """One comparison of students with controls, and its files."""
+
+    name: str
+    recipe: Recipe
+    pair: Pair
+    exports: list[Exported]
+    control_export: Exported
+
+
+class Clock:
+    """The stages of a run and their seconds, for the report."""
+
+    def __init__(self) -> None:
+        self.stages: list[dict[str, Any]] = []
+
+    def timed(self, name: str, text: str, work: Callable[[], T]) -> T:
+        """Do `work` and record how long it took."""
+        began = time.monotonic()
+        result = work()
+        self.stages.append({"name": name, "title": text, "seconds": round(time.monotonic() - began, 2)})
+        return result
+
+
+def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
+    began, clock = time.monotonic(), Clock()
+    recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
+    claim(folder, recipe)
+    done = artifacts.finished(folder)
+    if done is not None:
+        return artifacts.read_json(folder / "summary.json")
+    data = clock.timed("data", "Read and split the images", lambda: _data(recipe))
+    taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(recipe, data, folder / "teacher"))
+    clock.stages[-1]["title"] = taught.title
+    distil.warn_of_capacity(taught, distil.new_student(recipe, data, recipe.seed))
+    experiments = [_experiment(name, each, data, taught, folder, clock) for name, each in recipes.items()]
+    teacher_file = _teacher_file(taught, data, recipe, folder)
+    logits = clock.timed(
+        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
+    )
+    result = _summary(recipe, experiments, taught, teacher_file, data, logits, command)
+    write_examples(folder / "examples.json", data, recipe, logits)
+    _deliver(experiments[0], folder)
+    result["stages"] = clock.stages
+    result["seconds"] = round(time.monotonic() - began, 1)
+    result["notes"] = progress.display().notes
+    artifacts.write_json(folder / "summary.json", result)
+    return result
+
+
+def with_overrides(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of a comparison: the same but for the settings named under `comparisons.NAME`."""
+    settings = recipe.to_json()
+    for key, value in recipe.comparisons[name].items():
+        *parents, last = key.split(".")
+        inner = settings
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        if parents[:1] not in ([], ["student"], ["objective"], ["train"]) or key in ("data", "teacher"):
+            raise ConfigError(
+                f"comparisons.{name}.{key}: a comparison keeps data and teacher; it may change student, objective, "
+                "train, augment, mix and views."
+            )
+        inner[last] = value
+    settings["comparisons"] = {}
+    return build(Recipe, settings, origin=f"the comparison {name}")
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make `folder` this recipe's; raise `RunError` where it holds another's."""
+    file, text = folder / "recipe.yaml", yaml.safe_dump(recipe.to_json(), sort_keys=False, allow_unicode=True)
+    if not file.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunError(f"{folder} is not empty and holds no run. Choose a new folder with --out.")
+        artifacts.write_text(file, text)
+        return
+    if yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(text):
+        raise RunError(
+            f"{folder} holds the run of another recipe (see {file}). Choose a new folder with --out, "
+            f"or go on with that run: potstill run {file} --out {folder}"
+        )
+
+
+def _data(recipe: Recipe) -> Data:
+    return data_stage.prepare(recipe.data, at_least=teacher_stage.own_size(recipe.teacher))
+
+
+def _experiment(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Experiment:
+    inside = folder / "comparisons" / name if name else folder
+    label = f" ({name})" if name else ""
+    pair = clock.timed(
+        "distil", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
+        lambda: distil.experiment(recipe, data, taught, inside, folder / "stores"),
+    )  # fmt: skip
+    exports, control = clock.timed(
+        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, inside)
+    )
+    return Experiment(name, recipe, pair, exports, control)
+
+
+def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[Exported], Exported]:
+    settings, int8 = recipe.export, recipe.export.int8
+    with progress.task("export", total=len(pair.students) + 1) as task:
+        students = []
+        for trained in pair.students:
+            where = folder / "export" / f"seed-{trained.seed}"
+            students.append(export(trained.load(), data, settings, where, int8=int8))
+            task.advance()
+        control = export(pair.controls[0].load(), data, settings, folder / "export" / "control", int8=False)
+        task.advance()
+    return students, control
+
+
+def _teacher_file(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> Path:
+    if isinstance(taught.model, Classifier):
+        return export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model
+    return Path(recipe.teacher.model)
+
+
+def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder: Path) -> dict[str, Any]:
+    models: dict[str, Model] = {"teacher": taught.model}
+    identities = {"teacher": taught.identity}
+
+    def add(name: str, model: Model, card: Card) -> None:
+        models[name], identities[name] = model, card.weights_sha256
+
+    for experiment in experiments:
+        for kind, group in (("control", experiment.pair.controls), ("student", experiment.pair.students)):
+            for trained in group:
+                model = trained.load()
+                add(key(experiment.name, kind, trained.seed), model, model.card)
+        for trained, files in zip(experiment.pair.students, experiment.exports, strict=True):
+            for kind, file in (("onnx", files.model), ("int8", files.int8)):
+                if file is not None:
+                    model = OnnxModel(file)
+                    add(key(experiment.name, kind, trained.seed), model, model.card)
+    return evaluation.open_test(models, identities, data, folder / "evaluation")
+
+
+def key(experiment: str, kind: str, seed: int) -> str:
+    """Return the name of a model's answers in the evaluation file."""
+    return f"{experiment}/{kind}-{seed}" if experiment else f"{kind}-{seed}"
+
+
+def _summary(
+    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_file: Path, data: Data,
+    logits: dict[str, Any], command: str,
+) -> dict[str, Any]:  # fmt: skip
+    manifest = data.manifest
+    label = manifest.label[manifest.rows("test", labelled=True)]
+    main, *others = experiments
+    result = summary.header(command, recipe.name)
+    result["recipe"] = recipe.to_json()
+    result["data"] = data.facts(recipe.data.path)
+    rows = main.pair.manifest.rows
+    result["data"]["splits"] |= {
+        "labelled": len(rows("train", labelled=True)),
+        "unlabelled": len(rows("train", labelled=False)),
+    }
+    described = _described(main, logits, label, [teacher_file])
+    teacher = {"name": recipe.teacher.model, "test_accuracy": round(float(accuracy(logits["teacher"], label)), 3)}
+    teacher |= {"validation_accuracy": taught.record.get("validation_accuracy", {}).get("last")}
+    if isinstance(taught.model, Classifier):
+        teacher["parameters"] = zoo.count_parameters(taught.model)
+    result["models"] = {"teacher": teacher | described.pop("files")[0], **described["models"]}
+    result["verdict"], result["export"] = described["verdict"], described["export"]
+    result["comparisons"] = []
+    for other in others:
+        told = _described(other, logits, label, [])
+        text = ", ".join(f"{name} = {value}" for name, value in recipe.comparisons[other.name].items())
+        result["comparisons"].append(
+            {"name": other.name, "text": f"The same with {text}.", "models": told["models"], "verdict": told["verdict"]}
+        )
+    return result
+
+
+def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_files: list[Path]) -> dict[str, Any]:
+    """Return the figures of one experiment; `files` holds bytes and latency of `more_files`."""
+    pair, name = experiment.pair, experiment.name
+
+    def said(kind: str, group: list[Trained]) -> list[Any]:
+        return [logits[key(name, kind, trained.seed)] for trained in group]
+
+    students, controls = said("student", pair.students), said("control", pair.controls)
+    first = experiment.exports[0]
+    files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
+    measured = [
+        {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
+        for file, latency in zip(files, latency_ms(files), strict=True)
+    ]
+    parameters = zoo.count_parameters(pair.students[0].load())
+    facts = {"name": experiment.recipe.student.model, "parameters": parameters}
+    models = {
+        kind: {**facts, "test_accuracy": summary.accuracies(group, label), **_validation(trained), **file}
+        for kind, group, trained, file in (
+            ("control", controls, pair.controls, measured[0]),
+            ("student", students, pair.students, measured[1]),
+        )
+    }
+    exported = {"student": summary.parity(students[0], said("onnx", pair.students)[0])}
+    if first.int8:
+        int8 = said("int8", pair.students)
+        models["student_int8"] = {**facts, "test_accuracy": summary.accuracies(int8, label), **measured[2]}
+        exported["student_int8"] = summary.parity(students[0], int8[0])
+    return {
+        "models": models,
+        "verdict": summary.verdict(students, controls, label).to_json(),
+        "export": exported,
+        "files": measured[len(measured) - len(more_files) :],
+    }
+
+
+def _validation(group: list[Trained]) -> dict[str, Any]:
+    recorded = [trained.record["validation_accuracy"] for trained in group]
+    return {"validation_accuracy": {which: [one[which] for one in recorded] for which in ("last", "best")}}
+
+
+def best_seed(experiment: Experiment) -> int:
+    """Return the position of the student that is best on validation: the one that is delivered."""
+    accuracy = [trained.record["validation_accuracy"]["last"] for trained in experiment.pair.students]
+    return accuracy.index(max(accuracy))
+
+
+def _deliver(experiment: Experiment, folder: Path) -> None:
+    """Put the files of the student that is best on validation into the run folder itself."""
+    chosen = best_seed(experiment)
+    files = experiment.exports[chosen]
+    for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):
+        if source is not None:
+            with artifacts.atomic(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+    artifacts.write_json(folder / "student.json", {"folder": f"distil/seed-{experiment.pair.students[chosen].seed}"})
+
