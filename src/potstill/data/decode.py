@@ -34,14 +34,19 @@ def decode(source: str | Path | bytes, *, name: str) -> np.ndarray:
     """
     content = source if isinstance(source, bytes) else read_bytes(source, name=name)
     with open_image(content, name=name) as image:
-        try:
-            return _pixels(image, name)
-        except DataError:
-            raise
-        except MemoryError as error:
-            raise DataError(f"{name} does not fit into memory when decoded.") from error
-        except Exception as error:  # Pillow's readers raise nearly every kind on damaged files
-            raise DataError(f"{name} is damaged or cut off: {error}.") from error
+        return pixels_of(image, name=name)
+
+
+def pixels_of(image: Image.Image, *, name: str) -> np.ndarray:
+    """Return the pixels of an image from `open_image`, as `decode` does."""
+    try:
+        return _pixels(image, name)
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{name} does not fit into memory when decoded.") from error
+    except Exception as error:  # Pillow's readers raise nearly every kind on damaged files
+        raise DataError(f"{name} is damaged or cut off: {error}.") from error
 
 
 def read_bytes(path: str | Path, *, name: str) -> bytes:
