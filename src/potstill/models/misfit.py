@@ -15,7 +15,7 @@ from potstill.models.outputs import bare
 from potstill.models.weights import Fit, State, fit
 
 TRIED = 10
-"""How many architectures of a similar name are tried in each family; each is built without memory in some hundredths of a second."""
+"""How many architectures of a similar name are tried in each family; building one without memory is quick."""
 
 
 def misfit(fits: Fit, file: Path, card: Card, state: State) -> ModelError:
@@ -47,6 +47,8 @@ def _counts(fits: Fit, state: State) -> str:
 
 def _advice(card: Card, state: State) -> str:
     spelling, fits = nearest(card, state)
+    if spelling == card.model and fits is not None and not fits.missing and not fits.unexpected:
+        return "All names agree: it was made with other options (a width, a number of channels); give them."
     if fits is None or fits.matching == 0:
         return "No architecture of a similar name fits it either; `potstill models` lists all names."
     if fits.holds(but=fits.head):
@@ -74,17 +76,22 @@ def _score(fits: Fit) -> float:
 
 def _similar(model: str) -> list[str]:
     """Return the spellings whose names begin with the same letters: the nearest of each family, nearest first."""
-    name = model.rpartition(":")[2]
+    name = _plain(model)
     letters = re.match("[a-z]*", name).group()
 
     def likeness(spelling: str) -> float:
-        return difflib.SequenceMatcher(None, name, spelling.rpartition(":")[2]).ratio()
+        return difflib.SequenceMatcher(None, name, _plain(spelling)).ratio()
 
     found: list[str] = []
     for family in FAMILIES.values():
-        spellings = [family.spell(known) for known in family.names() if known.startswith(letters)]
+        spellings = [family.spell(known) for known in family.names() if _plain(known).startswith(letters)]
         found += sorted(spellings, key=likeness, reverse=True)[:TRIED]
     return sorted(found, key=likeness, reverse=True)
+
+
+def _plain(spelling: str) -> str:
+    """Return a name without its family and punctuation: libraries disagree on mobilenetv2 and mobilenet_v2."""
+    return re.sub("[^a-z0-9]", "", spelling.rpartition(":")[2])
 
 
 def _try(spelling: str, card: Card, state: State) -> Fit:
