@@ -1,0 +1,6 @@
+"""Augmentations in batch, every one a pure function of the image and of uniform numbers."""
+
+from potstill.data.augment.mix import Mix, apply_mix, draw_mix, mix_targets
+from potstill.data.augment.policy import Policy, default_policy, parse_policy
+
+__all__ = ["Mix", "Policy", "apply_mix", "default_policy", "draw_mix", "mix_targets", "parse_policy"]

@@ -1,0 +1,91 @@
+"""Operations that only move pixels: shift, pad and crop, flips, and the centre crop that ends every view."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from potstill.data.augment.operation import Operation, Sometimes
+
+_MODES = {"zero": "constant", "edge": "replicate", "reflect": "reflect"}
+
+
+def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the middle `size` = (height, width) of [B, C, H, W]; an odd remainder goes to the bottom and right."""
+    spare = [have - want for have, want in zip(images.shape[-2:], size, strict=True)]
+    assert min(spare) >= 0, f"images of {tuple(images.shape[-2:])} are smaller than the crop {size}"
+    top, left = spare[0] // 2, spare[1] // 2
+    return images[..., top : top + size[0], left : left + size[1]]
+
+
+def windows(images: Tensor, top: np.ndarray, left: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Return the window of `size` whose corner is at (top, left), int64 [B] each, of every image."""
+    every = images.unfold(2, size[0], 1).unfold(3, size[1], 1)  # a view: [B, C, tops, lefts, h, w]
+    rows = torch.arange(len(images), device=images.device)
+    top, left = (torch.from_numpy(corner).to(images.device) for corner in (top, left))
+    return every[rows, :, top, left]
+
+
+def integers(u: np.ndarray, count: int | np.ndarray) -> np.ndarray:
+    """Return int64 in 0..count-1 from uniform numbers."""
+    return np.floor(u * count).astype(np.int64)
+
+
+class Shift(Sometimes):
+    """Move the image by a whole number of pixels, up to `pixels` each way; what comes in is `fill`."""
+
+    name: ClassVar[str] = "shift"
+    main: ClassVar[str] = "pixels"
+    draws: ClassVar[int] = 3
+    pixels: int | None = Field(default=None, ge=1, description="null: one fourteenth of the short side, at least 1")
+    fill: Literal["zero", "edge"] = "zero"
+
+    def change(self, images: Tensor, u: np.ndarray) -> Tensor:
+        size = tuple(images.shape[-2:])
+        most = self.pixels or max(1, min(size) // 14)
+        corner = integers(u, 2 * most + 1)
+        return windows(F.pad(images, (most,) * 4, mode=_MODES[self.fill]), corner[:, 0], corner[:, 1], size)
+
+
+class PadCrop(Operation):
+    """Pad every side by `pad` pixels, then cut the view's size out at a random place (He et al., arXiv:1512.03385)."""
+
+    name: ClassVar[str] = "pad-crop"
+    main: ClassVar[str] = "pad"
+    draws: ClassVar[int] = 2
+    pad: int = Field(default=4, ge=0)
+    fill: Literal["reflect", "zero", "edge"] = "reflect"
+
+    def apply(self, images: Tensor, u: np.ndarray, size: tuple[int, int]) -> Tensor:
+        height, width = images.shape[-2:]
+        mode = "edge" if self.fill == "reflect" and self.pad >= min(height, width) else self.fill
+        padded = F.pad(images, (self.pad,) * 4, mode=_MODES[mode])
+        spare = np.array([height - size[0], width - size[1]]) + 2 * self.pad
+        corner = integers(u, spare + 1)
+        return windows(padded, corner[:, 0], corner[:, 1], size)
+
+
+class Flip(Sometimes):
+    """Mirror left and right, with probability `p`."""
+
+    name: ClassVar[str] = "flip"
+    main: ClassVar[str] = "p"
+    draws: ClassVar[int] = 1
+    p: float = Field(default=0.5, gt=0, le=1)
+
+    def change(self, images: Tensor, u: np.ndarray) -> Tensor:
+        return images.flip(-1)
+
+
+class FlipVertical(Flip):
+    """Mirror top and bottom, with probability `p`: for images without an up, seen from above or in a microscope."""
+
+    name: ClassVar[str] = "flip-vertical"
+
+    def change(self, images: Tensor, u: np.ndarray) -> Tensor:
+        return images.flip(-2)

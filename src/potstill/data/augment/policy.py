@@ -1,0 +1,99 @@
+"""`Policy`: an ordered tuple of operations, and how a recipe spells one.
+
+augment: cifar                                       # a named policy
+augment: [pad-crop, flip]                            # operations with their usual settings
+augment: [{shift: 2}, {rotate: 10}, {erase: {p: 0.25, fill: mean}}]
+augment: [photo, trivialaugment]                     # a named policy, then more
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.config import build
+from potstill.data.augment.operation import Operation
+from potstill.data.augment.place import Flip, FlipVertical, PadCrop, Shift
+from potstill.errors import ConfigError, did_you_mean
+
+OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in (Shift, PadCrop, Flip, FlipVertical)}
+NAMED: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "shift": ("shift",),
+    "cifar": ("pad-crop", "flip"),
+}
+AUTO = "auto"
+LARGEST_SMALL = 64  # pixels a side up to which an image is not a photo
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done to an image, in order."""
+
+    operations: tuple[Operation, ...] = ()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the policy as `parse_policy` reads it, every setting spelled out."""
+        return [operation.spelled() for operation in self.operations]
+
+
+def parse_policy(spec: Any, *, auto: str = "none") -> Policy:
+    """Return the policy that a recipe spells; raise `ConfigError` with every mistake in it.
+
+    spec: a name, an operation, or a list of them; a `Policy` is returned as it is. auto: the named policy that
+    "auto" stands for, from `default_policy`.
+    """
+    if isinstance(spec, Policy):
+        return spec
+    problems: list[str] = []
+    entries = [spec] if isinstance(spec, str | Mapping) else spec
+    if not isinstance(entries, Sequence):
+        raise ConfigError(f"augment must be a policy's name or a list of operations, but is {spec!r}. {_known()}")
+    operations = tuple(operation for entry in entries for operation in _parsed(entry, auto, problems))
+    if problems:
+        raise ConfigError(*problems)
+    return Policy(operations)
+
+
+def default_policy(*, height: int, width: int, channels: int, classes: Sequence[str] = ()) -> str:
+    """Return the name of a policy that is safe for such images.
+
+    Grey images, and classes that are single characters, may be writing: they are shifted only, because a mirrored
+    digit is another digit. Small colour images are padded, cropped and mirrored.
+    """
+    if channels == 1 or (classes and all(len(name) == 1 for name in classes)):
+        return "shift"
+    return "cifar"
+
+
+def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
+    """Yield the operations of one entry of the list, or append what is wrong with it."""
+    for name, settings in _named_settings(entry, auto, problems):
+        kind = OPERATIONS[name]
+        given = settings if isinstance(settings, Mapping) else {} if settings is None else {kind.main: settings}
+        try:
+            yield build(kind, given, origin=f"the operation {name}")
+        except ConfigError as error:
+            problems.extend(f"augment.{name}.{problem}" for problem in error.problems)
+
+
+def _named_settings(entry: Any, auto: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(entry, Mapping):
+        pairs = list(entry.items())
+    elif isinstance(entry, str):
+        name = auto if entry == AUTO else entry
+        pairs = [(part, None) for part in NAMED.get(name, (name,))]
+    else:
+        problems.append(f"augment: an entry must be a name or {{name: settings}}, but one is {entry!r}.")
+        return
+    for name, settings in pairs:
+        if name in OPERATIONS:
+            yield name, settings
+        else:
+            hint = did_you_mean(str(name), [*OPERATIONS, *NAMED, AUTO])
+            problems.append(f"augment: there is no operation or policy called '{name}'.{hint} {_known()}")
+
+
+def _known() -> str:
+    return f"Policies: {', '.join([*NAMED, AUTO])}. Operations: {', '.join(OPERATIONS)}."
