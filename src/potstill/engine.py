@@ -94,10 +94,12 @@ def device() -> torch.device:
     return Accelerator().device
 
 
-def resolve_precision(precision: str, on: torch.device) -> str:
-    """Return "fp32" or "bf16" for `precision`, which may be "auto": bf16 where the device multiplies it natively."""
+def resolve_precision(precision: str, on: torch.device, model: object) -> str:
+    """Return "fp32" or "bf16" for `precision`; "auto" is bf16 for convolutions where the device multiplies it natively."""
     if precision != "auto":
         return precision
+    if not isinstance(model, nn.Module) or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return "fp32"
     if on.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
@@ -150,7 +152,7 @@ class _Run:
         validate: Validate | None,
     ) -> None:
         self.accelerator = Accelerator()
-        self.precision = resolve_precision(config.precision, self.accelerator.device)
+        self.precision = resolve_precision(config.precision, self.accelerator.device, classifier)
         self.classifier, self.objective, self.loader, self.order = classifier, objective, loader, order
         self.config, self.folder, self.seed, self.validate = config, folder, seed, validate
         self.layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format

@@ -47,12 +47,16 @@ class Classifier(nn.Module):
 
     def prepare(self, image: Tensor) -> Tensor:
         """Resize and normalise images in 0..1 to what the network expects."""
+        return (self.resize(image) - self.mean) / self.std
+
+    def resize(self, image: Tensor) -> Tensor:
+        """Return images in 0..1 with the channels and the size of the card, still in 0..1."""
         channels = self.card.channels
         if image.shape[1] != channels:
             image = image.expand(-1, channels, -1, -1) if channels == 3 else luma(image)
         if tuple(image.shape[-2:]) != self.card.size:
             image = F.interpolate(image, self.card.size, mode="bilinear", antialias=True, align_corners=False)
-        return (image - self.mean) / self.std
+        return image
 
     def with_card(self, card: Card) -> Classifier:
         """Return the same network under another card."""

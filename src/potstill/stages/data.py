@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from potstill.data.pixels import Pixels, load_pixels
 from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
 from potstill.errors import DataError
-from potstill.models.card import Card
+from potstill.models import zoo
+from potstill.models.outputs import Classifier
 from potstill.stages.recipe import DataConfig
 
 PHOTO_SIZE = 128  # pixels a side where neither the recipe nor a model says
@@ -36,9 +38,18 @@ class Data:
         """1 for grey, 3 for colour."""
         return self.pixels.shape[1]
 
-    def card(self, card: Card) -> Card:
-        """Return a model's card with this data's road from photo to model."""
-        return card.replace(resize=self.resize, crop=self.crop)
+    def model(self, name: str, *, weights: str | Path | None = None, **settings: object) -> Classifier:
+        """Return a model for these images: the built-in ones take their size, others keep their own."""
+        builtin = name.startswith("builtin:")
+        made = zoo.create(
+            name,
+            classes=self.manifest.classes,
+            size=self.crop if builtin else None,
+            channels=self.channels if builtin else None,
+            weights=weights,
+            **settings,
+        )
+        return made.with_card(made.card.replace(resize=self.resize, crop=self.crop))
 
     def loader(self, *, augment: object = "none", seed: int = 0, **options: object) -> Loader:
         """Return a loader whose views are augmented by the policy `augment` ("auto" chooses by kind of image)."""
@@ -104,7 +115,7 @@ def _channels(manifest: Manifest) -> int:
 
 
 def digits() -> Manifest:
-    """Return scikit-learn's 1,797 handwritten digits of 8x8 pixels (UCI, Alpaydin and Kaynak 1998), 540 of them test."""
+    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 540 for testing."""
     from sklearn.datasets import load_digits
 
     loaded = load_digits()

@@ -113,11 +113,7 @@ def _train(
 def new_student(recipe: Recipe, data: Data, seed: int) -> Classifier:
     """Return the untrained student of a seed, the same for control and student."""
     config = recipe.student
-    classifier = zoo.create(
-        config.model, classes=data.manifest.classes, size=data.crop, channels=data.channels, options=config.options,
-        weights=Path(config.weights) if config.weights else None, seed=seed,
-    )  # fmt: skip
-    return classifier.with_card(data.card(classifier.card))
+    return data.model(config.model, weights=config.weights, options=config.options, seed=seed)
 
 
 def warn_of_capacity(taught: Taught, student: Classifier) -> None:

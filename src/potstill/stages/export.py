@@ -11,7 +11,7 @@ import numpy as np
 from potstill import artifacts
 from potstill.compress.export import export_onnx, quantize_int8
 from potstill.data.draws import permutation
-from potstill.models import zoo
+from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages.data import Data
 from potstill.stages.recipe import ExportConfig
@@ -29,7 +29,7 @@ class Exported:
 
 def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
     """Write `folder`/model.onnx and, where `int8`, model_int8.onnx calibrated on clean training images."""
-    inputs = {"weights": zoo.weights_digest(classifier), "int8": int8, "calibration": config.calibration}
+    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
     artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
 

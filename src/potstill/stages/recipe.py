@@ -15,9 +15,7 @@ class DataConfig(Config):
     """Which images, and how they are split."""
 
     path: str = Field(description="a folder, archive or array file; 'digits' is built in")
-    limit: int | None = Field(
-        default=None, ge=2, description="use about this many images, the same share of each class"
-    )
+    limit: int | None = Field(default=None, ge=2, description="use about this many images, stratified")
     validation: float = Field(default=0.1, gt=0, lt=1, description="share held out of train where there is no split")
     test: float = Field(default=0.2, gt=0, lt=1, description="share held out where the data has no test split")
     size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side that photos are cut to")
@@ -84,7 +82,9 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _terms_or_alpha(self) -> Recipe:
         plain = ObjectiveConfig()
-        given = [name for name in ("alpha", "temperature", "loss") if getattr(self.objective, name) != getattr(plain, name)]
+        given = [
+            name for name in ("alpha", "temperature", "loss") if getattr(self.objective, name) != getattr(plain, name)
+        ]
         if self.objective.terms and given:
             raise ValueError(
                 f"objective gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own "

@@ -120,7 +120,8 @@ def claim(folder: Path, recipe: Recipe) -> None:
 
 
 def _data(recipe: Recipe) -> Data:
-    return data_stage.prepare(recipe.data, at_least=teacher_stage.own_size(recipe.teacher))
+    models = recipe.teacher.model, recipe.student.model
+    return data_stage.prepare(recipe.data, at_least=max(teacher_stage.own_size(model) for model in models))
 
 
 def _experiment(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Experiment:
@@ -268,4 +269,3 @@ def _deliver(experiment: Experiment, folder: Path) -> None:
             with artifacts.atomic(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
     artifacts.write_json(folder / "student.json", {"folder": f"distil/seed-{experiment.pair.students[chosen].seed}"})
-

@@ -14,7 +14,7 @@ from potstill.data.manifest import UNLABELLED
 from potstill.engine import Model
 from potstill.errors import ModelError
 from potstill.evaluate.metrics import accuracy
-from potstill.models import zoo
+from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
@@ -37,13 +37,10 @@ class Taught:
     folder: Path | None = None
 
 
-def own_size(config: TeacherConfig) -> int:
-    """Return the input size, in pixels, of a teacher that comes with one, else 0."""
-    if config.model.startswith("builtin:"):
-        return 0
-    found = find(config.model)
-    card = found.card if found else zoo.card_of(config.model)
-    return max(card.crop)
+def own_size(model: str) -> int:
+    """Return the input size, in pixels, of a model that comes with one, else 0."""
+    found = find(model)
+    return max(found.card.crop) if found else facts.own_size(model)
 
 
 def find(model: str) -> Classifier | OnnxModel | None:
@@ -62,12 +59,7 @@ def prepare(recipe: Recipe, data: Data, folder: Path) -> Taught:
         if tuple(found.card.classes) != classes:
             raise ModelError(_classes_differ(config.model, found.card.classes, classes))
         return Taught(found, found.card, found.card.weights_sha256, f"Took the teacher from {config.model}", {})
-    height, width = data.crop
-    classifier = zoo.create(
-        config.model, classes=classes, size=(height, width), channels=data.channels, options=config.options,
-        weights=Path(config.weights) if config.weights else None, seed=recipe.seed,
-    )  # fmt: skip
-    classifier = classifier.with_card(data.card(classifier.card))
+    classifier = data.model(config.model, weights=config.weights, options=config.options, seed=recipe.seed)
     if config.weights:
         record = artifacts.stage(
             folder, {"data": classes, "weights": classifier.card.weights_sha256}, lambda: _keep(classifier, folder)

@@ -18,7 +18,7 @@ from potstill.engine import Model
 from potstill.errors import ConfigError, DataError, ModelError, did_you_mean
 from potstill.evaluate import metrics
 from potstill.evaluate.statistics import proportion_interval
-from potstill.models import zoo
+from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
 from potstill.stages import data as data_stage
@@ -85,9 +85,8 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
             f"{model} is the name of a network, not of a trained model. Add --weights FILE, or give a run folder, "
             "a stage folder or an .onnx file."
         )
-    data = data_stage.prepare(settings, manifest=manifest, at_least=zoo.own_size(model))
-    made = zoo.create(model, classes=manifest.classes, size=data.crop, channels=data.channels, weights=Path(weights))
-    return made.with_card(data.card(made.card))
+    data = data_stage.prepare(settings, manifest=manifest, at_least=facts.own_size(model))
+    return data.model(model, weights=weights)
 
 
 def _shown(card: Card, manifest: Manifest) -> Data:
@@ -115,7 +114,7 @@ def predict(
     if found is None:
         if weights is None:
             raise ModelError(f"{model} names no trained model. Add --weights FILE, or give a folder or an .onnx file.")
-        found = zoo.from_weights(model, Path(weights), classes=classes)
+        found = facts.from_weights(model, Path(weights), classes=classes)
     if classes is not None and find(model) is not None:
         progress.note("--classes is ignored: the model carries the names of its classes.")
     missing = [str(image) for image in images if not image.is_file()]
@@ -142,5 +141,3 @@ def _predict(model: Model, image: Path) -> dict[str, Any]:
         "probability": round(float(probability[best[0]]), 4),
         "top": [{"class": card.classes[i], "probability": round(float(probability[i]), 4)} for i in best],
     }
-
-

@@ -1,0 +1,125 @@
+"""How results and progress look in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from potstill import progress
+
+LABELS = {
+    "teacher": "teacher",
+    "control": "control (no teacher)",
+    "student": "student (distilled)",
+    "student_int8": "student, 8 bit",
+}
+
+
+class _Bar(progress.Task):
+    def __init__(self, bars: Progress, number: TaskID) -> None:
+        self._bars, self._number = bars, number
+
+    def advance(self, steps: int = 1, text: str = "") -> None:
+        self._bars.advance(self._number, steps)
+        if text:
+            self._bars.update(self._number, text=text)
+
+
+class LiveDisplay(progress.Display):
+    """Bars and notes on standard error; standard output stays clean for figures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False)
+        self._bars: Progress | None = None
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, done: int = 0) -> Iterator[progress.Task]:
+        if self._bars is not None:  # a task inside a task
+            with self._counted(self._bars, title, total, done) as task:
+                yield task
+            return
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console, transient=True) as bars:
+            self._bars = bars
+            try:
+                with self._counted(bars, title, total, done) as task:
+                    yield task
+            finally:
+                self._bars = None
+
+    @contextlib.contextmanager
+    def _counted(self, bars: Progress, title: str, total: int, done: int) -> Iterator[progress.Task]:
+        number = bars.add_task(title, total=total, completed=done, text="")
+        yield _Bar(bars, number)
+        bars.remove_task(number)
+
+    def note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+            self._console.print(f"note: {sentence}", style="yellow", soft_wrap=True)
+
+
+def run_summary(summary: dict[str, Any]) -> None:
+    """Print the table of models, the verdicts, and where the report is."""
+    console = Console(highlight=False)
+    console.print(_models(summary["models"], summary["recipe"].get("title") or summary["name"]))
+    console.print(f"[bold]{summary['verdict']['result']}[/bold]  {summary['verdict']['sentence']}", soft_wrap=True)
+    for other in summary["comparisons"]:
+        verdict = other["verdict"]
+        console.print(f"{other['name']}: [bold]{verdict['result']}[/bold]  {verdict['sentence']}", soft_wrap=True)
+    console.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def _models(models: dict[str, Any], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for name in ("test accuracy %", "parameters", "kB", "ms an image"):
+        table.add_column(name, justify="right")
+    for kind, facts in models.items():
+        table.add_row(
+            LABELS.get(kind, kind),
+            _accuracy(facts["test_accuracy"]),
+            f"{facts['parameters']:,}" if "parameters" in facts else "",
+            f"{facts['bytes'] / 1000:,.1f}",
+            f"{facts['latency_ms']:.3f}",
+        )
+    return table
+
+
+def _accuracy(value: float | list[float]) -> str:
+    if not isinstance(value, list):
+        return f"{value:.2f}"
+    mean = sum(value) / len(value)
+    return f"{mean:.2f}  ({', '.join(f'{one:.2f}' for one in value)})" if len(value) > 1 else f"{mean:.2f}"
+
+
+def evaluation(result: dict[str, Any]) -> None:
+    """Print what `evaluate` found."""
+    console = Console(highlight=False)
+    low, high = result["interval"]
+    console.print(
+        f"{result['model']} on {result['images']:,} {result['split']} images of {result['data']}:\n"
+        f"accuracy {result['accuracy']:.2f} %  (95 % interval {low:.2f} to {high:.2f}), "
+        f"loss {result['loss']:.4f}, calibration error {result['calibration_error']:.2f} %",
+        soft_wrap=True,
+    )
+    worst = sorted(result["recall"].items(), key=lambda pair: pair[1])[:5]
+    console.print("found least often: " + ", ".join(f"{name} {value:.1f} %" for name, value in worst), soft_wrap=True)
+
+
+def predictions(result: list[dict[str, Any]]) -> None:
+    """Print a line an image."""
+    console = Console(highlight=False)
+    for one in result:
+        others = ", ".join(f"{each['class']} {100 * each['probability']:.1f} %" for each in one["top"][1:3])
+        console.print(
+            f"{one['image']}: {one['class']} {100 * one['probability']:.1f} %  (then {others})",
+            soft_wrap=True,
+            markup=False,
+        )
