@@ -1,0 +1,136 @@
+"""The floors of docs/architecture.md, held."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
+
+# The longest matching prefix decides. A module may import from lower floors, and from its own folder on its floor.
+FLOORS = {
+    "errors": 0,
+    "progress": 0,
+    "config": 1,
+    "artifacts": 1,
+    "losses": 2,
+    "data.manifest": 1,
+    "data.decode": 2,
+    "data.draws": 1,
+    "data.cache": 2,
+    "data.workers": 2,
+    "data.formats": 3,
+    "data.splits": 3,
+    "data.pixels": 4,
+    "data.views": 3,
+    "data.augment": 2,
+    "data.checks": 5,
+    "data.loader": 5,
+    "models.card": 1,
+    "models.outputs": 2,
+    "models.builtin": 3,
+    "models": 4,
+    "models.onnx": 5,
+    "evaluate.metrics": 1,
+    "evaluate.statistics": 1,
+    "evaluate.latency": 6,
+    "compress": 3,
+    "compress.export": 6,
+    "store": 2,
+    "checkpoint": 2,
+    "teachers": 6,
+    "objective": 7,
+    "engine": 8,
+    "stages": 9,
+    "report": 9,
+    "app": 10,
+    "show": 10,
+    "cli": 11,
+}
+LIGHT = ("errors", "progress", "config", "artifacts", "evaluate.metrics", "evaluate.statistics", "report", "cli", "show")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor_of(name: str) -> tuple[str, int]:
+    matching = [known for known in FLOORS if name == known or name.startswith(f"{known}.")]
+    assert matching, f"{name} has no floor: add it to FLOORS and to docs/architecture.md"
+    known = max(matching, key=len)
+    return known, FLOORS[known]
+
+
+def imports(file: Path) -> list[str]:
+    """Return the modules of ours that a file imports, lazily or not, but for type checking."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "potstill":
+            inner = (node.module or "").removeprefix("potstill").removeprefix(".")
+            for alias in node.names:
+                deeper = f"{inner}.{alias.name}".lstrip(".")
+                path = PACKAGE / Path(*deeper.split("."))
+                found.append(deeper if path.with_suffix(".py").is_file() or path.is_dir() else inner)
+    return found
+
+
+@pytest.mark.parametrize("file", [m for m in MODULES if name_of(m)], ids=name_of)
+def test_imports_go_down(file: Path) -> None:
+    name = name_of(file)
+    group, floor = floor_of(name) if not _is_marker(name) else ("", 99)
+    for other in imports(file):
+        if not other or _is_marker(other):
+            continue
+        other_group, other_floor = floor_of(other)
+        inside = other_group == group
+        assert inside or other_floor < floor, f"{name} (floor {floor}) imports {other} (floor {other_floor})"
+
+
+def _is_marker(name: str) -> bool:
+    """Whether `name` is a folder that only groups modules of several floors."""
+    return name in ("data", "models", "evaluate", "compress", "recipes") and not name_has_code(name)
+
+
+def name_has_code(name: str) -> bool:
+    file = PACKAGE / name / "__init__.py"
+    return file.is_file() and bool(file.read_text().strip())
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_files_stay_small(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_only_the_engine_imports_accelerate() -> None:
+    users = {name_of(file) for file in MODULES if "accelerate" in _outside(file)}
+    assert users == {"engine"}
+
+
+def _outside(file: Path) -> set[str]:
+    tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    plain = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {(node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("file", [m for m in MODULES if name_of(m).startswith(LIGHT)], ids=name_of)
+def test_light_modules_import_no_torch(file: Path) -> None:
+    assert not {"torch", "timm", "onnxruntime"} & _outside(file)
+
+
+def test_no_pickle_and_no_unsafe_load() -> None:
+    for file in MODULES:
+        text = file.read_text(encoding="utf-8")
+        assert "pickle" not in _outside(file), file
+        assert "weights_only=False" not in text and "allow_pickle=True" not in text, file
+
+
+def test_help_is_instant_and_light() -> None:
+    code = "import sys, potstill, potstill.cli; sys.exit(bool({'torch', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
