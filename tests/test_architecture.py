@@ -51,7 +51,17 @@ FLOORS = {
     "show": 10,
     "cli": 11,
 }
-LIGHT = ("errors", "progress", "config", "artifacts", "evaluate.metrics", "evaluate.statistics", "report", "cli", "show")
+LIGHT = (
+    "errors",
+    "progress",
+    "config",
+    "artifacts",
+    "evaluate.metrics",
+    "evaluate.statistics",
+    "report",
+    "cli",
+    "show",
+)
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -127,10 +137,12 @@ def test_light_modules_import_no_torch(file: Path) -> None:
 def test_no_pickle_and_no_unsafe_load() -> None:
     for file in MODULES:
         text = file.read_text(encoding="utf-8")
-        assert "pickle" not in _outside(file), file
-        assert "weights_only=False" not in text and "allow_pickle=True" not in text, file
+        unsafe = ("pickle.load", "pickle.dump", "torch.save(", "weights_only=False", "allow_pickle=True")
+        assert not [call for call in unsafe if call in text], file
 
 
 def test_help_is_instant_and_light() -> None:
-    code = "import sys, potstill, potstill.cli; sys.exit(bool({'torch', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    code = (
+        "import sys, potstill, potstill.cli; sys.exit(bool({'torch', 'numpy', 'rich', 'pydantic'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from potstill.app import demo, distill, evaluate, predict, run
     from potstill.errors import UserError
 
-_WHERE = {name: "potstill.app" for name in ("demo", "distill", "evaluate", "predict", "run")}
+_WHERE = dict.fromkeys(("demo", "distill", "evaluate", "predict", "run"), "potstill.app")
 _WHERE["UserError"] = "potstill.errors"
 
 __all__ = ["UserError", "demo", "distill", "evaluate", "predict", "run"]
