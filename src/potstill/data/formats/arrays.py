@@ -41,7 +41,7 @@ def from_arrays(
     splits: Sequence[str] | np.ndarray | None = None,
     classes: Sequence[str] | None = None,
     *,
-    name: str = "arrays",
+    root: str = "arrays",
     allow_empty: bool = False,
 ) -> Manifest:
     """Return a manifest of images in memory.
@@ -50,19 +50,19 @@ def from_arrays(
     is all of them. splits: names from SPLITS, or their positions; None puts all into "train". classes: a name for
     each label 0..K-1; by default the labels as text. Raises `DataError` where these do not fit each other.
     """
-    images = _as_pixels(images, name)
+    images = _as_pixels(images, root)
     count = len(images)
     label = np.full(count, UNLABELLED) if labels is None else np.asarray(labels)
     split = ["train"] * count if splits is None else [_split_name(s) for s in np.asarray(splits).tolist()]
     for what, length in (("labels", len(label)), ("splits", len(split))):
         if length != count:
-            raise DataError(f"{name} has {count} images and {length} {what}; there must be one for each image.")
-    names, text = _class_texts(label, classes, name)
+            raise DataError(f"{root} has {count} images and {length} {what}; there must be one for each image.")
+    names, text = _class_texts(label, classes, root)
     numbers = {s: iter(range(count)) for s in SPLITS}
     rows = [f"{s}/{next(numbers[s])}" for s in split]
     source = Arrays(images, rows)
     digests = [source.digest(row) for row in range(count)]
-    return manifest_of(source, digests, labels=text, splits=split, root=name, classes=names, allow_empty=allow_empty)
+    return manifest_of(source, digests, labels=text, splits=split, root=root, classes=names, allow_empty=allow_empty)
 
 
 def _split_name(value: str | int) -> str:
@@ -183,7 +183,7 @@ def _joined(
         np.concatenate(labels),
         splits,
         None if classes is None else [str(value) for value in classes.tolist()],
-        name=name,
+        root=name,
         allow_empty=allow_empty,
     )
 

@@ -45,7 +45,7 @@ def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
         np.concatenate(images),
         np.concatenate(labels).astype(np.int64),
         splits,
-        name=str(folder),
+        root=str(folder),
         allow_empty=allow_empty,
     )
 

@@ -1,0 +1,214 @@
+"""Held-out rows, subsets and folds, chosen by the content of the images and a seed.
+
+Every image has a lot that depends on the seed and its content alone, and the lowest lots are drawn. So adding an image
+does not reshuffle the others, and the same image is on the same side wherever its file lies. What belongs together
+stays together: the rows of one group, and rows with identical content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from potstill.data.draws import uniform
+from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
+from potstill.errors import ConfigError, DataError
+from potstill.progress import note
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Rows that stay together, and how many of each class they hold."""
+
+    rows: np.ndarray
+    classes: np.ndarray
+    counts: np.ndarray
+
+
+def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> Manifest:
+    """Return the manifest with a share of its train rows moved to `split` ("validation" or "test").
+
+    fraction: of the labelled train rows of each class, 0..1; at least one of a class that has two, never all of
+    them. Groups and identical images move as a whole, with their unlabelled rows. Other splits stay as they are.
+    """
+    _refuse_fraction(fraction)
+    units = _units(manifest, manifest.rows("train"), seed, f"hold out {split}")
+    available = _per_class(manifest, manifest.rows("train", labelled=True))
+    wanted = np.clip(np.rint(available * fraction), np.minimum(available - 1, 1).clip(0), (available - 1).clip(0))
+    chosen = _chosen(units, wanted, available)
+    if not chosen:
+        raise DataError(
+            f"No image of {manifest.root} can be held out for {split}: every class has one image or one group only. "
+            "Add images, or give a test split of your own."
+        )
+    moved = manifest.split.copy()
+    moved[np.concatenate([unit.rows for unit in chosen])] = SPLITS.index(split)
+    return manifest.with_split(moved)
+
+
+def _refuse_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise ConfigError(f"The share of images to hold out must be between 0 and 1, and it is {fraction:g}.")
+
+
+def _chosen(units: list[_Unit], wanted: np.ndarray, available: np.ndarray) -> list[_Unit]:
+    """Return units in the order of their lots, as long as each brings the counts nearer to those wanted."""
+    taken = np.zeros(len(wanted))
+    chosen, left = [], []
+    for unit in units:
+        lacking = wanted[unit.classes] - taken[unit.classes]
+        if np.abs(lacking - unit.counts).sum() < np.abs(lacking).sum():
+            taken[unit.classes] += unit.counts
+            chosen.append(unit)
+        else:
+            left.append(unit)
+    return chosen + _for_classes_without(left, taken, wanted, available)
+
+
+def _for_classes_without(
+    units: list[_Unit], taken: np.ndarray, wanted: np.ndarray, available: np.ndarray
+) -> list[_Unit]:
+    """Return the smallest units that give every class its one image, where groups were too large to be drawn."""
+    chosen = []
+    for unit in sorted(units, key=lambda unit: unit.counts.sum()):
+        needs = ((wanted[unit.classes] > 0) & (taken[unit.classes] == 0)).any()
+        leaves = (taken[unit.classes] + unit.counts < available[unit.classes]).all()
+        if needs and leaves:
+            taken[unit.classes] += unit.counts
+            chosen.append(unit)
+    return chosen
+
+
+def _per_class(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
+    return np.bincount(manifest.label[rows], minlength=len(manifest.classes))
+
+
+def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list[_Unit]:
+    """Return the units of these rows that hold a label, lowest lot first."""
+    member = _together(manifest, rows)
+    identity = manifest.digest if manifest.group is None else manifest.group.view(np.uint64)
+    order = np.lexsort((identity[rows], member))
+    bounds = np.flatnonzero(np.diff(member[order], prepend=-1))
+    lots = _lots(identity[rows][order][bounds], seed, stream)
+    parts = np.split(rows[order], bounds[1:])
+    units = [_unit(manifest.label, parts[position]) for position in np.argsort(lots, kind="stable")]
+    return [unit for unit in units if len(unit.classes)]
+
+
+def _unit(label: np.ndarray, rows: np.ndarray) -> _Unit:
+    known = label[rows]
+    return _Unit(rows, *np.unique(known[known != UNLABELLED], return_counts=True))
+
+
+def _together(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
+    """Return a number for each row, the same for rows that share a group or their content, directly or by others."""
+    _, same = np.unique(manifest.digest[rows], return_inverse=True)
+    if manifest.group is None:
+        return same
+    _, group = np.unique(manifest.group[rows], return_inverse=True)
+    size = same.max(initial=0) + 1 + group.max(initial=0) + 1
+    edges = coo_array((np.ones(len(rows)), (same, group + same.max(initial=0) + 1)), shape=(size, size))
+    return connected_components(edges, directed=False)[1][same]
+
+
+def _lots(identity: np.ndarray, seed: int, stream: str) -> np.ndarray:
+    """Return a number in 0..1 for each identity (uint64)."""
+    return uniform(seed, identity.view(np.int64), np.zeros(len(identity), np.int64), 1, stream)[:, 0]
+
+
+def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
+    """Return a stratified subset with `count` train rows, and of the other splits the same share.
+
+    Unlabelled rows count as a class of their own; every class keeps at least one image in each split where it has
+    some. A `count` that is not below the number of train rows changes nothing, which is said.
+    """
+    available = len(manifest.rows("train"))
+    if count >= available:
+        note(f"The limit of {count} images is ignored: {manifest.root} has {available} to train on.")
+        return manifest
+    _refuse_too_few(manifest, count, "A limit of {} images")
+    kept = []
+    for split in SPLITS:
+        rows = manifest.rows(split)
+        kept.append(_stratified(manifest, rows, round(len(rows) * count / available), seed, "limit"))
+    return manifest.select(np.sort(np.concatenate(kept)))
+
+
+def keep_labels(manifest: Manifest, count: int, *, seed: int) -> Manifest:
+    """Return the manifest with the labels of `count` train rows, stratified; the other train rows become unlabelled."""
+    rows = manifest.rows("train", labelled=True)
+    if count >= len(rows):
+        note(f"Asked to keep {count} labels; {manifest.root} has {len(rows)} to train on, and all were kept.")
+        return manifest
+    _refuse_too_few(manifest, count, "Keeping {} labels")
+    hidden = np.setdiff1d(rows, _stratified(manifest, rows, count, seed, "keep labels"))
+    label = manifest.label.copy()
+    label[hidden] = UNLABELLED
+    return manifest.with_labels(label)
+
+
+def _refuse_too_few(manifest: Manifest, count: int, what: str) -> None:
+    if count < len(manifest.classes):
+        raise ConfigError(
+            f"{what.format(count)} cannot cover the {len(manifest.classes)} classes of {manifest.root}. "
+            f"Give at least {len(manifest.classes)}, better ten for each class."
+        )
+
+
+def _stratified(manifest: Manifest, rows: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+    """Return about `count` of the rows: from each class, and from the unlabelled, those with the lowest lots."""
+    label = manifest.label[rows]
+    values, available = np.unique(label, return_counts=True)
+    lots = _lots(manifest.digest[rows], seed, stream)
+    parts = []
+    for value, quota in zip(values, _quotas(available, count), strict=True):
+        of_class = np.flatnonzero(label == value)
+        parts.append(rows[of_class[np.argsort(lots[of_class], kind="stable")[:quota]]])
+    return np.concatenate(parts) if parts else rows
+
+
+def _quotas(available: np.ndarray, count: int) -> np.ndarray:
+    """Return whole numbers in proportion to `available` that sum to `count`, at least 1 each where that is possible."""
+    exact = available * count / max(available.sum(), 1)
+    quota = np.clip(np.floor(exact).astype(int), 1, available)
+    for position in np.argsort(quota - exact, kind="stable"):
+        quota[position] += quota.sum() < count and quota[position] < available[position]
+    while quota.sum() > count and quota.max() > 1:
+        quota[np.argmax(np.where(quota > 1, quota - exact, -np.inf))] -= 1
+    return quota
+
+
+def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
+    """Return `count` manifests; in each another part of the train and validation rows is the validation split.
+
+    The parts are stratified, keep groups and identical images together, and cover every labelled row once. The test
+    split is in none of them. Raises `ConfigError` where a class has fewer images, or groups, than there are parts.
+    """
+    rows = np.flatnonzero(manifest.split != SPLITS.index("test"))
+    units = _units(manifest, rows, seed, "folds")
+    _refuse_too_many_folds(manifest, units, count)
+    held = np.zeros((count, len(manifest.classes)))
+    part = np.full(len(manifest), -1)
+    for unit in sorted(units, key=lambda unit: -unit.counts.sum()):  # large units first; equal ones stay by lot
+        best = min(range(count), key=lambda k: (held[k, unit.classes].sum(), held[k].sum(), k))
+        held[best, unit.classes] += unit.counts
+        part[unit.rows] = best
+    splits = [np.where(part == k, SPLITS.index("validation"), SPLITS.index("train")) for k in range(count)]
+    test = manifest.split == SPLITS.index("test")
+    return [manifest.with_split(np.where(test, manifest.split, split).astype(np.uint8)) for split in splits]
+
+
+def _refuse_too_many_folds(manifest: Manifest, units: list[_Unit], count: int) -> None:
+    if count < 2:
+        raise ConfigError(f"Folds must be at least 2, and {count} was asked for.")
+    classes = np.concatenate([unit.classes for unit in units]) if units else np.zeros(0, int)
+    having = np.bincount(classes, minlength=len(manifest.classes))
+    fewest = int(np.argmin(having))
+    if having[fewest] < count:
+        raise ConfigError(
+            f"{count} folds need {count} images (or groups) of every class, and '{manifest.classes[fewest]}' has "
+            f"{having[fewest]}. Ask for fewer folds, or add images."
+        )
