@@ -45,10 +45,10 @@ class TrainConfig(Config):
 
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(default=0.1, gt=0)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(default=0.002, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
     clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
@@ -95,7 +95,7 @@ def device() -> torch.device:
 
 
 def resolve_precision(precision: str, on: torch.device, model: object) -> str:
-    """Return "fp32" or "bf16" for `precision`; "auto" is bf16 for convolutions where the device multiplies it natively."""
+    """Return "fp32" or "bf16"; "auto" is bf16 for convolutions where the device multiplies it natively."""
     if precision != "auto":
         return precision
     if not isinstance(model, nn.Module) or not any(isinstance(module, nn.Conv2d) for module in model.modules()):

@@ -142,10 +142,8 @@ def _check(terms: Sequence[Term], classes: int, teacher: Teacher | None) -> None
         if "teacher" in term.needs and term.weight > 0 and teacher is None:
             problems.append(f"The loss {term.loss} needs a teacher, and there is none.")
         if term.loss in NEEDS_THREE_CLASSES and classes < 3:
-            problems.append(
-                f"The loss {term.loss} says nothing about {classes} classes: it compares the classes other than the "
-                "right one. Use kd, which is well-defined for two."
-            )
+            why = NEEDS_THREE_CLASSES[term.loss]
+            problems.append(f"The loss {term.loss} does not suit {classes} classes: {why}. Use kd, which does.")
     titles = [term.title for term in terms]
     for title in sorted({t for t in titles if titles.count(t) > 1}):
         problems.append(f"Two terms are called {title}. Give one of them another `name`.")
