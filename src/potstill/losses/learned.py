@@ -1,0 +1,89 @@
+"""Losses with parameters of their own: they are trained beside the student and left behind at export.
+
+What comes from the teacher (its classifier, its margins) is a constant and not in the state dict.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from potstill.losses.features import ofd, ofd_margin, srrl, vid
+from potstill.losses.logits import kd
+
+
+class LearnedTemperature(nn.Module):
+    """`kd` at a learned temperature T = 1 + 20 * sigmoid(theta) that works against the student (CTKD).
+
+    Curriculum temperature (Li et al., arXiv:2211.16231): theta's gradient is multiplied by lambda, which falls along a
+    cosine from 0 to -1 over the first `steps`, so that the task grows harder. T starts at 15.6.
+    """
+
+    def __init__(self, steps: int, *, lowest: float = 1.0, span: float = 20.0, theta: float = 1.0) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(theta))
+        self._steps, self._lowest, self._span = steps, lowest, span
+
+    def reversal(self, step: int) -> float:
+        """Return lambda, 0 at step 0 and -1 from the last of the steps on."""
+        return (math.cos(math.pi * min(step / self._steps, 1.0)) - 1) / 2
+
+    def temperature(self, step: int) -> Tensor:
+        """Return T (a scalar with the reversed gradient), between `lowest` and `lowest + span`."""
+        fixed = self.theta.detach()
+        theta = fixed + self.reversal(step) * (self.theta - fixed)
+        return self._lowest + self._span * torch.sigmoid(theta)
+
+    def forward(self, student: Tensor, teacher: Tensor, step: int) -> Tensor:
+        """Return `kd` [B] of the logits [B, K] at the temperature of this step."""
+        return kd(student, teacher, temperature=self.temperature(step))
+
+
+class Vid(nn.Module):
+    """`vid` with its variance for each channel, which starts at `initial_variance` (arXiv:1904.05835)."""
+
+    def __init__(self, channels: int, *, initial_variance: float = 5.0, eps: float = 1e-5) -> None:
+        super().__init__()
+        start = math.log(math.expm1(initial_variance - eps))
+        self.log_scale = nn.Parameter(torch.full((channels,), start))
+        self._eps = eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return one value a sample [B]; features [B, C, ...] of equal shape, the student's after a projector."""
+        return vid(student, teacher, log_scale=self.log_scale, eps=self._eps)
+
+
+class Srrl(nn.Module):
+    """`srrl` with its connector (linear, batch norm, ReLU) in front of the teacher's frozen classifier.
+
+    student_width: of the student's pooled features; weight [K, D], bias [K]: the teacher's classifier.
+    """
+
+    def __init__(self, student_width: int, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        width = weight.shape[1]
+        self.connector = nn.Sequential(nn.Linear(student_width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        self.register_buffer("weight", weight.detach().clone(), persistent=False)
+        self.register_buffer("bias", bias.detach().clone(), persistent=False)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return one value a sample [B] from the pooled features [B, student_width] and [B, D]."""
+        logits = nn.functional.linear(teacher, self.weight, self.bias)
+        return srrl(self.connector(student), teacher, weight=self.weight, bias=self.bias, teacher_logits=logits)
+
+
+class Ofd(nn.Module):
+    """`ofd` with its connector (1x1 convolution, batch norm) and the margin of the teacher's last batch norm."""
+
+    def __init__(self, student_channels: int, batch_norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        channels = batch_norm.num_features
+        self.connector = nn.Sequential(nn.Conv2d(student_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        margin = ofd_margin(batch_norm.weight.detach(), batch_norm.bias.detach())
+        self.register_buffer("margin", margin.view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return one value a sample [B]; both are maps [B, C, H, W] before the ReLU, of equal height and width."""
+        return ofd(self.connector(student), teacher, margin=self.margin)

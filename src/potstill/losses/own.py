@@ -1,0 +1,78 @@
+"""A loss of the user's own: `path/to/file.py:function`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from torch import Tensor
+
+from potstill.errors import ConfigError, did_you_mean
+from potstill.losses.common import full_precision
+
+GIVEN = ("student", "teacher", "label", "index")
+
+
+def names_a_file(name: str) -> bool:
+    """Whether `name` is meant as a file and not as a built-in loss."""
+    return ".py:" in name or name.endswith(".py")
+
+
+def load(name: str) -> Callable[..., Tensor]:
+    """Return the function of `path/to/file.py:function`; it receives its inputs in float32.
+
+    Raises `ConfigError` where there is no such file or function, or where its parameters cannot be given.
+    """
+    path, _, function = (name + ":" if name.endswith(".py") else name).rpartition(":")
+    module = _module(Path(path).expanduser())
+    names = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+    if not function:
+        raise ConfigError(
+            f"The loss {name} names a file but no function in it. Write {path}:{names[0] if names else 'NAME'}."
+        )
+    found = vars(module).get(function)
+    if not callable(found):
+        raise ConfigError(
+            f"The file {path} has no function {function}.{did_you_mean(function, names)} "
+            f"It has: {', '.join(names) or 'none'}."
+        )
+    _check_parameters(name, found)
+    return full_precision(found)
+
+
+def _module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}, which should hold the loss. Paths start at {Path.cwd()}.")
+    spec = importlib.util.spec_from_file_location(f"potstill_own_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(
+            f"The file {path}, which should hold the loss, cannot be imported: {type(error).__name__}: {error}."
+        ) from error
+    return module
+
+
+def _check_parameters(name: str, function: Callable[..., Tensor]) -> None:
+    parameters = inspect.signature(function).parameters
+    example = "def my_loss(student, teacher, *, temperature=4.0)"
+    problems = []
+    if "student" not in parameters or not {"teacher", "label"} & set(parameters):
+        problems.append(
+            f"The loss {name} takes ({', '.join(parameters)}), but a loss takes `student` and at least one of "
+            f"`teacher` and `label`, by these names. For example: {example}."
+        )
+    unknown = [p.name for p in parameters.values() if p.name not in GIVEN and p.default is inspect.Parameter.empty]
+    if unknown:
+        problems.append(
+            f"The loss {name} needs {', '.join(unknown)}, and potstill would not know what to pass. It passes "
+            f"{', '.join(GIVEN)}; everything else needs a default, after a *. For example: {example}."
+        )
+    if problems:
+        raise ConfigError(*problems)
