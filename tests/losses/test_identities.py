@@ -273,7 +273,7 @@ def test_kd_is_its_decoupled_halves_with_the_teachers_doubt_as_weight():
 
 def test_cross_entropy_with_probabilities_mixes_the_labels():
     student, a, b = draw(4, 7), torch.tensor([0, 3, 6, 2]), torch.tensor([1, 3, 0, 5])
-    mixed = 0.3 * F.one_hot(a, 7).double() + 0.7 * F.one_hot(b, 7)
+    mixed = 0.3 * F.one_hot(a, 7).double() + 0.7 * F.one_hot(b, 7).double()
     for smoothing in (0.0, 0.1):
         two = [logits.cross_entropy(student, label, label_smoothing=smoothing) for label in (a, b)]
         same(logits.cross_entropy(student, mixed, label_smoothing=smoothing), 0.3 * two[0] + 0.7 * two[1])

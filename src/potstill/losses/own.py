@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -29,7 +30,7 @@ def load(name: str) -> Callable[..., Tensor]:
     """
     path, _, function = (name + ":" if name.endswith(".py") else name).rpartition(":")
     module = _module(Path(path).expanduser())
-    names = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+    names = [key for key, value in vars(module).items() if _is_own(value, module) and key[0] != "_"]
     if not function:
         raise ConfigError(
             f"The loss {name} names a file but no function in it. Write {path}:{names[0] if names else 'NAME'}."
@@ -44,9 +45,19 @@ def load(name: str) -> Callable[..., Tensor]:
     return full_precision(found)
 
 
+def _is_own(value: object, module: ModuleType) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module.__name__
+
+
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"There is no file {path}, which should hold the loss. Paths start at {Path.cwd()}.")
+    return _executed(path.resolve(), path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _executed(path: Path, changed: int) -> ModuleType:
+    """Run the file, once until it changes: a loss is looked up several times."""
     spec = importlib.util.spec_from_file_location(f"potstill_own_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
