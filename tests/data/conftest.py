@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from potstill.progress import Display, use
+from tests.data.pictures import picture
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +22,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def notes() -> list[str]:
     with use(Display()) as shown:
         yield shown.notes
-
-
-def picture(name: str, size: tuple[int, int] = (8, 8)) -> Image.Image:
-    """Return noise that depends on the name alone."""
-    noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return Image.fromarray(noise)
 
 
 @pytest.fixture

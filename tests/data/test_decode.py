@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import warnings
-import zlib
 
 import numpy as np
 import pytest
@@ -12,12 +10,7 @@ from PIL import Image
 
 from potstill.data.decode import MAX_PIXELS, decode
 from potstill.errors import DataError
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.data.pictures import bomb, encoded
 
 
 def gradient(height: int = 6, width: int = 10) -> np.ndarray:
@@ -114,14 +107,6 @@ def test_wrong_ending_is_read_by_content(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded(Image.fromarray(gradient()), "PNG"))
     assert np.array_equal(decode(path, name="a.jpg"), gradient())
-
-
-def bomb(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [9_460, 10_955, 20_000])

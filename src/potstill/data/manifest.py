@@ -27,6 +27,9 @@ class Source(Protocol):
     def digest(self, row: int) -> bytes:
         """Return the sha256 of the content: the bytes of the file, or the raw pixels of an array."""
 
+    def only(self, rows: Sequence[int]) -> Source:
+        """Return a source of these rows alone, small enough to be sent to a worker process."""
+
 
 @dataclass(frozen=True, eq=False)
 class Manifest:

@@ -90,7 +90,7 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
 
 
 def _shown(card: Card, manifest: Manifest) -> Data:
-    pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, cache=None)
+    pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, keep_small=False)
     return Data(manifest, pixels, card.crop, card.resize)
 
 

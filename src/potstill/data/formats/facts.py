@@ -18,12 +18,13 @@ from PIL import Image
 
 from potstill.data import decode
 from potstill.data.cache import Remembered
-from potstill.data.workers import in_chunks
+from potstill.data.workers import in_processes
 from potstill.errors import DataError
 from potstill.progress import task
 
 _VERSION = 1
 _CHUNK = 64
+_SECONDS_PER_BYTE = 4e-8  # of a JPEG, to be read and decoded; only decides whether processes are started
 _ORIENTATION = 0x0112
 
 
@@ -64,9 +65,11 @@ def _read(
     remembered: Remembered,
 ) -> None:
     """Fill the gaps of `known` and remember what was found."""
+    jobs = (([names[row] for row in missing[at : at + _CHUNK]], root) for at in range(0, len(missing), _CHUNK))
+    size = sum(stat.st_size for stat in stats if stat is not None)
     with task("Reading the images", len(missing)) as shown:
         done = 0
-        for found in in_chunks(_facts_of, [names[row] for row in missing], _CHUNK, root):
+        for found in in_processes(_facts_of, jobs, seconds=size * _SECONDS_PER_BYTE + len(missing) * 1e-4):
             for row, value in zip(missing[done:], found, strict=False):
                 known[row] = value
                 if stats[row] is not None:

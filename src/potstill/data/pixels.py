@@ -1,0 +1,213 @@
+"""The decoded images of a manifest as one uint8 array, so that a batch is one indexed copy and no Python per image.
+
+Small images are kept in memory. Photos are decoded once to the working size, into a memory-mapped file in the cache
+folder that is found again by the content of the images, resumed when interrupted, and safe to delete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from potstill import artifacts
+from potstill.data import decode, squares
+from potstill.data.cache import cache_folder
+from potstill.data.manifest import Manifest, Source
+from potstill.data.squares import Window
+from potstill.data.workers import in_processes
+from potstill.errors import DataError, RunError
+from potstill.progress import note, task
+
+SMALL = 64  # pixels a side, up to which images are kept in memory
+_MEMORY = 2 * 2**30  # bytes, up to which they are
+_VERSION = 1
+_CHUNK = 128  # images that one process makes at a time
+_SAMPLE = 16
+
+
+class Pixels:
+    """uint8 [N, C, H, W], in memory or memory-mapped; row i is row i of the manifest it was made from."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._data = torch.from_numpy(array)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W)."""
+        return tuple(self._data.shape)
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        """Return uint8 [B, C, H, W] of these rows (int64 [B])."""
+        return self._data.index_select(0, torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64)))
+
+
+def load_pixels(
+    manifest: Manifest,
+    *,
+    size: Window | None,
+    resize: int | None,
+    channels: int,
+    cache: Path | None = None,
+    keep_small: bool = True,
+) -> Pixels:
+    """Return the images of a manifest, decoded, in `channels` (1 or 3).
+
+    Where all have one size of at most 64 pixels a side they stay as they are. All others are made to cover
+    `squares.window_of(size, resize)`: the short side resized to `resize` (bilinear, antialiased), the centre square
+    kept. keep_small=False leaves images as they are only if they have the size (height, width) asked for, which is
+    what a trained model needs. cache: a folder for decoded photos, by default one in the user's cache folder.
+    Raises `DataError` for images that cannot be read, `RunError` where the disk is too full.
+    """
+    native, seconds = _sample(manifest)
+    if native and max(native) <= SMALL and (keep_small or size is None or native == size):
+        array = _in_memory(manifest, squares.as_they_are, native, channels, seconds)
+        if array is not None:
+            return Pixels(array)
+    if size is None or resize is None:
+        raise DataError(f"The images of {manifest.root} differ in size or are large. Say which size to bring them to.")
+    window = squares.window_of(size, resize)
+    if max(window) <= SMALL and len(manifest) * channels * window[0] * window[1] <= _MEMORY:
+        return Pixels(_in_memory(manifest, squares.covered, window, channels, seconds))
+    return Pixels(_mapped(manifest, window, channels, cache or cache_folder() / "pixels", seconds))
+
+
+def one_image(path: str | Path, *, size: Window, resize: int, channels: int) -> torch.Tensor:
+    """Return uint8 [1, C, H, W] of one file, exactly as `load_pixels` makes it of a manifest's image."""
+    pixels = decode.decode(path, name=str(path))
+    return torch.from_numpy(squares.cover(pixels, squares.window_of(size, resize), channels))[None]
+
+
+def _sample(manifest: Manifest) -> tuple[Window | None, float]:
+    """Return the size that some images share (None where they differ) and the seconds that decoding all will take."""
+    rows = np.unique(np.linspace(0, len(manifest) - 1, _SAMPLE).astype(int)).tolist()
+    manifest.image(rows[0])  # Pillow loads its readers with the first image, which says nothing about the others
+    start = time.perf_counter()
+    sizes = {manifest.image(row).shape[:2] for row in rows}
+    seconds = (time.perf_counter() - start) / len(rows) * len(manifest)
+    return sizes.pop() if len(sizes) == 1 else None, seconds
+
+
+def _chunks(manifest: Manifest) -> Iterator[tuple[int, Source]]:
+    for start in range(0, len(manifest), _CHUNK):
+        rows = [manifest.source_row(row) for row in range(start, min(start + _CHUNK, len(manifest)))]
+        yield start, manifest.source.only(rows)
+
+
+def _in_memory(
+    manifest: Manifest, work: Callable[..., np.ndarray | None], window: Window, channels: int, seconds: float
+) -> np.ndarray | None:
+    made = np.empty((len(manifest), channels, *window), dtype=np.uint8)
+    jobs = ((source, window, channels) for _, source in _chunks(manifest))
+    done = 0
+    with task("Decoding the images", len(manifest)) as shown:
+        for part in in_processes(work, jobs, seconds=seconds):
+            if part is None:
+                return None
+            made[done : done + len(part)] = part
+            done += len(part)
+            shown.advance(len(part))
+    return made
+
+
+def _mapped(manifest: Manifest, window: Window, channels: int, cache: Path, seconds: float) -> np.ndarray:
+    folder = cache / _key(manifest, window, channels)
+    file, shape = folder / "pixels.u8", (len(manifest), channels, *window)
+    if artifacts.finished(folder) is None or not file.is_file() or file.stat().st_size != np.prod(shape):
+        try:
+            _fill(manifest, window, channels, folder, seconds)
+        except OSError as error:
+            raise _disk_error(error, folder) from error
+    return np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+
+
+def _key(manifest: Manifest, window: Window, channels: int) -> str:
+    how = json.dumps([_VERSION, decode.VERSION, window, channels])
+    return hashlib.sha256(how.encode() + np.ascontiguousarray(manifest.digest).tobytes()).hexdigest()[:32]
+
+
+def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, seconds: float) -> None:
+    """Decode every image that an earlier, interrupted run has not; then mark the folder as whole."""
+    total = len(manifest) * channels * window[0] * window[1]
+    file, journal = folder / "pixels.u8", folder / "done.txt"
+    _refuse_full_disk(folder, total)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not file.is_file() or file.stat().st_size != total:
+        journal.write_text("")
+        with file.open("wb") as handle:
+            handle.truncate(total)
+    done = _done(journal)
+    todo = [(start, source) for start, source in _chunks(manifest) if start not in done]
+    note(
+        f"Decoding {len(manifest)} images to {window[1]} x {window[0]} pixels once: {_megabytes(total)} in {folder}, "
+        "which may be deleted at any time."
+    )
+    _write(manifest, todo, window, channels, file, journal, seconds)
+    artifacts.finish(folder, {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels})
+
+
+def _write(
+    manifest: Manifest,
+    todo: list[tuple[int, Source]],
+    window: Window,
+    channels: int,
+    file: Path,
+    journal: Path,
+    seconds: float,
+) -> None:
+    jobs = ((source, window, channels, file, start) for start, source in todo)
+    left = sum(len(source.names) for _, source in todo)
+    problems: list[str] = []
+    with task("Decoding the images", len(manifest), len(manifest) - left) as shown, journal.open("a") as handle:
+        made = in_processes(squares.write_covered, jobs, seconds=1.5 * seconds * left / len(manifest))
+        for (start, source), wrong in zip(todo, made, strict=True):
+            problems += wrong
+            if not wrong:
+                handle.write(f"{start}\n")
+                handle.flush()
+            shown.advance(len(source.names))
+    if problems:
+        raise DataError(
+            f"{len(problems)} images changed since they were listed and cannot be read now. Run the command again.",
+            *problems[:5],
+        )
+
+
+def _done(journal: Path) -> set[int]:
+    """Return the first rows of the chunks that are written; a line without an end was not."""
+    text = journal.read_text() if journal.is_file() else ""
+    return {int(line) for line in text.splitlines(keepends=True) if line.endswith("\n")}
+
+
+def _refuse_full_disk(folder: Path, total: int) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    written = sum(path.stat().st_blocks * 512 for path in folder.glob("pixels.u8"))
+    if total - written > free:
+        raise RunError(
+            f"The decoded images need {_megabytes(total)} in {folder}, and {_megabytes(free)} are free there. "
+            "Free some space, choose a smaller size, or set POTSTILL_CACHE to a folder on another disk."
+        )
+
+
+def _disk_error(error: OSError, folder: Path) -> RunError:
+    """Say what kept the decoded images from being written; on a full disk give back what they took."""
+    advice = "or set POTSTILL_CACHE to a folder on another disk, and run the same command again."
+    if error.errno == errno.ENOSPC:
+        artifacts.remove(folder)
+        return RunError(
+            f"The disk became full while images were decoded to {folder}; they were removed. Free some space, {advice}"
+        )
+    why = error.strerror or error
+    return RunError(f"The decoded images cannot be written to {folder} ({why}). Make it writable, {advice}")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
