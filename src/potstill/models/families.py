@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from potstill.errors import ModelError, did_you_mean
@@ -57,6 +58,18 @@ class Family:
                 f"The model '{self.spell(request.name)}' does not take these options "
                 f"({', '.join(request.options)}): {error}. Remove or rename them."
             ) from None
+
+
+def blueprint(spelling: str, classes: tuple[str, ...]) -> tuple[nn.Module, Card]:
+    """Return network and card without memory for the weights: shapes and names only, on the meta device."""
+    family, name = family_of(spelling)
+    request = Request(name, classes)
+    try:
+        with torch.device("meta"):
+            return family.build(request)
+    except NotImplementedError:
+        # torchvision's RegNets compute their widths with tensors, which needs real ones.
+        return family.build(request)
 
 
 def family_of(spelling: str) -> tuple[Family, str]:

@@ -6,11 +6,9 @@ import difflib
 import re
 from pathlib import Path
 
-import torch
-
 from potstill.errors import ModelError
 from potstill.models.card import Card
-from potstill.models.families import FAMILIES, Request, family_of
+from potstill.models.families import FAMILIES, blueprint
 from potstill.models.outputs import bare
 from potstill.models.weights import Fit, State, fit
 
@@ -95,7 +93,5 @@ def _plain(spelling: str) -> str:
 
 
 def _try(spelling: str, card: Card, state: State) -> Fit:
-    family, name = family_of(spelling)
-    with torch.device("meta"):
-        network, _ = family.build(Request(name, card.classes))
+    network, _ = blueprint(spelling, card.classes)
     return fit(state, bare(network), len(card.classes))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.models.card import Card
+from potstill.models.hooks import Tap, Taps, as_map
 
 
 @dataclass
@@ -28,13 +29,15 @@ class Outputs:
 class Classifier(nn.Module):
     """A network that carries its card.
 
-    The network returns logits [B, K], or `Outputs` where it has side heads.
+    The network returns logits [B, K], or `Outputs` where it has side heads. taps: places inside the network whose
+    features stand in the outputs; `models.taps.tapped` resolves them from names.
     """
 
-    def __init__(self, network: nn.Module, card: Card) -> None:
+    def __init__(self, network: nn.Module, card: Card, *, taps: tuple[Tap, ...] = ()) -> None:
         super().__init__()
         self.network = network
         self.card = card
+        self.taps = taps
         shape = (1, card.channels, 1, 1)
         # Not persistent: they are facts of the card, and a state dict should hold what was learned.
         self.register_buffer("mean", torch.tensor(card.mean).view(shape), persistent=False)
@@ -42,8 +45,13 @@ class Classifier(nn.Module):
 
     def forward(self, image: Tensor) -> Outputs:
         """Return the outputs for images [B, C, H, W] in 0..1; another size is resized to the card's."""
-        said = self.network(self.prepare(image))
-        return said if isinstance(said, Outputs) else Outputs(logits=said)
+        image = self.prepare(image)
+        if not self.taps:
+            return _outputs(self.network(image))
+        # The hooks live for one call: a hook that stays would be copied with the network and write elsewhere.
+        with Taps(bare(self.network), self.taps) as taps:
+            outputs = _outputs(self.network(image))
+        return dataclasses.replace(outputs, features=taps.collected)
 
     def prepare(self, image: Tensor) -> Tensor:
         """Resize and normalise images in 0..1 to what the network expects."""
@@ -60,7 +68,11 @@ class Classifier(nn.Module):
 
     def with_card(self, card: Card) -> Classifier:
         """Return the same network under another card."""
-        return Classifier(self.network, card)
+        return Classifier(self.network, card, taps=self.taps)
+
+
+def _outputs(said: Tensor | Outputs) -> Outputs:
+    return said if isinstance(said, Outputs) else Outputs(logits=said)
 
 
 def luma(image: Tensor) -> Tensor:
@@ -69,41 +81,10 @@ def luma(image: Tensor) -> Tensor:
     return (image * weight.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-class Taps:
-    """Collects the outputs of modules inside a network by path, without editing the network.
-
-    >>> with Taps(classifier.network, ["layer3"]) as taps:
-    ...     classifier(image)
-    ...     taps.collected["layer3"]
-    """
-
-    def __init__(self, network: nn.Module, paths: list[str] | tuple[str, ...]) -> None:
-        modules = dict(network.named_modules())
-        self.collected: dict[str, Tensor] = {}
-        self._handles = [modules[path].register_forward_hook(self._keeper(path)) for path in paths]
-
-    def _keeper(self, path: str):
-        def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-            self.collected[path] = output
-
-        return keep
-
-    def close(self) -> None:
-        """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-
-    def __enter__(self) -> Taps:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
 class SideHead(nn.Module):
     """An auxiliary classifier (arXiv:1409.4842): pool to 4x4, 1x1 convolution, dense, dropout, logits.
 
-    It takes maps [B, C, H, W] of `channels` and gives logits [B, K].
+    It takes maps [B, C, H, W], tokens or vectors of `channels` and gives logits [B, K].
     """
 
     def __init__(
@@ -118,7 +99,7 @@ class SideHead(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn(self.conv(self.pool(x))))
+        x = F.relu(self.bn(self.conv(self.pool(as_map(x)))))
         x = F.relu(self.hidden(x.flatten(1)))
         return self.head(self.dropout(x))
 
@@ -126,30 +107,25 @@ class SideHead(nn.Module):
 class SideHeads(nn.Module):
     """A network (`trunk`) with side heads on what some of its modules say, in training only.
 
-    heads: by module path inside the trunk. In eval mode the heads rest and `aux` is empty.
+    heads: for each tap of the trunk a module that turns its features into logits [B, K]. In eval mode they rest and
+    `aux` is empty.
     """
 
-    def __init__(self, trunk: nn.Module, heads: dict[str, nn.Module]) -> None:
+    def __init__(self, trunk: nn.Module, heads: dict[Tap, nn.Module]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.paths = tuple(heads)
+        self.taps = tuple(heads)
         self.heads = nn.ModuleList(heads.values())
 
     def forward(self, image: Tensor) -> Outputs:
         if not self.training:
             return Outputs(logits=self.trunk(image))
-        # The hooks live for one call: a hook that stays would be copied with the network and write elsewhere.
-        with Taps(self.trunk, self.paths) as taps:
+        with Taps(self.trunk, self.taps) as taps:
             logits = self.trunk(image)
-        said = (head(taps.collected[path]) for head, path in zip(self.heads, self.paths, strict=True))
+        said = (head(taps.collected[tap.name]) for head, tap in zip(self.heads, self.taps, strict=True))
         return Outputs(logits=logits, aux=tuple(said))
 
 
 def bare(network: nn.Module) -> nn.Module:
     """Return the network without side heads."""
     return network.trunk if isinstance(network, SideHeads) else network
-
-
-def replace_features(outputs: Outputs, features: dict[str, Tensor]) -> Outputs:
-    """Return `outputs` with these features."""
-    return dataclasses.replace(outputs, features=features)

@@ -91,8 +91,8 @@ def _not_plain(file: Path, reason: str) -> ModelError:
         return _damaged(file, "it is not a file that torch.save wrote")
     return ModelError(
         f"{file} is a pickle with code inside, not only tensors; it was not opened, because opening it would run "
-        'that code. Whoever trusts it can convert it: torch.save(torch.load(FILE, weights_only=False)["state_dict"] '
-        "or the model's state_dict(), NEW_FILE)."
+        "that code. Ask for, or make where you trust the file, one that holds the state dict alone, best as "
+        ".safetensors, and give that."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from potstill.models.builtin.init import he
+from potstill.models.hooks import Tap
 from potstill.models.outputs import SideHead, SideHeads
 
 
@@ -44,7 +45,7 @@ def _trunk(num_classes: int, dropout: float) -> nn.Module:
 
 def _with_heads(trunk: nn.Module, num_classes: int, aux_dropout: float) -> nn.Module:
     heads = {
-        "inception4a": he(SideHead(512, num_classes, dropout=aux_dropout)),
-        "inception4d": he(SideHead(528, num_classes, dropout=aux_dropout)),
+        Tap("4a", "inception4a"): he(SideHead(512, num_classes, dropout=aux_dropout)),
+        Tap("4d", "inception4d"): he(SideHead(528, num_classes, dropout=aux_dropout)),
     }
     return SideHeads(he(trunk), heads)

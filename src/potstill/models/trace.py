@@ -1,0 +1,127 @@
+"""What happens inside a network when an image goes through: one forward pass, watched.
+
+Shapes and the order of execution are all that stages, taps, layer tables and frozen parts need, and every network
+has them, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from potstill.models.hooks import Kind, extra_tokens
+from potstill.models.outputs import Classifier, bare
+
+
+@dataclass
+class Seen:
+    """A module as it was last called. shape and fed: output and first input without the batch; None if no tensor.
+
+    start, end: when it was called and when it returned, on one clock. overwritten: a later layer wrote into its
+    output.
+    """
+
+    path: str
+    module: nn.Module
+    start: int
+    end: int = -1
+    shape: tuple[int, ...] | None = None
+    fed: tuple[int, ...] | None = None
+    overwritten: bool = False
+    fed_overwritten: bool = False
+
+    @property
+    def weighted(self) -> bool:
+        """True where the module itself, not one inside it, has parameters."""
+        return next(self.module.parameters(recurse=False), None) is not None
+
+
+class Trace:
+    """The modules of a network in the order in which they returned, for images of (height, width) = `size`."""
+
+    def __init__(self, network: nn.Module, image: Tensor) -> None:
+        self.size = tuple(image.shape[-2:])
+        self._clock = 0
+        self._open: dict[str, Seen] = {}
+        self._kept: list[tuple[Seen, str, Tensor, int]] = []
+        paths = {module: path for path, module in network.named_modules()}
+        handles = [h for module, path in paths.items() for h in self._watch(module, path)]
+        mode = {module: module.training for module in network.modules()}
+        try:
+            network.eval()
+            with torch.no_grad():
+                network(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, training in mode.items():
+                module.training = training
+        self._note_overwritten()
+        self.seen = sorted((s for s in self._open.values() if s.end >= 0), key=lambda s: s.end)
+
+    def _watch(self, module: nn.Module, path: str):
+        yield module.register_forward_pre_hook(lambda m, inputs: self._enter(m, path, inputs))
+        yield module.register_forward_hook(lambda m, inputs, output: self._leave(path, output))
+
+    def _enter(self, module: nn.Module, path: str, inputs: tuple) -> None:
+        seen = self._open[path] = Seen(path, module, start=self._tick())
+        if inputs and isinstance(inputs[0], Tensor):
+            seen.fed = tuple(inputs[0].shape[1:])
+            self._kept.append((seen, "fed_overwritten", inputs[0], inputs[0]._version))
+
+    def _leave(self, path: str, output: object) -> None:
+        seen = self._open[path]
+        seen.end = self._tick()
+        if isinstance(output, Tensor):
+            seen.shape = tuple(output.shape[1:])
+            self._kept.append((seen, "overwritten", output, output._version))
+
+    def _note_overwritten(self) -> None:
+        for seen, flag, tensor, version in self._kept:
+            setattr(seen, flag, tensor._version != version)
+        self._kept.clear()
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+    @cached_property
+    def by_path(self) -> dict[str, Seen]:
+        """The modules by their path."""
+        return {seen.path: seen for seen in self.seen}
+
+    @cached_property
+    def head(self) -> Seen:
+        """The layer that gives the logits: the last dense or convolution layer to return."""
+        return [s for s in self.seen if isinstance(s.module, nn.Linear | nn.Conv2d)][-1]
+
+    def layout(self, shape: tuple[int, ...]) -> tuple[Kind, tuple[int, ...], bool] | None:
+        """Return kind, shape in that kind's order and whether channels came last; None for other shapes.
+
+        Sides with the proportions of the image make a map; attention has three dimensions too, and other sides.
+        """
+        if len(shape) == 1:
+            return "vector", shape, False
+        if len(shape) == 2 and extra_tokens(shape[0]) <= 8:
+            return "tokens", shape, False
+        if len(shape) != 3:
+            return None
+        if self._like_image(shape[1:]):
+            return "map", shape, False
+        return ("map", (shape[2], *shape[:2]), True) if self._like_image(shape[:2]) else None
+
+    def _like_image(self, sides: tuple[int, ...]) -> bool:
+        """Tell whether two sides have about the proportions of the image."""
+        height, width = self.size
+        return abs(sides[0] - sides[1] * height / width) <= max(1.0, math.sqrt(sides[0]) / 2)
+
+
+def trace(classifier: Classifier) -> Trace:
+    """Watch one blank image of the card's size go through the network; nothing of the network changes."""
+    card = classifier.card
+    device = classifier.mean.device
+    return Trace(bare(classifier.network), torch.zeros(1, card.channels, *card.size, device=device))
