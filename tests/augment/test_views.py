@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from potstill.data.augment import parse_policy
+from potstill.data.augment.policy import OPERATIONS
 from potstill.data.views import CLEAN, View
 
 SIZE = (24, 20)
-SPECS = ["none", "shift", "cifar", "flip-vertical"]
+SPECS = ["none", "shift", "cifar", "photo", *OPERATIONS]
 
 
 def pixels(count: int = 37, *, channels: int = 3, size: tuple[int, int] = (28, 26)) -> torch.Tensor:

@@ -70,3 +70,13 @@ def on_rows(images: Tensor, chosen: np.ndarray, change: Any) -> Tensor:
 def per_image(values: np.ndarray, images: Tensor) -> Tensor:
     """Return one number an image as float32 [B, 1, 1, 1], where the images are."""
     return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(images.device)[:, None, None, None]
+
+
+def integers(u: np.ndarray, count: int | np.ndarray) -> np.ndarray:
+    """Return int64 in 0..count-1 from uniform numbers."""
+    return np.floor(u * count).astype(np.int64)
+
+
+def spread(u: np.ndarray, most: float) -> np.ndarray:
+    """Return numbers in -most..most from uniform ones."""
+    return (2 * u - 1) * most

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from potstill.data.augment.operation import Operation, Sometimes
+from potstill.data.augment.operation import Operation, Sometimes, integers
 
 _MODES = {"zero": "constant", "edge": "replicate", "reflect": "reflect"}
 
@@ -29,11 +29,6 @@ def windows(images: Tensor, top: np.ndarray, left: np.ndarray, size: tuple[int, 
     rows = torch.arange(len(images), device=images.device)
     top, left = (torch.from_numpy(corner).to(images.device) for corner in (top, left))
     return every[rows, :, top, left]
-
-
-def integers(u: np.ndarray, count: int | np.ndarray) -> np.ndarray:
-    """Return int64 in 0..count-1 from uniform numbers."""
-    return np.floor(u * count).astype(np.int64)
 
 
 class Shift(Sometimes):

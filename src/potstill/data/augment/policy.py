@@ -13,15 +13,39 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.config import build
+from potstill.data.augment.erase import Cutout, Erase
 from potstill.data.augment.operation import Operation
 from potstill.data.augment.place import Flip, FlipVertical, PadCrop, Shift
+from potstill.data.augment.resized_crop import RandomResizedCrop
+from potstill.data.augment.searched import AutoAugment, RandAugment, TrivialAugment
+from potstill.data.augment.tone import (
+    AutoContrast,
+    Brightness,
+    Contrast,
+    Equalize,
+    Grayscale,
+    Hue,
+    Invert,
+    Posterize,
+    Saturation,
+    Sharpness,
+    Solarize,
+)
+from potstill.data.augment.warp import Affine, Rotate
 from potstill.errors import ConfigError, did_you_mean
 
-OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in (Shift, PadCrop, Flip, FlipVertical)}
-NAMED: dict[str, tuple[str, ...]] = {
+KINDS = (
+    *(Shift, PadCrop, RandomResizedCrop, Flip, FlipVertical, Rotate, Affine),
+    *(Brightness, Contrast, Saturation, Hue, Grayscale, Sharpness),
+    *(Posterize, Solarize, Equalize, AutoContrast, Invert, Erase, Cutout),
+    *(RandAugment, TrivialAugment, AutoAugment),
+)
+OPERATIONS: dict[str, type[Operation]] = {kind.name: kind for kind in KINDS}
+NAMED: dict[str, tuple[str | dict[str, Any], ...]] = {
     "none": (),
     "shift": ("shift",),
     "cifar": ("pad-crop", "flip"),
+    "photo": ({"random-resized-crop": 0.35}, "flip"),
 }
 AUTO = "auto"
 LARGEST_SMALL = 64  # pixels a side up to which an image is not a photo
@@ -60,11 +84,12 @@ def default_policy(*, height: int, width: int, channels: int, classes: Sequence[
     """Return the name of a policy that is safe for such images.
 
     Grey images, and classes that are single characters, may be writing: they are shifted only, because a mirrored
-    digit is another digit. Small colour images are padded, cropped and mirrored.
+    digit is another digit. Small colour images are padded, cropped and mirrored; photos are cropped at a random size
+    and mirrored.
     """
     if channels == 1 or (classes and all(len(name) == 1 for name in classes)):
         return "shift"
-    return "cifar"
+    return "cifar" if min(height, width) <= LARGEST_SMALL else "photo"
 
 
 def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
@@ -80,10 +105,10 @@ def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
 
 def _named_settings(entry: Any, auto: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
     if isinstance(entry, Mapping):
-        pairs = list(entry.items())
+        pairs = _pairs(entry)
     elif isinstance(entry, str):
         name = auto if entry == AUTO else entry
-        pairs = [(part, None) for part in NAMED.get(name, (name,))]
+        pairs = [pair for part in NAMED.get(name, (name,)) for pair in _pairs(part)]
     else:
         problems.append(f"augment: an entry must be a name or {{name: settings}}, but one is {entry!r}.")
         return
@@ -93,6 +118,10 @@ def _named_settings(entry: Any, auto: str, problems: list[str]) -> Iterator[tupl
         else:
             hint = did_you_mean(str(name), [*OPERATIONS, *NAMED, AUTO])
             problems.append(f"augment: there is no operation or policy called '{name}'.{hint} {_known()}")
+
+
+def _pairs(entry: str | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return list(entry.items()) if isinstance(entry, Mapping) else [(entry, None)]
 
 
 def _known() -> str:

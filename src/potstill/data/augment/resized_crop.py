@@ -1,0 +1,114 @@
+"""Random-resized crop: a random part of the image, of random shape, resized to the view's size (arXiv:1409.4842)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
+
+from potstill.data.augment.operation import Operation, integers
+
+ATTEMPTS = 10  # shapes that are tried before the largest centred one is taken
+
+
+def _from(value: Any) -> Any:
+    """Read one number as the smallest share: 0.35 is (0.35, 1)."""
+    return (value, 1.0) if isinstance(value, int | float) else value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0)]
+
+
+class RandomResizedCrop(Operation):
+    """Cut a box with `scale` (least, most) of the area and `ratio` (least, most) of width to height, and resize it
+    to the view's size with an antialiasing bilinear filter. The draws are those of torchvision's RandomResizedCrop."""
+
+    name: ClassVar[str] = "random-resized-crop"
+    main: ClassVar[str] = "scale"
+    draws: ClassVar[int] = 2 * ATTEMPTS + 2
+    scale: Annotated[tuple[Share, Share], BeforeValidator(_from)] = (0.08, 1.0)
+    ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RandomResizedCrop:
+        for key in ("scale", "ratio"):
+            least, most = getattr(self, key)
+            if least > most:
+                raise ValueError(f"{key} must be [least, most], but is [{least}, {most}].")
+        return self
+
+    def apply(self, images: Tensor, u: np.ndarray, size: tuple[int, int]) -> Tensor:
+        boxes = self.boxes(u, *images.shape[-2:])
+        return resize_on_cpu(images, boxes, size) if images.device.type == "cpu" else resize(images, boxes, size)
+
+    def boxes(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return int64 [B, 4]: top, left, height and width of a box in every image."""
+        sides = self._sides(u[:, : 2 * ATTEMPTS], height, width)
+        return np.stack(
+            [*(integers(u[:, -2 + i], (height, width)[i] - sides[:, i] + 1) for i in range(2)), *sides.T], 1
+        )
+
+    def _sides(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return int64 [B, 2]: the first of the shapes tried that fits into the image."""
+        area = (self.scale[0] + u[:, ::2] * (self.scale[1] - self.scale[0])) * height * width
+        low, high = np.log(self.ratio)
+        ratio = np.exp(low + u[:, 1::2] * (high - low))
+        tried = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1).round().astype(np.int64)
+        tried = np.concatenate([tried, np.broadcast_to(self._fallback(height, width), (len(u), 1, 2))], 1)
+        fits = ((tried > 0) & (tried <= (height, width))).all(-1)
+        return tried[np.arange(len(u)), fits.argmax(1)]
+
+    def _fallback(self, height: int, width: int) -> tuple[int, int]:
+        if width / height < self.ratio[0]:
+            return min(round(width / self.ratio[0]), height), width
+        return height, min(round(height * self.ratio[1]), width)
+
+
+def resize_on_cpu(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Return uint8 [B, C, h, w]: the box of every image, resized by torch's uint8 kernel, image by image.
+
+    The kernel takes one box for a batch and one thread for an image, so the images are dealt to threads. An image
+    of 224 pixels costs 0.1 to 0.2 ms, a tenth of what decoding it would.
+    """
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    result = torch.empty((*images.shape[:2], *size), dtype=torch.uint8, memory_format=layout)
+
+    def work(rows: range) -> None:
+        for row in rows:
+            top, left, height, width = boxes[row].tolist()
+            part = images[row : row + 1, :, top : top + height, left : left + width]
+            resized = F.interpolate(part, size, mode="bilinear", antialias=True)
+            np.copyto(result[row].numpy(), resized[0].numpy())  # torch's copy would ask for threads of its own
+
+    workers = torch.get_num_threads()
+    if workers == 1 or result.numel() < 2**20:
+        work(range(len(images)))
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, (range(start, len(images), workers) for start in range(workers))))
+    return result
+
+
+def resize(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Return the same as `resize_on_cpu`, up to rounding, by two matrix products for the batch: for accelerators."""
+    corner = torch.from_numpy(boxes).to(images.device, torch.float32)
+    rows = _weights(corner[:, 0], corner[:, 2], images.shape[-2], size[0])
+    columns = _weights(corner[:, 1], corner[:, 3], images.shape[-1], size[1])
+    resized = rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _weights(start: Tensor, length: Tensor, have: int, want: int) -> Tensor:
+    """Return float32 [B, want, have]: a triangle filter, as wide as a new pixel is in old ones but at least 1."""
+    step = (length / want)[:, None, None]
+    centre = start[:, None, None] + (torch.arange(want, device=start.device)[:, None] + 0.5) * step
+    pixel = torch.arange(have, device=start.device) + 0.5
+    weight = (1 - (pixel - centre).abs() / step.clamp_min(1)).clamp_min(0)
+    weight = weight * ((pixel > start[:, None, None]) & (pixel < (start + length)[:, None, None]))
+    return weight / weight.sum(-1, keepdim=True)
