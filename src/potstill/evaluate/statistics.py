@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 BEATS, TIES, LOSES = "BEATS", "TIES", "LOSES"
+FINE = 2000  # from so many test images on, hundredths of a point are worth printing
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def _sentence(
 ) -> str:
     first, second = names[0][:1].upper() + names[0][1:], names[1]
     low, high = interval
-    digits = next((n for n in (1, 2, 3) if all(b == 0 or round(b, n) for b in interval)), 3)
+    fewest = 2 if images >= FINE else 1
+    digits = next((n for n in (fewest, 2, 3) if all(b == 0 or round(b, n) for b in interval)), 3)
     points = f"{abs(difference):.{digits}f} points"
     told = {
         BEATS: f"{first} beats {second} by {points} of test accuracy",
@@ -138,7 +140,7 @@ def _sentence(
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}" if round(value, digits) else "0"
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
 
 
 def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:

@@ -1,0 +1,5 @@
+"""Reports: what a run folder says, as one page for people. Imports no torch."""
+
+from potstill.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,218 @@
+"""The report's charts: small SVG pictures, one thing each, labelled where the eye already is.
+
+Every chart is drawn small and on its own, so that the page can set two beside each other on a desk and one below
+the other on a telephone without the letters shrinking. Colours are written as CSS variables: the page chooses them
+for light, dark and paper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from potstill.report.layout import Box, place, spread
+
+# Names of CSS variables and the colour that stands for each while matplotlib draws (any distinct ones would do).
+COLOURS = {
+    "ink": "#1f2a31",
+    "muted": "#66717a",
+    "rule": "#dadfdd",
+    "teacher": "#a85a00",
+    "control": "#5f6b74",
+    "student": "#00609f",
+    "student_int8": "#007a5e",
+}
+STYLE = {
+    "svg.fonttype": "none",  # letters stay letters: crisp, searchable, in the page's own type
+    "font.size": 8.5,
+    "axes.edgecolor": COLOURS["rule"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["rule"],
+    "grid.linewidth": 0.6,
+    "text.color": COLOURS["ink"],
+    "xtick.color": COLOURS["muted"],
+    "ytick.color": COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+WIDTH, HEIGHT = 4.1, 2.7  # inches of 72 points
+LETTER = 0.58  # mean width of a letter, as a share of its height: for keeping labels apart
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model's curve: x and y of each seed."""
+
+    model: str
+    label: str
+    seeds: tuple[tuple[Sequence[float], Sequence[float]], ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model's place in a picture of accuracy against cost, with the interval of its accuracy."""
+
+    model: str
+    label: str
+    cost: float
+    accuracy: float
+    interval: tuple[float, float]
+
+
+def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str:
+    """Draw curves over epochs as SVG: a bold line for the mean over seeds, a thin one for each seed.
+
+    name: makes the ids of this picture its own. alt: what the picture shows, for those who cannot see it.
+    from_zero: start the y axis at 0 (losses); otherwise where the interesting part starts (accuracies).
+    """
+    with _style(name):
+        figure, axes = _figure("epoch")
+        ends = [_draw_line(axes, line) for line in lines]
+        bottom, top = _limits(lines, from_zero=from_zero)
+        axes.set_ylim(bottom, top)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        gap = 0.075 * (top - bottom)
+        last = max(x for x, _ in ends)
+        heights = spread([min(max(y, bottom), top) for _, y in ends], gap=gap, low=bottom, high=top)
+        for line, height, (x, y) in zip(lines, heights, ends, strict=True):
+            if x < last:  # lead the eye from a model that trained for fewer epochs to its name
+                axes.plot([x, last], [y, y], color=COLOURS[line.model], linewidth=0.7, linestyle=":")
+            text = axes.annotate(line.label, (last, height), xytext=(5, 0), textcoords="offset points")
+            text.set(color=COLOURS[line.model], va="center", annotation_clip=False)
+        return _svg(figure, alt)
+
+
+def _draw_line(axes: Axes, line: Line) -> tuple[float, float]:
+    """Draw one model's seeds and their mean; return where the bold line ends."""
+    colour = COLOURS[line.model]
+    if len(line.seeds) > 1:
+        for x, y in line.seeds:
+            axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
+    x, y = mean_curve(line)
+    axes.plot(x, y, color=colour, linewidth=1.8, marker="o" if len(x) == 1 else "", markersize=4)
+    return x[-1], y[-1]
+
+
+def mean_curve(line: Line) -> tuple[list[float], list[float]]:
+    """Return x and the mean over seeds of y, as far as every seed goes."""
+    length = min(len(x) for x, _ in line.seeds)
+    columns = zip(*(y[:length] for _, y in line.seeds), strict=True)
+    return list(line.seeds[0][0][:length]), [sum(column) / len(column) for column in columns]
+
+
+def _limits(lines: Sequence[Line], *, from_zero: bool) -> tuple[float, float]:
+    """Return y limits that show well how training ended; the first epochs may run out of the picture."""
+    means = [mean_curve(line)[1] for line in lines]
+    if from_zero and min(min(y) for y in means) >= 0:
+        highest, last = max(max(y) for y in means), max(y[-1] for y in means)
+        return 0.0, 1.05 * min(highest, 8 * last) or 1.0
+    settled = [value for y in means for value in y[len(y) // 5 :]]
+    low, high = min(settled), max(settled)
+    margin = 0.08 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def tradeoff(
+    points: Sequence[Point], *, axis: str, tick: Callable[[float], str], name: str, alt: str, log: bool
+) -> str:
+    """Draw accuracy against cost as SVG, each point with its interval and its name beside it.
+
+    axis: what the cost is, with its unit. tick: turns a cost into the words at its tick.
+    """
+    with _style(name):
+        figure, axes = _figure(axis)
+        _cost_axis(axes, points, tick, log)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        for p in points:
+            axes.plot([p.cost] * 2, p.interval, color=COLOURS[p.model], linewidth=1.1, alpha=0.6)
+            axes.plot([p.cost], [p.accuracy], color=COLOURS[p.model], marker="o", markersize=6)
+        low, high = min(p.interval[0] for p in points), max(p.interval[1] for p in points)
+        margin = 0.18 * (high - low) or 1.0
+        axes.set_ylim(max(low - margin, -0.5), min(high + margin, 100.5))
+        _name_points(axes, sorted(points, key=lambda p: -p.accuracy))
+        return _svg(figure, alt)
+
+
+def _cost_axis(axes: Axes, points: Sequence[Point], tick: Callable[[float], str], log: bool) -> None:
+    costs = [p.cost for p in points]
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(min(costs) / 4, max(costs) * 3)
+        decades = max(costs) / min(costs) > 20
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 3.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xlim(0, 1.3 * max(costs))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+
+
+def _name_points(axes: Axes, points: Sequence[Point]) -> None:
+    """Write each point's name where it covers neither a point nor an interval nor another name."""
+    axes.figure.draw_without_rendering()
+    unit = 72 / axes.figure.dpi  # points a pixel
+    frame = Box(*(unit * edge for edge in axes.bbox.extents))
+    bodies = []
+    for p in points:
+        ends = [unit * axes.transData.transform((p.cost, y)) for y in (*p.interval, p.accuracy)]
+        x, heights = ends[0][0], [y for _, y in ends]
+        bodies.append(Box(x - 4, min(heights[0], heights[2] - 4), x + 4, max(heights[1], heights[2] + 4)))
+    sizes = [(LETTER * STYLE["font.size"] * len(p.label), 1.25 * STYLE["font.size"]) for p in points]
+    for p, body, box in zip(points, bodies, place(bodies, sizes, frame), strict=True):
+        x, y = unit * axes.transData.transform((p.cost, p.accuracy))
+        at = ((box.left + box.right) / 2 - x, (box.bottom + box.top) / 2 - y)
+        far = body.distance(box) > 12
+        leader = {"arrowstyle": "-", "color": COLOURS["muted"], "linewidth": 0.5, "shrinkB": 4, "shrinkA": 1}
+        text = axes.annotate(
+            p.label, (p.cost, p.accuracy), at, textcoords="offset points", arrowprops=leader if far else None
+        )
+        text.set(color=COLOURS[p.model], ha="center", va="center")
+
+
+@contextlib.contextmanager
+def _style(name: str) -> Iterator[None]:
+    """Draw in the report's style whatever the user's own settings; ids are made from `name`."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name})
+        yield
+
+
+def _figure(x_label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label)
+    axes.tick_params(pad=4)
+    axes.spines["left"].set_visible(False)
+    axes.grid(False, axis="x")
+    return figure, axes
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """Return the figure as an <svg> element for the inside of a page."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would apply to the whole page
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    for variable, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{variable.replace('_', '-')})")
+    title = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

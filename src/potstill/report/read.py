@@ -1,0 +1,66 @@
+"""What a run folder holds, read for the report; files that a run did not write are simply not there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.artifacts import read_json
+from potstill.errors import RunError
+
+FOLDERS = {"teacher": "teacher", "control": "control", "student": "distil"}  # model in summary.json: its folder
+
+Row = dict[str, Any]
+Curves = dict[str, list[list[Row]]]  # model -> one list of epochs a seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: `summary.json`, the curves of its models and of its comparisons' models, its examples."""
+
+    folder: Path
+    summary: dict[str, Any]
+    curves: Curves
+    comparisons: tuple[Curves, ...]
+    examples: dict[str, Any] | None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder; raise `RunError` where it has no summary."""
+    file = folder / "summary.json"
+    if not file.is_file():
+        raise RunError(
+            f"{folder} holds no summary.json, so there is nothing to report: the run is unfinished or this is "
+            "another folder. Run the command that made it again; it goes on where it stopped."
+        )
+    summary = read_json(file)
+    examples = folder / "examples.json"
+    compared = [_comparison(folder / "comparisons", one["name"]) for one in summary.get("comparisons", [])]
+    return Run(
+        folder=folder,
+        summary=summary,
+        curves=read_curves(folder),
+        comparisons=tuple(read_curves(one) for one in compared),
+        examples=read_json(examples) if examples.is_file() else None,
+    )
+
+
+def _comparison(parent: Path, name: str) -> Path:
+    """Return the folder of a comparison: its name, or its words joined by hyphens ("every label", every-label)."""
+    folder = parent / name
+    return folder if folder.is_dir() else parent / "-".join(name.lower().split())
+
+
+def read_curves(folder: Path) -> Curves:
+    """Read the metrics of the trained models under `folder`, in the order teacher, control, student."""
+    found = {name: _metrics(folder / below) for name, below in FOLDERS.items()}
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def _metrics(folder: Path) -> list[list[Row]]:
+    below = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    files = [one / "metrics.jsonl" for one in (folder, *below)]
+    read = [[json.loads(line) for line in file.read_text().splitlines()] for file in files if file.is_file()]
+    return [rows for rows in read if rows]

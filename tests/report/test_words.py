@@ -1,0 +1,86 @@
+"""Figures in words, labels kept apart, advice that fits."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from potstill.report import advice, words
+from potstill.report.charts import Line, mean_curve
+from potstill.report.layout import Box, place, spread
+
+
+@pytest.mark.parametrize(("found", "expected"), [
+    (words.signed(8.37), "+8.4"), (words.signed(-0.31), "−0.3"), (words.signed(-0.04), "0.0"),
+    (words.signed(0.042, 2), "+0.04"), (words.percent(97.126), "97.1 %"), (words.percent(97.126, 2), "97.13 %"),
+    (words.size(812), "812 B"), (words.size(81_240), "81 kB"), (words.size(5_655_120), "5.7 MB"),
+    (words.size(999_700), "1 MB"), (words.size(2.1e9), "2.1 GB"), (words.milliseconds(0.0142), "0.014 ms"),
+    (words.milliseconds(12.4), "12 ms"), (words.significant(7.6e-6), "7.6 × 10⁻⁶"), (words.significant(0), "0"),
+    (words.significant(0.997), "1"), (words.significant(9.97), "10"), (words.duration(3.21), "3.2 s"),
+    (words.duration(59.6), "1 min 0 s"), (words.duration(200), "3 min 20 s"), (words.duration(7500), "2 h 5 min"),
+    (words.plural(1, "seed"), "1 seed"), (words.plural(1200, "class", "classes"), "1,200 classes"),
+    (words.share_of(81_240, 5_655_120), "1/70"), (words.share_of(10, 39), "1/3.9"), (words.share_of(7, 7), "the same"),
+    (words.share_of(21, 10), "2.1 times"), (words.date("2026-11-21T13:05:00+00:00"), "21 November 2026, 13:05 UTC"),
+    (words.date("2026-11-01T09:00:00+02:00"), "1 November 2026, 09:00 UTC+02:00"),
+])  # fmt: skip
+def test_figures_in_words(found, expected):
+    assert found.replace(words.NBSP, " ") == expected
+
+
+def test_labels_are_spread_in_order_and_inside():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        wanted = random.uniform(0, 10, size=random.integers(1, 6)).tolist()
+        placed = spread(wanted, gap=1.5, low=0.0, high=10.0)
+        order = np.argsort(wanted, kind="stable")
+        assert (np.diff(np.array(placed)[order]) >= 1.5 - 1e-9).all()
+        assert min(placed) >= -1e-9 and max(placed) <= 10 + 1e-9
+    assert spread([2.0, 5.0], gap=1.0, low=0.0, high=10.0) == [2.0, 5.0]
+    assert spread([5.0, 5.0], gap=1.0, low=0.0, high=10.0) in ([4.5, 5.5], [5.5, 4.5])
+
+
+def test_names_of_points_cover_nothing():
+    bodies = [Box(90, 90, 98, 98), Box(90, 88, 98, 97), Box(86, 90, 94, 96), Box(200, 140, 208, 150)]
+    frame = Box(0, 0, 240, 160)
+    placed = place(bodies, [(40, 10), (35, 10), (70, 10), (40, 10)], frame)
+    for one, other in itertools.combinations(placed, 2):
+        assert one.overlap(other) == 0
+    for box in placed:
+        assert all(box.overlap(body) == 0 for body in bodies)
+        assert box.overlap(frame) == pytest.approx(box.area)
+    assert bodies[3].distance(placed[3]) <= 10
+
+
+def test_the_bold_line_is_the_mean_as_far_as_every_seed_goes():
+    line = Line("student", "Student", (((1, 2, 3), (1.0, 2.0, 3.0)), ((1, 2), (3.0, 6.0))))
+    assert mean_curve(line) == ([1, 2], [2.0, 4.0])
+
+
+def summary(result: str, *, teacher: float, unlabelled: int, temperature: float, seeds: int) -> dict:
+    return {
+        "models": {"teacher": {"test_accuracy": teacher}, "control": {"test_accuracy": [90.0] * seeds}},
+        "data": {"splits": {"unlabelled": unlabelled}},
+        "recipe": {"objective": {"terms": [{"loss": "kd", "options": {"temperature": temperature}}]}},
+        "verdict": {"result": result, "difference": -0.1, "interval": [-0.5, 0.3], "seeds": seeds},
+    }
+
+
+def test_advice_is_only_what_fits_the_run():
+    easy = advice.advise(summary("TIES", teacher=99, unlabelled=500, temperature=2.0, seeds=5), 1)
+    assert easy.next == (
+        "You may use either; the control is simpler to make, because it needs no teacher.",
+        "Try a bigger student: this one may already hold all it can.",
+    )
+    assert "between −0.5 and +0.3 points" in easy.meaning
+    hard = advice.advise(summary("TIES", teacher=89, unlabelled=0, temperature=8.0, seeds=3), 1)
+    for words_ in (
+        "better teacher first",
+        "images without labels",
+        "temperature than 8",
+        "more seeds (this run had 3)",
+    ):
+        assert any(words_ in line for line in hard.next), words_
+    assert not any("more seeds" in line for line in advice.advise(
+        summary("LOSES", teacher=99, unlabelled=0, temperature=2.0, seeds=3), 1).next)  # fmt: skip
