@@ -1,0 +1,156 @@
+"""Which tensor goes where in a forward pass: layers, and the operations between them.
+
+Folding, equalizing and pruning all need the data flow. It is recorded while the model runs on one example, below
+autograd, so it needs no tracing of Python code and holds for any model that runs; what is not understood can be
+left alone by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+LAYERS = (nn.Conv2d, nn.Linear, _BatchNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A layer or an operation that ran. Tensors are numbered; an operation in place makes a new number."""
+
+    name: str  # path of the layer, "" for an operation
+    layer: nn.Module | None
+    operation: str  # such as "aten.relu", "" for a layer
+    arguments: tuple
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass
+class Trace:
+    """One forward pass, in the order of execution."""
+
+    calls: list[Call] = field(default_factory=list)
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    given: set[int] = field(default_factory=set)  # inputs of the model, parameters, constants
+    returned: set[int] = field(default_factory=set)
+
+    def users(self, tensor: int) -> list[Call]:
+        """Return the calls that read a tensor."""
+        return [call for call in self.calls if tensor in call.inputs]
+
+    def maker(self, tensor: int) -> Call | None:
+        """Return the call that made a tensor; None for one that was given."""
+        return next((call for call in self.calls if tensor in call.outputs), None)
+
+    def sole_user(self, tensor: int) -> Call | None:
+        """Return the one call that reads a tensor; None where there are several or the model returns it."""
+        users = self.users(tensor)
+        return users[0] if len(users) == 1 and tensor not in self.returned else None
+
+    def repeated(self) -> set[str]:
+        """Return the names of layers that ran more than once."""
+        return {name for name, count in Counter(call.name for call in self.calls if call.name).items() if count > 1}
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """Return the tensors in nested lists, tuples, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in tensors_in(item)]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    if dataclasses.is_dataclass(value):
+        return [tensor for f in dataclasses.fields(value) for tensor in tensors_in(getattr(value, f.name))]
+    return []
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.depth = 0  # > 0 inside a layer, whose operations are not recorded
+        self.numbers: dict[int, int] = {}
+        self.alive: list[Tensor] = []  # an id() is a name only while its tensor lives
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if self.depth == 0:
+            self.record("", None, str(func).rpartition(".")[0], (*args, kwargs), result)
+        return result
+
+    def record(self, name: str, layer: nn.Module | None, operation: str, arguments: tuple, result: object) -> None:
+        inputs = tuple(self.number(tensor) for tensor in tensors_in(arguments))
+        outputs = tuple(self.fresh(tensor) for tensor in tensors_in(result))
+        self.trace.calls.append(Call(name, layer, operation, arguments, inputs, outputs))
+
+    def number(self, tensor: Tensor) -> int:
+        if id(tensor) not in self.numbers:
+            self.trace.given.add(self.fresh(tensor))
+        return self.numbers[id(tensor)]
+
+    def fresh(self, tensor: Tensor) -> int:
+        self.alive.append(tensor)
+        number = len(self.alive)
+        self.numbers[id(tensor)] = number
+        self.trace.shapes[number] = tuple(tensor.shape)
+        return number
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, without gradients, and each of its modules back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def trace(model: nn.Module, image: Tensor) -> Trace:
+    """Run `model` on `image` [B, C, H, W] in eval mode and return what happened. Two images are enough."""
+    recorder = _Recorder()
+
+    def enter(layer: nn.Module, arguments: tuple) -> None:
+        recorder.depth += 1
+
+    def leave(name: str):
+        def hook(layer: nn.Module, arguments: tuple, result: object) -> None:
+            recorder.depth -= 1
+            if recorder.depth == 0:
+                recorder.record(name, layer, "", arguments, result)
+
+        return hook
+
+    hooks = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, LAYERS):
+            hooks += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave(name))]
+    try:
+        with evaluating(model), recorder:
+            result = model(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    recorder.trace.returned = {recorder.number(tensor) for tensor in tensors_in(result)}
+    return recorder.trace
+
+
+def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """Put `module` at the path `name` and return the model (the module itself where the path is empty)."""
+    if not name:
+        return module
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+    return model

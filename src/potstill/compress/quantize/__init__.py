@@ -1,0 +1,29 @@
+"""Quantization to 2 to 8 bits: a float model in, a quantization-aware one out, and its packed file.
+
+The order of use: `fold_batchnorm`, `equalize` (optional), `observe`, `quantized`, `correct_bias` (optional), training
+(optional), `pack`.
+"""
+
+from potstill.compress.quantize.bias import correct_bias
+from potstill.compress.quantize.convert import quantized, restored
+from potstill.compress.quantize.equalize import equalize
+from potstill.compress.quantize.fake import QuantConv2d, QuantLinear, StepQuantizer, quantized_layers
+from potstill.compress.quantize.fold import fold_batchnorm
+from potstill.compress.quantize.mixed import allocate, sensitivity
+from potstill.compress.quantize.observe import Histogram, observe
+
+__all__ = [
+    "Histogram",
+    "QuantConv2d",
+    "QuantLinear",
+    "StepQuantizer",
+    "allocate",
+    "correct_bias",
+    "equalize",
+    "fold_batchnorm",
+    "observe",
+    "quantized",
+    "quantized_layers",
+    "restored",
+    "sensitivity",
+]

@@ -1,0 +1,70 @@
+"""BatchNorm after a convolution or linear layer is one more multiplication: it is moved into the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from potstill.compress.graph import Call, Trace, replaced, trace
+from potstill.compress.layers import plain_types
+
+
+def fold_batchnorm(model: nn.Module, image: Tensor) -> nn.Module:
+    """Return a copy of `model` in which every BatchNorm that can be is folded into the layer before it.
+
+    A BatchNorm is folded where it is the only reader of the output of a plain convolution or linear layer and both
+    ran once. Outputs in eval mode are the same up to rounding. In training the folded model has no batch statistics
+    any more. `image` [B, C, H, W] is any input of the right size; it shows which tensor goes where.
+    """
+    model = copy.deepcopy(model)
+    seen = trace(model, image)
+    for before, norm in _pairs(seen):
+        fold_into(before.layer, norm.layer)
+        model = replaced(model, norm.name, _what_remains(norm.layer))
+    return model
+
+
+def fold_into(layer: nn.Conv2d | nn.Linear, norm: _BatchNorm) -> None:
+    """Change weight and bias of `layer` so that it computes what `layer` and then `norm` computed in eval mode."""
+    gain = (norm.running_var.double() + norm.eps).rsqrt()
+    shift = -norm.running_mean.double() * gain
+    if norm.affine:
+        gain, shift = gain * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+    bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.double()
+    shape = (-1, *[1] * (layer.weight.dim() - 1))
+    dtype = layer.weight.dtype
+    layer.weight = nn.Parameter((layer.weight.double() * gain.view(shape)).to(dtype).detach())
+    layer.bias = nn.Parameter((bias * gain + shift).to(dtype).detach())
+
+
+def _pairs(seen: Trace) -> list[tuple[Call, Call]]:
+    plain, repeated = plain_types(), seen.repeated()
+    pairs = []
+    for before in seen.calls:
+        if type(before.layer) not in plain or before.name in repeated:
+            continue
+        norm = seen.sole_user(before.outputs[0])
+        if norm and isinstance(norm.layer, _BatchNorm) and norm.name not in repeated and _foldable(norm.layer):
+            pairs.append((before, norm))
+    return pairs
+
+
+def _foldable(norm: _BatchNorm) -> bool:
+    return norm.running_mean is not None and type(norm) in (*_bare_types(), *_types_with_activation())
+
+
+def _bare_types() -> tuple[type[nn.Module], ...]:
+    return (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+def _types_with_activation() -> tuple[type[nn.Module], ...]:
+    from timm.layers import BatchNormAct2d  # timm takes seconds to import
+
+    return (BatchNormAct2d,)
+
+
+def _what_remains(norm: _BatchNorm) -> nn.Module:
+    return nn.Identity() if type(norm) in _bare_types() else nn.Sequential(norm.drop, norm.act)
