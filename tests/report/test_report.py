@@ -154,6 +154,7 @@ def test_one_seed_is_told_as_what_it_is(tmp_path):
     assert "Only one seed was trained" in page.text
     assert "Whether training again would show it too, a single seed cannot tell" in page.text
     assert "luck with the images or with the training" not in page.text
+    assert "thin lines the single seeds" not in page.text
     assert "over 3 seeds" not in page.text and "over 540 images" in page.text
 
 

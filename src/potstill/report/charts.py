@@ -32,7 +32,7 @@ COLOURS = {
 }
 STYLE = {
     "svg.fonttype": "none",  # letters stay letters: crisp, searchable, in the page's own type
-    "font.size": 8.5,
+    "font.size": 9,
     "axes.edgecolor": COLOURS["rule"],
     "axes.labelcolor": COLOURS["muted"],
     "axes.spines.top": False,

@@ -62,6 +62,7 @@ def context(run: Run) -> dict[str, Any]:
         "columns": columns(rows),
         "tradeoffs": pictures.tradeoffs(rows),
         "curves": pictures.curves(run.curves, name="run"),
+        "several": any(len(seeds) > 1 for seeds in run.curves.values()),
         "epochs": last_and_best(summary["models"], digits),
         "examples": examples(run.examples),
         "comparisons": [
