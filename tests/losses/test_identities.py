@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill.losses import LAYERS, LOSSES, MAPS, correlation, decoupled, features, logits, maps, relations
+from potstill.losses import LAYERS, LOSSES, MAPS, contrastive, correlation, decoupled, features, logits, maps, relations
 
 ON_LOGITS = [n for n in LOSSES if n not in {"feature_mse", "at", "sp", "rkd", "pkt", "nst", "ickd", "fsp", "hcl"}]
 LABELLED = ["cross_entropy", "dkd", "nkd"]
@@ -115,12 +115,15 @@ BY_HAND: dict[str, tuple[Callable[[], Tensor], float]] = {
         lambda: decoupled.nkd(probabilities([0.5, 0.25, 0.25]), probabilities([0.2, 0.6, 0.2]), ZERO, gamma=2.0),
         0.2 * LN2 + 2 * LN2,
     ),
-    # Rows (and so columns) exactly opposed: every correlation is -1.
+    # Rows: two agree, the uniform one has no correlation. Columns: (-3, 0, 3) against (-3, 3, 0).
     "dist": (
         lambda: correlation.dist(
-            probabilities([0.7, 0.3], [0.4, 0.6]), probabilities([0.3, 0.7], [0.6, 0.4]), beta=2.0, gamma=3.0
+            probabilities([0.2, 0.8], [0.5, 0.5], [0.8, 0.2]),
+            probabilities([0.3, 0.7], [0.9, 0.1], [0.6, 0.4]),
+            beta=2.0,
+            gamma=3.0,
         ),
-        2 * (1 - (-1 + 1 - 1 + 1 - 2) / 2) + 3 * 2,
+        2 * (1 - 2 / 3) + 3 * (1 - 1 / 2),
     ),
     "class_correlation": (
         lambda: correlation.class_correlation(probabilities([0.5, 0.5]), probabilities([0.75, 0.25]), temperature=1.0),
@@ -166,8 +169,12 @@ BY_HAND: dict[str, tuple[Callable[[], Tensor], float]] = {
         lambda: features.ofd_margin(torch.tensor([2.0, 1.0]), torch.tensor([0.0, 9.0])),
         (-2 * math.sqrt(2 / math.pi) - 3) / 2,
     ),
-    "at": (lambda: maps.at(one_map(1.0, 0.0), one_map(0.0, 2.0)), 1.0),
-    "at, paper": (lambda: maps.at(one_map(1.0, 0.0), one_map(0.0, 2.0), variant="paper"), math.sqrt(2)),
+    # Energies 3, 4 at length 1 are 0.6, 0.8.
+    "at": (lambda: maps.at(one_map(math.sqrt(3), -2.0), one_map(0.0, 5.0)), (0.6**2 + 0.2**2) / 2),
+    "at, paper": (
+        lambda: maps.at(one_map(math.sqrt(3), -2.0), one_map(0.0, 5.0), variant="paper"),
+        math.sqrt(0.6**2 + 0.2**2),
+    ),
     "nst": (lambda: maps.nst(one_map(1.0, 0.0), one_map(3.0, 4.0)), 2 - 2 * 0.36),
     # G_s = diag -> rows (1, 0), (0, 1); G_t = ones -> rows (1, 1) / sqrt(2).
     "ickd": (
@@ -199,6 +206,18 @@ BY_HAND: dict[str, tuple[Callable[[], Tensor], float]] = {
     "pkt": (
         lambda: relations.pkt(torch.ones(2, 1), torch.eye(2)),
         (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)) / 2,
+    ),
+    # out = e for its own, 1 for the negative; c = 1/2.
+    "crd_nce": (
+        lambda: contrastive.crd_nce(
+            torch.tensor([[1.0, 0.0]]),
+            torch.eye(2),
+            torch.tensor([[0, 1]]),
+            temperature=1.0,
+            log_z=torch.tensor(0.0),
+            eps=0.0,
+        ),
+        -math.log(math.e / (math.e + 0.5)) - math.log(0.5 / 1.5),
     ),
 }
 
@@ -381,7 +400,23 @@ def test_degenerate_features_stay_finite(name: str, kind: str):
     for gradient in torch.autograd.grad(value.mean(), student):
         assert gradient.isfinite().all()
         # Nor 1 / eps, which throws a student far away; by its published formula dist has it at uniform rows.
-        assert name == "dist" or gradient.abs().max() < 1e6
+        assert name == "dist" or gradient.abs().max() < 1e3
+
+
+@pytest.mark.parametrize("name", ["sp", "rkd", "pkt"])
+def test_two_equal_samples_have_no_direction_and_a_bounded_gradient(name: str):
+    student = draw(4, 7)
+    student[1] = student[0]
+    student.requires_grad_()
+    value = LOSSES[name](student, draw(4, 7, seed=1))
+    assert torch.autograd.grad(value.mean(), student)[0].abs().max() < 1e3
+
+
+@pytest.mark.parametrize("function", [decoupled.nckd, decoupled.nkd_nontarget])
+def test_the_labelled_class_is_removed_whatever_its_logit(function: Callable[..., Tensor]):
+    student, teacher, label = draw(4, 7, seed=1), draw(4, 7, seed=2), torch.tensor([0, 3, 6, 2])
+    peak = 5000 * F.one_hot(label, 7)
+    same(function(student + peak, teacher - peak, label), function(student, teacher, label))
 
 
 @pytest.mark.parametrize("name", ["dkd", "nkd"])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.losses import LEARNED
-from potstill.losses.contrastive import Crd
+from potstill.losses.contrastive import Crd, refreshed
 from potstill.losses.features import ofd_margin
 from potstill.losses.fusion import ReviewKD, SimKD
 from potstill.losses.learned import LearnedTemperature, Ofd, Srrl, Vid
@@ -174,6 +174,17 @@ def test_reviewkd_lets_deep_layers_reach_shallow_ones_and_not_the_reverse():
     assert torch.autograd.grad(deep.sum(), student[0], allow_unused=True)[0] is None
 
 
+def test_the_attention_of_reviewkd_can_hand_the_deeper_map_on():
+    loss = ReviewKD((4, 6), (5, 5)).eval()
+    top = loss.fusions[0]
+    nn.init.zeros_(top.attention.weight)
+    top.attention.bias.data = torch.tensor([-50.0, 50.0])
+    student = maps(4, 6, size=8, seed=1)
+    shallow, _ = loss.fused(student, [f.shape[-2:] for f in student])
+    deeper = F.interpolate(loss.fusions[1].narrow(student[1]), (8, 8), mode="nearest")
+    torch.testing.assert_close(shallow, top.widen(deeper))
+
+
 # --- crd ----------------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +201,12 @@ def test_the_memory_moves_only_at_the_rows_of_the_batch_and_only_in_training():
     for memory, old in zip((loss.memory_student, loss.memory_teacher), before, strict=True):
         assert (memory != old).any(1).tolist() == [False, False, True, False, True, False]
         torch.testing.assert_close(memory.norm(dim=1), torch.ones(6))
+
+
+def test_a_row_keeps_the_momentum_of_what_it_was():
+    memory, embedding = torch.eye(2), torch.tensor([[0.0, 1.0]])
+    moved = refreshed(memory, torch.tensor([0]), embedding, momentum=0.75)
+    torch.testing.assert_close(moved, torch.tensor([[3.0, 1.0], [0.0, math.sqrt(10)]]) / math.sqrt(10))
 
 
 def test_the_first_batch_sets_the_constant_for_good():
