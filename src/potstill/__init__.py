@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from potstill.app import demo, distill, evaluate, predict, run
     from potstill.errors import UserError
 
+__version__ = "0.1.0"
+
 _WHERE = dict.fromkeys(("demo", "distill", "evaluate", "predict", "run"), "potstill.app")
 _WHERE["UserError"] = "potstill.errors"
 

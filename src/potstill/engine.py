@@ -98,7 +98,7 @@ def resolve_precision(precision: str, on: torch.device, model: object) -> str:
     """Return "fp32" or "bf16"; "auto" is bf16 for convolutions where the device multiplies it natively."""
     if precision != "auto":
         return precision
-    if not isinstance(model, nn.Module) or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    if not convolves(model):
         return "fp32"
     if on.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
@@ -124,8 +124,15 @@ def fit(
     loss is no longer a number.
     """
     run = _Run(classifier, objective, loader, order, config, folder, seed, validate)
-    run.resume()
     steps = config.epochs * order.steps_per_epoch
+    with _threads(1 if not convolves(classifier) else torch.get_num_threads()):
+        run.resume()
+        _train(run, steps, title)
+        return run.finish()
+
+
+def _train(run: _Run, steps: int, title: str) -> None:
+    order = run.order
     with progress.task(title, total=steps, done=run.step) as task:
         while run.step < steps:
             run.train_step(steps)
@@ -134,7 +141,22 @@ def fit(
             else:
                 task.advance()
             run.save_now_and_then()
-    return run.finish()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads: a dense student's step is over before a second thread has woken up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def convolves(model: object) -> bool:
+    """Whether a model has convolutions: work enough for several threads and for half precision."""
+    return isinstance(model, nn.Module) and any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 class _Run:
@@ -168,7 +190,7 @@ class _Run:
 
     def train_step(self, steps: int) -> None:
         config = self.config
-        torch.manual_seed((self.seed * 1_000_003 + self.step) % 2**63)  # dropout is a function of the step too
+        self._seed_noise()
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr_at(self.step, steps)
         batch = self.loader.train_batch(self.order, self.step)
@@ -185,6 +207,13 @@ class _Run:
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.step += 1
+
+    def _seed_noise(self) -> None:
+        """Make dropout a function of the step too (`torch.manual_seed` costs milliseconds where CUDA is absent)."""
+        seed = (self.seed * 1_000_003 + self.step) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def end_epoch(self) -> str:
         """Write the epoch's row; return a few words for the display."""

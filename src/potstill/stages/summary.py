@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import potstill
 from potstill.evaluate.metrics import accuracy, agreement
 from potstill.evaluate.statistics import Verdict, compare
 
@@ -46,7 +47,7 @@ def header(command: str, name: str) -> dict[str, Any]:
     """Return the part of a summary that says what made it, where and when."""
     return {
         "schema": SCHEMA,
-        "potstill": importlib.metadata.version("potstill"),
+        "potstill": potstill.__version__,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "name": name,

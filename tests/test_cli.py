@@ -1,0 +1,146 @@
+"""The command line by hand: wrong input gets sentences and exit 2, never a traceback or a run that looks finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from potstill import artifacts
+from potstill.cli import app
+from tests.test_road import write_tree
+
+FAST = ["--teacher-epochs", "1", "--epochs", "1", "--seeds", "1"]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "images", size=8, count=90)
+
+
+def refused(*words: str | Path, told: str, out: Path | None = None) -> str:
+    """Run a command that must fail; return what it told."""
+    result = CliRunner().invoke(app, [str(word) for word in words] + (["--out", str(out)] if out else []))
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output and result.stdout == ""
+    assert told in result.output, result.output
+    assert all(line.startswith(("error: ", "note: ")) for line in result.stderr.splitlines() if line and line[0] != " ")
+    assert out is None or artifacts.finished(out) is None
+    return result.stderr
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    refused("distill", tmp_path / "imagse", told="Did you mean", out=tmp_path / "run")
+
+
+def test_one_class_only(tree: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("cross", "stripes"):
+            shutil.rmtree(tree / split / name)
+    refused("distill", tree, told="one class", out=tmp_path / "run")
+
+
+def test_an_empty_class(tree: Path, tmp_path: Path) -> None:
+    (tree / "train" / "square").mkdir()
+    refused("distill", tree, told="square", out=tmp_path / "run")
+
+
+def test_a_class_in_test_that_is_not_in_train(tree: Path, tmp_path: Path) -> None:
+    (tree / "test" / "square").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tree / "test" / "square" / "x.png")
+    refused("distill", tree, told="square", out=tmp_path / "run")
+
+
+def test_unreadable_images(tree: Path, tmp_path: Path) -> None:
+    for file in list((tree / "train" / "cross").iterdir())[:10]:
+        file.write_bytes(b"<html>not found</html>")
+    refused("distill", tree, told=".png", out=tmp_path / "run")
+
+
+def test_a_teacher_of_other_classes(tree: Path, tmp_path: Path) -> None:
+    from potstill.models import zoo
+
+    zoo.save(zoo.create("builtin:cnn", classes=list("abcd"), size=(8, 8), channels=3), tmp_path / "teacher")
+    told = refused("distill", tree, "--teacher", tmp_path / "teacher", told="4 classes", out=tmp_path / "run")
+    assert "the data has 3" in told
+
+
+def test_a_folder_that_holds_something_else(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    refused("distill", tree, told="is not empty", out=tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_wrong_recipe_tells_all_its_mistakes(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {path: digits}\nsedes: 3\ntrain: {epochs: 0, lr: fast}\nstudent: {labels: many}\n")
+    told = refused("run", file, "objective.alpha=2", told="Did you mean 'seeds'?", out=tmp_path / "run")
+    assert len(told.splitlines()) == 5 and not (tmp_path / "run").exists()
+
+
+def test_unknown_models_and_losses(tree: Path, tmp_path: Path) -> None:
+    refused("distill", tree, "--student", "builtin:mpl", told="builtin:mlp", out=tmp_path / "run")
+    refused("distill", tree, "--loss", "kdd", told="Did you mean", out=tmp_path / "other")
+
+
+def test_weights_that_are_not_there(tree: Path, tmp_path: Path) -> None:
+    refused("evaluate", "builtin:cnn", tree, told="--weights")
+    refused("evaluate", "builtin:cnn", tree, "--weights", tmp_path / "no.safetensors", told="no.safetensors")
+    refused("predict", tmp_path, tree / "x.png", told="holds no saved model")
+
+
+def test_the_disk_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    fsync, calls = os.fsync, []
+
+    def full(number: int) -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused("distill", tree, *FAST, told="The disk is full", out=tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    monkeypatch.undo()
+    again = CliRunner().invoke(app, ["distill", str(tree), *FAST, "--out", str(tmp_path / "run")])
+    assert again.exit_code == 0, again.output
+
+
+def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "potstill.cli", "distill", str(tree), "--epochs", "5000", "--seeds", "1"]
+    command += ["--teacher-epochs", "1", "--out", str(tmp_path / "run")]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "control").exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 130 and "go on with the same command" in told and "Traceback" not in told
+    assert f"--out {tmp_path / 'run'}" in told
+    assert artifacts.finished(tmp_path / "run") is None
+
+
+def test_json_is_all_that_stands_on_standard_output(tree: Path, tmp_path: Path) -> None:
+    made = CliRunner().invoke(app, ["distill", str(tree), *FAST, "--json", "--out", str(tmp_path / "run")])
+    assert made.exit_code == 0, made.output
+    summary = json.loads(made.stdout)
+    assert summary["models"]["teacher"]["test_accuracy"] >= 0
+    measured = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), str(tree), "--json"])
+    assert json.loads(measured.stdout)["accuracy"] == summary["models"]["student"]["test_accuracy"][0]
+    image = next((tree / "test" / "cross").iterdir())
+    said = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(image), "--json"])
+    assert json.loads(said.stdout)[0]["class"] in ("circle", "cross", "stripes")
