@@ -12,6 +12,8 @@ from torch import nn
 from potstill.errors import ModelError, did_you_mean
 from potstill.models.builtin import BUILTIN, OWN_SIZE
 from potstill.models.card import Card
+from potstill.models.freeze import bits
+from potstill.models.hub import TIMM, TORCHVISION, fetched
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -95,6 +97,8 @@ def _unknown(spelling: str, family: Family, name: str) -> ModelError:
 
 
 def _builtin(request: Request) -> tuple[nn.Module, Card]:
+    if request.hub:
+        raise _unpublished(f"builtin:{request.name}")
     size = request.size or OWN_SIZE.get(request.name, (32, 32))
     channels = request.channels or 3
     network = BUILTIN[request.name](len(request.classes), channels, size, **request.options)
@@ -105,10 +109,13 @@ def _builtin(request: Request) -> tuple[nn.Module, Card]:
 def _torchvision(request: Request) -> tuple[nn.Module, Card]:
     from torchvision.models import get_model, get_model_weights
 
-    options = {**TORCHVISION_QUIRKS.get(request.name, {}), **request.options}
-    network = get_model(request.name, weights=None, num_classes=len(request.classes), **options)
-    preset = get_model_weights(request.name).DEFAULT.transforms()
+    published = get_model_weights(request.name).DEFAULT
+    preset = published.transforms()
     own = (preset.crop_size[0], preset.crop_size[0])
+    options = {**TORCHVISION_QUIRKS.get(request.name, {}), **request.options}
+    if request.name.startswith("vit_"):
+        options.setdefault("image_size", (request.size or own)[0])
+    network = get_model(request.name, weights=None, num_classes=len(request.classes), **options)
     card = _card(
         f"torchvision:{request.name}",
         request,
@@ -117,7 +124,14 @@ def _torchvision(request: Request) -> tuple[nn.Module, Card]:
         std=tuple(preset.std),
         interpolation=preset.interpolation.value,
     )
-    return network, card if card.size != own else card.replace(resize=preset.resize_size[0])
+    card = card if card.size != own else card.replace(resize=preset.resize_size[0])
+    if request.hub:
+        state = fetched(lambda: published.get_state_dict(progress=False), model=card.model, host=TORCHVISION)
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        fitting = {name: tensor for name, tensor in state.items() if shapes.get(name) == tensor.shape}
+        network.load_state_dict(fitting, strict=False)  # what is left over is a head for other classes
+        card = card.replace(source=f"torchvision {published}", weights_sha256=bits(network))
+    return network, card
 
 
 def _timm(request: Request) -> tuple[nn.Module, Card]:
@@ -131,7 +145,7 @@ def _timm(request: Request) -> tuple[nn.Module, Card]:
         options["img_size"] = size
     if request.channels == 1:
         options["in_chans"] = 1
-    network = timm.create_model(request.name, pretrained=request.hub, num_classes=len(request.classes), **options)
+    network = _timm_network(request, settings, options)
     card = _card(
         request.name,
         request,
@@ -141,7 +155,29 @@ def _timm(request: Request) -> tuple[nn.Module, Card]:
         interpolation=settings.interpolation,
         licence=settings.license or "unknown",
     )
-    return network, card if size != own else card.replace(resize=int(min(size) / settings.crop_pct))
+    card = card if size != own else card.replace(resize=int(min(size) / settings.crop_pct))
+    if request.hub:
+        card = card.replace(source=f"timm {settings.architecture}.{settings.tag}", weights_sha256=bits(network))
+    return network, card
+
+
+def _timm_network(request: Request, settings: Any, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    def make() -> nn.Module:
+        return timm.create_model(request.name, pretrained=request.hub, num_classes=len(request.classes), **options)
+
+    if not request.hub:
+        return make()
+    if not settings.has_weights:
+        raise _unpublished(request.name)
+    return fetched(make, model=request.name, host=TIMM)
+
+
+def _unpublished(spelling: str) -> ModelError:
+    return ModelError(
+        f"Nobody has published weights for '{spelling}'. Give a file with --weights FILE, or train it yourself."
+    )
 
 
 def _per_channel(values: tuple[float, ...], channels: int | None) -> tuple[float, ...]:
@@ -172,7 +208,8 @@ def _timm_names() -> list[str]:
 def _timm_knows(name: str) -> bool:
     import timm
 
-    return timm.is_model(name)
+    architecture, dot, _ = name.partition(".")
+    return timm.is_model(architecture) and (not dot or name in timm.list_pretrained(f"{architecture}.*"))
 
 
 def _torchvision_names() -> list[str]:

@@ -6,7 +6,9 @@ A wrong file is the most common mistake with a teacher, so each way of being wro
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from potstill.errors import ModelError
+from potstill.models.hooks import extra_tokens
+from potstill.progress import note
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
 """Keys under which training scripts put a state dict, in the order they are looked for."""
@@ -51,10 +55,12 @@ def _read_safetensors(file: Path) -> State:
 
 def _read_torch(file: Path) -> State:
     try:
-        return _unwrap(torch.load(file, map_location="cpu", weights_only=True), file)
-    except pickle.UnpicklingError as error:
-        raise _not_plain(file, str(error)) from None
-    except (EOFError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it warns of newer pickles, and then refuses them
+            return _unwrap(torch.load(file, map_location="cpu", weights_only=True), file)
+    except pickle.UnpicklingError:
+        raise _not_plain(file) from None
+    except (EOFError, OSError, RuntimeError) as error:
         raise _damaged(file, str(error).splitlines()[0] if str(error) else "it ends too early") from None
 
 
@@ -86,8 +92,10 @@ def _damaged(file: Path, reason: str) -> ModelError:
     )
 
 
-def _not_plain(file: Path, reason: str) -> ModelError:
-    if "invalid load key" in reason or "Unsupported operand" in reason:
+def _not_plain(file: Path) -> ModelError:
+    with file.open("rb") as handle:
+        start = handle.read(2)
+    if start[:1] != b"\x80" and start != b"PK":
         return _damaged(file, "it is not a file that torch.save wrote")
     return ModelError(
         f"{file} is a pickle with code inside, not only tensors; it was not opened, because opening it would run "
@@ -144,3 +152,15 @@ def without_side_heads(state: State, network: nn.Module) -> State:
     """Return the state dict without the side heads that torchvision's GoogLeNet and Inception are saved with."""
     own = network.state_dict()
     return {k: v for k, v in state.items() if k in own or not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
+
+
+def with_positions(state: State, network: nn.Module) -> State:
+    """Return the state dict with the position embedding of a transformer resampled where the image size differs."""
+    own, given = network.state_dict().get("pos_embed"), state.get("pos_embed")
+    if own is None or given is None or own.shape == given.shape or own.shape[-1] != given.shape[-1]:
+        return state
+    from timm.layers import resample_abs_pos_embed
+
+    side, extra = math.isqrt(own.shape[1]), extra_tokens(own.shape[1])
+    note(f"The position embedding of the weights was resampled to a grid of {side} x {side}.")
+    return {**state, "pos_embed": resample_abs_pos_embed(given, [side, side], num_prefix_tokens=extra)}

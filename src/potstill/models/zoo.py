@@ -17,7 +17,8 @@ from potstill.models.card import Card
 from potstill.models.families import Request, family_of
 from potstill.models.misfit import misfit
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import fit, head_names, read_state, sha256, without_side_heads
+from potstill.models.weights import fit, head_names, read_state, sha256, with_positions, without_side_heads
+from potstill.progress import note
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -52,7 +53,16 @@ def create(
     classifier = Classifier(network, card)
     if weights is not None and weights != "hub":
         classifier = load_weights(classifier, Path(weights), new_head=new_head)
+        if mean is None and not (Path(weights).parent / CARD).is_file():
+            note(
+                f"{Path(weights).name} has no card, so images are normalised as {name} expects: mean "
+                f"{_listed(classifier.card.mean)}, std {_listed(classifier.card.std)} of values in 0..1."
+            )
     return normalised(classifier, mean=mean, std=std)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def normalised(
@@ -80,13 +90,24 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     holds code, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = without_side_heads(read_state(file), trunk)
+    state = with_positions(without_side_heads(read_state(file), trunk), trunk)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
         raise misfit(fits, file, card, state)
     trunk.load_state_dict({**trunk.state_dict(), **{k: v for k, v in state.items() if k not in left_out}})
-    return classifier.with_card(card.replace(source=str(file.name), weights_sha256=sha256(file)))
+    return classifier.with_card(_sourced(card, file))
+
+
+def _sourced(card: Card, file: Path) -> Card:
+    """Return the card with the weights named, and normalised as the card that lies beside them says."""
+    card = card.replace(source=file.name, weights_sha256=sha256(file))
+    if not (file.parent / CARD).is_file():
+        return card
+    theirs = Card.from_json(read_json(file.parent / CARD))
+    if theirs.weights_sha256 != card.weights_sha256 or theirs.channels != card.channels:
+        return card
+    return card.replace(mean=theirs.mean, std=theirs.std, interpolation=theirs.interpolation, licence=theirs.licence)
 
 
 def save(classifier: Classifier, folder: Path) -> Card:
