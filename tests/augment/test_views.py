@@ -84,3 +84,20 @@ def test_the_pixels_that_came_in_are_left_as_they_were():
     before = images.clone()
     view_of([{"shift": {"p": 0.5}}, "pad-crop", "flip"])(images, np.arange(16), np.zeros(16, int))
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("spec", ["photo", "trivialaugment"])
+def test_threads_and_memory_layout_change_nothing(spec):
+    """Enough pixels that the resized crops are dealt to threads."""
+    images, view = pixels(24, size=(140, 150)), view_of(spec, size=(128, 128))
+    index, number = np.arange(24), np.full(24, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = view(images, index, number)
+        torch.set_num_threads(3)
+        assert torch.equal(view(images, index, number), alone)
+        last = view(images.contiguous(memory_format=torch.channels_last), index, number)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(last, alone)

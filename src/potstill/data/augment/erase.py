@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from potstill.data.augment.operation import Sometimes, integers
+from potstill.data.augment.operation import Ratios, Shares, Sometimes, integers
 
 Fill = Literal["zero", "mean", "colour"]
 
@@ -44,8 +44,8 @@ class Erase(Sometimes):
     main: ClassVar[str] = "p"
     draws: ClassVar[int] = 8
     p: float = Field(default=0.25, gt=0, le=1)
-    scale: tuple[float, float] = (0.02, 0.33)
-    ratio: tuple[float, float] = (0.3, 3.3)
+    scale: Shares = (0.02, 0.33)
+    ratio: Ratios = (0.3, 3.3)
     fill: Fill = "mean"
 
     def change(self, images: Tensor, u: np.ndarray) -> Tensor:

@@ -8,14 +8,31 @@ is a pure function and can be tested with numbers chosen by hand.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
 
 from potstill.config import Config
+
+
+def _in_order(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"must be [least, most], but was [{pair[0]}, {pair[1]}].")
+    return pair
+
+
+def _from_one(value: Any) -> Any:
+    return (value, 1.0) if isinstance(value, int | float) else value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Shares = Annotated[tuple[Share, Share], BeforeValidator(_from_one), AfterValidator(_in_order)]
+"""[least, most] of the area; one number is the least, up to all of it."""
+Ratios = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 
 
 class Operation(Config):

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from potstill.data.augment.operation import Operation, Sometimes, integers
+from potstill.progress import note
 
 _MODES = {"zero": "constant", "edge": "replicate", "reflect": "reflect"}
 
@@ -58,11 +59,16 @@ class PadCrop(Operation):
 
     def apply(self, images: Tensor, u: np.ndarray, size: tuple[int, int]) -> Tensor:
         height, width = images.shape[-2:]
-        mode = "edge" if self.fill == "reflect" and self.pad >= min(height, width) else self.fill
-        padded = F.pad(images, (self.pad,) * 4, mode=_MODES[mode])
+        padded = F.pad(images, (self.pad,) * 4, mode=_MODES[self._fill(height, width)])
         spare = np.array([height - size[0], width - size[1]]) + 2 * self.pad
         corner = integers(u, spare + 1)
         return windows(padded, corner[:, 0], corner[:, 1], size)
+
+    def _fill(self, height: int, width: int) -> str:
+        if self.fill == "reflect" and self.pad >= min(height, width):
+            note(f"Images of {width}x{height} cannot be mirrored {self.pad} pixels over their edge; it is repeated.")
+            return "edge"
+        return self.fill
 
 
 class Flip(Sometimes):

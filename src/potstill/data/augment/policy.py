@@ -96,7 +96,8 @@ def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
     """Yield the operations of one entry of the list, or append what is wrong with it."""
     for name, settings in _named_settings(entry, auto, problems):
         kind = OPERATIONS[name]
-        given = settings if isinstance(settings, Mapping) else {} if settings is None else {kind.main: settings}
+        usual = settings is None or settings is True  # `flip:` and `flip: true` in YAML
+        given = settings if isinstance(settings, Mapping) else {} if usual else {kind.main: settings}
         try:
             yield build(kind, given, origin=f"the operation {name}")
         except ConfigError as error:

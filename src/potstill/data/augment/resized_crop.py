@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
-from potstill.data.augment.operation import Operation, integers
+from potstill.data.augment.operation import Operation, Ratios, Shares, integers
 
 ATTEMPTS = 10  # shapes that are tried before the largest centred one is taken
-
-
-def _from(value: Any) -> Any:
-    """Read one number as the smallest share: 0.35 is (0.35, 1)."""
-    return (value, 1.0) if isinstance(value, int | float) else value
-
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Ratio = Annotated[float, Field(gt=0)]
 
 
 class RandomResizedCrop(Operation):
@@ -32,16 +22,8 @@ class RandomResizedCrop(Operation):
     name: ClassVar[str] = "random-resized-crop"
     main: ClassVar[str] = "scale"
     draws: ClassVar[int] = 2 * ATTEMPTS + 2
-    scale: Annotated[tuple[Share, Share], BeforeValidator(_from)] = (0.08, 1.0)
-    ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> RandomResizedCrop:
-        for key in ("scale", "ratio"):
-            least, most = getattr(self, key)
-            if least > most:
-                raise ValueError(f"{key} must be [least, most], but is [{least}, {most}].")
-        return self
+    scale: Shares = (0.08, 1.0)
+    ratio: Ratios = (3 / 4, 4 / 3)
 
     def apply(self, images: Tensor, u: np.ndarray, size: tuple[int, int]) -> Tensor:
         boxes = self.boxes(u, *images.shape[-2:])
