@@ -59,12 +59,7 @@ class Classifier(nn.Module):
 
     def resize(self, image: Tensor) -> Tensor:
         """Return images in 0..1 with the channels and the size of the card, still in 0..1."""
-        channels = self.card.channels
-        if image.shape[1] != channels:
-            image = image.expand(-1, channels, -1, -1) if channels == 3 else luma(image)
-        if tuple(image.shape[-2:]) != self.card.size:
-            image = F.interpolate(image, self.card.size, mode="bilinear", antialias=True, align_corners=False)
-        return image
+        return resized(image, channels=self.card.channels, size=self.card.size)
 
     def with_card(self, card: Card) -> Classifier:
         """Return the same network under another card."""
@@ -73,6 +68,15 @@ class Classifier(nn.Module):
 
 def _outputs(said: Tensor | Outputs) -> Outputs:
     return said if isinstance(said, Outputs) else Outputs(logits=said)
+
+
+def resized(image: Tensor, *, channels: int, size: tuple[int, int]) -> Tensor:
+    """Return images [B, C, H, W] with 1 or 3 `channels` and `size` = (height, width): the one way models resize."""
+    if image.shape[1] != channels:
+        image = image.expand(-1, channels, -1, -1) if channels == 3 else luma(image)
+    if tuple(image.shape[-2:]) != tuple(size):
+        image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+    return image
 
 
 def luma(image: Tensor) -> Tensor:
