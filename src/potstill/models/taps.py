@@ -130,9 +130,9 @@ def _deep(module: nn.Module) -> bool:
 
 
 def _level(seen: Trace, s: Seen) -> int | None:
-    """Return how often the image was halved to give a module's map; None for no map, or one of a single pixel."""
+    """Return how often the image was halved to give a module's map; None for no map, or one that was pooled."""
     layout = seen.layout(s.shape) if s.shape else None
-    if layout is None or layout[0] != "map" or layout[1][1:] == (1, 1):
+    if layout is None or layout[0] != "map" or (layout[1][1:] == (1, 1) and s.end < seen.one_pixel):
         return None
     return max(0, round(math.log2(seen.size[0] / layout[1][1])))
 
@@ -157,7 +157,7 @@ def _resolutions(seen: Trace) -> list[Seen]:
             continue
         entry = levels.setdefault(level, _Level(s))
         entry.layers += _has_kernel(s.module)
-        entry.last = entry.last if isinstance(s.module, nn.Dropout) else s
+        entry.last = entry.last if isinstance(s.module, nn.Dropout | nn.AdaptiveAvgPool2d) else s
     found = [entry for entry in levels.values() if entry.layers]
     stem = len(found) > 1 and found[0].layers == 1 and max(entry.layers for entry in found) > 1
     return [entry.last for entry in (found[1:] if stem else found)]

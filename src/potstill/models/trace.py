@@ -99,6 +99,12 @@ class Trace:
         """The layer that gives the logits: the last dense or convolution layer to return."""
         return [s for s in self.seen if isinstance(s.module, nn.Linear | nn.Conv2d)][-1]
 
+    @cached_property
+    def one_pixel(self) -> float:
+        """When a convolution with a stride first gave a map of one pixel; before that, one pixel means pooled."""
+        ends = (s.end for s in self.seen if s.shape is not None and s.shape[1:] == (1, 1) and _strides(s.module))
+        return min(ends, default=math.inf)
+
     def layout(self, shape: tuple[int, ...]) -> tuple[Kind, tuple[int, ...], bool] | None:
         """Return kind, shape in that kind's order and whether channels came last; None for other shapes.
 
@@ -118,6 +124,10 @@ class Trace:
         """Tell whether two sides have about the proportions of the image."""
         height, width = self.size
         return abs(sides[0] - sides[1] * height / width) <= max(1.0, math.sqrt(sides[0]) / 2)
+
+
+def _strides(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and max(module.stride) > 1
 
 
 def trace(classifier: Classifier) -> Trace:
