@@ -29,6 +29,8 @@ FLOORS = {
     "data.pixels": 4,
     "data.views": 3,
     "data.augment": 2,
+    "data.augment.probe": 5,
+    "data.augment.sheet": 5,
     "data.checks": 5,
     "data.loader": 5,
     "models.card": 1,
@@ -37,9 +39,9 @@ FLOORS = {
     "models.builtin": 3,
     "models": 4,
     "models.onnx": 5,
-    "evaluate.metrics": 1,
-    "evaluate.statistics": 1,
-    "evaluate.latency": 6,
+    "measure.metrics": 1,
+    "measure.statistics": 1,
+    "measure.latency": 6,
     "compress": 3,
     "compress.export": 6,
     "store": 2,
@@ -58,8 +60,8 @@ LIGHT = (
     "progress",
     "config",
     "artifacts",
-    "evaluate.metrics",
-    "evaluate.statistics",
+    "measure.metrics",
+    "measure.statistics",
     "report",
     "cli",
     "show",
@@ -106,7 +108,7 @@ def test_imports_go_down(file: Path) -> None:
 
 def _is_marker(name: str) -> bool:
     """Whether `name` is a folder that only groups modules of several floors."""
-    return name in ("data", "models", "evaluate", "compress", "recipes") and not name_has_code(name)
+    return name in ("data", "models", "measure", "compress", "recipes") and not name_has_code(name)
 
 
 def name_has_code(name: str) -> bool:

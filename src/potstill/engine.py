@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from potstill import artifacts, checkpoint, progress
+from potstill.compress.cost import cost
 from potstill.config import Config
 from potstill.data.loader import Batch, Loader, Order
 from potstill.errors import RunError
@@ -38,6 +39,7 @@ from potstill.teachers import autocast
 
 CHECKPOINT_SECONDS = 30.0
 EVALUATION_BATCH = 512
+SMALL_STEP_MACS = 500_000_000
 
 
 class TrainConfig(Config):
@@ -125,7 +127,7 @@ def fit(
     """
     run = _Run(classifier, objective, loader, order, config, folder, seed, validate)
     steps = config.epochs * order.steps_per_epoch
-    with _threads(1 if not convolves(classifier) else torch.get_num_threads()):
+    with _threads(threads_for(classifier, order.batch_size)):
         run.resume()
         _train(run, steps, title)
         return run.finish()
@@ -145,13 +147,20 @@ def _train(run: _Run, steps: int, title: str) -> None:
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads: a dense student's step is over before a second thread has woken up."""
+    """Compute with `count` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(classifier: Classifier, batch_size: int) -> int:
+    """Return the threads a training step should use: 1 where the step is over before a second one has woken up."""
+    example = torch.zeros(1, classifier.card.channels, *classifier.card.size, device=classifier.mean.device)
+    small = cost(classifier, example).total_macs * batch_size < SMALL_STEP_MACS
+    return 1 if small else torch.get_num_threads()
 
 
 def convolves(model: object) -> bool:

@@ -14,8 +14,8 @@ from potstill import progress
 
 LABELS = {
     "teacher": "teacher",
-    "control": "control (no teacher)",
-    "student": "student (distilled)",
+    "control": "control, no teacher",
+    "student": "student, distilled",
     "student_int8": "student, 8 bit",
 }
 
@@ -40,6 +40,9 @@ class LiveDisplay(progress.Display):
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[progress.Task]:
+        if not self._console.is_terminal:  # a log file: bars would be noise
+            yield progress.Task()
+            return
         if self._bars is not None:  # a task inside a task
             with self._counted(self._bars, title, total, done) as task:
                 yield task
@@ -78,13 +81,13 @@ def run_summary(summary: dict[str, Any]) -> None:
 
 def _models(models: dict[str, Any], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    for name in ("test accuracy %", "parameters", "kB", "ms an image"):
-        table.add_column(name, justify="right")
+    table.add_column("model", no_wrap=True)
+    for name in ("test accuracy %", "seeds", "parameters", "kB", "ms an image"):
+        table.add_column(name, justify="right", no_wrap=True)
     for kind, facts in models.items():
         table.add_row(
             LABELS.get(kind, kind),
-            _accuracy(facts["test_accuracy"]),
+            *_accuracy(facts["test_accuracy"]),
             f"{facts['parameters']:,}" if "parameters" in facts else "",
             f"{facts['bytes'] / 1000:,.1f}",
             f"{facts['latency_ms']:.3f}",
@@ -92,11 +95,12 @@ def _models(models: dict[str, Any], title: str) -> Table:
     return table
 
 
-def _accuracy(value: float | list[float]) -> str:
+def _accuracy(value: float | list[float]) -> tuple[str, str]:
+    """Return the mean, and lowest and highest of the seeds where there are several."""
     if not isinstance(value, list):
-        return f"{value:.2f}"
-    mean = sum(value) / len(value)
-    return f"{mean:.2f}  ({', '.join(f'{one:.2f}' for one in value)})" if len(value) > 1 else f"{mean:.2f}"
+        return f"{value:.2f}", ""
+    spread = f"{min(value):.1f} to {max(value):.1f}" if len(value) > 1 else ""
+    return f"{sum(value) / len(value):.2f}", spread
 
 
 def evaluation(result: dict[str, Any]) -> None:

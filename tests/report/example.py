@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from potstill.evaluate import metrics, statistics
+from potstill.measure import metrics, statistics
 
 DIGITS = tuple(str(digit) for digit in range(10))
 

@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from potstill.artifacts import write_text
-from potstill.evaluate.statistics import FINE
+from potstill.measure.statistics import FINE
 from potstill.report import pictures, words
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run

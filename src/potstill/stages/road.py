@@ -15,8 +15,8 @@ from potstill import artifacts, progress
 from potstill.config import build
 from potstill.engine import Model
 from potstill.errors import ConfigError, RunError
-from potstill.evaluate.latency import latency_ms
-from potstill.evaluate.metrics import accuracy
+from potstill.measure.latency import latency_ms
+from potstill.measure.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 import potstill
-from potstill.evaluate.metrics import accuracy, agreement
-from potstill.evaluate.statistics import Verdict, compare
+from potstill.measure.metrics import accuracy, agreement
+from potstill.measure.statistics import Verdict, compare
 
 SCHEMA = 1
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime", "numpy")

@@ -13,7 +13,7 @@ from potstill.data.loader import Loader, Order
 from potstill.data.manifest import UNLABELLED
 from potstill.engine import Model
 from potstill.errors import ModelError
-from potstill.evaluate.metrics import accuracy
+from potstill.measure.metrics import accuracy
 from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel

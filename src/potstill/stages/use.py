@@ -16,8 +16,8 @@ from potstill.data.splits import limit as limited
 from potstill.data.views import CLEAN
 from potstill.engine import Model
 from potstill.errors import ConfigError, DataError, ModelError, did_you_mean
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import proportion_interval
+from potstill.measure import metrics
+from potstill.measure.statistics import proportion_interval
 from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
