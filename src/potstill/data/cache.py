@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 
 class Remembered:
-    """JSON values by (file name, size, time of change) for the files under one folder.
+    """JSON values by (file name, size, time of change) for the files of one folder or archive.
 
     version: of what computes the values; values of another version are forgotten.
     """
@@ -36,14 +36,14 @@ class Remembered:
         except (OSError, ValueError):
             self.values = {}
 
-    def get(self, name: str, stat: os.stat_result) -> Any | None:
-        """Return the value of a file, None where it is unknown or the file has changed since."""
+    def get(self, name: str, state: tuple[int, int]) -> Any | None:
+        """Return the value of a file, None where it is unknown or the file's (size, time of change) is another."""
         size, time, value = self.values.get(name, (None, None, None))
-        return value if (size, time) == (stat.st_size, stat.st_mtime_ns) else None
+        return value if (size, time) == state else None
 
-    def put(self, name: str, stat: os.stat_result, value: Any) -> None:
-        """Keep a value for a file in the state that `stat` describes."""
-        self.values[name] = [stat.st_size, stat.st_mtime_ns, value]
+    def put(self, name: str, state: tuple[int, int], value: Any) -> None:
+        """Keep a value for a file in this state."""
+        self.values[name] = [*state, value]
         self.changed = True
 
     def save(self) -> None:

@@ -21,7 +21,20 @@ MAX_PIXELS = 89_478_485  # what Pillow too begins to distrust: 256 MiB at three 
 _GREY = ("1", "L", "LA", "La")
 _DRAWINGS = ("EPS", "WMF", "EMF")  # opening them would run an interpreter
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
+_TO_PNG = "Convert it to PNG."
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+class ImageError(DataError):
+    """An image file that cannot be used. `fault` is one of "missing", "empty", "foreign", "plug-in", "bomb",
+    "drawing", "damaged", "range"."""
+
+    def __init__(self, fault: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.fault = fault
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.fault, str(self))
 
 
 def decode(source: str | Path | bytes, *, name: str) -> np.ndarray:
@@ -41,12 +54,12 @@ def pixels_of(image: Image.Image, *, name: str) -> np.ndarray:
     """Return the pixels of an image from `open_image`, as `decode` does."""
     try:
         return _pixels(image, name)
-    except DataError:
+    except ImageError:
         raise
     except MemoryError as error:
-        raise DataError(f"{name} does not fit into memory when decoded.") from error
+        raise ImageError("bomb", f"{name} does not fit into memory when decoded.") from error
     except Exception as error:  # Pillow's readers raise nearly every kind on damaged files
-        raise DataError(f"{name} is damaged or cut off: {error}.") from error
+        raise ImageError("damaged", f"{name} is damaged or cut off: {error}.") from error
 
 
 def read_bytes(path: str | Path, *, name: str) -> bytes:
@@ -54,9 +67,9 @@ def read_bytes(path: str | Path, *, name: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{name} does not exist.") from error
+        raise ImageError("missing", f"{name} does not exist.") from error
     except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror or error}.") from error
+        raise ImageError("missing", f"{name} cannot be read: {error.strerror or error}.") from error
 
 
 def open_image(content: bytes, *, name: str) -> Image.Image:
@@ -64,13 +77,14 @@ def open_image(content: bytes, *, name: str) -> Image.Image:
     try:
         image = _opened(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(_bomb(name, "")) from error
+        raise ImageError("bomb", _bomb(name, "")) from error
     except Exception as error:  # see decode
-        raise DataError(f"{name} {_what_it_is(content, error)}") from error
+        fault, what = _what_it_is(content, error)
+        raise ImageError(fault, f"{name} {what}") from error
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(_bomb(name, f" ({image.width} x {image.height})"))
+        raise ImageError("bomb", _bomb(name, f" ({image.width} x {image.height})"))
     if image.format in _DRAWINGS:
-        raise DataError(f"{name} is a drawing ({image.format}), not a picture of pixels. Convert it to PNG.")
+        raise ImageError("drawing", f"{name} is a drawing ({image.format}), not a picture of pixels. {_TO_PNG}")
     return image
 
 
@@ -89,22 +103,24 @@ def _bomb(name: str, size: str) -> str:
     )
 
 
-def _what_it_is(content: bytes, error: Exception) -> str:
-    """Return the rest of a sentence about a file that no reader takes."""
+def _what_it_is(content: bytes, error: Exception) -> tuple[str, str]:
+    """Return the fault of a file that no reader takes, and the rest of a sentence about it."""
     start = content[:512].lstrip().lower()
     if not content:
-        return "is empty (0 bytes)."
+        return "empty", "is empty (0 bytes)."
     if isinstance(error, ImportError):
-        return "is a HEIC photo, which needs a plug-in. Type: pip install pillow-heif"
+        return "plug-in", "is a HEIC photo, which needs a plug-in. Type: pip install pillow-heif"
     if content[4:12] in (b"ftypavif", b"ftypavis"):
-        return "is an AVIF image, which this Pillow cannot read. Type: pip install --upgrade pillow"
+        return "plug-in", "is an AVIF image, which this Pillow cannot read. Type: pip install --upgrade pillow"
     if start.startswith((b"<!doctype", b"<html")):
-        return "is a web page under the name of an image."
+        return "foreign", "is a web page under the name of an image."
     if start.startswith((b"<svg", b"<?xml", b"%pdf")):
-        return "is a document or drawing, not a picture of pixels. Convert it to PNG."
+        return "drawing", f"is a document or drawing, not a picture of pixels. {_TO_PNG}"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", content[:64]):
-        return f"is text, not an image: it begins with {content[:32].decode()!r}."
-    return f"is not an image that can be read: it begins with the bytes {content[:8].hex(' ')}."
+        return "foreign", f"is text, not an image: it begins with {content[:32].decode()!r}."
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "foreign", f"is not an image that can be read: it begins with the bytes {content[:8].hex(' ')}."
+    return "damaged", f"is damaged or cut off: {error}."
 
 
 def _pixels(image: Image.Image, name: str) -> np.ndarray:
@@ -140,8 +156,9 @@ def _scaled(value: np.ndarray, white: float, name: str) -> np.ndarray:
     """Return [H, W] values in 0..white as uint8."""
     low, high = float(value.min()), float(value.max())
     if not (low >= 0 and high <= white):  # also true of NaN
-        raise DataError(
+        raise ImageError(
+            "range",
             f"{name} holds values from {low:g} to {high:g}, and potstill reads 0 to {white:g} there. "
-            "Scale the values and save the image again."
+            "Scale the values and save the image again.",
         )
     return np.rint(value.astype(np.float64) * (255.0 / white)).astype(np.uint8)

@@ -4,44 +4,80 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.data.formats import hub
+from potstill.data.formats.archives import is_archive, list_archive, list_shards, shards_in
 from potstill.data.formats.arrays import from_arrays, read_array_file
+from potstill.data.formats.assemble import manifest_of_listing
 from potstill.data.formats.files import is_image_name
-from potstill.data.formats.folders import read_folder
+from potstill.data.formats.folders import list_folder
 from potstill.data.formats.idx import idx_files, read_idx
+from potstill.data.formats.listing import Listing
+from potstill.data.formats.tables import ENDINGS, list_table
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError, did_you_mean
+from potstill.progress import note
 
-__all__ = ["from_arrays", "read_manifest"]
+__all__ = ["from_arrays", "list_images", "read_manifest"]
 
 
 def read_manifest(path: str | Path, *, group: str | None = None, allow_empty: bool = False) -> Manifest:
     """Return the manifest of the images at `path`, whatever their format.
 
     path: a folder of one folder per class (flat, or under train, validation and test), of `labelled/` and
-    `unlabelled/`, of images alone (unlabelled), of MNIST's IDX files or of .npy files; an .npz or .npy file.
+    `unlabelled/`, of images alone (unlabelled), of MNIST's IDX files, of .npy files, of WebDataset shards or of Parquet
+    files; a .csv, .tsv, .jsonl or .parquet table of path, label, split and group; a .tar (.gz, .bz2, .xz) of class
+    folders; an .npz or .npy file; "hf:NAME" of a Hugging Face data set, or a folder that one was saved to.
     group: a regular expression over file names; images whose names give the same first group stay together in
     every split. allow_empty: accept a class without images.
     Raises `DataError` that names everything found wrong; up to 1 % of unreadable images are skipped and told.
     """
+    found = list_images(path, allow_empty=allow_empty)
+    if isinstance(found, Listing):
+        return manifest_of_listing(found, group=group, allow_empty=allow_empty)
+    if group is not None:
+        note(f"--group is ignored: the images of {path} are in arrays and have no file names.")
+    return found
+
+
+def list_images(path: str | Path, *, allow_empty: bool = False) -> Listing | Manifest:
+    """Return what a format says of its images before they are looked at; for arrays the manifest at once."""
+    if str(path).startswith(hub.PREFIX):
+        return hub.list_hub(str(path))
     path = Path(path).expanduser()
     if not path.exists():
         raise DataError(_missing(path))
-    if path.is_file():
-        return _read_file(path, allow_empty)
+    return _of_folder(path, allow_empty) if path.is_dir() else _of_file(path, allow_empty)
+
+
+def _of_folder(path: Path, allow_empty: bool) -> Listing | Manifest:
     if idx_files(path):
         return read_idx(path, allow_empty=allow_empty)
     if any(path.glob("*.npy")):
         return read_array_file(path, allow_empty=allow_empty)
-    return read_folder(path, group=group, allow_empty=allow_empty)
+    if hub.is_saved(path):
+        return hub.list_saved(path)
+    listing = list_folder(path)
+    if not listing.entries:
+        if shards := shards_in(path):
+            return list_shards(path, shards)
+        if tables := hub.parquet_files(path):
+            return hub.list_parquet_folder(path, tables)
+    return listing
 
 
-def _read_file(path: Path, allow_empty: bool) -> Manifest:
-    if path.suffix.lower() in (".npz", ".npy"):
+def _of_file(path: Path, allow_empty: bool) -> Listing | Manifest:
+    ending = path.suffix.lower()
+    if ending in (".npz", ".npy"):
         return read_array_file(path, allow_empty=allow_empty)
+    if ending in ENDINGS:
+        return list_table(path)
+    if is_archive(path):
+        return list_archive(path)
     if is_image_name(path.name):
         raise DataError(f"{path} is a single image, and data are many. Give the folder above its class folder.")
     raise DataError(
-        f"{path} is no format of images that potstill reads: a folder, an .npz or .npy file, or MNIST's IDX files."
+        f"{path} is no format of images that potstill reads: a folder, a .csv, .jsonl or .parquet table, a .tar, "
+        "an .npz or .npy file, or MNIST's IDX files."
     )
 
 

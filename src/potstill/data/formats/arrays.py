@@ -12,6 +12,7 @@ import numpy as np
 from potstill.data.formats.assemble import manifest_of
 from potstill.data.formats.files import natural
 from potstill.data.formats.folders import split_of
+from potstill.data.formats.rules import refuse_leaks
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
@@ -62,7 +63,11 @@ def from_arrays(
     rows = [f"{s}/{next(numbers[s])}" for s in split]
     source = Arrays(images, rows)
     digests = [source.digest(row) for row in range(count)]
-    return manifest_of(source, digests, labels=text, splits=split, root=root, classes=names, allow_empty=allow_empty)
+    manifest = manifest_of(
+        source, digests, labels=text, splits=split, root=root, classes=names, allow_empty=allow_empty
+    )
+    refuse_leaks(manifest, most=1.0)  # told only: an array has no files that could be left out by a new list
+    return manifest
 
 
 def _split_name(value: str | int) -> str:

@@ -8,31 +8,33 @@ problems from it, the checks take the rest.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from potstill.data import decode
 from potstill.data.cache import Remembered
+from potstill.data.formats.sources import Encoded
 from potstill.data.workers import in_processes
-from potstill.errors import DataError
 from potstill.progress import task
 
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 64
-_SECONDS_PER_BYTE = 4e-8  # of a JPEG, to be read and decoded; only decides whether processes are started
+_SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # of JPEGs; they only decide whether processes are started
 _ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
 class Facts:
-    """sha256: hex, of the file's bytes ("" where unreadable). width, height: pixels, upright. kind: Pillow's format.
-    traits: of "16-bit", "float", "turned", "alpha", "palette", "cmyk", "grey", "animated". likeness: 64-bit dHash.
-    problem: a sentence where the image cannot be used."""
+    """What is known of one image.
+
+    sha256: hex, of the file's bytes ("" where it could not be opened). bytes: its size. width, height: pixels,
+    upright. kind: Pillow's name of the format. traits: of "16-bit", "float", "turned", "alpha", "palette", "cmyk",
+    "grey", "animated", "blank". likeness: 64-bit difference hash. fault, problem: of `decode.ImageError`, "" where
+    the image can be used.
+    """
 
     sha256: str = ""
     bytes: int = 0
@@ -41,60 +43,45 @@ class Facts:
     kind: str = ""
     traits: tuple[str, ...] = ()
     likeness: int = 0
-    problem: str | None = None
+    fault: str = ""
+    problem: str = ""
 
 
-def gather(root: Path, names: Sequence[str]) -> list[Facts]:
-    """Return the facts about the files `root / name`, in the order of `names`; only new and changed ones are read."""
-    remembered = Remembered(root, "facts", _VERSION * 1000 + decode.VERSION)
-    stats = [_stat(root / name) for name in names]
-    known = [stat and remembered.get(name, stat) for name, stat in zip(names, stats, strict=True)]
+def gather(source: Encoded) -> list[Facts]:
+    """Return the facts about all images of a source; only new and changed files are read."""
+    remembered = Remembered(source.origin, "facts", _VERSION * 1000 + decode.VERSION)
+    states = [source.state(row) for row in range(len(source.names))]
+    known = [state and remembered.get(name, state) for name, state in zip(source.names, states, strict=True)]
     missing = [row for row, value in enumerate(known) if value is None]
-    if missing:
-        _read(root, names, stats, missing, known, remembered)
-        remembered.save()
+    size = sum(states[row][0] for row in missing if states[row])
+    with task("Reading the images", len(known), len(known) - len(missing)) as shown:
+        seconds = size * _SECONDS_PER_BYTE + len(missing) * _SECONDS_PER_FILE
+        for row, value in zip(missing, _read(source, missing, seconds), strict=True):
+            known[row] = value
+            if states[row]:
+                remembered.put(source.names[row], states[row], value)
+            shown.advance()
+    remembered.save()
     return [Facts(**{**value, "traits": tuple(value["traits"])}) for value in known]
 
 
-def _read(
-    root: Path,
-    names: Sequence[str],
-    stats: Sequence[os.stat_result | None],
-    missing: Sequence[int],
-    known: list[dict | None],
-    remembered: Remembered,
-) -> None:
-    """Fill the gaps of `known` and remember what was found."""
-    jobs = (([names[row] for row in missing[at : at + _CHUNK]], root) for at in range(0, len(missing), _CHUNK))
-    size = sum(stat.st_size for stat in stats if stat is not None)
-    with task("Reading the images", len(missing)) as shown:
-        done = 0
-        for found in in_processes(_facts_of, jobs, seconds=size * _SECONDS_PER_BYTE + len(missing) * 1e-4):
-            for row, value in zip(missing[done:], found, strict=False):
-                known[row] = value
-                if stats[row] is not None:
-                    remembered.put(names[row], stats[row], value)
-            done += len(found)
-            shown.advance(len(found))
+def _read(source: Encoded, rows: Sequence[int], seconds: float) -> Iterator[dict]:
+    jobs = ((source.only(rows[start : start + _CHUNK]),) for start in range(0, len(rows), _CHUNK))
+    for found in in_processes(_facts_of, jobs, seconds=seconds):
+        yield from found
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _facts_of(source: Encoded) -> list[dict]:
+    return [asdict(facts_of_row(source, row)) for row in range(len(source.names))]
+
+
+def facts_of_row(source: Encoded, row: int) -> Facts:
+    """Return the facts about one image; a problem is part of them, not an error."""
     try:
-        return path.stat()
-    except OSError:
-        return None
-
-
-def _facts_of(names: Sequence[str], root: Path) -> list[dict]:
-    return [asdict(facts_of_file(root / name, name=name)) for name in names]
-
-
-def facts_of_file(path: Path, *, name: str) -> Facts:
-    """Return the facts about one file; a problem is part of them, not an error."""
-    try:
-        return facts_of(decode.read_bytes(path, name=name), name=name)
-    except DataError as error:
-        return Facts(problem=str(error))
+        content = source.content(row)
+    except decode.ImageError as error:
+        return Facts(fault=error.fault, problem=str(error))
+    return facts_of(content, name=source.path(row))
 
 
 def facts_of(content: bytes, *, name: str) -> Facts:
@@ -104,32 +91,40 @@ def facts_of(content: bytes, *, name: str) -> Facts:
         with decode.open_image(content, name=name) as image:
             kind, traits = image.format or "", _traits(image)
             pixels = decode.pixels_of(image, name=name)
-    except DataError as error:
-        return Facts(digest, len(content), problem=str(error))
+    except decode.ImageError as error:
+        return Facts(digest, len(content), fault=error.fault, problem=str(error))
+    return facts_of_pixels(pixels, digest, size=len(content), kind=kind, traits=traits)
+
+
+def facts_of_pixels(
+    pixels: np.ndarray, digest: str, *, size: int, kind: str = "array", traits: tuple[str, ...] = ()
+) -> Facts:
+    """Return the facts about decoded pixels, uint8 [H, W, C]."""
     height, width = pixels.shape[:2]
-    return Facts(digest, len(content), width, height, kind, traits, likeness(pixels))
+    blank = ("blank",) if pixels.min() == pixels.max() else ()
+    return Facts(digest, size, width, height, kind, traits + blank, likeness(pixels))
 
 
 def _traits(image: Image.Image) -> tuple[str, ...]:
+    try:
+        return _traits_of(image)
+    except Exception:  # a damaged header; decode decides whether the image can be used
+        return ()
+
+
+def _traits_of(image: Image.Image) -> tuple[str, ...]:
     mode = image.mode
     found = {
         "16-bit": mode.startswith("I"),
         "float": mode == "F",
-        "turned": _turned(image),
+        "turned": image.getexif().get(_ORIENTATION, 1) in range(2, 9),
         "alpha": image.has_transparency_data,
         "palette": mode in ("P", "PA"),
         "cmyk": mode == "CMYK",
         "grey": mode in ("1", "L", "LA", "F") or mode.startswith("I"),
-        "animated": getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "TIFF"),
+        "animated": image.format in ("GIF", "PNG", "WEBP", "AVIF") and image.is_animated,
     }
     return tuple(trait for trait, has in found.items() if has)
-
-
-def _turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
-    except Exception:  # damaged EXIF; decode decides whether the image can be used
-        return False
 
 
 def likeness(pixels: np.ndarray) -> int:

@@ -1,18 +1,12 @@
-"""Image files under a folder: which of them count, in which order, and as a `Source`."""
+"""Folders of files: which files count as images, in which order, and what was left out."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-
-from potstill.data.decode import decode, read_bytes
-from potstill.progress import note
 
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .avif .heic .heif .jp2 .j2k "
@@ -21,28 +15,15 @@ ENDINGS = frozenset(
 _JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "$recycle.bin"})
 
 
-@dataclass(frozen=True)
-class Files:
-    """A `Source` of image files; `names` are paths relative to `root` (or absolute)."""
-
-    root: Path
-    names: Sequence[str]
-
-    def image(self, row: int) -> np.ndarray:
-        return decode(self.root / self.names[row], name=str(self.root / self.names[row]))
-
-    def digest(self, row: int) -> bytes:
-        path = self.root / self.names[row]
-        return hashlib.sha256(read_bytes(path, name=str(path))).digest()
-
-    def only(self, rows: Sequence[int]) -> Files:
-        return Files(self.root, [self.names[row] for row in rows])
-
-
 def natural(name: str) -> tuple:
     """Return a sort key that puts class2 before class10."""
     parts = re.split(r"(\d+)", name)
     return (*[(int(p), "") if i % 2 else (-1, p.casefold()) for i, p in enumerate(parts)], (-1, name))
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Return the distinct names, class2 before class10."""
+    return sorted(set(names), key=natural)
 
 
 def is_image_name(name: str) -> bool:
@@ -56,8 +37,24 @@ def is_junk(name: str) -> bool:
 
 
 @dataclass
+class Left:
+    """What was left out: paths of junk, and of files whose names do not end like an image's."""
+
+    junk: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def sentences(self, root: str | Path) -> Iterator[str]:
+        """Yield what to tell of it."""
+        if self.junk:
+            names = in_natural_order(path.rsplit("/", 1)[-1] for path in self.junk)
+            yield f"{root}: ignored what other programs left there: {some(names)}."
+        if self.others:
+            yield f"{root}: ignored {len(self.others)} file(s) that are no images by their names: {some(self.others)}."
+
+
+@dataclass
 class Folder:
-    """A folder as it lies on disk: images by name, and folders, both in natural order; junk is left out."""
+    """A folder as it lies on disk or in an archive: images by name, and folders, both in natural order."""
 
     name: str
     images: list[str] = field(default_factory=list)
@@ -69,41 +66,56 @@ class Folder:
         for folder in self.folders:
             yield from (f"{folder.name}/{image}" for image in folder)
 
-    @property
-    def empty(self) -> bool:
-        return next(iter(self), None) is None
+
+def scan(root: Path) -> tuple[Folder, Left]:
+    """Return what lies in a folder on disk; links are followed."""
+    left = Left()
+    return _scan(root, root.name, "", left, frozenset({root.resolve()})), left
 
 
-def scan(root: Path) -> Folder:
-    """Return what lies in a folder; say once which junk and which other files were left out."""
-    junk: dict[str, None] = {}
-    others: list[str] = []
-    folder = _scan(root, root.name, junk, others, frozenset({root.resolve()}))
-    if junk:
-        note(f"{root}: ignored what other programs left there: {_some(list(junk))}.")
-    if others:
-        note(f"{root}: ignored {len(others)} file(s) whose names do not end like an image's: {_some(others)}.")
-    return folder
-
-
-def _scan(path: Path, name: str, junk: dict[str, None], others: list[str], above: frozenset[Path]) -> Folder:
+def _scan(path: Path, name: str, inside: str, left: Left, above: frozenset[Path]) -> Folder:
     folder = Folder(name)
     with os.scandir(path) as found:
         entries = sorted(found, key=lambda entry: natural(entry.name))
     for entry in entries:
         if is_junk(entry.name):
-            junk[entry.name] = None
+            left.junk.append(inside + entry.name)
         elif entry.is_dir():
             below = Path(entry.path).resolve() if entry.is_symlink() else path / entry.name
             if below not in above:  # a link to a folder above itself
-                folder.folders.append(_scan(Path(entry.path), entry.name, junk, others, above | {below}))
+                deeper = _scan(Path(entry.path), entry.name, f"{inside}{entry.name}/", left, above | {below})
+                folder.folders.append(deeper)
         elif is_image_name(entry.name):
             folder.images.append(entry.name)
         else:
-            others.append(entry.name)
+            left.others.append(inside + entry.name)
     return folder
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
+def tree_of(name: str, paths: Iterable[str]) -> tuple[Folder, Left]:
+    """Return the same of a list of paths, such as an archive has."""
+    top, left, seen = Folder(name), Left(), {}
+    for path in sorted(paths, key=natural):
+        parts = path.split("/")
+        if any(is_junk(part) for part in parts):
+            left.junk.append(path)
+        elif is_image_name(parts[-1]):
+            _folder_at(top, tuple(parts[:-1]), seen).images.append(parts[-1])
+        else:
+            left.others.append(path)
+    return top, left
+
+
+def _folder_at(top: Folder, parts: tuple[str, ...], seen: dict[tuple[str, ...], Folder]) -> Folder:
+    if not parts:
+        return top
+    if parts not in seen:
+        seen[parts] = Folder(parts[-1])
+        _folder_at(top, parts[:-1], seen).folders.append(seen[parts])
+    return seen[parts]
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first few names as text, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

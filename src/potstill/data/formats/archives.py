@@ -1,0 +1,165 @@
+"""Tar archives of class folders and WebDataset shards, read in place: nothing is unpacked but compression.
+
+A compressed archive cannot be read from the middle, so it is uncompressed once into the cache folder.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import json
+import lzma
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from potstill import artifacts
+from potstill.data.cache import cache_folder
+from potstill.data.formats.files import Folder, is_image_name, natural, tree_of
+from potstill.data.formats.folders import class_names, entries_of, split_of
+from potstill.data.formats.listing import Entry, Listing
+from potstill.data.formats.sources import Members
+from potstill.errors import DataError
+from potstill.progress import note
+
+_OPEN = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".tbz2": bz2.open, ".xz": lzma.open, ".txz": lzma.open}
+_NAME = re.compile(r".*\.(tar(\.(gz|bz2|xz))?|tgz|tbz2|txz)", re.IGNORECASE)
+Member = tuple[str, int, int]  # name, first byte, size
+
+
+def is_archive(path: Path) -> bool:
+    """Tell whether a file is a tar archive by its name."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+def shards_in(folder: Path) -> list[tuple[Path, str]]:
+    """Return the archives of a folder, or of the split folders in it, each with the split it belongs to."""
+    inner = [path for path in folder.iterdir() if path.is_dir() and split_of(path.name)]
+    found = [(path, split_of(within.name) or "train") for within in inner for path in within.iterdir()]
+    found += [(path, _split_of_shard(path.name)) for path in folder.iterdir()]
+    return sorted(((p, s) for p, s in found if p.is_file() and is_archive(p)), key=lambda shard: natural(str(shard[0])))
+
+
+def _split_of_shard(name: str) -> str:
+    """Return the split that a shard's name begins with, as in imagenet-train-000001.tar; "train" where none."""
+    return next((split for word in re.split(r"[-_.]", name) if (split := split_of(word))), "train")
+
+
+def list_archive(file: Path) -> Listing:
+    """Return the listing of one archive: of class folders, as on disk, or of WebDataset samples."""
+    plain = _uncompressed(file)
+    members = _members(plain, file)
+    if _is_webdataset(members):
+        return list_shards(file, [(file, "train")])
+    top, left = tree_of(file.name, (name for name, _, _ in members))
+    prefix, top = _descend(top)
+    entries = list(entries_of(str(file), top))
+    place = {name: (plain, start, size) for name, start, size in members}
+    places = [place[prefix + entry.name] for entry in entries]
+    source = Members(file, [entry.name for entry in entries], places, plain.stat().st_mtime_ns)
+    return Listing(str(file), entries, source, class_names(top), left)
+
+
+def _descend(top: Folder) -> tuple[str, Folder]:
+    """Return the folder in which the classes or splits lie, where the archive wraps them into another."""
+    prefix = ""
+    while len(top.folders) == 1 and not top.images and top.folders[0].folders and not split_of(top.folders[0].name):
+        top = top.folders[0]
+        prefix += f"{top.name}/"
+    return prefix, top
+
+
+def _uncompressed(file: Path) -> Path:
+    opened = _OPEN.get(file.suffix.lower())
+    if opened is None:
+        return file
+    stat = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    plain = cache_folder() / "archives" / f"{key}.tar"
+    if not plain.is_file():
+        note(f"Uncompressing {file} once, to {plain}, which may be deleted at any time.")
+        try:
+            with opened(file, "rb") as packed, artifacts.atomic(plain) as temporary, temporary.open("wb") as out:
+                shutil.copyfileobj(packed, out, 2**22)
+        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise _damaged(file, error) from error
+    return plain
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} is damaged or cut off: {error}. Fetch it again.")
+
+
+def _members(plain: Path, file: Path) -> list[Member]:
+    try:
+        with tarfile.open(plain, "r:") as archive:
+            found = [(_clean(member.name), member.offset_data, member.size) for member in archive if member.isreg()]
+            end = archive.offset  # where the next header should be: an empty one, or none
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise _damaged(file, error) from error
+    with plain.open("rb") as handle:
+        handle.seek(end)
+        after = handle.read(tarfile.BLOCKSIZE)
+    if plain.stat().st_size < end or after.strip(b"\0") or len(after) not in (0, tarfile.BLOCKSIZE):
+        raise _damaged(file, EOFError("its last file is not whole"))
+    return found
+
+
+def _clean(name: str) -> str:
+    return name.removeprefix("./")
+
+
+def _key(name: str) -> str:
+    """Return what the files of one WebDataset sample share: the path up to the first dot of the file's name."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def _is_webdataset(members: Sequence[Member]) -> bool:
+    images = {_key(name) for name, _, _ in members if is_image_name(name)}
+    return any(_key(name) in images for name, _, _ in members if name.endswith((".cls", ".json")))
+
+
+def list_shards(root: Path, shards: Iterable[tuple[Path, str]]) -> Listing:
+    """Return the listing of WebDataset shards: samples of an image and a .cls or .json with its label."""
+    entries: list[Entry] = []
+    places: list[tuple[Path, int, int]] = []
+    changed = 0
+    for file, split in shards:
+        plain = _uncompressed(file)
+        changed = max(changed, plain.stat().st_mtime_ns)
+        for name, label, start, size in _samples(plain, file):
+            entries.append(Entry(f"{file.name}/{name}" if file != root else name, label, split))
+            places.append((plain, start, size))
+    return Listing(str(root), entries, Members(root, [entry.name for entry in entries], places, changed))
+
+
+def _samples(plain: Path, file: Path) -> Iterator[tuple[str, str | None, int, int]]:
+    """Yield (name, label, first byte, size) of every image in a shard."""
+    members = _members(plain, file)
+    labels: dict[str, str] = {}
+    with plain.open("rb") as handle:
+        for name, start, size in members:
+            if name.endswith((".cls", ".json")):
+                handle.seek(start)
+                labels |= _label(_key(name), handle.read(size), name, file)
+    for name, start, size in members:
+        if is_image_name(name):
+            yield name, labels.get(_key(name)), start, size
+
+
+def _label(key: str, content: bytes, name: str, file: Path) -> dict[str, str]:
+    if name.endswith(".cls"):
+        return {key: content.decode("utf-8", "replace").strip()}
+    try:
+        stored = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{file}: {name} is not JSON: {error}.") from error
+    given = (
+        next((stored[k] for k in ("label", "class", "cls") if k in stored), None) if isinstance(stored, dict) else None
+    )
+    return {} if given is None else {key: str(given)}

@@ -1,0 +1,94 @@
+"""The rules that every data set must keep, whatever its format: what breaks them would poison the result."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from potstill.data.manifest import SPLITS, Manifest
+from potstill.errors import DataError
+from potstill.progress import note
+
+MOST_LEAKED = 0.01  # of the test images, that may also be among those trained on
+
+
+def refuse_unusable(manifest: Manifest, *, allow_empty: bool) -> None:
+    """Raise `DataError` with everything that makes the labels or the test split useless; note what is only odd."""
+    if manifest.classes:
+        problems = [*_one_class(manifest), *([] if allow_empty else _empty(manifest)), *_only_in_test(manifest)]
+        if problems:
+            raise DataError(*problems)
+        for names in near_equal(manifest.classes):
+            note(f"{manifest.root} has classes of nearly the same name: {quoted(names)}. If they are one, merge them.")
+    else:
+        note(f"{manifest.root} has no classes: all {len(manifest)} images are taken as unlabelled.")
+
+
+def refuse_leaks(manifest: Manifest, *, most: float = MOST_LEAKED) -> None:
+    """Raise `DataError` where more than `most` of the test images are among those trained on, byte for byte."""
+    test = manifest.digest[manifest.rows("test")]
+    leaked = int(np.isin(test, manifest.digest[manifest.split != SPLITS.index("test")]).sum())
+    if not leaked:
+        return
+    found = f"{leaked} of the {len(test)} test images of {manifest.root} are also among the other images"
+    if leaked > most * len(test):
+        raise DataError(
+            f"{found}, so the test would ask what was learned by heart. Type: potstill check {manifest.root} "
+            "--fix clean.csv, and use clean.csv."
+        )
+    note(f"{found}. See: potstill check {manifest.root}")
+
+
+def _one_class(manifest: Manifest) -> Iterator[str]:
+    if len(manifest.classes) == 1:
+        yield (
+            f"{manifest.root} has one class only, '{manifest.classes[0]}', and there is nothing to tell it from. "
+            "Give the folder that holds one folder per class."
+        )
+
+
+def counts(manifest: Manifest, split: str) -> np.ndarray:
+    """Return int64 [K], how many labelled images of each class a split has."""
+    return np.bincount(manifest.label[manifest.rows(split, labelled=True)], minlength=len(manifest.classes))
+
+
+def _empty(manifest: Manifest) -> Iterator[str]:
+    total = sum(counts(manifest, split) for split in SPLITS)
+    names = [name for name, count in zip(manifest.classes, total, strict=True) if not count]
+    if names:
+        yield (
+            f"{manifest.root} has no image of {quoted(names)}. Add some, remove the class, "
+            "or give --allow-empty if it is meant to stay without images."
+        )
+
+
+def _only_in_test(manifest: Manifest) -> Iterator[str]:
+    trained = counts(manifest, "train")
+    for split in SPLITS[1:] if trained.any() else ():
+        lost = np.flatnonzero((counts(manifest, split) > 0) & (trained == 0))
+        if len(lost):
+            yield (
+                f"{manifest.root}: the {split} split has images of {quoted([manifest.classes[k] for k in lost])}, of "
+                "which the train split has none, so they cannot be learned. Add some to train, or check that both "
+                "splits name their classes alike."
+            )
+
+
+def near_equal(names: Sequence[str]) -> list[list[str]]:
+    """Return groups of names that differ only in case, spaces, punctuation, accents or a plural s."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        letters = unicodedata.normalize("NFKD", name).casefold()
+        plain = re.sub(r"[^\w]|_", "", "".join(c for c in letters if not unicodedata.combining(c)))
+        groups.setdefault(plain[:-1] if len(plain) > 3 and plain.endswith("s") else plain or name, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def quoted(names: Sequence[str], most: int = 5) -> str:
+    """Return 'a', 'b' and 'c' as text; of many names the first few."""
+    shown = [f"'{name}'" for name in names[:most]]
+    shown += [f"{len(names) - most} more"] if len(names) > most else []
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

@@ -1,0 +1,112 @@
+"""Sources of encoded images: the bytes of an image file, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from potstill.data.decode import ImageError, decode, read_bytes
+
+
+class Encoded:
+    """A `Source` whose images are files of bytes. `origin` is what the user named: a folder, an archive, a table."""
+
+    origin: Path
+    names: Sequence[str]
+
+    def content(self, row: int) -> bytes:
+        """Return the bytes of an image file; raise `DataError` where they cannot be read."""
+        raise NotImplementedError
+
+    def state(self, row: int) -> tuple[int, int] | None:
+        """Return (size, time of change), which tell whether the content is still the same; None where unknown."""
+        raise NotImplementedError
+
+    def only(self, rows: Sequence[int]) -> Encoded:
+        """Return a source of these rows alone."""
+        raise NotImplementedError
+
+    def path(self, row: int) -> str:
+        """Return where an image lies, for people."""
+        return str(self.origin / self.names[row])
+
+    def image(self, row: int) -> np.ndarray:
+        """Return uint8 [H, W, C]."""
+        return decode(self.content(row), name=self.path(row))
+
+    def digest(self, row: int) -> bytes:
+        """Return the sha256 of the file's bytes."""
+        return hashlib.sha256(self.content(row)).digest()
+
+
+@dataclass(frozen=True)
+class Files(Encoded):
+    """Image files under a folder; `names` are paths relative to `origin`, or absolute."""
+
+    origin: Path
+    names: Sequence[str]
+
+    def content(self, row: int) -> bytes:
+        return read_bytes(self.origin / self.names[row], name=self.path(row))
+
+    def state(self, row: int) -> tuple[int, int] | None:
+        try:
+            found = os.stat(os.path.join(self.origin, self.names[row]))  # noqa: PTH116, PTH118 (a million Paths are slow)
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+    def only(self, rows: Sequence[int]) -> Files:
+        return Files(self.origin, [self.names[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class Members(Encoded):
+    """Members of uncompressed tar files, read in place; `places` are (file, first byte, size) of each."""
+
+    origin: Path
+    names: Sequence[str]
+    places: Sequence[tuple[Path, int, int]]
+    changed: int  # time of change of the youngest archive
+
+    def content(self, row: int) -> bytes:
+        file, start, size = self.places[row]
+        try:
+            with file.open("rb", buffering=0) as handle:
+                handle.seek(start)
+                found = handle.read(size)
+        except OSError as error:
+            raise ImageError("missing", f"{file} cannot be read: {error.strerror or error}.") from error
+        if len(found) < size:
+            raise ImageError("damaged", f"{self.path(row)} is cut off: the archive ends within it.")
+        return found
+
+    def state(self, row: int) -> tuple[int, int] | None:
+        return self.places[row][2], self.changed
+
+    def only(self, rows: Sequence[int]) -> Members:
+        chosen = [self.names[row] for row in rows], [self.places[row] for row in rows]
+        return Members(self.origin, *chosen, self.changed)
+
+
+@dataclass(frozen=True)
+class Held(Encoded):
+    """Image files that are held in memory, as read from a table."""
+
+    origin: Path
+    names: Sequence[str]
+    contents: Sequence[bytes]
+
+    def content(self, row: int) -> bytes:
+        return self.contents[row]
+
+    def state(self, row: int) -> None:
+        return None
+
+    def only(self, rows: Sequence[int]) -> Held:
+        return Held(self.origin, [self.names[row] for row in rows], [self.contents[row] for row in rows])

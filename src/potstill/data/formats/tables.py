@@ -1,0 +1,161 @@
+"""Tables of images: CSV, JSONL and Parquet with a path (or, in Parquet, the image itself), label, split and group."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.data.formats.files import some
+from potstill.data.formats.folders import split_of
+from potstill.data.formats.listing import Entry, Listing
+from potstill.data.formats.sources import Encoded, Files, Held
+from potstill.errors import DataError
+from potstill.progress import note
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_COLUMNS = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
+    "label": ("label", "class", "class_name", "category", "target"),
+    "split": ("split", "set", "subset", "partition"),
+    "group": ("group", "group_id"),
+}
+_MOST_TOLD = 5
+
+
+def list_table(file: Path) -> Listing:
+    """Return the listing of a CSV, TSV, JSONL or Parquet file; paths in it are relative to its folder.
+
+    An empty label is an unlabelled image, an empty split is "train". Raises `DataError` with every wrong row.
+    """
+    records = list(_records(file))
+    if not records:
+        raise DataError(f"{file} has no rows.")
+    columns = _columns(file, records[0])
+    entries, contents = _entries(file, records, columns)
+    if contents:
+        return Listing(str(file), entries, Held(file, [entry.name for entry in entries], contents))
+    entries = _distinct(file, entries)
+    source: Encoded = Files(file.parent, [entry.name for entry in entries])
+    return Listing(str(file), entries, source)
+
+
+def _records(file: Path) -> Iterable[Mapping[str, Any]]:
+    kind = file.suffix.lower()
+    if kind == ".parquet":
+        return read_parquet(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8: {error}. Save it as UTF-8.") from error
+    return _csv(file, text) if kind in (".csv", ".tsv") else _jsonl(file, text)
+
+
+def _csv(file: Path, text: str) -> Iterator[dict[str, str]]:
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t|", key=header.count)
+    for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter), start=2):
+        if None in row:
+            raise DataError(f"{file}, row {number}: more fields than the header has. Quote a '{delimiter}' in a name.")
+        yield row
+
+
+def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}, line {number}: not JSON ({error}). Each line must be an object.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{file}, line {number}: not an object such as " + '{"path": "a.jpg", "label": "cat"}.')
+        yield row
+
+
+def read_parquet(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file, with the names of classes where Hugging Face stored numbers."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{file} is a Parquet file, which needs pyarrow. Type: pip install pyarrow") from error
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+        raise DataError(f"{file} cannot be read as Parquet: {error}") from error
+    stored = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = stored.get("info", {}).get("features", {})
+    names = {key: value["names"] for key, value in features.items() if "names" in value}
+    return [{key: _named(value, names.get(key)) for key, value in row.items()} for row in table.to_pylist()]
+
+
+def _named(value: Any, names: list[str] | None) -> Any:
+    return value if names is None or not isinstance(value, int) or value < 0 else names[value]
+
+
+def _columns(file: Path, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return which column of the table holds which of ours."""
+    lower = {str(key).strip().lower(): key for key in reversed(list(row))}
+    found = {}
+    for ours, theirs in _COLUMNS.items():
+        found |= next(({ours: lower[name]} for name in theirs if name in lower), {})
+    if "path" not in found:
+        raise DataError(
+            f"{file} has no column 'path', only: {', '.join(map(str, row))}. The first row must name the columns: "
+            "path, and where known label, split and group."
+        )
+    unused = [str(key) for key in row if key not in found.values()]
+    if unused:
+        note(f"{file}: ignored the columns {some(unused)}.")
+    return found
+
+
+def _entries(
+    file: Path, records: list[Mapping[str, Any]], columns: Mapping[str, str]
+) -> tuple[list[Entry], list[bytes]]:
+    """Return an entry for each row, and the images where the table holds them; all wrong rows in one error."""
+    entries, contents, problems = [], [], []
+    for number, record in enumerate(records):
+        row = {ours: record.get(theirs) for ours, theirs in columns.items()}
+        path, split = row["path"], _text(row.get("split")) or "train"
+        if isinstance(path, dict) and path.get("bytes"):
+            contents.append(path["bytes"])
+            path = f"{number}-{path.get('path') or 'image'}"
+        path = path.get("path") if isinstance(path, dict) else _text(path)
+        if not path:
+            problems.append(f"{file}: image {number + 1} has no path.")
+        elif not split_of(split):
+            problems.append(f"{file}: {path} has the split '{split}'; it must be train, validation or test.")
+        else:
+            entries.append(Entry(path, _text(row.get("label")), split_of(split) or "train", _text(row.get("group"))))
+    if contents and len(contents) != len(records):
+        problems.append(f"{file} holds the image itself in some rows and only its path in others.")
+    if problems:
+        raise DataError(*problems[:_MOST_TOLD], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
+    return entries, contents
+
+
+def _text(value: Any) -> str | None:
+    text = "" if value is None else str(value).strip()
+    return text or None
+
+
+def _distinct(file: Path, entries: list[Entry]) -> list[Entry]:
+    """Return each path once; refuse one that is told to be two things."""
+    first: dict[str, Entry] = {}
+    problems = []
+    for entry in entries:
+        seen = first.setdefault(entry.name, entry)
+        if (seen.label, seen.split) != (entry.label, entry.split):
+            problems.append(
+                f"{file} lists {entry.name} twice, as '{seen.label}' in {seen.split} and as '{entry.label}' in "
+                f"{entry.split}. Keep one row."
+            )
+    if problems:
+        raise DataError(*problems[:_MOST_TOLD])
+    if len(first) < len(entries):
+        note(f"{file}: {len(entries) - len(first)} row(s) repeat an image and were taken once.")
+    return list(first.values())
