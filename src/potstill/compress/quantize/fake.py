@@ -18,8 +18,8 @@ class StepQuantizer(nn.Module):
 
     `step` is a scalar or has shape [C, 1, ...], one for each channel of dimension 0. `codes` holds the lowest and the
     highest code; it is part of the state dict, so that a model is rebuilt from its file alone. Computes in float32
-    also under autocast. The gradient of the step is scaled by 1 / sqrt(n * highest), n the number of values in `x[0]`
-    (weights of one output channel; features of one sample).
+    also under autocast. The gradient of the step is scaled by 1 / sqrt(n * largest code), n the number of
+    values in `x[0]` (weights of one output channel; features of one sample).
     """
 
     def __init__(self, step: Tensor, lowest: int, highest: int) -> None:
@@ -44,7 +44,6 @@ class StepQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             step = self.step.abs().clamp(min=LEAST_STEP)
-            step = _scale_gradient(step, (x[0].numel() * self.codes.abs().amax()).rsqrt())
             return _RoundToStep.apply(x.float(), step, self.codes).to(x.dtype)
 
 
@@ -57,21 +56,16 @@ class _RoundToStep(torch.autograd.Function):
         scaled = x / step
         clipped = scaled.clamp(codes[0], codes[1])
         code = clipped.round()
-        ctx.save_for_backward(scaled, clipped == scaled, code, step)
+        ctx.save_for_backward(scaled, clipped == scaled, code, step, codes)
         return code * step
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        scaled, inside, code, step = ctx.saved_tensors
+        scaled, inside, code, step, codes = ctx.saved_tensors
         of_x = gradient * inside
         of_step = gradient * code - of_x * scaled
-        return of_x, of_step.sum_to_size(step.shape), None
-
-
-def _scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
-    """Return `x` unchanged; its gradient is multiplied by `factor`."""
-    scaled = x * factor
-    return scaled + (x - scaled).detach()
+        balance = (scaled[0].numel() * codes.abs().amax()).rsqrt()
+        return of_x, of_step.sum_to_size(step.shape) * balance, None
 
 
 class QuantConv2d(nn.Conv2d):
