@@ -48,24 +48,23 @@ def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> di
 def distill(
     data: str | Path,
     *,
-    teacher: str = "builtin:cnn",
-    student: str = "builtin:mlp",
+    teacher: str | Mapping[str, Any] = "builtin:cnn",
+    student: str | Mapping[str, Any] = "builtin:mlp",
     out: str | Path | None = None,
     command: str = "",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Teach `student` with `teacher` on the images of `data`, beside a control that learns without; return the summary.
+    """Teach `student` with `teacher` on the images at `data`, beside a control without one; return the summary.
 
-    settings: any setting of a recipe (docs/recipes.md), nested as there: `objective={"alpha": 0.1}`, `seeds=3`.
+    teacher, student: a name, or settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}.
+    settings: any other part of a recipe (docs/recipes.md), nested as there: `objective={"alpha": 0.1}`, `seeds=3`.
     """
-    name = settings.pop("name", None) or f"distill-{Path(data).resolve().name}".replace(" ", "-")
-    recipe = dict(settings)
-    recipe |= {
-        "name": name,
-        "data": {"path": str(data), **settings.get("data", {})},
-        "teacher": {"model": teacher, **settings.get("teacher", {})},
-        "student": {"model": student, **settings.get("student", {})},
+    named = {"name": f"distill-{Path(data).resolve().name}".replace(" ", "-"), **settings}
+    parts = {
+        key: {"model": value} if isinstance(value, str) else dict(value)
+        for key, value in (("teacher", teacher), ("student", student))
     }
+    recipe = {**named, **parts, "data": {"path": str(data), **settings.get("data", {})}}
     return run(recipe, out=out, command=command)
 
 

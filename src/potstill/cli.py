@@ -84,8 +84,12 @@ def distill(
     """Teach a small student with a big teacher, beside a control that learns without one."""
     settings = {
         "data": {"limit": limit},
-        "teacher": {"weights": str(teacher_weights) if teacher_weights else None, "train": {"epochs": teacher_epochs}},
-        "student": {"labels": labels},
+        "teacher": {
+            "model": teacher,
+            "weights": str(teacher_weights) if teacher_weights else None,
+            "train": {"epochs": teacher_epochs},
+        },
+        "student": {"model": student, "labels": labels},
         "objective": {"alpha": alpha, "temperature": temperature, "loss": loss},
         "train": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "seeds": seeds,
@@ -97,8 +101,7 @@ def distill(
     def work() -> dict[str, Any]:
         from potstill import app as public
 
-        given = _given(settings)
-        return public.distill(data, teacher=teacher, student=student, out=out, command=_command(), **given)
+        return public.distill(data, out=out, command=_command(), **_given(settings))
 
     _show_run(work, as_json)
 
