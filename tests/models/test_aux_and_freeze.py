@@ -23,7 +23,7 @@ FAMILIES = [family for family in SMALL if family != "torchvision"]
 
 def learn(classifier: Classifier, steps: int = 2) -> None:
     """Take some steps in training mode with everything an optimizer can do: momentum and weight decay."""
-    optimizer = torch.optim.AdamW(classifier.parameters(), 1e-2, weight_decay=0.1)
+    optimizer = torch.optim.SGD(classifier.parameters(), 0.01, momentum=0.9, weight_decay=0.1)
     for step in range(steps):
         classifier.train()
         image = torch.rand(2, 3, *classifier.card.size, generator=torch.Generator().manual_seed(step))

@@ -104,3 +104,13 @@ def test_signals_keep_their_scale_at_initialisation() -> None:
 def test_big_images_cost_the_cnn_no_parameters() -> None:
     small, large = (parameters(BUILTIN["cnn"](10, 1, (side, side))) for side in (28, 224))
     assert small == pytest.approx(large, rel=0.01)
+
+
+def test_mobilenet_has_timms_names_and_pads_as_tensorflow_does() -> None:
+    timms = zoo.create("mobilenetv1_100", classes=TEN, options={"pad_type": "same"}).eval()
+    ours = zoo.create("builtin:mobilenet-v1", classes=TEN, options={"width": 1.0}).eval()
+    ours.network.load_state_dict(timms.network.state_dict())
+    for side in (32, 33):
+        x = torch.randn(1, 3, side, side)
+        torch.testing.assert_close(ours.network(x), timms.network(x))
+    assert zoo.count_parameters(zoo.create("builtin:mobilenet-v1", classes=[str(n) for n in range(1000)])) == 470_072

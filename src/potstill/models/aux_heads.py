@@ -30,9 +30,9 @@ def attach_aux(
         for tap in resolve(classifier, names):
             head = SideHead(channels(tap.shape), classes, width=width, hidden=hidden, dropout=dropout)
             heads[tap] = he(head).to(classifier.mean.device)
-    return Classifier(SideHeads(bare(network), heads), classifier.card, taps=classifier.taps)
+    return classifier.replace(network=SideHeads(bare(network), heads))
 
 
 def strip_aux(classifier: Classifier) -> Classifier:
     """Return the classifier without side heads: none of their parameters is in it."""
-    return Classifier(bare(classifier.network), classifier.card, taps=classifier.taps)
+    return classifier.replace(network=bare(classifier.network))

@@ -63,7 +63,16 @@ class Classifier(nn.Module):
 
     def with_card(self, card: Card) -> Classifier:
         """Return the same network under another card."""
-        return Classifier(self.network, card, taps=self.taps)
+        return self.replace(card=card)
+
+    def replace(
+        self, *, network: nn.Module | None = None, card: Card | None = None, taps: tuple[Tap, ...] | None = None
+    ) -> Classifier:
+        """Return a classifier of the same parts but those given, in the same mode and on the same device."""
+        taps = self.taps if taps is None else taps
+        other = Classifier(network or self.network, card or self.card, taps=taps).to(self.mean.device)
+        other.training = self.training
+        return other
 
 
 def _outputs(said: Tensor | Outputs) -> Outputs:

@@ -21,7 +21,7 @@ from potstill.models.trace import Seen, Trace, trace
 
 def tapped(classifier: Classifier, names: Sequence[str]) -> Classifier:
     """Return the same network, whose outputs carry the features of `names` in `Outputs.features`."""
-    return Classifier(classifier.network, classifier.card, taps=resolve(classifier, names))
+    return classifier.replace(taps=resolve(classifier, names))
 
 
 def resolve(classifier: Classifier, names: Sequence[str]) -> tuple[Tap, ...]:

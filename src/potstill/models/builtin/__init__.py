@@ -10,6 +10,7 @@ from torch import nn
 from potstill.models.builtin.cnn import cnn
 from potstill.models.builtin.googlenet import googlenet, googlenet_cifar
 from potstill.models.builtin.mlp import mlp
+from potstill.models.builtin.mobilenet import mobilenet_v1
 from potstill.models.builtin.resnet_cifar import cifar_net
 from potstill.models.builtin.small_cnn import small_cnn
 
@@ -26,9 +27,10 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
     "plain32-cifar": partial(cifar_net, depth=32, residual=False),
     "plain44-cifar": partial(cifar_net, depth=44, residual=False),
     "plain56-cifar": partial(cifar_net, depth=56, residual=False),
+    "mobilenet-v1": mobilenet_v1,
     "googlenet": googlenet,
     "googlenet-cifar": googlenet_cifar,
 }
 
-OWN_SIZE: dict[str, tuple[int, int]] = {"googlenet": (224, 224)}
+OWN_SIZE: dict[str, tuple[int, int]] = {"googlenet": (224, 224), "mobilenet-v1": (128, 128)}
 """Sizes (height, width) that differ from 32x32 where nobody asks for one."""
