@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from potstill.errors import ModelError
 from potstill.models import zoo
+from potstill.models.families import blueprint
 from potstill.models.outputs import Classifier, bare
 from potstill.models.weights import read_state
 
@@ -21,8 +20,8 @@ def own_size(name: str) -> int:
     if name.startswith("builtin:"):
         zoo.family_of(name)  # an unknown name is told here too
         return 0
-    with torch.device("meta"):
-        return max(zoo.create(name, classes=("0", "1")).card.crop)
+    _, card = blueprint(name, ("0", "1"))
+    return max(card.crop)
 
 
 def from_weights(name: str, weights: Path, *, classes: Sequence[str] | None = None) -> Classifier:
@@ -41,9 +40,8 @@ def class_count(name: str, weights: Path) -> int:
     """Return how many classes the weights of an architecture tell apart."""
     shapes = []
     for count in (2, 3):
-        with torch.device("meta"):
-            network = bare(zoo.create(name, classes=tuple("abc"[:count])).network)
-        shapes.append({key: value.shape for key, value in network.state_dict().items()})
+        network, _ = blueprint(name, tuple("abc"[:count]))
+        shapes.append({key: value.shape for key, value in bare(network).state_dict().items()})
     head = [key for key in shapes[0] if shapes[0][key] != shapes[1][key]]
     state = read_state(weights)
     if head[-1] not in state:
