@@ -11,6 +11,7 @@ from potstill.compress.quantize.fake import QuantConv2d, QuantLinear, StepQuanti
 from potstill.compress.quantize.fold import fold_batchnorm
 from potstill.compress.quantize.mixed import allocate, sensitivity
 from potstill.compress.quantize.observe import Histogram, observe
+from potstill.compress.quantize.pack import float_state, pack, packed_bytes, unpack
 
 __all__ = [
     "Histogram",
@@ -20,10 +21,14 @@ __all__ = [
     "allocate",
     "correct_bias",
     "equalize",
+    "float_state",
     "fold_batchnorm",
     "observe",
+    "pack",
+    "packed_bytes",
     "quantized",
     "quantized_layers",
     "restored",
     "sensitivity",
+    "unpack",
 ]
