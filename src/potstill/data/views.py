@@ -11,9 +11,9 @@ import json
 from collections import Counter
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from potstill.data.augment.operation import in_unit, put, take
 from potstill.data.augment.place import centre_crop
 from potstill.data.augment.policy import Policy
 from potstill.data.draws import uniform
@@ -36,7 +36,7 @@ class View:
         the middle and nothing else.
         """
         index, view = (column.cpu().numpy() if isinstance(column, Tensor) else column for column in (index, view))
-        return torch.div(self.pixels(pixels, index, view), 255)
+        return in_unit(self.pixels(pixels, index, view))
 
     def pixels(self, pixels: Tensor, index: np.ndarray, view: np.ndarray) -> Tensor:
         """Return the same as uint8."""
@@ -45,10 +45,9 @@ class View:
             return centre_crop(pixels, self.size)
         if augmented.all():
             return self._augmented(pixels, index, view)
-        result = centre_crop(pixels, self.size).contiguous()
-        rows = torch.from_numpy(np.flatnonzero(augmented)).to(pixels.device)
-        result[rows] = self._augmented(pixels[rows], index[augmented], view[augmented])
-        return result
+        rows = np.flatnonzero(augmented)
+        changed = self._augmented(take(pixels, rows), index[rows], view[rows])
+        return put(centre_crop(pixels, self.size), rows, changed)
 
     def _augmented(self, images: Tensor, index: np.ndarray, view: np.ndarray) -> Tensor:
         for operation, stream in zip(self.policy.operations, self._streams, strict=True):

@@ -35,6 +35,9 @@ Shares = Annotated[tuple[Share, Share], BeforeValidator(_from_one), AfterValidat
 Ratios = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 
 
+PART = 2**21  # values
+
+
 class Operation(Config):
     """An operation with its settings. `{name: value}` in a recipe sets the field called `main`."""
 
@@ -62,9 +65,15 @@ class Sometimes(Operation):
     p: float = Field(default=1.0, gt=0, le=1, description="probability that an image is changed")
 
     def apply(self, images: Tensor, u: np.ndarray, size: tuple[int, int]) -> Tensor:
-        if self.p == 1:
-            return self.change(images, u[:, 1:])
-        return on_rows(images, u[:, 0] < self.p, lambda part, rows: self.change(part, u[rows, 1:]))
+        return on_rows(images, u[:, 0] < self.p, lambda part, rows: self._in_parts(part, u[rows, 1:]))
+
+    def _in_parts(self, images: Tensor, u: np.ndarray) -> Tensor:
+        """Change a few photos at a time on a CPU: their float copies then stay in memory that is in use already."""
+        several = max(1, PART // images[0].numel())
+        if images.device.type != "cpu" or len(images) <= several:
+            return self.change(images, u)
+        starts = range(0, len(images), several)
+        return torch.cat([self.change(images[start : start + several], u[start : start + several]) for start in starts])
 
     @abstractmethod
     def change(self, images: Tensor, u: np.ndarray) -> Tensor:
@@ -78,10 +87,33 @@ def on_rows(images: Tensor, chosen: np.ndarray, change: Any) -> Tensor:
         return images
     if len(rows) == len(chosen):
         return change(images, rows)
-    where = torch.from_numpy(rows).to(images.device)
+    return put(images, rows, change(take(images, rows), rows))
+
+
+def take(images: Tensor, rows: np.ndarray) -> Tensor:
+    """Return the images of these rows; on a CPU in one thread, like `put` (see `place`)."""
+    if images.device.type == "cpu":
+        return torch.from_numpy(images.numpy()[rows])
+    return images[torch.from_numpy(rows).to(images.device)]
+
+
+def put(images: Tensor, rows: np.ndarray, changed: Tensor) -> Tensor:
+    """Return a copy of the images with others in these rows."""
+    if images.device.type == "cpu":
+        result = images.numpy().copy(order="K")
+        result[rows] = changed.numpy()
+        return torch.from_numpy(result)
     result = images.clone()
-    result[where] = change(images[where], rows)
+    result[torch.from_numpy(rows).to(images.device)] = changed
     return result
+
+
+def in_unit(images: Tensor) -> Tensor:
+    """Return uint8 images as float32 in 0..1. numpy's large arrays lie in huge pages, torch's do not: the first use
+    of a fresh batch of photos costs a page fault every 4 kB, five times what dividing it does."""
+    if images.device.type == "cpu":
+        return torch.from_numpy(np.divide(images.numpy(), np.float32(255)))
+    return torch.div(images, 255)
 
 
 def per_image(values: np.ndarray, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from potstill.data.augment import tone, warp
-from potstill.data.augment.operation import Sometimes, integers
+from potstill.data.augment.operation import Sometimes, integers, put, take
 
 BINS = 31  # levels of strength, torchvision's default
 Space = Mapping[str, tuple[Callable[[int, int, int], Tensor | None], bool]]
@@ -85,14 +85,14 @@ class Searched(Sometimes):
 
     def _chosen(self, images: Tensor, names: list[str], choice: np.ndarray, strength: np.ndarray) -> Tensor:
         """Return image b changed by operation `names[choice[b]]` of strength `strength[b]`; none where it is -1."""
-        result = images.clone()
+        order, changed = [], []
         for number, name in enumerate(names):
             rows = np.flatnonzero(choice == number)
             if len(rows) and name != "Identity":
-                where = torch.from_numpy(rows).to(images.device)
-                part = images[where]
-                result[where] = strengthen(name, part, strength[rows], interpolation=self.interpolation)
-        return result
+                part = take(images, rows)
+                order.append(rows)
+                changed.append(strengthen(name, part, strength[rows], interpolation=self.interpolation))
+        return put(images, np.concatenate(order), torch.cat(changed)) if order else images
 
 
 class RandAugment(Searched):
