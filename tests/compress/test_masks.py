@@ -57,7 +57,11 @@ def test_masks_hold_while_training():
         optimizer.zero_grad()
         model(torch.ones(1, 8)).sum().backward()
         optimizer.step()
-    assert sparsity_of(finalized(model)) == 0.5
+    assert sparsity_of(model) == 0.5
+    final = finalized(model)
+    assert sparsity_of(final) == 0.5
+    assert type(final[0]) is nn.Linear
+    assert torch.equal(final(torch.ones(1, 8)), model(torch.ones(1, 8)))  # the masked model goes on working
 
 
 def test_shares_out_of_range_are_refused():

@@ -7,6 +7,7 @@ quantizing it would silently change the model. So exact types count, and those k
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 def plain_types() -> tuple[type[nn.Module], ...]:
@@ -29,3 +30,16 @@ def other_layers(model: nn.Module) -> dict[str, str]:
     weighted = (nn.modules.conv._ConvNd, nn.Linear)
     found = {name: module for name, module in model.named_modules() if isinstance(module, weighted)}
     return {name: type(module).__name__ for name, module in found.items() if type(module) not in types}
+
+
+def settle_weights(model: nn.Module) -> None:
+    """Replace every parametrized weight by its present value, in place.
+
+    `parametrize.remove_parametrizations` would change the class of the layer, which copies of the layer share.
+    """
+    for layer in model.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            weight = nn.Parameter(layer.weight.detach().clone())
+            layer.__class__ = parametrize.type_before_parametrizations(layer)
+            del layer.parametrizations
+            layer.weight = weight

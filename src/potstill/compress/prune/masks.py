@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from potstill.compress.layers import plain_layers
+from potstill.compress.layers import plain_layers, settle_weights
 from potstill.errors import ConfigError
 from potstill.progress import note
 
@@ -93,13 +93,11 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
 def finalized(model: nn.Module) -> nn.Module:
     """Return a copy in which the masks are applied for good: an ordinary model whose weights contain zeros."""
     model = copy.deepcopy(model)
-    masked = [m for m in model.modules() if parametrize.is_parametrized(m, "weight")]
-    for layer in masked:
-        parametrize.remove_parametrizations(layer, "weight")
+    settle_weights(model)
     return model
 
 
 def sparsity_of(model: nn.Module) -> float:
     """Return the share of zeros among the weights of convolutions and linear layers."""
-    weights = [layer.weight for layer in plain_layers(model).values()]
+    weights = [layer.weight for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     return sum((weight == 0).sum().item() for weight in weights) / sum(weight.numel() for weight in weights)

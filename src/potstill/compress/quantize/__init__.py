@@ -12,6 +12,7 @@ from potstill.compress.quantize.fold import fold_batchnorm
 from potstill.compress.quantize.mixed import allocate, sensitivity
 from potstill.compress.quantize.observe import Histogram, observe
 from potstill.compress.quantize.pack import float_state, pack, packed_bytes, unpack
+from potstill.compress.quantize.simulate import plain, simulated
 
 __all__ = [
     "Histogram",
@@ -26,9 +27,11 @@ __all__ = [
     "observe",
     "pack",
     "packed_bytes",
+    "plain",
     "quantized",
     "quantized_layers",
     "restored",
     "sensitivity",
+    "simulated",
     "unpack",
 ]

@@ -1,0 +1,115 @@
+"""Any number format in any model, for study: what fp8 weights, Q4.4 activations or bf16 gradients do to it.
+
+Products and sums stay in float32; only what a device would keep in memory between them is rounded: the weight and the
+input of a layer, and the gradient that reaches its output.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from potstill.compress.formats import IntegerFormat, NumberFormat
+from potstill.compress.layers import plain_layers, settle_weights
+
+
+def simulated(
+    model: nn.Module,
+    *,
+    weights: NumberFormat | None = None,
+    activations: NumberFormat | None = None,
+    gradients: NumberFormat | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Return a copy whose convolutions and linear layers use these formats; None leaves the values as they are.
+
+    Rounding passes gradients straight through, so the copy can be trained: its weights stay in float32 and are
+    rounded where they are used. Integer formats of scale 1 are fitted to each tensor as it comes (largest magnitude,
+    or minimum and maximum where unsigned). `generator` is for stochastic rounding, which small gradients need
+    (arXiv:1502.02551). `plain` turns the copy back into an ordinary model with rounded weights.
+    """
+    model = copy.deepcopy(model)
+    for layer in plain_layers(model).values():
+        if weights:
+            parametrize.register_parametrization(layer, "weight", _RoundedWeight(_Round(weights, generator)))
+        if activations:
+            layer.register_forward_pre_hook(_InputHook(_Round(activations, generator)))
+        if gradients:
+            layer.register_forward_hook(_GradientHook(_Round(gradients, generator)))
+    return model
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Return a copy of a simulated model without the simulation: its weights are those of the format."""
+    model = copy.deepcopy(model)
+    settle_weights(model)
+    for layer in model.modules():
+        for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, (_InputHook, _GradientHook))]:
+                del hooks[key]
+    return model
+
+
+class _Round:
+    """A format and where its random numbers come from; the generator stays shared when a model is copied."""
+
+    def __init__(self, number: NumberFormat, generator: torch.Generator | None) -> None:
+        self.number, self.generator = number, generator
+
+    def __deepcopy__(self, memo: dict) -> _Round:
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        number = self.number
+        if isinstance(number, IntegerFormat) and number.scale == 1:
+            number = number.fit(x.min().item(), x.max().item())
+        return number.quantize(x, generator=self.generator)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, rounding: _Round) -> Tensor:
+        return rounding(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+class _RoundGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, rounding: _Round) -> Tensor:
+        ctx.rounding = rounding
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.rounding(gradient), None
+
+
+class _RoundedWeight(nn.Module):
+    def __init__(self, rounding: _Round) -> None:
+        super().__init__()
+        self.rounding = rounding
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return _StraightThrough.apply(weight, self.rounding)
+
+
+class _InputHook:
+    def __init__(self, rounding: _Round) -> None:
+        self.rounding = rounding
+
+    def __call__(self, layer: nn.Module, arguments: tuple) -> tuple:
+        return _StraightThrough.apply(arguments[0], self.rounding), *arguments[1:]
+
+
+class _GradientHook:
+    def __init__(self, rounding: _Round) -> None:
+        self.rounding = rounding
+
+    def __call__(self, layer: nn.Module, arguments: tuple, result: Tensor) -> Tensor:
+        return _RoundGradient.apply(result, self.rounding)
