@@ -115,7 +115,7 @@ def _channels(manifest: Manifest) -> int:
 
 
 def digits() -> Manifest:
-    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 540 for testing."""
+    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 30 % for testing."""
     from sklearn.datasets import load_digits
 
     loaded = load_digits()

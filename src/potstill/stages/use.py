@@ -52,8 +52,9 @@ def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, l
         manifest = limited(manifest, limit, seed=settings.seed)
     if found is None:
         found = _named(model, weights, manifest, settings)
+    manifest = manifest.select(manifest.rows(split, labelled=True))  # the others are not even decoded
     data = _shown(found.card, manifest)
-    rows = manifest.rows(split, labelled=True)
+    rows = np.arange(len(manifest))
     label, classes = _labels(found.card, manifest, rows)
     logits = answers(found, data, rows)
     right = metrics.correct(logits, label)
@@ -85,8 +86,8 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
             f"{model} is the name of a network, not of a trained model. Add --weights FILE, or give a run folder, "
             "a stage folder or an .onnx file."
         )
-    data = data_stage.prepare(settings, manifest=manifest, at_least=facts.own_size(model))
-    return data.model(model, weights=weights)
+    sample = manifest.select(np.arange(min(len(manifest), 64)))  # enough to see size and channels
+    return data_stage.prepare(settings, manifest=sample, at_least=facts.own_size(model)).model(model, weights=weights)
 
 
 def _shown(card: Card, manifest: Manifest) -> Data:
