@@ -1,61 +1,228 @@
-"""An exported file read back as a model: `image -> Outputs`, run by onnxruntime."""
+"""An ONNX file read back as `image -> Outputs`, so that what is exported is what is measured.
+
+Files that potstill wrote carry their card. A file from elsewhere (Keras, scikit-learn, another project) becomes a
+model too, once somebody says what it expects: a `Card` in Python, or `NAME.card.json` beside `NAME.onnx`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
-import onnxruntime
+import onnx
+import onnxruntime as ort
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from potstill.errors import ModelError
+from potstill import artifacts
+from potstill.errors import ModelError, RunError
 from potstill.models.card import Card
-from potstill.models.outputs import Outputs, resized
+from potstill.models.outputs import Classifier, Outputs
+from potstill.models.weights import sha256
 
-CARD_KEY = "potstill.card"
+CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
+"""Keys of the file's `metadata_props`: the card as JSON, and the calibration temperature as a number."""
+
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "LinearClassifier", "Normalizer")
+"""Operators that end a graph whose output is probabilities."""
+
+
+def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
+    """Return an onnxruntime session on the CPU; threads: None takes all cores.
+
+    Raises `ModelError` where the file is absent, no ONNX file, damaged, or asks for what onnxruntime does not have.
+    """
+    if not file.is_file():
+        raise ModelError(
+            f"There is no file {file}. Give the path of an exported model, such as runs/NAME/student.onnx."
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or joblib.cpu_count()
+    options.inter_op_num_threads = 1
+    try:
+        return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen classes without a common base
+        raise ModelError(_unreadable(file, error)) from None
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0][:300]
+    if "NOT_IMPLEMENTED" in reason or "No Op registered" in reason or "opset" in reason.lower():
+        return (
+            f"onnxruntime {ort.__version__} cannot run {file}: {reason} Export it again with a lower opset or other "
+            "operators, or install a newer onnxruntime."
+        )
+    return (
+        f"{file} cannot be read as an ONNX model: it is another kind of file, or cut short ({reason}). "
+        "Export or copy it again."
+    )
 
 
 class OnnxModel:
-    """A file that takes `image`, float32 [B, C, H, W] in 0..1 at its card's size, and gives `logits` [B, K].
+    """A classifier in an ONNX file; call it with images [B, C, H, W] in 0..1 of any size.
 
-    threads: 0 lets onnxruntime use all cores. Raises `ModelError` for a file that is no such model.
+    card: what a file from elsewhere expects. Its `mean` and `std` are then applied here, before the graph; without
+        it the card inside the file is used, and normalisation is inside the graph.
+    probabilities: whether the output is probabilities instead of logits; None looks at the last operator.
+    threads: of onnxruntime; None takes all cores.
     """
 
-    def __init__(self, file: Path, *, threads: int = 0) -> None:
-        self.session = open_session(file, threads=threads)
-        self.card = _card(self.session, file)
-        self._input = self.session.get_inputs()[0].name
+    def __init__(
+        self,
+        file: Path | str,
+        *,
+        card: Card | None = None,
+        probabilities: bool | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.file = Path(file)
+        self.session = session(self.file, threads=threads)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.foreign = card is not None or CARD not in metadata
+        self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))
+        self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
+        self.probabilities = (
+            self.foreign and _ends_in_probabilities(self.file) if probabilities is None else probabilities
+        )
+        self._input = self.session.get_inputs()[0]
+        self._output = _output(self.file, self.session, len(self.card.classes))
+        self._channels_last = _channels_last(self._input.shape, self.card)
+        self._sight = Classifier(nn.Identity(), self.card)
+        _check(self.file, self._input, self.card)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the file, which tells apart an 8-bit file and the one it was made from."""
+        return sha256(self.file)
 
     def __call__(self, image: Tensor) -> Outputs:
-        """Return the outputs for images [B, C, H, W] in 0..1 of any size."""
-        image = resized(image, channels=self.card.channels, size=self.card.size)
-        (logits,) = self.session.run(None, {self._input: np.ascontiguousarray(image.cpu().numpy())})
-        return Outputs(torch.from_numpy(logits))
+        """Return the outputs for images [B, C, H, W] in 0..1, on the device of the images."""
+        seen = self.arranged(image)
+        said = np.concatenate([self.run(part).reshape(len(part), -1) for part in self._parts(seen)])
+        logits = torch.from_numpy(said.astype(np.float32, copy=False)).to(image.device)
+        return Outputs(logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits)
+
+    def arranged(self, image: Tensor) -> np.ndarray:
+        """Return images [B, C, H, W] in 0..1 at the size and in the axes, range and type that the graph takes."""
+        image = image.float().cpu()
+        image = self._sight.prepare(image) if self.foreign else self._sight.resize(image)
+        seen = image.permute(0, 2, 3, 1) if self._channels_last else image
+        flat = seen.flatten(1) if len(self._input.shape) == 2 else seen
+        return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
+
+    def _parts(self, image: np.ndarray) -> Sequence[np.ndarray]:
+        """Split a batch where the graph takes one image at a time."""
+        return np.split(image, len(image)) if self._input.shape[0] == 1 else [image]
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        """Run the graph itself on what `arranged` returned: nothing else is done, so this is what to time."""
+        return self.session.run([self._output], {self._input.name: image})[0]
 
 
-def open_session(file: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """Return an onnxruntime session on the CPU; raise `ModelError` where the file is no ONNX model."""
-    if not file.is_file():
-        raise ModelError(f"There is no file at {file}.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+def _own_card(file: Path, text: str) -> Card:
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        reason = str(error).splitlines()[0]
+        return Card.from_json(json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{file} cannot be run by onnxruntime: {reason}. Export it again, or check that the file is complete."
+            f"The card inside {file} cannot be read ({type(error).__name__}: {error}): it was written by another "
+            "version of potstill, or edited. Export the model again."
         ) from None
 
 
-def _card(session: onnxruntime.InferenceSession, file: Path) -> Card:
-    metadata = session.get_modelmeta().custom_metadata_map
-    if CARD_KEY not in metadata:
+def _foreign_card(file: Path) -> Card:
+    """Return the card that lies beside a file from elsewhere."""
+    beside = file.with_suffix(".card.json")
+    if not beside.is_file():
         raise ModelError(
-            f"{file} was not exported by potstill: it does not say its class names, size and normalisation. "
-            "Give a file from a run folder, such as runs/NAME/student.onnx."
+            f"{file} was not exported by potstill: it does not say its classes and how images are normalised. Write "
+            f'{beside.name} beside it: {{"classes": ["cat", "dog"], "mean": [0, 0, 0], "std": [1, 1, 1]}}, with mean '
+            "and std of images in 0..1 (std 0.00392157 where the model wants 0..255), or give OnnxModel a card."
         )
-    return Card.from_json(json.loads(metadata[CARD_KEY]))
+    try:
+        return describe(file, **artifacts.read_json(beside))
+    except (TypeError, RunError) as error:
+        raise ModelError(
+            f"{beside} must be a JSON object with classes, mean and std, and if needed size, resize, crop, source and "
+            f"licence ({error})."
+        ) from None
+
+
+def describe(file: Path, *, classes: Sequence[str], mean: Sequence[float], std: Sequence[float], **more: Any) -> Card:
+    """Return a card for an ONNX file from elsewhere; the size is read from the file where it says one.
+
+    mean, std: normalisation of images in 0..1, one value a channel. more: `size` = (height, width) where the file
+    leaves it open, and other fields of `Card`.
+    """
+    size = tuple(more.pop("size", None) or _size(file, len(mean)))
+    more.setdefault("source", file.name)
+    more.setdefault("weights_sha256", sha256(file))
+    shown = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
+    return Card(f"onnx:{file.name}", tuple(classes), len(mean), size, tuple(mean), tuple(std), **shown, **more)
+
+
+def _size(file: Path, channels: int) -> tuple[int, int]:
+    shape = session(file, threads=1).get_inputs()[0].shape
+    if len(shape) == 2 and isinstance(shape[1], int):
+        side = round((shape[1] / channels) ** 0.5)
+        if side * side * channels == shape[1]:
+            return side, side
+    sides = shape[1:3] if shape[-1] == channels else shape[2:4]
+    if len(shape) == 4 and all(isinstance(side, int) for side in sides):
+        return sides[0], sides[1]
+    raise ModelError(f"{file} takes images {_shape(shape)} and does not say their size. Give size = [height, width].")
+
+
+def _channels_last(shape: Sequence[Any], card: Card) -> bool:
+    """Tell whether the graph takes [B, H, W, C]; flat input counts its pixels that way, as image libraries do."""
+    if len(shape) == 2:
+        return True
+    return len(shape) == 4 and shape[3] == card.channels and shape[1] != card.channels
+
+
+def _check(file: Path, given: Any, card: Card) -> None:
+    height, width = card.size
+    shapes = {2: [(card.channels * height * width,)], 4: [(card.channels, *card.size), (*card.size, card.channels)]}
+    fits = any(
+        all(not isinstance(has, int) or has == wants for has, wants in zip(given.shape[1:], shape, strict=True))
+        for shape in shapes.get(len(given.shape), [])
+    )
+    if not fits or given.type not in DTYPES:
+        raise ModelError(
+            f"{file} takes {given.type} {_shape(given.shape)}, which is not what its card says: {card.channels} "
+            f"channel{'s' * (card.channels > 1)} of {height}x{width} pixels as floating point numbers. Correct the "
+            "card, or export the model with such an input."
+        )
+
+
+def _output(file: Path, running: ort.InferenceSession, classes: int) -> str:
+    """Return the name of the output that holds a value a class."""
+    outputs = running.get_outputs()
+    fitting = [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and o.shape[-1] in (classes, None)]
+    fitting += [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and isinstance(o.shape[-1], str)]
+    if not fitting:
+        shapes = ", ".join(f"{o.name} {_shape(o.shape)}" for o in outputs)
+        raise ModelError(
+            f"{file} has no output with a value for each of {classes} classes; it has {shapes}. List as many classes "
+            "as the model tells apart (and, from scikit-learn, export with zipmap=False)."
+        )
+    return fitting[0].name
+
+
+def _shape(shape: Sequence[Any]) -> str:
+    return "[" + ", ".join("any" if not isinstance(side, int) else str(side) for side in shape) + "]"
+
+
+def _ends_in_probabilities(file: Path) -> bool:
+    graph = onnx.load(file, load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    ends = [makers[out.name] for out in graph.output if out.name in makers]
+    while ends and all(node.op_type in ("Cast", "Identity", "QuantizeLinear", "DequantizeLinear") for node in ends):
+        ends = [makers[node.input[0]] for node in ends if node.input[0] in makers]
+    return any(node.op_type in PROBABILITIES for node in ends)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from potstill.compress.export import file as onnx_file
 from potstill.compress.export.quiet import quiet
 from potstill.errors import ModelError
+from potstill.models import zoo
 from potstill.models.outputs import Classifier, bare
 
 OPSET = 20
@@ -26,11 +27,10 @@ def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, tempe
     are in the file itself. The classifier is left as it is; an existing file is replaced when the new one is whole.
     Raises `ModelError` where the network cannot be written as a graph, or not below 2 GB.
     """
-    graph = _Graph(classifier)
-    size = sum(tensor.nbytes for tensor in graph.parameters())
+    size = 4 * zoo.count_parameters(classifier)
     if size > onnx_file.LARGEST:
         raise onnx_file.too_large(file, size)
-    model = _traced(graph, opset)
+    model = _traced(_Graph(classifier), opset)
     onnx_file.write(model, file, onnx_file.metadata_of(classifier.card, temperature))
 
 
