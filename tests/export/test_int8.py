@@ -1,0 +1,125 @@
+"""The 8-bit copy: runs, agrees, is small, keeps the card; images that do not fit are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from potstill.compress.export import parity, quantize_int8
+from potstill.errors import DataError, ModelError
+from potstill.models.onnx import OnnxModel
+
+from . import nets
+
+
+@pytest.fixture(scope="module")
+def int8(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    int8 = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    quantize_int8(file, int8, nets.images(100, seed=3).numpy())
+    return int8
+
+
+def test_it_agrees_with_the_network(int8: Path) -> None:
+    classifier, model = nets.tiny(), OnnxModel(int8, threads=1)
+    result = parity(classifier, model, nets.images(200).split(50))
+    with torch.no_grad():
+        span = classifier.eval()(nets.images(200)).logits
+    assert result["label_agreement"] >= 97
+    assert result["max_logit_difference"] < 0.05 * float(span.max() - span.min())
+    assert result["max_logit_difference"] > 1e-4, "nothing was quantized"
+
+
+def test_card_and_temperature_come_with_it(file: Path, int8: Path) -> None:
+    float_model, model = OnnxModel(file), OnnxModel(int8)
+    assert (model.card, model.temperature) == (float_model.card, 1.7)
+    assert model.sha256 != float_model.sha256
+
+
+def test_weights_are_signed_per_channel_and_activations_unsigned(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    held = {i.name: i for i in graph.initializer}
+    weights = [i for i in held.values() if i.name.endswith("weight_quantized")]
+    assert {i.data_type for i in weights} == {onnx.TensorProto.INT8}
+    convolution = next(i for i in weights if len(i.dims) == 4)
+    scale = next(n.input[1] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == convolution.name)
+    assert list(held[scale].dims) == [8]
+    zeros = {held[n.input[2]].data_type for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert zeros == {onnx.TensorProto.UINT8}
+
+
+def test_additions_are_quantized_too(int8: Path) -> None:
+    graph = onnx.load(int8).graph
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    addition = next(node for node in graph.node if node.op_type == "Add")
+    assert [made[name] for name in addition.input] == ["DequantizeLinear", "DequantizeLinear"]
+    assert Counter(node.op_type for node in graph.node)["QuantizeLinear"] >= 5
+
+
+def test_it_is_stripped_and_alone(int8: Path) -> None:
+    assert list(int8.parent.iterdir()) == [int8]
+    model = onnx.load(int8)
+    assert not model.graph.value_info
+    assert {prop.key for prop in model.metadata_props} == {"potstill.card", "potstill.temperature"}
+
+
+def test_batches_and_one_array_calibrate_alike(file: Path, int8: Path, tmp_path: Path) -> None:
+    image = nets.images(100, seed=3).numpy()
+
+    def batches() -> Iterator[np.ndarray]:
+        yield image[:7]
+        yield image[7:]
+
+    quantize_int8(file, tmp_path / "int8.onnx", batches())
+    assert (tmp_path / "int8.onnx").read_bytes() == (int8).read_bytes()
+
+
+def test_ranges_come_from_the_calibration_images(file: Path, int8: Path, tmp_path: Path) -> None:
+    quantize_int8(file, tmp_path / "dark.onnx", 0.1 * nets.images(40).numpy())
+    classifier, bright = nets.tiny(), nets.images(40)
+    dark = parity(classifier, OnnxModel(tmp_path / "dark.onnx"), [bright])
+    right = parity(classifier, OnnxModel(int8), [bright])
+    assert dark["max_logit_difference"] > 3 * right["max_logit_difference"]
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((4, 3, 16, 16), np.float32), "takes images 3x12x10 .* are 3x16x16.*Resize them"),
+        (np.zeros((4, 3, 12, 10), np.uint8), "must be float32 in 0..1; these are uint8 from 0 to 0.*by 255"),
+        (np.full((4, 3, 12, 10), 200, np.float32), "these are float32 from 200 to 200"),
+        (np.zeros((0, 3, 12, 10), np.float32), "no image to calibrate with"),
+        ([], "no image to calibrate with"),
+        ([np.zeros((4, 3, 12, 10), np.float32), np.zeros((4, 1, 12, 10), np.float32)], "are 1x12x10"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(file: Path, tmp_path: Path, images: object, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        quantize_int8(file, tmp_path / "int8.onnx", images)
+    assert not list(tmp_path.iterdir())
+
+
+def one_operator(file: Path, kind: str) -> Path:
+    info = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    out = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 3, 4, 4])
+    graph = onnx.helper.make_graph([onnx.helper.make_node(kind, ["image"], ["logits"])], kind, [info], [out])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9), file)
+    return file
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("Log", "not finite"), ("Sin", "nothing in it has an 8-bit form")])
+def test_a_graph_that_does_not_run_in_8_bits_is_refused(tmp_path: Path, kind: str, reason: str) -> None:
+    file = one_operator(tmp_path / "odd.onnx", kind)
+    with pytest.raises(ModelError, match=rf"odd\.onnx does not run in 8 bits: .*{reason}"):
+        quantize_int8(file, tmp_path / "int8.onnx", np.zeros((2, 3, 4, 4), np.float32))
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_nothing_is_printed(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    quantize_int8(file, tmp_path / "int8.onnx", nets.images(8).numpy())
+    assert capfd.readouterr() == ("", "")
