@@ -53,10 +53,9 @@ class Data:
 
     def loader(self, *, augment: object = "none", seed: int = 0, **options: object) -> Loader:
         """Return a loader whose views are augmented by the policy `augment` ("auto" chooses by kind of image)."""
-        if augment == "auto":
-            height, width = self.crop
-            augment = default_policy(height=height, width=width, channels=self.channels, classes=self.manifest.classes)
-        view = View(parse_policy(augment), size=self.crop, seed=seed)
+        height, width = self.crop
+        auto = default_policy(height=height, width=width, channels=self.channels, classes=self.manifest.classes)
+        view = View(parse_policy(augment, auto=auto), size=self.crop, seed=seed)
         return Loader(self.manifest, self.pixels, view, **options)
 
     def facts(self, path: str) -> dict[str, object]:

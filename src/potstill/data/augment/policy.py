@@ -62,11 +62,11 @@ class Policy:
         return [operation.spelled() for operation in self.operations]
 
 
-def parse_policy(spec: Any, *, auto: str = "none") -> Policy:
+def parse_policy(spec: Any, *, auto: str | None = None) -> Policy:
     """Return the policy that a recipe spells; raise `ConfigError` with every mistake in it.
 
     spec: a name, an operation, or a list of them; a `Policy` is returned as it is. auto: the named policy that
-    "auto" stands for, from `default_policy`.
+    "auto" stands for, from `default_policy`; None where the spec cannot contain it.
     """
     if isinstance(spec, Policy):
         return spec
@@ -92,7 +92,7 @@ def default_policy(*, height: int, width: int, channels: int, classes: Sequence[
     return "cifar" if min(height, width) <= LARGEST_SMALL else "photo"
 
 
-def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
+def _parsed(entry: Any, auto: str | None, problems: list[str]) -> Iterator[Operation]:
     """Yield the operations of one entry of the list, or append what is wrong with it."""
     for name, settings in _named_settings(entry, auto, problems):
         kind = OPERATIONS[name]
@@ -104,10 +104,11 @@ def _parsed(entry: Any, auto: str, problems: list[str]) -> Iterator[Operation]:
             problems.extend(f"augment.{name}.{problem}" for problem in error.problems)
 
 
-def _named_settings(entry: Any, auto: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+def _named_settings(entry: Any, auto: str | None, problems: list[str]) -> Iterator[tuple[str, Any]]:
     if isinstance(entry, Mapping):
         pairs = _pairs(entry)
     elif isinstance(entry, str):
+        assert entry != AUTO or auto, "whoever reads a recipe must say what auto stands for"
         name = auto if entry == AUTO else entry
         pairs = [pair for part in NAMED.get(name, (name,)) for pair in _pairs(part)]
     else:
