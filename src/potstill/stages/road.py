@@ -46,22 +46,33 @@ class Experiment:
 
 
 class Clock:
-    """The stages of a run and their seconds, for the report."""
+    """The stages of a run and their seconds, over all the calls that it took."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._spent: dict[str, float] = artifacts.read_json(file) if file.is_file() else {}
         self.stages: list[dict[str, Any]] = []
 
     def timed(self, name: str, text: str, work: Callable[[], T]) -> T:
-        """Do `work` and record how long it took."""
+        """Do `work` and add what it took to what an interrupted call has spent on it."""
         began = time.monotonic()
-        result = work()
-        self.stages.append({"name": name, "title": text, "seconds": round(time.monotonic() - began, 2)})
-        return result
+        try:
+            return work()
+        finally:
+            key = f"{name}: {text}"
+            self._spent[key] = round(self._spent.get(key, 0.0) + time.monotonic() - began, 2)
+            artifacts.write_json(self._file, self._spent)
+            self.stages.append({"name": name, "title": text, "seconds": self._spent[key]})
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all stages."""
+        return round(sum(stage["seconds"] for stage in self.stages), 1)
 
 
 def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
-    began, clock = time.monotonic(), Clock()
+    clock = Clock(folder / "clock.json")
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
     claim(folder, recipe)
     done = artifacts.finished(folder)
@@ -80,7 +91,7 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
     write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
     result["stages"] = clock.stages
-    result["seconds"] = round(time.monotonic() - began, 1)
+    result["seconds"] = clock.seconds
     result["notes"] = progress.display().notes
     artifacts.write_json(folder / "summary.json", result)
     return result
@@ -89,7 +100,8 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
 def with_overrides(recipe: Recipe, name: str) -> Recipe:
     """Return the recipe of a comparison: the same but for the settings named under `comparisons.NAME`."""
     settings = recipe.to_json()
-    for key, value in recipe.comparisons[name].items():
+    changes = {key: value for key, value in recipe.comparisons[name].items() if key != "description"}
+    for key, value in changes.items():
         *parents, last = key.split(".")
         inner = settings
         for parent in parents:
@@ -206,11 +218,17 @@ def _summary(
     result["comparisons"] = []
     for other in others:
         told = _described(other, logits, label, [])
-        text = ", ".join(f"{name} = {value}" for name, value in recipe.comparisons[other.name].items())
+        text = _told(recipe.comparisons[other.name])
         result["comparisons"].append(
-            {"name": other.name, "text": f"The same with {text}.", "models": told["models"], "verdict": told["verdict"]}
+            {"name": other.name, "text": text, "models": told["models"], "verdict": told["verdict"]}
         )
     return result
+
+
+def _told(changes: dict[str, Any]) -> str:
+    """Return what a comparison changes, in the recipe's own words where it has some."""
+    settings = ", ".join(f"{name} = {value}" for name, value in changes.items())
+    return changes.get("description") or f"The same with {settings}."
 
 
 def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_files: list[Path]) -> dict[str, Any]:
