@@ -11,8 +11,8 @@ from torch import nn
 
 from potstill.compress.export import export_onnx
 from potstill.errors import ModelError
-from potstill.evaluate import latency
-from potstill.evaluate.latency import latency_ms
+from potstill.measure import latency
+from potstill.measure.latency import latency_ms
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 
