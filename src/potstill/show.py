@@ -127,3 +127,48 @@ def predictions(result: list[dict[str, Any]]) -> None:
             soft_wrap=True,
             markup=False,
         )
+
+
+def findings(result: dict[str, Any]) -> None:
+    """Print what `check` found, worst first."""
+    console = Console(highlight=False)
+    colours = {"error": "red", "warning": "yellow"}
+    for finding in result["findings"]:
+        colour = colours.get(finding["severity"], "cyan")
+        console.print(f"[{colour}]{finding['severity']}[/{colour}] {finding['text']}", soft_wrap=True)
+        for example in finding["examples"][:3]:
+            console.print(f"    {'  =  '.join(example)}", soft_wrap=True, markup=False)
+        console.print(f"    -> {finding['advice']}", soft_wrap=True, markup=False)
+    if not result["findings"]:
+        console.print("Nothing was found that would harm a model.")
+    for key in ("html", "fixed", "sheet"):
+        if key in result:
+            console.print(f"{key}: {result[key]}", soft_wrap=True, markup=False)
+    for effect in result.get("probe", []):
+        console.print(f"{effect}", soft_wrap=True, markup=False)
+
+
+def catalogue(result: dict[str, Any]) -> None:
+    """Print the models that match."""
+    table = Table()
+    for name, side in (("model", "left"), ("parameters", "right"), ("pixels", "right"), ("ImageNet top-1 %", "right")):
+        table.add_column(name, justify=side, no_wrap=True)
+    for row in result["models"]:
+        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
+        table.add_row(row["name"], f"{row['parameters']:,}", "x".join(map(str, row["size"])), accuracy)
+    console = Console(highlight=False)
+    console.print(table)
+    left = result["count"] - len(result["models"])
+    if left:
+        console.print(f"... and {left:,} more; --most {result['count']} lists them.")
+
+
+def layers(result: list[dict[str, Any]]) -> None:
+    """Print the layers of a model."""
+    table = Table()
+    for name, side in (("layer", "left"), ("kind", "left"), ("output", "right"), ("parameters", "right"), ("", "left")):
+        table.add_column(name, justify=side, no_wrap=True)
+    for row in result:
+        shape = "x".join(map(str, row["shape"])) if row["shape"] else ""
+        table.add_row(row["path"], row["kind"], shape, f"{row['parameters']:,}", row["stage"])
+    Console(highlight=False).print(table)

@@ -1,0 +1,64 @@
+"""What all commands share: the application, common options, and the way from work to output and exit status."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from potstill.errors import UserError
+
+app = typer.Typer(
+    help="From a folder of images to the smallest model that still does the job, and the proof that it does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder (default: a new one under runs/).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Weights for a model given by name.")]
+Model = Annotated[str, typer.Argument(help="A run or stage folder, an .onnx file, or a name with --weights.")]
+Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that were not typed."""
+    cleaned = {key: given(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+
+
+def typed() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["potstill", *sys.argv[1:]])
+
+
+def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: bool) -> None:
+    """Do the work under a live display on standard error, then print its result on standard output.
+
+    A mistake of the user's is told in sentences, with exit status 2; Ctrl-C tells how to go on, with 130.
+    """
+    from potstill import progress
+    from potstill import show as shown
+
+    try:
+        with progress.use(shown.LiveDisplay()):
+            result = work()
+    except UserError as error:
+        for problem in error.problems:
+            typer.echo(f"error: {problem}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. Nothing is lost: go on with the same command:\n  {typed()}", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        show(result)
