@@ -1,0 +1,118 @@
+"""`compare`: methods x students x seeds on equal terms. Every choice on validation, the test split opened once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import artifacts, progress
+from potstill.engine import Model
+from potstill.models import zoo
+from potstill.models.outputs import Classifier
+from potstill.stages import data as data_stage
+from potstill.stages import distil, evaluation, summary
+from potstill.stages import teacher as teacher_stage
+from potstill.stages.compare import figures
+from potstill.stages.compare.cells import Row, check_all, run_cells
+from potstill.stages.compare.settings import CompareConfig, plan
+from potstill.stages.data import Data
+from potstill.stages.distil import Teaching
+from potstill.stages.recipe import Recipe
+from potstill.stages.road import Clock, claim
+from potstill.stages.teacher import Taught
+
+__all__ = ["CompareConfig", "compare"]
+
+
+def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Carry a comparison through in `folder`, going on where an earlier call stopped; return its summary.
+
+    Trains the teacher where it has no weights, asks it once about every view, trains every cell, opens the test
+    split once for all of them and writes summary.json (docs/summary.md). Raises `ConfigError` before any work where
+    the recipe is wrong, `RunError` where the folder holds something else.
+    """
+    cells = plan(config)
+    claim(folder, config, verb="compare")
+    if (folder / "summary.json").is_file():
+        return artifacts.read_json(folder / "summary.json")
+    clock = Clock(folder / "clock.json")
+    first = next(iter(cells.values()))[0]
+    data = clock.timed("data", "Read and split the images", lambda: _data(config))
+    check_all(cells, data)
+    taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(first, data, folder / "teacher"))
+    clock.stages[-1]["title"] = taught.title
+    teaching = Teaching(first, taught, data, folder / "stores")
+    if config.teacher.stored:
+        text = f"Asked the teacher about {config.view_count} views of every image, once for all students"
+        clock.timed("label", text, teaching.function)
+    rows = clock.timed("cells", _title(config), lambda: run_cells(config, cells, data, teaching, folder))
+    logits = clock.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, taught, data, folder))
+    result = _summary(config, rows, taught, data, logits, command)
+    result["stages"], result["seconds"] = clock.stages, clock.seconds
+    result["notes"] = [
+        *progress.display().notes,
+        *figures.notes(result["students"], result["teacher"]["test_accuracy"]),
+    ]
+    artifacts.write_json(folder / "summary.json", result)
+    return result
+
+
+def _title(config: CompareConfig) -> str:
+    cells = len(config.students) * (1 + len(config.methods)) * config.seeds
+    trials = cells // config.seeds * config.trials if config.trials > 1 else 0
+    return f"Trained {cells} students" + (f", after {trials} trials" if trials else "")
+
+
+def _data(config: CompareConfig) -> Data:
+    models = config.teacher.model, *(student.model for student in config.students.values())
+    return data_stage.prepare(config.data, at_least=max(teacher_stage.own_size(model) for model in models))
+
+
+def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dict[str, np.ndarray]:
+    models: dict[str, Model] = {"teacher": taught.model}
+    identities = {"teacher": taught.identity}
+    for row in rows:
+        for trained in row.trained:
+            model = trained.load()
+            models[figures.key(row, trained.seed)] = model
+            identities[figures.key(row, trained.seed)] = model.card.weights_sha256
+    return evaluation.open_test(models, identities, data, folder / "evaluation")
+
+
+def _summary(
+    config: CompareConfig, rows: list[Row], taught: Taught, data: Data, logits: dict[str, np.ndarray], command: str
+) -> dict[str, Any]:
+    manifest = data.manifest
+    label = manifest.label[manifest.rows("test", labelled=True)]
+    result = summary.header(command, config.name)
+    result["kind"] = "comparison"
+    result["recipe"] = config.to_json()
+    result["data"] = data.facts(config.data.path)
+    result["teacher"] = {
+        "name": config.teacher.model,
+        "test_accuracy": figures.teacher_accuracy(logits, label),
+        "seconds": taught.record.get("seconds", 0.0),
+    }
+    if isinstance(taught.model, Classifier):
+        result["teacher"]["parameters"] = zoo.count_parameters(taught.model)
+    result["budget"] = {
+        "epochs": config.train.epochs,
+        "batch_size": config.train.batch_size,
+        "steps": rows[0].trained[0].record["steps"],
+        "views": config.view_count,
+        "trials": config.trials,
+        "seeds": config.seeds,
+        "select": config.train.select,
+    }
+    result["students"] = {}
+    for name in config.students:
+        own = [row for row in rows if row.student == name]
+        parameters = zoo.count_parameters(_untrained(own[0].recipe, data))
+        result["students"][name] = figures.student_figures(own, logits, label, parameters)
+    return result
+
+
+def _untrained(recipe: Recipe, data: Data) -> Classifier:
+    return distil.new_student(recipe, data, recipe.seed)

@@ -1,0 +1,133 @@
+"""The recipe of a comparison: methods x students x seeds over one data set, one teacher and one budget."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from potstill.config import Config, build, override
+from potstill.engine import TrainConfig
+from potstill.errors import ConfigError
+from potstill.stages.recipe import DataConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
+
+CONTROL = "control"
+TUNABLE = ("objective.", "train.lr", "train.weight_decay", "train.momentum")  # none of them changes the budget
+NAME = r"^[\w.+-]+$"
+
+
+class ControlConfig(Config):
+    """The students without a teacher, and what is tried for them where `trials` is above 1."""
+
+    candidates: tuple[dict[str, Any], ...] = ()
+
+
+class MethodConfig(ObjectiveConfig):
+    """A way to teach: an objective, and what is tried for it where `trials` is above 1 (`objective.temperature: 4`)."""
+
+    candidates: tuple[dict[str, Any], ...] = ()
+
+
+class CompareConfig(Config):
+    """One comparison. Every cell has the same data, teacher, views, steps and number of tuning trials.
+
+    trials: how many settings of each method, and of the control, are trained on a seed of their own and judged on
+    validation; the best one is then trained on every seed. 1 trains what is written.
+    """
+
+    name: str = Field(default="compare", pattern=NAME)
+    title: str = ""
+    data: DataConfig
+    teacher: TeacherConfig = TeacherConfig()
+    students: dict[str, StudentConfig] = Field(min_length=1)
+    methods: dict[str, MethodConfig] = Field(min_length=1)
+    control: ControlConfig = ControlConfig()
+    trials: int = Field(default=1, ge=1)
+    train: TrainConfig = TrainConfig()
+    augment: str | list[Any] = "auto"
+    mix: Literal["mixup", "cutmix"] | None = None
+    mix_alpha: float = Field(default=0.2, gt=0)
+    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
+    seeds: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0, description="the first seed")
+
+    @model_validator(mode="after")
+    def _equal(self) -> CompareConfig:
+        problems = [*_wrong_names(self), *_unequal_trials(self)]
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+    @property
+    def view_count(self) -> int:
+        """Number of views of each image: one an epoch where the recipe does not say."""
+        return self.views or self.train.epochs
+
+    def recipe(self, student: str, method: str, changes: dict[str, Any] | None = None) -> Recipe:
+        """Return the recipe of a cell: `run` would train its student and its control in the same way.
+
+        method: of `methods`, or "control". changes: dotted keys of a candidate.
+        """
+        settings = {
+            key: value
+            for key, value in self.to_json().items()
+            if key not in ("students", "methods", "control", "trials")
+        }
+        settings["student"] = self.students[student].to_json()
+        if method != CONTROL:
+            settings["objective"] = self.methods[method].model_dump(
+                mode="json", exclude={"candidates"}, exclude_unset=True
+            )
+        changed = override(settings, [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()])
+        return build(Recipe, changed, origin=f"the method {method}")
+
+    def candidates(self, method: str) -> tuple[dict[str, Any], ...]:
+        """Return what is tried for a method; nothing but the method itself where `trials` is 1."""
+        if self.trials == 1:
+            return ({},)
+        return self.control.candidates if method == CONTROL else self.methods[method].candidates
+
+
+def _wrong_names(config: CompareConfig) -> list[str]:
+    problems = []
+    if CONTROL in config.methods:
+        problems.append("methods.control: the control is always there. Give this method another name.")
+    for name in (*config.students, *config.methods):
+        if not re.match(NAME, name):
+            problems.append(f"'{name}' becomes the name of a folder: use letters, digits, '.', '-', '+' and '_'.")
+    return problems
+
+
+def _unequal_trials(config: CompareConfig) -> list[str]:
+    given = {f"methods.{name}": method.candidates for name, method in config.methods.items()}
+    given["control"] = config.control.candidates
+    if config.trials == 1:
+        few = [name for name, candidates in given.items() if candidates]
+        return [f"{name}.candidates are given, but trials is 1: set `trials` to how many there are." for name in few]
+    problems = [
+        f"{name}.candidates has {len(candidates)} of the {config.trials} settings to try. Every method and the "
+        "control get the same number of trials, else the comparison favours those that had more."
+        for name, candidates in given.items()
+        if len(candidates) != config.trials
+    ]
+    for name, candidates in given.items():
+        wrong = sorted({key for one in candidates for key in one if not key.startswith(TUNABLE)})
+        problems += [f"{name}.candidates changes {key}; it may change {', '.join(TUNABLE)}." for key in wrong]
+    return problems
+
+
+def plan(config: CompareConfig) -> dict[tuple[str, str], list[Recipe]]:
+    """Return the recipe of every candidate of every (student, method); raise one `ConfigError` with all mistakes."""
+    problems: list[str] = []
+    found: dict[tuple[str, str], list[Recipe]] = {}
+    for student in config.students:
+        for method in (CONTROL, *config.methods):
+            try:
+                found[student, method] = [config.recipe(student, method, one) for one in config.candidates(method)]
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return found
