@@ -15,6 +15,9 @@ from potstill.artifacts import write_text
 from potstill.errors import UserError
 from potstill.progress import note
 
+Place = tuple[str, str]  # folder or archive, and a name in it
+State = tuple[int, int]  # size in bytes, and time of change
+
 
 def cache_folder() -> Path:
     """Return where cached things lie: $POTSTILL_CACHE, or ~/.cache/potstill."""
@@ -22,36 +25,46 @@ def cache_folder() -> Path:
 
 
 class Remembered:
-    """JSON values by (file name, size, time of change) for the files of one folder or archive.
+    """JSON values by (folder or archive, name in it, size, time of change) of files.
 
-    version: of what computes the values; values of another version are forgotten.
+    They are kept in one file for each folder, so that they are found again from whichever list or level of the tree
+    the images are read. version: of what computes the values; values of another version are forgotten.
     """
 
-    def __init__(self, root: Path, kind: str, version: int) -> None:
-        key = hashlib.sha256(f"{kind}\0{version}\0{root.resolve()}".encode()).hexdigest()[:24]
-        self.file = cache_folder() / kind / f"{key}.json"
-        self.changed = False
-        try:
-            self.values: dict[str, list[Any]] = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.values = {}
+    def __init__(self, kind: str, version: int) -> None:
+        self.kind, self.version = kind, version
+        self._values: dict[str, dict[str, list[Any]]] = {}
+        self._changed: set[str] = set()
 
-    def get(self, name: str, state: tuple[int, int]) -> Any | None:
+    def get(self, place: Place, state: State) -> Any | None:
         """Return the value of a file, None where it is unknown or the file's (size, time of change) is another."""
-        size, time, value = self.values.get(name, (None, None, None))
+        folder, name = place
+        if folder not in self._values:
+            self._values[folder] = self._read(folder)
+        size, time, value = self._values[folder].get(name, (None, None, None))
         return value if (size, time) == state else None
 
-    def put(self, name: str, state: tuple[int, int], value: Any) -> None:
-        """Keep a value for a file in this state."""
-        self.values[name] = [*state, value]
-        self.changed = True
+    def put(self, place: Place, state: State, value: Any) -> None:
+        """Keep a value for a file in this state; `get` was asked for it before."""
+        folder, name = place
+        self._values[folder][name] = [*state, value]
+        self._changed.add(folder)
 
     def save(self) -> None:
         """Write what was put; a cache that cannot be written is told of, and only costs time."""
-        if not self.changed:
-            return
         try:
-            write_text(self.file, json.dumps(self.values, separators=(",", ":")))
-            self.changed = False
+            for folder in sorted(self._changed):
+                write_text(self._file(folder), json.dumps(self._values[folder], separators=(",", ":")))
+            self._changed.clear()
         except (UserError, OSError) as error:
             note(f"What was learned about the images could not be kept for the next time: {error}")
+
+    def _file(self, folder: str) -> Path:
+        key = hashlib.sha256(f"{self.version}\0{Path(folder).resolve()}".encode()).hexdigest()[:24]
+        return cache_folder() / self.kind / f"{key}.json"
+
+    def _read(self, folder: str) -> dict[str, list[Any]]:
+        try:
+            return json.loads(self._file(folder).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}

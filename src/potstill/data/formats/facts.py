@@ -20,10 +20,11 @@ from potstill.data.formats.sources import Encoded
 from potstill.data.workers import in_processes
 from potstill.progress import task
 
-_VERSION = 2
+_VERSION = 5
 _CHUNK = 64
 _SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # of JPEGs; they only decide whether processes are started
 _ORIENTATION = 0x0112
+_PATH = "\0"  # stands for the path in what is remembered, because the same file can be reached by several
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class Facts:
 
 def gather(source: Encoded) -> list[Facts]:
     """Return the facts about all images of a source; only new and changed files are read."""
-    remembered = Remembered(source.origin, "facts", _VERSION * 1000 + decode.VERSION)
+    remembered = Remembered("facts", _VERSION * 1000 + decode.VERSION)
+    places = [source.place(row) for row in range(len(source.names))]
     states = [source.state(row) for row in range(len(source.names))]
-    known = [state and remembered.get(name, state) for name, state in zip(source.names, states, strict=True)]
+    known = [state and remembered.get(place, state) for place, state in zip(places, states, strict=True)]
     missing = [row for row, value in enumerate(known) if value is None]
     size = sum(states[row][0] for row in missing if states[row])
     with task("Reading the images", len(known), len(known) - len(missing)) as shown:
@@ -59,10 +61,14 @@ def gather(source: Encoded) -> list[Facts]:
         for row, value in zip(missing, _read(source, missing, seconds), strict=True):
             known[row] = value
             if states[row]:
-                remembered.put(source.names[row], states[row], value)
+                remembered.put(places[row], states[row], value)
             shown.advance()
     remembered.save()
-    return [Facts(**{**value, "traits": tuple(value["traits"])}) for value in known]
+    return [_facts(value, source.path(row)) for row, value in enumerate(known)]
+
+
+def _facts(value: dict, path: str) -> Facts:
+    return Facts(**{**value, "traits": tuple(value["traits"]), "problem": value["problem"].replace(_PATH, path)})
 
 
 def _read(source: Encoded, rows: Sequence[int], seconds: float) -> Iterator[dict]:
@@ -76,12 +82,12 @@ def _facts_of(source: Encoded) -> list[dict]:
 
 
 def facts_of_row(source: Encoded, row: int) -> Facts:
-    """Return the facts about one image; a problem is part of them, not an error."""
+    """Return the facts about one image; a problem is part of them, not an error, and has no path in it yet."""
     try:
         content = source.content(row)
     except decode.ImageError as error:
-        return Facts(fault=error.fault, problem=str(error))
-    return facts_of(content, name=source.path(row))
+        return Facts(fault=error.fault, problem=str(error).replace(source.path(row), _PATH))
+    return facts_of(content, name=_PATH)
 
 
 def facts_of(content: bytes, *, name: str) -> Facts:
@@ -101,8 +107,10 @@ def facts_of_pixels(
 ) -> Facts:
     """Return the facts about decoded pixels, uint8 [H, W, C]."""
     height, width = pixels.shape[:2]
-    blank = ("blank",) if pixels.min() == pixels.max() else ()
-    return Facts(digest, size, width, height, kind, traits + blank, likeness(pixels))
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    extremes = np.reshape(image.getextrema(), (-1, 2))
+    blank = ("blank",) if (extremes[:, 0] == extremes[:, 1]).all() else ()
+    return Facts(digest, size, width, height, kind, traits + blank, likeness(image))
 
 
 def _traits(image: Image.Image) -> tuple[str, ...]:
@@ -127,11 +135,10 @@ def _traits_of(image: Image.Image) -> tuple[str, ...]:
     return tuple(trait for trait, has in found.items() if has)
 
 
-def likeness(pixels: np.ndarray) -> int:
-    """Return a 64-bit difference hash of uint8 [H, W, C]: near-equal images differ in few bits.
+def likeness(image: Image.Image) -> int:
+    """Return a 64-bit difference hash of a grey or RGB image: near-equal images differ in few bits.
 
     Each bit tells whether a cell of an 8 x 8 raster is darker than its right neighbour.
     """
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
-    cells = np.asarray(image.resize((9, 8), Image.Resampling.BOX, reducing_gap=2.0))
+    cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX, reducing_gap=2.0))
     return int.from_bytes(np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes(), "big")

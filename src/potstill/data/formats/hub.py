@@ -30,6 +30,9 @@ class Hub(Encoded):
         (image,) = self._sets[which][position].values()
         return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
 
+    def place(self, row: int) -> tuple[str, str]:
+        return str(self.origin), self.names[row]
+
     def state(self, row: int) -> None:
         return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from potstill.data.cache import Place, State
 from potstill.data.decode import ImageError, decode, read_bytes
 
 
@@ -23,7 +24,11 @@ class Encoded:
         """Return the bytes of an image file; raise `DataError` where they cannot be read."""
         raise NotImplementedError
 
-    def state(self, row: int) -> tuple[int, int] | None:
+    def place(self, row: int) -> Place:
+        """Return the folder or archive in which the content lies, and its name there."""
+        raise NotImplementedError
+
+    def state(self, row: int) -> State | None:
         """Return (size, time of change), which tell whether the content is still the same; None where unknown."""
         raise NotImplementedError
 
@@ -54,9 +59,12 @@ class Files(Encoded):
     def content(self, row: int) -> bytes:
         return read_bytes(self.origin / self.names[row], name=self.path(row))
 
-    def state(self, row: int) -> tuple[int, int] | None:
+    def place(self, row: int) -> Place:
+        return os.path.split(os.path.join(self.origin, self.names[row]))  # noqa: PTH118 (a million Paths are slow)
+
+    def state(self, row: int) -> State | None:
         try:
-            found = os.stat(os.path.join(self.origin, self.names[row]))  # noqa: PTH116, PTH118 (a million Paths are slow)
+            found = os.stat(os.path.join(self.origin, self.names[row]))  # noqa: PTH116, PTH118 (see place)
         except OSError:
             return None
         return found.st_size, found.st_mtime_ns
@@ -86,7 +94,11 @@ class Members(Encoded):
             raise ImageError("damaged", f"{self.path(row)} is cut off: the archive ends within it.")
         return found
 
-    def state(self, row: int) -> tuple[int, int] | None:
+    def place(self, row: int) -> Place:
+        file, start, _ = self.places[row]
+        return str(file), str(start)
+
+    def state(self, row: int) -> State:
         return self.places[row][2], self.changed
 
     def only(self, rows: Sequence[int]) -> Members:
@@ -104,6 +116,9 @@ class Held(Encoded):
 
     def content(self, row: int) -> bytes:
         return self.contents[row]
+
+    def place(self, row: int) -> Place:
+        return str(self.origin), self.names[row]
 
     def state(self, row: int) -> None:
         return None

@@ -1,0 +1,70 @@
+"""Findings about a data set: what would poison a result, what is odd, what was dealt with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.data.checks import content, copies, labels
+from potstill.data.checks.finding import SEVERITIES, Finding
+from potstill.data.checks.survey import Survey, survey
+from potstill.data.manifest import SPLITS, UNLABELLED
+
+__all__ = ["Finding", "Report", "check", "examine"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A survey and the findings about it, the worst first."""
+
+    survey: Survey
+    findings: list[Finding]
+
+    @property
+    def worst(self) -> str:
+        """The severity of the worst finding, "none" where there is none."""
+        return self.findings[0].severity if self.findings else "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        seen = self.survey
+        labelled = seen.label != UNLABELLED
+        counts = {
+            split: {
+                "images": int((seen.split == place).sum()),
+                "labelled": int((labelled & (seen.split == place)).sum()),
+            }
+            for place, split in enumerate(SPLITS)
+        }
+        return {
+            "data": seen.root,
+            "images": len(seen),
+            "readable": int(seen.readable.sum()),
+            "classes": list(seen.classes),
+            "splits": counts,
+            "worst": self.worst,
+            "findings": [finding.to_json(seen.paths) for finding in self.findings],
+        }
+
+
+def examine(path: str | Path, *, group: str | None = None) -> Report:
+    """Look at every image of a data set once (cached by size and time of change) and judge what was seen.
+
+    Raises `DataError` where there is nothing to look at.
+    """
+    seen = survey(path, group=group)
+    found = [
+        *content.layout(seen),
+        *content.unreadable(seen),
+        *labels.classes(seen),
+        *copies.exact(seen),
+        *copies.near(seen),
+        *content.traits(seen),
+    ]
+    return Report(seen, sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def check(path: str | Path, *, group: str | None = None) -> list[Finding]:
+    """Return the findings about a data set, the worst first."""
+    return examine(path, group=group).findings

@@ -1,0 +1,67 @@
+"""A list of the images that are sound, written as a table beside the user's files, which are never changed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from potstill.artifacts import write_text
+from potstill.data.checks import Report
+from potstill.data.formats.sources import Files
+from potstill.data.manifest import SPLITS, UNLABELLED
+from potstill.errors import DataError
+
+
+def fix(report: Report, out: str | Path) -> dict[str, Any]:
+    """Write the images that no finding leaves out to a CSV of path, label, split and group; say what was left out.
+
+    Unreadable images are left out, of exact copies all but one, of images with conflicting labels every copy, and
+    whatever copies a test or validation image; test and validation images only where they conflict or are unreadable.
+    Paths are relative to the folder of `out`. Raises `DataError` where the images are not files of their own.
+    """
+    out, seen = Path(out), report.survey
+    _refuse(report, out)
+    dropped = {row for finding in report.findings for row in finding.drop}
+    kept = [row for row in range(len(seen)) if row not in dropped]
+    if not kept:
+        raise DataError(f"No image of {seen.root} would be left, so {out} was not written.")
+    write_text(out, _table(report, kept, out.absolute().parent))
+    return {
+        "out": str(out),
+        "kept": len(kept),
+        "dropped": {finding.code: len(finding.drop) for finding in report.findings if finding.drop},
+    }
+
+
+def _refuse(report: Report, out: Path) -> None:
+    seen = report.survey
+    if not isinstance(seen.source, Files):
+        raise DataError(
+            f"{seen.root} is an archive or an array, and --fix lists files. Unpack it into a folder, or leave the "
+            "images out where the archive is made."
+        )
+    if seen.refusals:
+        raise DataError(f"{seen.root} cannot be listed before its layout is understood. {seen.refusals[0]}")
+    if out.suffix.lower() != ".csv":
+        raise DataError(
+            f"--fix writes a table, and {out} does not end with .csv. Type: --fix {out.with_suffix('.csv')}"
+        )
+    if out.exists():
+        raise DataError(f"{out} exists already. Give another name, or remove it first.")
+
+
+def _table(report: Report, kept: list[int], folder: Path) -> str:
+    seen, source = report.survey, report.survey.source
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ["path", "label", "split"] + (["group"] if seen.groups is not None else [])
+    writer.writerow(columns)
+    for row in kept:
+        path = os.path.relpath(Path(source.path(row)).absolute(), folder)
+        label = "" if seen.label[row] == UNLABELLED else seen.classes[seen.label[row]]
+        group = [] if seen.groups is None else [seen.groups[row].replace("\0", "")]
+        writer.writerow([Path(path).as_posix(), label, SPLITS[seen.split[row]], *group])
+    return text.getvalue()

@@ -1,0 +1,112 @@
+"""`Survey`: everything one pass over a data set finds out, before it is judged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from potstill.data.formats import list_images
+from potstill.data.formats.assemble import groups_of
+from potstill.data.formats.facts import Facts, facts_of_pixels, gather
+from potstill.data.formats.files import Left, in_natural_order, scan
+from potstill.data.formats.listing import Entry, Listing
+from potstill.data.formats.sources import Files
+from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
+from potstill.errors import DataError
+from potstill.progress import Display, task, use
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Columns over all images, readable or not; `label` is a class number or UNLABELLED, `split` a place in SPLITS.
+
+    refusals: why the format could not be understood; the images are then listed without labels. told: what reading it
+    noted. groups: the key of each row's group, None where there are none.
+    """
+
+    root: str
+    source: Source
+    facts: Sequence[Facts]
+    label: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    left: Left = field(default_factory=Left)
+    groups: Sequence[str] | None = None
+    refusals: Sequence[str] = ()
+    told: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """bool [N]: the images that can be used."""
+        return np.array([not fact.fault for fact in self.facts], dtype=bool)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """One name a row, relative to the root."""
+        return self.source.names
+
+    def counts(self, split: str) -> np.ndarray:
+        """Return int64 [K], how many readable images of each class a split has."""
+        chosen = self.readable & (self.label != UNLABELLED) & (self.split == SPLITS.index(split))
+        return np.bincount(self.label[chosen], minlength=len(self.classes))
+
+
+def survey(path: str | Path, *, group: str | None = None) -> Survey:
+    """Look at every image of a data set; raise `DataError` only where there is nothing to look at."""
+    refusals: list[str] = []
+    with use(Display()) as heard:  # what the format notes becomes part of the findings
+        try:
+            found = list_images(path, allow_empty=True)
+        except DataError as error:
+            if not Path(path).expanduser().is_dir():
+                raise
+            refusals = error.problems
+            found = _without_labels(Path(path).expanduser())
+    if isinstance(found, Manifest):
+        return _of_arrays(found, heard.notes)
+    return _of_listing(found, refusals, heard.notes, group)
+
+
+def _without_labels(root: Path) -> Listing:
+    top, left = scan(root)
+    names = list(top)
+    return Listing(str(root), [Entry(name) for name in names], Files(root, names), (), left)
+
+
+def _of_listing(listing: Listing, refusals: Sequence[str], told: Sequence[str], group: str | None) -> Survey:
+    classes = in_natural_order([*listing.named, *(e.label for e in listing.entries if e.label is not None)])
+    number = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
+    return Survey(
+        listing.root,
+        listing.source,
+        gather(listing.source),
+        np.array([number[entry.label] for entry in listing.entries], dtype=np.int64),
+        np.array([SPLITS.index(entry.split) for entry in listing.entries], dtype=np.uint8),
+        tuple(classes),
+        listing.left,
+        groups_of(listing.root, listing.entries, group) if listing.entries else None,
+        refusals,
+        told,
+    )
+
+
+def _of_arrays(manifest: Manifest, told: Sequence[str]) -> Survey:
+    facts = list(_facts_of_arrays(manifest))
+    return Survey(manifest.root, manifest.source, facts, manifest.label, manifest.split, manifest.classes, told=told)
+
+
+def _facts_of_arrays(manifest: Manifest) -> Iterator[Facts]:
+    with task("Looking at the images", len(manifest)) as shown:
+        for row in range(len(manifest)):
+            pixels = manifest.image(row)
+            grey = ("grey",) if pixels.shape[2] == 1 else ()
+            digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+            yield facts_of_pixels(pixels, digest, size=pixels.nbytes, traits=grey)
+            shown.advance()

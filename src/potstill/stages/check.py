@@ -1,0 +1,84 @@
+"""`potstill check`: the findings about a data set as plain values, and what was written on request.
+
+Only what shows or probes augmentations imports torch, so that looking at known images takes no time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.data.checks import examine
+from potstill.data.checks.fix import fix as write_fixed
+from potstill.data.checks.page import write_page
+from potstill.data.manifest import Manifest
+
+_SHEET_ROWS = 12
+
+
+def check(
+    path: str,
+    *,
+    group: str | None = None,
+    html: str | Path | None = None,
+    fix: str | Path | None = None,
+    augment: Any = None,
+    sheet: str | Path = "augmented.png",
+    probe: bool = False,
+) -> dict[str, Any]:
+    """Return what was found out about the images at `path`: counts, "worst" severity, and a list of findings.
+
+    group: a regular expression over file names. html: a page to write. fix: a CSV to write, of the images that no
+    finding leaves out. augment: a policy; `sheet` is then written, and shows what a model will see of it. probe: also
+    measure which operations change the labels. Raises `DataError` where there is nothing to look at.
+    """
+    report = examine(path, group=group)
+    result = report.to_json()
+    if html is not None:
+        write_page(report, html)
+        result["html"] = str(html)
+    if fix is not None:
+        result["fixed"] = write_fixed(report, fix)
+    if augment is not None:
+        result["sheet"] = write_sheet(path, augment, sheet)
+    if probe:
+        result["probe"] = probed(path)
+    return result
+
+
+def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:
+    """Write a contact sheet of a policy's views of some images, spread over the classes; return its path."""
+    from potstill.data.augment.sheet import contact_sheet
+    from potstill.stages import data as data_stage
+    from potstill.stages.recipe import DataConfig
+
+    config = DataConfig(path=path)
+    manifest = data_stage.read(config)
+    few = manifest.select(_spread(manifest))
+    data = data_stage.prepare(config, manifest=few)
+    view = data.loader(augment=augment).view
+    contact_sheet(data.pixels, view, np.arange(len(few))).save(sheet)
+    return str(sheet)
+
+
+def _spread(manifest: Manifest) -> np.ndarray:
+    """Return a few train rows, one class after the other."""
+    rows = manifest.rows("train")
+    label = manifest.label[rows]
+    turn = np.zeros(len(rows), dtype=int)
+    for value in np.unique(label):
+        turn[label == value] = np.arange((label == value).sum())
+    return rows[np.lexsort((label, turn))[:_SHEET_ROWS]]
+
+
+def probed(path: str) -> list[dict[str, Any]]:
+    """Return for each operation of augmentation how much of a cheap probe's accuracy it costs on these images."""
+    from potstill.data.augment.probe import probe_augment
+    from potstill.stages import data as data_stage
+    from potstill.stages.recipe import DataConfig
+
+    data = data_stage.prepare(DataConfig(path=path))
+    return [dataclasses.asdict(effect) for effect in probe_augment(data.manifest, data.pixels, size=data.crop)]
