@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from potstill.compress.export import parity, quantize_int8
+from potstill.compress.export.slim import slim
 from potstill.errors import DataError, ModelError
 from potstill.models.onnx import OnnxModel
 
@@ -44,13 +46,37 @@ def test_card_and_temperature_come_with_it(file: Path, int8: Path) -> None:
 def test_weights_are_signed_per_channel_and_activations_unsigned(int8: Path) -> None:
     graph = onnx.load(int8).graph
     held = {i.name: i for i in graph.initializer}
-    weights = [i for i in held.values() if i.name.endswith("weight_quantized")]
-    assert {i.data_type for i in weights} == {onnx.TensorProto.INT8}
-    convolution = next(i for i in weights if len(i.dims) == 4)
+    weights = [i for i in held.values() if len(i.dims) in (2, 4)]
+    assert {i.data_type for i in weights if len(i.dims) == 4 and i.dims[0] > 1} == {onnx.TensorProto.INT8}
+    convolution = next(i for i in weights if list(i.dims) == [8, 8, 3, 3])
     scale = next(n.input[1] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] == convolution.name)
     assert list(held[scale].dims) == [8]
     zeros = {held[n.input[2]].data_type for n in graph.node if n.op_type == "QuantizeLinear"}
     assert zeros == {onnx.TensorProto.UINT8}
+
+
+def test_slimming_changes_no_bit_of_the_answers(int8: Path) -> None:
+    """The same graph with long names, zero points and equal constants apart says the same and is larger."""
+    fat = onnx.load(int8)
+    zero = onnx.numpy_helper.from_array(np.zeros(8, np.int8), "a_long_name_for_zeros")
+    fat.graph.initializer.append(zero)
+    copies = {}
+    for node in fat.graph.node:
+        for position, name in enumerate(node.input):
+            original = next((i for i in fat.graph.initializer if i.name == name), None)
+            if original is not None:
+                copy = fat.graph.initializer.add()
+                copy.CopyFrom(original)
+                copy.name = node.input[position] = f"copy_number_{len(copies)}_of_{name}"
+                copies[copy.name] = name
+    thin = onnx.ModelProto()
+    thin.CopyFrom(fat)
+    slim(thin)
+    image = {"image": nets.images(9).numpy()}
+    said = [onnxruntime.InferenceSession(m.SerializeToString()).run(None, image)[0] for m in (fat, thin)]
+    np.testing.assert_array_equal(said[0], said[1])
+    assert thin.ByteSize() <= int8.stat().st_size < fat.ByteSize()
+    assert max(len(i.name) for i in thin.graph.initializer) <= 2
 
 
 def test_additions_are_quantized_too(int8: Path) -> None:

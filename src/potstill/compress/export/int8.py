@@ -8,8 +8,9 @@ processors (both signed runs slower than float); additions are quantized too, so
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,18 +18,26 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from potstill.compress.export.file import write
 from potstill.compress.export.quiet import quiet
+from potstill.compress.export.slim import slim
 from potstill.errors import DataError, ModelError
 from potstill.models.onnx import session
 
 BATCH = 32
 
 
-def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[np.ndarray]) -> None:
+def quantize_int8(
+    exported: Path,
+    out: Path,
+    calibration: np.ndarray | Iterable[np.ndarray],
+    *,
+    grids: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> None:
     """Write the 8-bit copy of a file that `export_onnx` wrote, with the same card, input and output.
 
     calibration: images float32 [N, C, H, W] in 0..1 at the card's size, or batches of them: the range of every
         activation is from the smallest to the largest value that they cause. Weights have a scale for each output
         channel.
+    grids: steps and zero points chosen elsewhere, by tensor (`compress.export.grids`), instead of those ranges.
     The graph quantizes and dequantizes (QDQ) around what runs in 8 bits; what has no 8-bit form stays in float. An
     existing `out` is replaced when the new file is whole. Raises `DataError` for images that do not fit, `ModelError`
     where the graph cannot be quantized or does not run.
@@ -38,11 +47,13 @@ def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[
     images = _Images(given.name, tuple(given.shape[1:]), calibration)
     with tempfile.TemporaryDirectory(prefix="potstill-int8-") as folder:
         quantized = Path(folder) / "int8.onnx"
-        _quantize(exported, quantized, images)
-        write(_check(exported, quantized, given.name, images.first), out, metadata)
+        _quantize(exported, quantized, images, grids or {})
+        model = _check(exported, quantized, given.name, images.first)
+    slim(model)
+    write(model, out, metadata)
 
 
-def _quantize(exported: Path, quantized: Path, images: _Images) -> None:
+def _quantize(exported: Path, quantized: Path, images: _Images, grids: Mapping[str, Any]) -> None:
     try:
         with quiet():
             quantize_static(
@@ -53,6 +64,7 @@ def _quantize(exported: Path, quantized: Path, images: _Images) -> None:
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 per_channel=True,
+                extra_options={"TensorQuantOverrides": dict(grids)} if grids else None,
             )
     except DataError:
         raise
