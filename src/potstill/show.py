@@ -14,8 +14,8 @@ from potstill import progress
 
 LABELS = {
     "teacher": "teacher",
-    "control": "control, no teacher",
-    "student": "student, distilled",
+    "control": "control",
+    "student": "student",
     "student_int8": "student, 8 bit",
 }
 
@@ -82,7 +82,7 @@ def run_summary(summary: dict[str, Any]) -> None:
 def _models(models: dict[str, Any], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("model", no_wrap=True)
-    for name in ("test accuracy %", "seeds", "parameters", "kB", "ms an image"):
+    for name in ("accuracy %", "seeds", "parameters", "kB", "ms/image"):
         table.add_column(name, justify="right", no_wrap=True)
     for kind, facts in models.items():
         table.add_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -13,6 +14,17 @@ __all__ = ["app", "main", "road", "use"]
 
 def main() -> None:
     """Entry point of the `potstill` command."""
+    _tune_threads()
     if not sys.warnoptions:  # warnings of libraries are for developers, who run python -W
         warnings.simplefilter("ignore")
     app()
+
+
+def _tune_threads() -> None:
+    """Set what torch reads when it is imported, unless the user did.
+
+    Threads that spin while they wait stall each other where cores are shared (a small step took 3 times as long on
+    two shared cores); memory in huge pages halved the time of a step of 512 images.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
