@@ -76,6 +76,8 @@ def open_image(content: bytes, *, name: str) -> Image.Image:
     """Return the image with only its header read; raise `DataError` where it is none or too large to decode."""
     try:
         image = _opened(content)
+        if image.format == "PNG":
+            _opened(content).verify()  # its checksums, which are not looked at when it is decoded
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("bomb", _bomb(name, "")) from error
     except Exception as error:  # see decode

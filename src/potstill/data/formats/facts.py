@@ -20,7 +20,7 @@ from potstill.data.formats.sources import Encoded
 from potstill.data.workers import in_processes
 from potstill.progress import task
 
-_VERSION = 5
+_VERSION = 6
 _CHUNK = 64
 _SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # of JPEGs; they only decide whether processes are started
 _ORIENTATION = 0x0112
