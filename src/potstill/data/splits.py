@@ -7,6 +7,7 @@ stays together: the rows of one group, and rows with identical content.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,10 @@ from potstill.progress import note
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that stay together, and how many of each class they hold."""
+    """Rows that stay together, and how many of each class they hold; plain numbers, because there are many units."""
 
     rows: np.ndarray
-    classes: np.ndarray
-    counts: np.ndarray
+    counts: dict[int, int]
 
 
 def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> Manifest:
@@ -38,7 +38,7 @@ def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> M
     units = _units(manifest, manifest.rows("train"), seed, f"hold out {split}")
     available = _per_class(manifest, manifest.rows("train", labelled=True))
     wanted = np.clip(np.rint(available * fraction), np.minimum(available - 1, 1).clip(0), (available - 1).clip(0))
-    chosen = _chosen(units, wanted, available)
+    chosen = _chosen(units, wanted.astype(int).tolist(), available.tolist())
     if not chosen:
         raise DataError(
             f"No image of {manifest.root} can be held out for {split}: every class has one image or one group only. "
@@ -54,31 +54,33 @@ def _refuse_fraction(fraction: float) -> None:
         raise ConfigError(f"The share of images to hold out must be between 0 and 1, and it is {fraction:g}.")
 
 
-def _chosen(units: list[_Unit], wanted: np.ndarray, available: np.ndarray) -> list[_Unit]:
+def _chosen(units: list[_Unit], wanted: list[int], available: list[int]) -> list[_Unit]:
     """Return units in the order of their lots, as long as each brings the counts nearer to those wanted."""
-    taken = np.zeros(len(wanted))
+    lacking = list(wanted)
     chosen, left = [], []
     for unit in units:
-        lacking = wanted[unit.classes] - taken[unit.classes]
-        if np.abs(lacking - unit.counts).sum() < np.abs(lacking).sum():
-            taken[unit.classes] += unit.counts
-            chosen.append(unit)
-        else:
-            left.append(unit)
-    return chosen + _for_classes_without(left, taken, wanted, available)
+        gain = sum(abs(lacking[k]) - abs(lacking[k] - count) for k, count in unit.counts.items())
+        (chosen if gain > 0 else left).append(unit)
+        if gain > 0:
+            for k, count in unit.counts.items():
+                lacking[k] -= count
+    return chosen + _for_classes_without(left, lacking, wanted, available)
 
 
 def _for_classes_without(
-    units: list[_Unit], taken: np.ndarray, wanted: np.ndarray, available: np.ndarray
+    units: list[_Unit], lacking: list[int], wanted: list[int], available: list[int]
 ) -> list[_Unit]:
     """Return the smallest units that give every class its one image, where groups were too large to be drawn."""
-    chosen = []
-    for unit in sorted(units, key=lambda unit: unit.counts.sum()):
-        needs = ((wanted[unit.classes] > 0) & (taken[unit.classes] == 0)).any()
-        leaves = (taken[unit.classes] + unit.counts < available[unit.classes]).all()
-        if needs and leaves:
-            taken[unit.classes] += unit.counts
+    chosen: list[_Unit] = []
+    taken = [want - lack for want, lack in zip(wanted, lacking, strict=True)]
+    without = {k for k, want in enumerate(wanted) if want and not taken[k]}
+    for unit in sorted(units, key=lambda unit: sum(unit.counts.values())) if without else ():
+        leaves = all(taken[k] + count < available[k] for k, count in unit.counts.items())
+        if leaves and without & unit.counts.keys():
+            without -= unit.counts.keys()
             chosen.append(unit)
+            for k, count in unit.counts.items():
+                taken[k] += count
     return chosen
 
 
@@ -95,12 +97,13 @@ def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list
     lots = _lots(identity[rows][order][bounds], seed, stream)
     parts = np.split(rows[order], bounds[1:])
     units = [_unit(manifest.label, parts[position]) for position in np.argsort(lots, kind="stable")]
-    return [unit for unit in units if len(unit.classes)]
+    return [unit for unit in units if unit.counts]
 
 
 def _unit(label: np.ndarray, rows: np.ndarray) -> _Unit:
-    known = label[rows]
-    return _Unit(rows, *np.unique(known[known != UNLABELLED], return_counts=True))
+    counts = Counter(label[rows].tolist())
+    counts.pop(UNLABELLED, None)
+    return _Unit(rows, counts)
 
 
 def _together(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
@@ -190,11 +193,12 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
     rows = np.flatnonzero(manifest.split != SPLITS.index("test"))
     units = _units(manifest, rows, seed, "folds")
     _refuse_too_many_folds(manifest, units, count)
-    held = np.zeros((count, len(manifest.classes)))
+    held = [[0] * len(manifest.classes) for _ in range(count)]
     part = np.full(len(manifest), -1)
-    for unit in sorted(units, key=lambda unit: -unit.counts.sum()):  # large units first; equal ones stay by lot
-        best = min(range(count), key=lambda k: (held[k, unit.classes].sum(), held[k].sum(), k))
-        held[best, unit.classes] += unit.counts
+    for unit in sorted(units, key=lambda unit: -sum(unit.counts.values())):  # large ones first; equal ones by lot
+        best = min(range(count), key=lambda k: (sum(held[k][c] for c in unit.counts), sum(held[k]), k))
+        for c, number in unit.counts.items():
+            held[best][c] += number
         part[unit.rows] = best
     splits = [np.where(part == k, SPLITS.index("validation"), SPLITS.index("train")) for k in range(count)]
     test = manifest.split == SPLITS.index("test")
@@ -204,8 +208,7 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
 def _refuse_too_many_folds(manifest: Manifest, units: list[_Unit], count: int) -> None:
     if count < 2:
         raise ConfigError(f"Folds must be at least 2, and {count} was asked for.")
-    classes = np.concatenate([unit.classes for unit in units]) if units else np.zeros(0, int)
-    having = np.bincount(classes, minlength=len(manifest.classes))
+    having = [sum(c in unit.counts for unit in units) for c in range(len(manifest.classes))]
     fewest = int(np.argmin(having))
     if having[fewest] < count:
         raise ConfigError(
