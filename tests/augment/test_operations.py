@@ -47,7 +47,7 @@ def test_shift_moves_by_whole_pixels_and_fills_with_black():
 
 
 def test_shift_without_a_number_is_a_small_part_of_the_image():
-    for side, most in ((8, 1), (28, 2), (64, 4)):
+    for side, most in ((8, 1), (28, 1), (64, 3)):
         lit = torch.zeros(500, 1, side, side, dtype=torch.uint8)
         lit[:, :, side // 2, side // 2] = 1
         moved = Shift().apply(lit, np.random.default_rng(0).random((500, 3)), (side, side)).nonzero()

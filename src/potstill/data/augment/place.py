@@ -59,12 +59,12 @@ class Shift(Sometimes):
     name: ClassVar[str] = "shift"
     main: ClassVar[str] = "pixels"
     draws: ClassVar[int] = 3
-    pixels: int | None = Field(default=None, ge=1, description="null: one fourteenth of the short side, at least 1")
+    pixels: int | None = Field(default=None, ge=1, description="null: one twentieth of the short side, at least 1")
     fill: Literal["zero", "edge"] = "zero"
 
     def change(self, images: Tensor, u: np.ndarray) -> Tensor:
         size = tuple(images.shape[-2:])
-        most = self.pixels or max(1, min(size) // 14)
+        most = self.pixels or max(1, min(size) // 20)
         corner = integers(u, 2 * most + 1)
         return windows(padded(images, most, self.fill), corner[:, 0], corner[:, 1], size)
 
