@@ -281,6 +281,11 @@ def test_the_stage_shows_augmentations(tree, tmp_path):
         assert min(sheet.size) > 300
 
 
+def test_the_digits_of_the_demo_are_sound():
+    result = check_stage("digits")
+    assert result["images"] == 1797 and result["worst"] in ("none", "info", "warning")
+
+
 def test_the_second_look_reads_no_image(tree, monkeypatch):
     root = tree(*TREE, size=(32, 32))
     first = examine(root).to_json()

@@ -12,14 +12,14 @@ def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: fl
     """Yield `work(*job)` for each job, in order.
 
     work: a function of a module that is quick to import, because every process imports it anew. seconds: a guess of
-    what the work takes in one process; where that is little, or there is one processor, it is done in this one.
+    what the work takes in one process; where that is little, it is done in this one.
     The processes are joblib's: unlike those of `multiprocessing` they do not run the user's script a second time.
     """
+    if seconds < WORTHWHILE:
+        yield from (work(*job) for job in jobs)
+        return
     from joblib import Parallel, cpu_count, delayed, parallel_config
 
     workers = min(cpu_count(), 1 + int(seconds / WORTHWHILE))
-    if workers < 2:
-        yield from (work(*job) for job in jobs)
-        return
     with parallel_config(backend="loky", idle_worker_timeout=5):
         yield from Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*job) for job in jobs)

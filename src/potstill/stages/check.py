@@ -35,7 +35,7 @@ def check(
     finding leaves out. augment: a policy; `sheet` is then written, and shows what a model will see of it. probe: also
     measure which operations change the labels. Raises `DataError` where there is nothing to look at.
     """
-    report = examine(path, group=group)
+    report = examine(_digits() if path == "digits" else path, group=group)
     result = report.to_json()
     if html is not None:
         write_page(report, html)
@@ -47,6 +47,12 @@ def check(
     if probe:
         result["probe"] = probed(path)
     return result
+
+
+def _digits() -> Manifest:
+    from potstill.stages.data import digits
+
+    return digits()
 
 
 def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from potstill.data.checks import content, copies, labels
 from potstill.data.checks.finding import SEVERITIES, Finding
 from potstill.data.checks.survey import Survey, survey
-from potstill.data.manifest import SPLITS, UNLABELLED
+from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 
 __all__ = ["Finding", "Report", "check", "examine"]
 
@@ -48,7 +48,7 @@ class Report:
         }
 
 
-def examine(path: str | Path, *, group: str | None = None) -> Report:
+def examine(path: str | Path | Manifest, *, group: str | None = None) -> Report:
     """Look at every image of a data set once (cached by size and time of change) and judge what was seen.
 
     Raises `DataError` where there is nothing to look at.
@@ -65,6 +65,6 @@ def examine(path: str | Path, *, group: str | None = None) -> Report:
     return Report(seen, sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
-def check(path: str | Path, *, group: str | None = None) -> list[Finding]:
+def check(path: str | Path | Manifest, *, group: str | None = None) -> list[Finding]:
     """Return the findings about a data set, the worst first."""
     return examine(path, group=group).findings

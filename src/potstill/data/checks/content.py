@@ -14,22 +14,22 @@ from potstill.data.formats.files import Left, in_natural_order
 
 _FAULTS = {
     "missing": ("cannot be opened", "Check the paths, or who may read the files."),
-    "empty": ("are empty files (0 bytes)", "Fetch them again."),
-    "foreign": ("are no images, but have the names of images", "Fetch them again, or remove them."),
+    "empty": ("are empty (0 bytes)", "Fetch them again."),
+    "foreign": ("are something else under the name of an image", "Fetch them again, or remove them."),
     "damaged": ("are damaged or cut off", "Fetch them again."),
     "bomb": ("are too large to be decoded safely", "Scale them down."),
     "plug-in": ("need a plug-in to be read", "For HEIC type: pip install pillow-heif"),
-    "drawing": ("are drawings or documents, not pixels", "Convert them to PNG."),
-    "range": ("hold values outside of the range that stands for black to white", "Scale and save them again."),
+    "drawing": ("are a drawing or document, not pixels", "Convert them to PNG."),
+    "range": ("hold values beyond what stands for white", "Scale the values and save them again."),
 }
 _TRAITS = {
-    "16-bit": ("have 16 bits a channel; they are scaled by their depth", "If they look dark, stretch them first."),
-    "float": ("hold floats from 0 to 1; they are scaled to 0 to 255", ""),
-    "turned": ("are stored turned or mirrored; they are put upright by their EXIF orientation", ""),
-    "alpha": ("are partly transparent; they are laid on white", "Lay them on another colour first if white misleads."),
-    "palette": ("have a palette; they become RGB", ""),
-    "cmyk": ("are CMYK; they become RGB, without a colour profile", ""),
-    "animated": ("are animations; the first frame is taken", "Extract the frames if all of them count."),
+    "16-bit": ("have 16 bits a channel, scaled by their depth", "If they look dark, stretch them first."),
+    "float": ("hold floats from 0 to 1, scaled to 0 to 255", ""),
+    "turned": ("are stored turned or mirrored, and put upright by their EXIF orientation", ""),
+    "alpha": ("are partly transparent, and laid on white", "If white misleads, lay them on another colour first."),
+    "palette": ("have a palette, which becomes RGB", ""),
+    "cmyk": ("are in CMYK, which becomes RGB without a colour profile", ""),
+    "animated": ("are animated, of which the first frame is taken", "If all frames count, extract them."),
     "blank": ("have one colour only", "Look whether something went wrong where they were made."),
 }
 
@@ -45,7 +45,7 @@ def layout(survey: Survey) -> Iterator[Finding]:
 
 def _left_out(left: Left) -> Iterator[Finding]:
     if left.junk:
-        text = f"{number(len(left.junk), 'file or folder', 'files and folders')} of other programs were ignored."
+        text = f"Ignored {number(len(left.junk), 'file or folder', 'files and folders')} of other programs."
         kinds = in_natural_order(path.rsplit("/", 1)[-1] for path in left.junk)
         yield Finding("junk", "info", len(left.junk), text, "They may be removed.", names=kinds)
     if left.others:

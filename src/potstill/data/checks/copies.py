@@ -20,19 +20,21 @@ from potstill.progress import note, task
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 _MOST_PAIRS = 20_000  # near pairs whose pixels are compared; the nearest first
+_SMALLEST = 24  # pixels a side, below which different digits are as alike as copies
 _VERSION = 1
 
 
 def exact(survey: Survey) -> Iterator[Finding]:
     """Yield findings about images whose content is the same byte for byte."""
     digests = np.array([fact.sha256 for fact in survey.facts])
-    yield from _judged(survey, _groups(np.flatnonzero(survey.readable), digests), "copies", "the same", _drop_exact)
+    groups = _groups(np.flatnonzero(survey.readable), digests)
+    yield from _judged(survey, groups, "copies", "an exact copy", _drop_exact)
 
 
 def near(survey: Survey) -> Iterator[Finding]:
     """Yield findings about images that are nearly the same: resized, saved again, slightly changed."""
     pairs, complete = near_pairs(survey)
-    yield from _judged(survey, pairs, "near-copies", "nearly the same", _drop_near)
+    yield from _judged(survey, pairs, "near-copies", "a nearly equal copy", _drop_near)
     if not complete:
         text = "Very many images are alike, so the search for nearly equal ones was cut short."
         yield Finding("near-copies-cut-short", "info", 1, text, "Exact copies were all found.")
@@ -67,10 +69,10 @@ def _keep(file, value: object) -> None:
 
 
 def _representatives(survey: Survey) -> list[int]:
-    """Return one row of each content that is readable and not blank, by content, so that the order of files is moot."""
+    """Return one row of each content that can be compared, by content, so that the order of files is moot."""
     first: dict[str, int] = {}
     for row, fact in enumerate(survey.facts):
-        if not fact.fault and "blank" not in fact.traits:
+        if "blank" not in fact.traits and min(fact.width, fact.height) >= _SMALLEST:
             first.setdefault(fact.sha256, row)
     return [first[key] for key in sorted(first)]
 
@@ -105,22 +107,23 @@ def _judged(
     kinds: dict[str, list[list[int]]] = {}
     for group in groups:
         kinds.setdefault(_harm(survey, group), []).append(group)
-    for harm, (exactly, nearly, text, advice) in _HARMS.items():
+    for harm, (exactly, nearly, what, where, advice) in _HARMS.items():
         if harm in kinds:
             rows = [row for group in kinds[harm] for row in drop(survey, group, harm)]
             count = len(kinds[harm])
-            sentence = f"{number(count, 'image is', 'images are')} {text.format(alike=alike)}"
-            fix = f"{advice} Type: potstill check {survey.root} --fix clean.csv" if rows else advice
+            text = f"{number(count, f'{what} has', f'{what}s have')} {alike} {where}."
+            advice = advice if code == "copies" else "Look at them with --html FILE."
+            fix = f"{advice} Leave them out: potstill check {survey.root} --fix clean.csv" if rows else advice
             severity = exactly if code == "copies" else nearly
-            yield Finding(f"{code}-{harm}", severity, count, sentence, fix.strip(), kinds[harm], sorted(set(rows)))
+            yield Finding(f"{code}-{harm}", severity, count, text, fix, kinds[harm], sorted(set(rows)))
 
 
-_HARMS = {  # harm: severity of exact copies, of near ones, the sentence, what to do
-    "conflict": ("error", "warning", "there more than once, {alike}, with different labels.", "Look at them."),
-    "test": ("error", "warning", "both in test and in what is trained on, {alike}.", "The test would be too easy."),
-    "unlabelled-test": ("error", "warning", "both in test and among the unlabelled, {alike}.", "Leave them out."),
-    "validation": ("warning", "warning", "both in validation and in what is trained on, {alike}.", "Leave them out."),
-    "within": ("warning", "info", "more than once in the same split, {alike}.", "They count more than others."),
+_HARMS = {  # harm: severity of exact copies, of near ones, which images, where their copies are, what it means
+    "conflict": ("error", "warning", "image", "with another label", "One of the labels is wrong."),
+    "test": ("error", "warning", "test image", "among those trained on", "The test asks what was learned by heart."),
+    "unlabelled-test": ("error", "warning", "test image", "among the unlabelled", "They must not be learned from."),
+    "validation": ("warning", "warning", "validation image", "among those trained on", "They mislead every choice."),
+    "within": ("warning", "info", "image", "in the same split", "They count more than others."),
 }
 
 

@@ -58,8 +58,10 @@ class Survey:
         return np.bincount(self.label[chosen], minlength=len(self.classes))
 
 
-def survey(path: str | Path, *, group: str | None = None) -> Survey:
+def survey(path: str | Path | Manifest, *, group: str | None = None) -> Survey:
     """Look at every image of a data set; raise `DataError` only where there is nothing to look at."""
+    if isinstance(path, Manifest):
+        return _of_arrays(path, [])
     refusals: list[str] = []
     with use(Display()) as heard:  # what the format notes becomes part of the findings
         try:
