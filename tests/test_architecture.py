@@ -48,6 +48,7 @@ FLOORS = {
     "checkpoint": 2,
     "teachers": 6,
     "objective": 7,
+    "wiring": 8,
     "engine": 8,
     "stages": 9,
     "report": 9,

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from potstill import config
 from potstill.cli import app
-from potstill.objective import Objective
+from potstill.objective import check
 from potstill.stages.distil import terms_of
 from potstill.stages.recipe import Recipe
 from potstill.stages.road import with_overrides
@@ -32,7 +32,7 @@ RECIPES += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "src" / 
 @pytest.mark.parametrize("text", RECIPES, ids=lambda text: str(yaml.safe_load(text)["name"]))
 def test_recipes_are_valid(text: str) -> None:
     recipe = config.build(Recipe, yaml.safe_load(text))
-    Objective(terms_of(recipe), classes=10, teacher=lambda batch: None)
+    check(terms_of(recipe), classes=10, teacher=True)
     for name in recipe.comparisons:
         with_overrides(recipe, name)
     assert config.build(Recipe, recipe.to_json()) == recipe  # the resolved recipe of a run folder is one too

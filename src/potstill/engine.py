@@ -188,7 +188,9 @@ class _Run:
         self.config, self.folder, self.seed, self.validate = config, folder, seed, validate
         self.layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
         self.model = self.accelerator.prepare_model(classifier.to(memory_format=self.layout))
-        self.optimizer = _optimizer(classifier, config)
+        self.learned = objective.learned.to(self.accelerator.device)
+        self.parameters = [p for p in (*classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, config)
         self.step, self.began = 0, time.monotonic()
         self.saved, self.earlier = time.monotonic(), 0.0
         self.sums: dict[str, Tensor] = {}
@@ -206,16 +208,23 @@ class _Run:
         self.model.train()
         with autocast(self.accelerator.device, self.precision):
             outputs = self.model(batch.mixed_image().contiguous(memory_format=self.layout))
-        losses = self.objective(_float(outputs), batch)
+        losses = self.objective(_float(outputs), batch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(losses["loss"])
+        self._share_gradients()
         if config.clip:
-            self.accelerator.clip_grad_norm_(self.classifier.parameters(), config.clip)
+            self.accelerator.clip_grad_norm_(self.parameters, config.clip)
         self.optimizer.step()
         for name, value in losses.items():
             value = value.detach()
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.step += 1
+
+    def _share_gradients(self) -> None:
+        """Average the gradients of the objective's own layers over the processes, as the student's already are."""
+        if self.accelerator.num_processes > 1:
+            for parameter in [p for p in self.learned.parameters() if p.grad is not None]:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
 
     def _seed_noise(self) -> None:
         """Make dropout a function of the step too (`torch.manual_seed` costs milliseconds where CUDA is absent)."""
@@ -271,6 +280,7 @@ class _Run:
             "best": self.best,
             "sums": self.sums,
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            "objective": self.learned.state_dict(),
         }
         facts = {"step": self.step, "rows": self.rows, "seconds": self.seconds, "threads": torch.get_num_threads()}
         checkpoint.save(self._file, tensors, facts)
@@ -282,6 +292,7 @@ class _Run:
         tensors, facts = checkpoint.load(self._file, self.accelerator.device)
         self.classifier.load_state_dict(tensors["model"])
         checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
+        self.learned.load_state_dict(tensors["objective"])
         self.best, self.sums = tensors["best"], tensors["sums"]
         self.step, self.rows, self.earlier = facts["step"], facts["rows"], facts["seconds"]
         if facts["threads"] != torch.get_num_threads():
@@ -304,9 +315,8 @@ class _Run:
         artifacts.write_text(self.folder / "metrics.jsonl", text)
 
 
-def _optimizer(classifier: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer; norms and biases are not decayed."""
-    parameters = [p for p in classifier.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -28,7 +28,8 @@ class LiveTeacher:
     """A network that is asked in every step, in eval mode and without gradient.
 
     precision: "bf16" runs it under autocast. Where the student's images are mixed, the teacher sees the unmixed ones
-    and its probabilities are mixed instead, so that a stored teacher says the same.
+    and its probabilities are mixed instead, so that a stored teacher says the same. Features cannot be mixed like
+    that: where the classifier is tapped, they come from a second pass over the mixed images.
     """
 
     def __init__(self, classifier: Classifier, *, precision: str = "fp32") -> None:
@@ -39,6 +40,8 @@ class LiveTeacher:
     def __call__(self, batch: Batch) -> Outputs:
         with torch.no_grad(), autocast(batch.image.device, self._precision):
             outputs = self._classifier(batch.image)
+            if batch.mix is not None and self._classifier.taps:
+                outputs = replace(outputs, features=self._classifier(batch.mixed_image()).features)
         return mixed(replace(outputs, logits=outputs.logits.float()), batch.mix)
 
     def assert_unchanged(self) -> None:

@@ -85,6 +85,6 @@ def resolve(name: str) -> Callable[..., Tensor]:
     if own.names_a_file(name):
         return own.load(name)
     raise ConfigError(
-        f"There is no loss {name}.{did_you_mean(name, LOSSES)} Losses: {', '.join(LOSSES)}; "
+        f"There is no loss {name}.{did_you_mean(name, [*LOSSES, *LEARNED])} Losses: {', '.join([*LOSSES, *LEARNED])}; "
         "or one of your own as FILE.py:FUNCTION."
     )

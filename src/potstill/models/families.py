@@ -15,6 +15,12 @@ from potstill.models.card import Card
 from potstill.models.freeze import bits
 from potstill.models.hub import TIMM, TORCHVISION, fetched
 
+CUT = "cut:"
+"""Prefix of a network that ends at one of its layers (`models.cut`); a card has it, nobody types it."""
+
+REUSED = "reused:"
+"""Prefix of a student that ends in its teacher's classifier (`models.reuse`); a card has it, nobody types it."""
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # torchvision gives these two side heads of its own and warns without an explicit initialisation.
@@ -219,8 +225,26 @@ def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+def _reusable(name: str) -> bool:
+    return any(name.startswith(f.prefix) and f.knows(name.removeprefix(f.prefix)) for f in FAMILIES.values())
+
+
+def _cut(request: Request) -> tuple[nn.Module, Card]:
+    from potstill.models.cut import rebuild
+
+    return rebuild(request)
+
+
+def _reused(request: Request) -> tuple[nn.Module, Card]:
+    from potstill.models.reuse import rebuild
+
+    return rebuild(request)
+
+
 FAMILIES: dict[str, Family] = {
     "builtin:": Family("builtin:", lambda: list(BUILTIN), BUILTIN.__contains__, _builtin),
     "torchvision:": Family("torchvision:", _torchvision_names, lambda name: name in _torchvision_names(), _torchvision),
     "": Family("", _timm_names, _timm_knows, _timm),
+    CUT: Family(CUT, lambda: [], _reusable, _cut),
+    REUSED: Family(REUSED, lambda: [], _reusable, _reused),
 }

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from potstill import artifacts, engine, progress
 from potstill.data.loader import Order
 from potstill.data.manifest import Manifest
 from potstill.data.splits import keep_labels
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.objective import Objective, Term, control_terms, lecture_terms
+from potstill.objective import Objective, Term, check, control_terms, lecture_terms
 from potstill.stages.data import Data
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import Taught, as_function, validator
 from potstill.teachers import LiveTeacher, Teacher
+from potstill.wiring import Wiring, wire
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ def experiment(recipe: Recipe, data: Data, taught: Taught, folder: Path, stores:
         manifest = keep_labels(manifest, recipe.student.labels, seed=recipe.data.seed)
     data = replace(data, manifest=manifest)
     terms = terms_of(recipe)
-    Objective(terms, classes=len(manifest.classes), teacher=lambda batch: None)  # wrong terms are told before work
+    check(terms, classes=len(manifest.classes), teacher=True)  # wrong terms and taps are told before work
+    wiring = _wire(recipe, data, terms, taught, new_student(recipe, data, recipe.seed), 1, recipe.seed)
     seeds = range(recipe.seed, recipe.seed + recipe.seeds)
     controls = [_stage(recipe, data, control_terms(terms), None, folder / "control", seed) for seed in seeds]
     if all(artifacts.finished(folder / "distil" / f"seed-{seed}") for seed in seeds):
         teacher: Teacher | None = lambda batch: None  # noqa: E731 (nothing is left to train)
     else:
-        teacher = as_function(recipe, taught, data, stores)
+        teacher = as_function(recipe, taught, data, stores, taps=wiring.taps)
     students = [_stage(recipe, data, terms, (teacher, taught), folder / "distil", seed) for seed in seeds]
     if isinstance(teacher, LiveTeacher):
         teacher.assert_unchanged()
@@ -81,14 +85,14 @@ def _stage(
         "teacher": teaching[1].identity if teaching else None,
         "seed": seed,
     }
-    teacher = teaching[0] if teaching else None
-    record = artifacts.stage(folder, inputs, lambda: _train(recipe, data, terms, teacher, folder, seed))
+    record = artifacts.stage(folder, inputs, lambda: _train(recipe, data, terms, teaching, folder, seed))
     return Trained(folder, seed, record)
 
 
 def _train(
-    recipe: Recipe, data: Data, terms: Sequence[Term], teacher: Teacher | None, folder: Path, seed: int
+    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: tuple[Teacher, Taught] | None, folder: Path, seed: int
 ) -> dict[str, Any]:
+    teacher, taught = teaching or (None, None)
     on = engine.device()
     student = new_student(recipe, data, seed).to(on)
     loader = data.loader(
@@ -98,16 +102,26 @@ def _train(
         data.manifest, batch_size=recipe.train.batch_size, seed=seed, views=recipe.view_count,
         labelled_share=recipe.student.labelled_share,
     )  # fmt: skip
+    wiring = _wire(recipe, data, terms, taught, student, recipe.train.epochs * order.steps_per_epoch, seed)
     objective = Objective(
-        terms, classes=len(data.manifest.classes), teacher=teacher, aux_weight=recipe.objective.aux_weight
-    )
+        terms, classes=len(data.manifest.classes), teacher=teacher, aux_weight=recipe.objective.aux_weight,
+        connections=wiring.connections,
+    )  # fmt: skip
     fitted = engine.fit(
-        student, objective, loader, order, recipe.train,
+        wiring.student, objective, loader, order, recipe.train,
         folder=folder, seed=seed, validate=validator(data, loader),
         title=f"{'student' if teacher else 'control'}, seed {seed}",
     )  # fmt: skip
-    zoo.save(student, folder)
+    zoo.save(wiring.student, folder)
     return fitted.to_json()
+
+
+def _wire(
+    recipe: Recipe, data: Data, terms: Sequence[Term], taught: Taught | None, student: Classifier, steps: int, seed: int
+) -> Wiring:
+    network = taught.model if taught and isinstance(taught.model, Classifier) else None
+    rows = torch.from_numpy(data.manifest.rows("train"))
+    return wire(terms, student, network, rows=rows, steps=steps, seed=seed, mixed=recipe.mix is not None)
 
 
 def new_student(recipe: Recipe, data: Data, seed: int) -> Classifier:

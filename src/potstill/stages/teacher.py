@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from potstill.errors import ModelError
 from potstill.measure.metrics import accuracy
 from potstill.models import facts, zoo
 from potstill.models.card import Card
+from potstill.models.hooks import Tap
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 from potstill.objective import Objective, Term
 from potstill.stages.data import Data
-from potstill.stages.recipe import Recipe, TeacherConfig
+from potstill.stages.recipe import Recipe
 from potstill.store import Store
 from potstill.teachers import LiveTeacher, StoredTeacher, Teacher
 
@@ -116,17 +118,22 @@ def validator(data: Data, loader: Loader) -> engine.Validate:
     return validate
 
 
-def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path) -> Teacher:
-    """Return the teacher as `Batch -> Outputs`: stored for every view the student will see, or live."""
+def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, taps: Sequence[Tap] = ()) -> Teacher:
+    """Return the teacher as `Batch -> Outputs`: stored for every view the student will see, or live.
+
+    taps: where its features are wanted, which are never stored.
+    """
     on = engine.device()
     if isinstance(taught.model, Classifier):
         taught.model.to(on)
     loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
     precision = engine.resolve_precision("auto", on, taught.model)
-    if not recipe.teacher.stored:
+    if taps and recipe.teacher.stored:
+        progress.note("Features are not stored: the teacher is asked again in every step, which takes longer.")
+    if taps or not recipe.teacher.stored:
         if not isinstance(taught.model, Classifier):
             return live_function(taught.model)
-        return LiveTeacher(taught.model, precision=precision)
+        return LiveTeacher(taught.model.replace(taps=tuple(taps)), precision=precision)
     rows = data.manifest.rows("train")
     source = {
         "teacher": taught.identity,
