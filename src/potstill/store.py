@@ -1,17 +1,21 @@
 """`Store`: what a model said of a manifest, on disk, by (view, index).
 
 A teacher that is asked once can teach a hundred students. The store is cut into parts of a few thousand rows; a part
-is a safetensors file that appears whole (written under another name, then renamed), so a writer killed at any moment
-has finished some parts and lost one, and the next writer goes on with the parts that are missing. Reading maps the
-files into memory and copies only the rows asked for.
+is a safetensors file that appears whole (written under another name, flushed, renamed), so its presence is the mark
+that it is done. A writer killed at any moment has finished some parts and lost one; the next writers, however many
+there are, go on with the parts that are missing. Reading maps the files into memory and copies only the rows asked
+for, so neither writing nor reading needs more memory for more images.
 
-A store knows its source (teacher weights, images, views, precision). Opening it with another is an error that says
-which part differs, because a stored soft label that does not fit its image teaches nonsense.
+A store knows its source (teacher weights, images, augmentation, normalisation, precision). Opening it with another is
+an error that says which part differs, because a stored soft label that does not fit its image teaches nonsense. Each
+part carries the sha256 of its columns, which is compared before the part is first used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +24,32 @@ from safetensors.numpy import save
 
 from potstill.artifacts import atomic, finish, finished, read_json, write_json
 from potstill.errors import RunError
+from potstill.progress import note
 
 PART_ROWS = 4096
+OPEN_PARTS = 512  # each holds a file descriptor, of which a process has about a thousand
+KINDS = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U16": "<u2", "U8": "u1"}
+Columns = dict[str, np.ndarray]
 
 
 class Store:
     """Columns of numbers for each (view, index): for instance logits, float16 [views, rows, classes].
 
-    rows: int64 [N], the rows of the manifest that are stored. source: JSON facts that must agree on reuse.
+    rows: int64 [N], the rows of the manifest that are stored. source: JSON facts that must agree on reuse; their keys
+    are the words in which a difference is told. Raises `RunError` where the folder holds a store of another source.
     """
 
     def __init__(self, folder: Path, rows: np.ndarray, views: int, source: dict[str, Any]) -> None:
         self.folder, self.rows, self.views = folder, np.asarray(rows, dtype=np.int64), views
-        self._parts: dict[tuple[int, int], dict[str, np.ndarray]] = {}
+        self._parts: dict[tuple[int, int], Columns] = {}
+        self._compared: set[tuple[int, int]] = set()
         self._position = np.full(int(self.rows.max(initial=-1)) + 1, -1, dtype=np.int64)
         self._position[self.rows] = np.arange(len(self.rows))
-        self._open(json.loads(json.dumps({**source, "rows": len(self.rows), "views": views})))
+        chosen = [len(self.rows), hashlib.sha256(self.rows.tobytes()).hexdigest()]
+        self._open({**source, "rows": chosen, "views": views, "part size": PART_ROWS})
 
     def _open(self, source: dict[str, Any]) -> None:
-        file = self.folder / "source.json"
+        file, source = self.folder / "source.json", json.loads(json.dumps(source))
         if not file.is_file():
             write_json(file, source)
             return
@@ -50,68 +61,127 @@ class Store:
                 "Its rows would not fit these images. Give a new run folder with --out, or remove the store."
             )
 
+    # -- writing -------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Every (view, part) pair there is to write, in the order in which it is done."""
+        return [(view, part) for view in range(self.views) for part in range(self._parts_a_view)]
+
+    @property
+    def _parts_a_view(self) -> int:
+        return -(-len(self.rows) // PART_ROWS)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Return the (view, part) pairs that are still to be written."""
+        return [pair for pair in self.parts if not self._file(*pair).is_file()]
+
+    def part_rows(self, part: int) -> np.ndarray:
+        """Return the manifest rows of a part."""
+        return self.rows[part * PART_ROWS : (part + 1) * PART_ROWS]
+
+    def write(self, view: int, part: int, columns: Columns) -> None:
+        """Write one part; `columns` have one row for each of `part_rows(part)`."""
+        assert all(len(values) == len(self.part_rows(part)) for values in columns.values())
+        columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
+        with atomic(self._file(view, part)) as temporary:
+            temporary.write_bytes(save(columns, {"sha256": digest(columns)}))
+
+    def discard_damaged(self) -> None:
+        """Remove parts whose content is not what was written, so that they count as missing; say how many."""
+        present = [pair for pair in self.parts if self._file(*pair).is_file()]
+        damaged = [pair for pair in present if self._checked(*pair) is None]
+        for pair in damaged:
+            self._file(*pair).unlink()
+        if damaged:
+            note(f"{len(damaged)} parts of the store {self.folder.name} were damaged on disk and are made again.")
+
+    def close(self) -> None:
+        """Declare the store complete, and remove what killed writers left behind."""
+        assert not self.missing(), "a store is complete only when every part is there"
+        for left in self.folder.rglob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        finish(self.folder, {"bytes": self.bytes})
+
+    # -- reading -------------------------------------------------------------------------------------------
+
     @property
     def complete(self) -> bool:
-        """Whether every part was written."""
-        return finished(self.folder) is not None
+        """Whether every part was written, and is still there."""
+        return finished(self.folder) is not None and not self.missing()
 
     @property
     def bytes(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.folder.rglob("*.safetensors"))
 
-    def missing(self) -> list[tuple[int, int]]:
-        """Return the (view, part) pairs that are still to be written."""
-        parts = range(-(-len(self.rows) // PART_ROWS))
-        pairs = [(view, part) for view in range(self.views) for part in parts]
-        return [pair for pair in pairs if not self._file(*pair).is_file()]
-
-    def part_rows(self, part: int) -> np.ndarray:
-        """Return the manifest rows of a part."""
-        return self.rows[part * PART_ROWS : (part + 1) * PART_ROWS]
-
-    def write(self, view: int, part: int, columns: dict[str, np.ndarray]) -> None:
-        """Write one part; `columns` have one row for each of `part_rows(part)`."""
-        with atomic(self._file(view, part)) as temporary:
-            temporary.write_bytes(save({name: np.ascontiguousarray(values) for name, values in columns.items()}))
-
-    def close(self) -> None:
-        """Declare the store complete."""
-        assert not self.missing(), "a store is complete only when every part is there"
-        finish(self.folder, {"bytes": self.bytes})
-
-    def read(self, index: np.ndarray, view: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, index: np.ndarray, view: np.ndarray) -> Columns:
         """Return the stored columns, [B, ...] each, for int64 `index` and `view` [B]; views wrap around."""
-        position, view = self._position[index], np.asarray(view) % self.views
-        key = view * (len(self.rows) + PART_ROWS) + position // PART_ROWS
-        result: dict[str, np.ndarray] = {}
-        for value in np.unique(key):
-            chosen = np.flatnonzero(key == value)
-            first = chosen[0]
-            part = self._part(int(view[first]), int(position[first]) // PART_ROWS)
-            for name, stored in part.items():
+        position, view = self._position[index], np.asarray(view)
+        assert position.min(initial=0) >= 0 and view.min(initial=0) >= 0, "the store was not asked about these"
+        part = view % self.views * self._parts_a_view + position // PART_ROWS
+        order = np.argsort(part, kind="stable")
+        first = np.flatnonzero(np.diff(part[order], prepend=-1))
+        result: Columns = {}
+        for chosen in np.split(order, first[1:]):
+            for name, stored in self._part(*divmod(int(part[chosen[0]]), self._parts_a_view)).items():
                 if name not in result:
-                    result[name] = np.empty((len(key), *stored.shape[1:]), stored.dtype)
+                    result[name] = np.empty((len(part), *stored.shape[1:]), stored.dtype)
                 result[name][chosen] = stored[position[chosen] % PART_ROWS]
         return result
+
+    def _part(self, view: int, part: int) -> Columns:
+        columns = self._checked(view, part)
+        if columns is None:
+            raise RunError(
+                f"{self._file(view, part)} is damaged: it does not hold what was written. Remove that file and run "
+                "the same command again; only this part is made anew."
+            )
+        return columns
+
+    def _checked(self, view: int, part: int) -> Columns | None:
+        """Return the columns of a part, None where they are not what was written; compared once a process."""
+        key = view, part
+        columns = self._parts.pop(key, None)
+        if columns is None:
+            columns, facts = map_safetensors(self._file(view, part))
+            if key not in self._compared and digest(columns) != facts.get("sha256"):
+                return None
+            self._compared.add(key)
+            if len(self._parts) >= OPEN_PARTS:
+                del self._parts[next(iter(self._parts))]
+        self._parts[key] = columns  # the one used last stands last
+        return columns
 
     def _file(self, view: int, part: int) -> Path:
         return self.folder / f"view-{view:04d}" / f"part-{part:05d}.safetensors"
 
-    def _part(self, view: int, part: int) -> dict[str, np.ndarray]:
-        if (view, part) not in self._parts:
-            self._parts[view, part] = map_safetensors(self._file(view, part))
-        return self._parts[view, part]
+
+def digest(columns: Columns) -> str:
+    """Return the sha256 (hex) of columns: their names, types, shapes and bytes."""
+    found = hashlib.sha256()
+    for name, values in sorted(columns.items()):
+        found.update(f"{name} {values.dtype} {values.shape}".encode())
+        found.update(values.reshape(-1).view(np.uint8))
+    return found.hexdigest()
 
 
-def map_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of a safetensors file as read-only memory maps."""
-    with file.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        header = json.loads(handle.read(length))
-    header.pop("__metadata__", None)
-    kinds = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U16": "<u2", "U8": "u1"}
-    return {
-        name: np.memmap(file, kinds[fact["dtype"]], "r", 8 + length + fact["data_offsets"][0], tuple(fact["shape"]))
-        for name, fact in header.items()
-    }
+def map_safetensors(file: Path) -> tuple[Columns, dict[str, str]]:
+    """Return the tensors of a safetensors file as one read-only memory map, and its metadata.
+
+    Nothing at all is returned of a file that is cut short or no safetensors file.
+    """
+    try:
+        with file.open("rb") as handle:
+            mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        header = json.loads(mapped[8:start])
+        facts = header.pop("__metadata__", {})
+        return {name: _tensor(mapped, start, fact) for name, fact in header.items()}, facts
+    except (ValueError, KeyError, OverflowError):
+        return {}, {}
+
+
+def _tensor(mapped: mmap.mmap, start: int, fact: dict[str, Any]) -> np.ndarray:
+    count = int(np.prod(fact["shape"], dtype=np.int64))
+    return np.frombuffer(mapped, KINDS[fact["dtype"]], count, start + fact["data_offsets"][0]).reshape(fact["shape"])
