@@ -56,6 +56,7 @@ class TrainConfig(Config):
     clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     select: Literal["last", "best"] = Field(default="last", description="which epoch's weights are kept")
+    patience: int | None = Field(default=None, ge=1, description="epochs without a better validation that end training")
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of step 0..steps-1."""
@@ -89,6 +90,8 @@ class Fitted:
 
 
 Validate = Callable[[Classifier], dict[str, float]]
+Watch = Callable[[dict[str, Any]], str]  # an epoch's row -> words to show beside the bar
+Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameters with `scale` (of lr) and `weight_decay` of their own
 
 
 def device() -> torch.device:
@@ -117,15 +120,18 @@ def fit(
     folder: Path,
     seed: int,
     validate: Validate | None = None,
+    watch: Watch | None = None,
+    groups: Groups | None = None,
     title: str = "training",
 ) -> Fitted:
     """Train `classifier` in place, resuming from `folder`/checkpoint.safetensors where there is one.
 
     Writes metrics.jsonl (a row an epoch: train terms by name, learning rate, validation) into `folder`. The weights
-    kept are those of the last epoch, or of the best on validation (`config.select`). Raises `RunError` where the
-    loss is no longer a number.
+    kept are those of the last epoch, or of the best on validation (`config.select`). watch: is given each epoch's row
+    and may say something of it. groups: learning rates of their own for parts of the model; the rest has `config.lr`.
+    Raises `RunError` where the loss is no longer a number.
     """
-    run = _Run(classifier, objective, loader, order, config, folder, seed, validate)
+    run = _Run(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     steps = config.epochs * order.steps_per_epoch
     with _threads(threads_for(classifier, order.batch_size)):
         run.resume()
@@ -136,7 +142,7 @@ def fit(
 def _train(run: _Run, steps: int, title: str) -> None:
     order = run.order
     with progress.task(title, total=steps, done=run.step) as task:
-        while run.step < steps:
+        while run.step < steps and not run.stalled:
             run.train_step(steps)
             if run.step % order.steps_per_epoch == 0:
                 task.advance(text=run.end_epoch())
@@ -181,16 +187,19 @@ class _Run:
         folder: Path,
         seed: int,
         validate: Validate | None,
+        watch: Watch | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.accelerator = Accelerator()
         self.precision = resolve_precision(config.precision, self.accelerator.device, classifier)
         self.classifier, self.objective, self.loader, self.order = classifier, objective, loader, order
         self.config, self.folder, self.seed, self.validate = config, folder, seed, validate
+        self.watch = watch
         self.layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
         self.model = self.accelerator.prepare_model(classifier.to(memory_format=self.layout))
         self.learned = objective.learned.to(self.accelerator.device)
         self.parameters = [p for p in (*classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, config)
+        self.optimizer = _optimizer(self.parameters, config, groups(classifier) if groups else [])
         self.step, self.began = 0, time.monotonic()
         self.saved, self.earlier = time.monotonic(), 0.0
         self.sums: dict[str, Tensor] = {}
@@ -203,7 +212,7 @@ class _Run:
         config = self.config
         self._seed_noise()
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr_at(self.step, steps)
+            group["lr"] = config.lr_at(self.step, steps) * group.get("scale", 1.0)
         batch = self.loader.train_batch(self.order, self.step)
         self.model.train()
         with autocast(self.accelerator.device, self.precision):
@@ -238,8 +247,10 @@ class _Run:
         count = self.order.steps_per_epoch
         train = {name: float(value) / count for name, value in self.sums.items()}
         if not math.isfinite(train["loss"]):
+            broken = [name for name, value in train.items() if name != "loss" and not math.isfinite(value)]
+            where = f"in epoch {self.step // count}, by {' and '.join(broken) or 'the sum of its terms'}"
             raise RunError(
-                f"The loss became {train['loss']} in epoch {self.step // count}: training diverged. "
+                f"The loss became {train['loss']} {where}: training diverged. "
                 f"Lower the learning rate (it is {self.config.lr}; try train.lr={self.config.lr / 10:g}), "
                 "or set train.clip=1."
             )
@@ -252,13 +263,24 @@ class _Run:
         row["seconds"] = round(self.seconds, 2)
         self.rows.append(row)
         self._write_metrics()
-        shown = f"loss {train['loss']:.3f}"
-        return f"{shown}, validation {row['validation']['accuracy']:.1f} %" if self.validate else shown
+        told = [f"loss {train['loss']:.3f}"]
+        if self.validate:
+            told.append(f"validation {row['validation']['accuracy']:.1f} %")
+        if self.watch and (words := self.watch(row)):
+            told.append(words)
+        return ", ".join(told)
 
     def _keep_best(self, accuracy: float) -> None:
         earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
         if self.config.select == "best" and accuracy > earlier:
             self.best = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
+
+    @property
+    def stalled(self) -> bool:
+        """Whether validation has not become better for `patience` epochs."""
+        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
+        waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
+        return self.config.patience is not None and waited >= self.config.patience
 
     @property
     def seconds(self) -> float:
@@ -315,9 +337,12 @@ class _Run:
         artifacts.write_text(self.folder / "metrics.jsonl", text)
 
 
-def _optimizer(parameters: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimizer; norms and biases are not decayed."""
+def _optimizer(parameters: list[Tensor], config: TrainConfig, own: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return the optimizer; norms and biases are not decayed. own: groups of some parameters, taken as they are."""
+    grouped = {id(parameter) for group in own for parameter in group["params"]}
+    parameters = [parameter for parameter in parameters if id(parameter) not in grouped]
     groups = [
+        *own,
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from potstill import artifacts, engine, progress
@@ -14,11 +16,14 @@ from potstill.data.loader import Order
 from potstill.data.manifest import Manifest
 from potstill.data.splits import keep_labels
 from potstill.models import zoo
+from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
 from potstill.objective import Objective, Term, check, control_terms, lecture_terms
+from potstill.stages import guards
 from potstill.stages.data import Data
+from potstill.stages.evaluation import answers
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import Taught, as_function, validator
+from potstill.stages.teacher import Taught, as_function
 from potstill.teachers import LiveTeacher, Teacher
 from potstill.wiring import Wiring, wire
 
@@ -51,30 +56,67 @@ def terms_of(recipe: Recipe) -> tuple[Term, ...]:
     return chosen.terms or lecture_terms(alpha=chosen.alpha, temperature=chosen.temperature, loss=chosen.loss)
 
 
+class Teaching:
+    """A teacher at work. It is asked only once somebody is still to be taught, and proves that it did not change."""
+
+    def __init__(self, recipe: Recipe, taught: Taught, data: Data, stores: Path) -> None:
+        self._recipe, self._data, self._stores = recipe, data, stores
+        self._functions: dict[tuple[Tap, ...], Teacher] = {}
+        self.taught = taught
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
+        """Return the teacher as `Batch -> Outputs`. taps: where its features are wanted."""
+        if taps not in self._functions:
+            self._functions[taps] = as_function(self._recipe, self.taught, self._data, self._stores, taps=taps)
+        return self._functions[taps]
+
+    @property
+    def network(self) -> Classifier | None:
+        """The teacher where it can be looked into, None where it only gives answers."""
+        return self.taught.model if isinstance(self.taught.model, Classifier) else None
+
+    @functools.cached_property
+    def validation(self) -> np.ndarray:
+        """What it says of the labelled validation images: logits, float32 [N, K]."""
+        return answers(self.taught.model, self._data, self._data.manifest.rows("validation", labelled=True))
+
+    def assert_unchanged(self) -> None:
+        """Assert that a live teacher is bit for bit what it was."""
+        for function in self._functions.values():
+            if isinstance(function, LiveTeacher):
+                function.assert_unchanged()
+
+
 def experiment(recipe: Recipe, data: Data, taught: Taught, folder: Path, stores: Path) -> Pair:
     """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distil."""
-    manifest = data.manifest
-    if recipe.student.labels is not None:
-        manifest = keep_labels(manifest, recipe.student.labels, seed=recipe.data.seed)
-    data = replace(data, manifest=manifest)
+    data = with_labels_of(recipe, data)
     terms = terms_of(recipe)
-    check(terms, classes=len(manifest.classes), teacher=True)  # wrong terms and taps are told before work
-    wiring = _wire(recipe, data, terms, taught, new_student(recipe, data, recipe.seed), 1, recipe.seed)
+    teaching = Teaching(recipe, taught, data, stores)
+    check_terms(recipe, data, terms, teaching)
     seeds = range(recipe.seed, recipe.seed + recipe.seeds)
-    controls = [_stage(recipe, data, control_terms(terms), None, folder / "control", seed) for seed in seeds]
-    if all(artifacts.finished(folder / "distil" / f"seed-{seed}") for seed in seeds):
-        teacher: Teacher | None = lambda batch: None  # noqa: E731 (nothing is left to train)
-    else:
-        teacher = as_function(recipe, taught, data, stores, taps=wiring.taps)
-    students = [_stage(recipe, data, terms, (teacher, taught), folder / "distil", seed) for seed in seeds]
-    if isinstance(teacher, LiveTeacher):
-        teacher.assert_unchanged()
-    return Pair(students, controls, manifest)
+    controls = [train_one(recipe, data, control_terms(terms), None, folder / "control", seed) for seed in seeds]
+    students = [train_one(recipe, data, terms, teaching, folder / "distil", seed) for seed in seeds]
+    teaching.assert_unchanged()
+    return Pair(students, controls, data.manifest)
 
 
-def _stage(
-    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: tuple[Teacher, Taught] | None, parent: Path, seed: int
+def check_terms(recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None) -> None:
+    """Raise `ConfigError` for terms that are wrong, or taps that are not there, before any work."""
+    check(terms, classes=len(data.manifest.classes), teacher=teaching is not None)
+    _wire(recipe, data, terms, teaching, new_student(recipe, data, recipe.seed), 1, recipe.seed)
+
+
+def with_labels_of(recipe: Recipe, data: Data) -> Data:
+    """Return the data with the labels that the recipe gives its student."""
+    if recipe.student.labels is None:
+        return data
+    return replace(data, manifest=keep_labels(data.manifest, recipe.student.labels, seed=recipe.data.seed))
+
+
+def train_one(
+    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None, parent: Path, seed: int
 ) -> Trained:
+    """Return one trained model in `parent`/seed-N, training it first unless that was done with the same inputs."""
     folder = parent / f"seed-{seed}"
     inputs = {
         "data": data.manifest.fingerprint,
@@ -82,7 +124,7 @@ def _stage(
         "terms": [term.to_json() for term in terms],
         "train": recipe.train.to_json(),
         "augment": [recipe.augment, recipe.mix, recipe.mix_alpha, recipe.view_count],
-        "teacher": teaching[1].identity if teaching else None,
+        "teacher": teaching.taught.identity if teaching else None,
         "seed": seed,
     }
     record = artifacts.stage(folder, inputs, lambda: _train(recipe, data, terms, teaching, folder, seed))
@@ -90,9 +132,8 @@ def _stage(
 
 
 def _train(
-    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: tuple[Teacher, Taught] | None, folder: Path, seed: int
+    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None, folder: Path, seed: int
 ) -> dict[str, Any]:
-    teacher, taught = teaching or (None, None)
     on = engine.device()
     student = new_student(recipe, data, seed).to(on)
     loader = data.loader(
@@ -102,25 +143,31 @@ def _train(
         data.manifest, batch_size=recipe.train.batch_size, seed=seed, views=recipe.view_count,
         labelled_share=recipe.student.labelled_share,
     )  # fmt: skip
-    wiring = _wire(recipe, data, terms, taught, student, recipe.train.epochs * order.steps_per_epoch, seed)
+    wiring = _wire(recipe, data, terms, teaching, student, recipe.train.epochs * order.steps_per_epoch, seed)
     objective = Objective(
-        terms, classes=len(data.manifest.classes), teacher=teacher, aux_weight=recipe.objective.aux_weight,
-        connections=wiring.connections,
+        terms, classes=len(data.manifest.classes), teacher=teaching.function(wiring.taps) if teaching else None,
+        aux_weight=recipe.objective.aux_weight, connections=wiring.connections,
     )  # fmt: skip
+    watch = guards.Watch(terms, teaching.validation if teaching else None)
     fitted = engine.fit(
         wiring.student, objective, loader, order, recipe.train,
-        folder=folder, seed=seed, validate=validator(data, loader),
-        title=f"{'student' if teacher else 'control'}, seed {seed}",
+        folder=folder, seed=seed, validate=watch.validator(data, loader), watch=watch,
+        title=f"{'student' if teaching else 'control'}, seed {seed}",
     )  # fmt: skip
     zoo.save(wiring.student, folder)
-    return fitted.to_json()
+    return {
+        **fitted.to_json(),
+        "parameters": zoo.count_parameters(wiring.student),
+        "extra_parameters": zoo.count_parameters(objective.learned),
+    }
 
 
 def _wire(
-    recipe: Recipe, data: Data, terms: Sequence[Term], taught: Taught | None, student: Classifier, steps: int, seed: int
-) -> Wiring:
-    network = taught.model if taught and isinstance(taught.model, Classifier) else None
+    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None, student: Classifier, steps: int,
+    seed: int,
+) -> Wiring:  # fmt: skip
     rows = torch.from_numpy(data.manifest.rows("train"))
+    network = teaching.network if teaching else None
     return wire(terms, student, network, rows=rows, steps=steps, seed=seed, mixed=recipe.mix is not None)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from potstill import artifacts, progress
-from potstill.config import build
+from potstill.config import Config, build
 from potstill.engine import Model
 from potstill.errors import ConfigError, RunError
 from potstill.measure.latency import latency_ms
@@ -116,8 +116,8 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
     return build(Recipe, settings, origin=f"the comparison {name}")
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Make `folder` this recipe's; raise `RunError` where it holds another's."""
+def claim(folder: Path, recipe: Config, *, verb: str = "run") -> None:
+    """Make `folder` this recipe's; raise `RunError` where it holds another's. verb: the command that goes on."""
     file, text = folder / "recipe.yaml", yaml.safe_dump(recipe.to_json(), sort_keys=False, allow_unicode=True)
     if not file.is_file():
         if folder.exists() and any(folder.iterdir()):
@@ -127,7 +127,7 @@ def claim(folder: Path, recipe: Recipe) -> None:
     if yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(text):
         raise RunError(
             f"{folder} holds the run of another recipe (see {file}). Choose a new folder with --out, "
-            f"or go on with that run: potstill run {file} --out {folder}"
+            f"or go on with that run: potstill {verb} {file} --out {folder}"
         )
 
 

@@ -40,10 +40,10 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     clock = Clock(folder / "clock.json")
     first = next(iter(cells.values()))[0]
     data = clock.timed("data", "Read and split the images", lambda: _data(config))
-    check_all(cells, data)
     taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(first, data, folder / "teacher"))
     clock.stages[-1]["title"] = taught.title
     teaching = Teaching(first, taught, data, folder / "stores")
+    check_all(cells, data, teaching)
     if config.teacher.stored:
         text = f"Asked the teacher about {config.view_count} views of every image, once for all students"
         clock.timed("label", text, teaching.function)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill import progress
-from potstill.objective import Term, check
+from potstill.objective import Term
 from potstill.stages import distil
 from potstill.stages.compare.settings import CONTROL, CompareConfig
 from potstill.stages.data import Data
@@ -36,11 +36,12 @@ def terms_for(recipe: Recipe, method: str) -> tuple[Term, ...]:
     return (Term(loss="cross_entropy"),) if method == CONTROL else distil.terms_of(recipe)
 
 
-def check_all(plan: dict[tuple[str, str], list[Recipe]], data: Data) -> None:
-    """Raise `ConfigError` for terms that are wrong for these images, before any work."""
+def check_all(plan: dict[tuple[str, str], list[Recipe]], data: Data, teaching: Teaching) -> None:
+    """Raise `ConfigError` for terms that are wrong for these images and networks, before any student is trained."""
     for (_, method), recipes in plan.items():
         for recipe in recipes:
-            check(terms_for(recipe, method), classes=len(data.manifest.classes), teacher=method != CONTROL)
+            taught_by = None if method == CONTROL else teaching
+            distil.check_terms(recipe, data, terms_for(recipe, method), taught_by)
 
 
 def run_cells(

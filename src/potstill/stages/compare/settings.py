@@ -55,7 +55,7 @@ class CompareConfig(Config):
 
     @model_validator(mode="after")
     def _equal(self) -> CompareConfig:
-        problems = [*_wrong_names(self), *_unequal_trials(self)]
+        problems = [*_wrong_names(self), *_unequal_budgets(self)]
         if problems:
             raise ValueError(" ".join(problems))
         return self
@@ -97,6 +97,13 @@ def _wrong_names(config: CompareConfig) -> list[str]:
     for name in (*config.students, *config.methods):
         if not re.match(NAME, name):
             problems.append(f"'{name}' becomes the name of a folder: use letters, digits, '.', '-', '+' and '_'.")
+    return problems
+
+
+def _unequal_budgets(config: CompareConfig) -> list[str]:
+    problems = _unequal_trials(config)
+    if config.train.patience is not None:
+        problems.append("train.patience ends some trainings earlier than others; a comparison has equal budgets.")
     return problems
 
 
