@@ -44,6 +44,7 @@ FLOORS = {
     "measure.latency": 6,
     "compress": 3,
     "compress.export": 6,
+    "columns": 2,
     "store": 2,
     "checkpoint": 2,
     "teachers": 6,
