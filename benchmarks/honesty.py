@@ -116,7 +116,7 @@ def counted(verdicts: Sequence[str]) -> dict[str, Any]:
 
 def measure(comparisons: int, noise: int) -> dict[str, Any]:
     """Return every figure of docs/honesty.json."""
-    began = time.monotonic()
+    began, code = time.monotonic(), commit()
     world = World.make()
     pool = controls(world, max(comparisons * 2 * SEEDS, noise * SEEDS))
     accuracy = 100 * pool.mean(axis=1)
@@ -131,7 +131,7 @@ def measure(comparisons: int, noise: int) -> dict[str, Any]:
         "recipe": world.recipe.to_json(),
         "machine": summary.machine(),
         "versions": summary.versions(),
-        "commit": commit(),
+        "commit": code,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(time.monotonic() - began, 1),
     }
