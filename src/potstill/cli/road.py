@@ -59,6 +59,8 @@ def distill(
     seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
     labels: Annotated[int | None, typer.Option(help="How many labels the student gets (default: all).")] = None,
     limit: Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")] = None,
+    group: Annotated[str | None, typer.Option(help="Pattern over file names; its matches stay together.")] = None,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Accept classes without images.")] = False,
     views: Annotated[int | None, typer.Option(help="Views of each image (default: one an epoch).")] = None,
     augment: Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")] = None,
     out: Out = None,
@@ -66,7 +68,7 @@ def distill(
 ) -> None:
     """Teach a small student with a big teacher, beside a control that learns without one."""
     settings = {
-        "data": {"limit": limit},
+        "data": {"limit": limit, "group": group, "allow_empty": allow_empty or None},
         "teacher": {
             "model": teacher,
             "weights": str(teacher_weights) if teacher_weights else None,

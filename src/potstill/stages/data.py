@@ -74,7 +74,10 @@ class Data:
 
 def read(config: DataConfig) -> Manifest:
     """Return the manifest of the data a recipe names, with a validation and a test split."""
-    manifest = digits() if config.path == "digits" else read_manifest(config.path, group=config.group)
+    if config.path == "digits":
+        manifest = digits()
+    else:
+        manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} holds no labelled images. Sort some into one folder a class, such as "

@@ -20,6 +20,7 @@ class DataConfig(Config):
     test: float = Field(default=0.2, gt=0, lt=1, description="share held out where the data has no test split")
     size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side that photos are cut to")
     group: str | None = Field(default=None, description="pattern over file names whose match stays on one side")
+    allow_empty: bool = Field(default=False, description="accept classes without images")
     seed: int = Field(default=0, ge=0, description="seed of the splits")
 
 
