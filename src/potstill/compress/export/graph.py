@@ -40,7 +40,7 @@ class _Graph(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         network = copy.deepcopy(bare(classifier.network)).cpu().float()
-        self.model = Classifier(network, classifier.card)
+        self.model = classifier.replace(network=network, taps=()).cpu()
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
