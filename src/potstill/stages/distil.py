@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from potstill import artifacts, engine, progress
 from potstill.data.loader import Order
@@ -20,6 +21,8 @@ from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
 from potstill.objective import Objective, Term, check, control_terms, lecture_terms
 from potstill.stages import guards
+from potstill.stages.choose import SEED as SEARCH_SEED
+from potstill.stages.choose import choose
 from potstill.stages.data import Data
 from potstill.stages.evaluation import answers
 from potstill.stages.recipe import Recipe
@@ -48,6 +51,8 @@ class Pair:
     students: list[Trained]
     controls: list[Trained]
     manifest: Manifest
+    terms: tuple[Term, ...] = ()
+    search: dict[str, Any] | None = None
 
 
 def terms_of(recipe: Recipe) -> tuple[Term, ...]:
@@ -90,14 +95,38 @@ class Teaching:
 def experiment(recipe: Recipe, data: Data, taught: Taught, folder: Path, stores: Path) -> Pair:
     """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distil."""
     data = with_labels_of(recipe, data)
-    terms = terms_of(recipe)
     teaching = Teaching(recipe, taught, data, stores)
+    terms, search = chosen_terms(recipe, data, teaching, folder / "search")
     check_terms(recipe, data, terms, teaching)
     seeds = range(recipe.seed, recipe.seed + recipe.seeds)
     controls = [train_one(recipe, data, control_terms(terms), None, folder / "control", seed) for seed in seeds]
     students = [train_one(recipe, data, terms, teaching, folder / "distil", seed) for seed in seeds]
     teaching.assert_unchanged()
-    return Pair(students, controls, data.manifest)
+    return Pair(students, controls, data.manifest, terms, search)
+
+
+def chosen_terms(
+    recipe: Recipe, data: Data, teaching: Teaching, folder: Path
+) -> tuple[tuple[Term, ...], dict[str, Any] | None]:
+    """Return the recipe's terms, or those that a search on validation finds, and the record of the search.
+
+    `folder`/chosen.yaml is then the same recipe with the terms that were found written out.
+    """
+    if recipe.objective.method is None:
+        return terms_of(recipe), None
+
+    def trial(terms: Sequence[Term], epochs: int, name: str) -> tuple[float, float]:
+        train = recipe.train.model_copy(update={"epochs": epochs})
+        short = recipe.model_copy(update={"train": train, "views": recipe.view_count})
+        tried = train_one(short, data, terms, teaching, folder / name, recipe.seed + SEARCH_SEED)
+        return tried.record["validation_accuracy"][train.select], tried.record["seconds"]
+
+    images = len(data.manifest.rows("validation", labelled=True))
+    found = choose(recipe, classes=len(data.manifest.classes), validation_images=images, trial=trial)
+    written = recipe.to_json() | {"objective": {"terms": found.record["terms"]}}
+    artifacts.write_text(folder / "chosen.yaml", yaml.safe_dump(written, sort_keys=False, allow_unicode=True))
+    progress.note(found.sentence)
+    return found.terms, found.record
 
 
 def check_terms(recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None) -> None:

@@ -45,8 +45,10 @@ class StudentConfig(Config):
 
 
 class ObjectiveConfig(Config):
-    """alpha * CE + (1 - alpha) * loss; or `terms`, any losses with any weights."""
+    """alpha * CE + (1 - alpha) * loss; or `terms`, any losses with any weights; or `method: auto`, a search."""
 
+    method: Literal["auto"] | None = Field(default=None, description="auto: a short search on validation for the terms")
+    search: int | None = Field(default=None, ge=1, description="epochs the search may take; null: two trainings' worth")
     alpha: float = Field(default=0.1, ge=0, le=1)
     temperature: float = Field(default=2.0, gt=0)
     loss: str = "kd"
@@ -86,6 +88,10 @@ class Recipe(Config):
         given = [
             name for name in ("alpha", "temperature", "loss") if getattr(self.objective, name) != getattr(plain, name)
         ]
+        if self.objective.method and (given or self.objective.terms):
+            raise ValueError(
+                "objective gives `method: auto` and terms of its own. The search finds the terms: leave the others out."
+            )
         if self.objective.terms and given:
             raise ValueError(
                 f"objective gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own "

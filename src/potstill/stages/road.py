@@ -22,7 +22,7 @@ from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 from potstill.stages import data as data_stage
-from potstill.stages import distil, evaluation, summary
+from potstill.stages import distil, evaluation, guards, summary
 from potstill.stages import teacher as teacher_stage
 from potstill.stages.data import Data
 from potstill.stages.distil import Pair, Trained
@@ -92,9 +92,16 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
     _deliver(experiments[0], folder)
     result["stages"] = clock.stages
     result["seconds"] = clock.seconds
-    result["notes"] = progress.display().notes
+    result["notes"] = [*progress.display().notes, *_findings(result)]
     artifacts.write_json(folder / "summary.json", result)
     return result
+
+
+def _findings(result: dict[str, Any]) -> list[str]:
+    """Return what a reader should know of teacher, student and control once the test split was opened."""
+    models = result["models"]
+    teacher, student, control = (models[kind]["test_accuracy"] for kind in ("teacher", "student", "control"))
+    return guards.findings(teacher, student, control, result["verdict"])
 
 
 def with_overrides(recipe: Recipe, name: str) -> Recipe:
@@ -215,6 +222,8 @@ def _summary(
         teacher["parameters"] = zoo.count_parameters(taught.model)
     result["models"] = {"teacher": teacher | described.pop("files")[0], **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
+    if main.pair.search is not None:
+        result["search"] = main.pair.search
     result["comparisons"] = []
     for other in others:
         told = _described(other, logits, label, [])
