@@ -62,6 +62,14 @@ def test_sizes_that_differ_where_the_sample_did_not_look(tree):
     assert load_pixels(read_manifest(root), size=(8, 8), resize=8, channels=3).shape == (80, 3, 8, 8)
 
 
+def test_sizes_that_differ_are_noticed_in_processes_too(tree, monkeypatch):
+    root = tree(*(f"{c}/{n}.png" for c in "ab" for n in range(300)))
+    picture("odd", (30, 20)).save(root / "a" / "1.png")
+    manifest = read_manifest(root)
+    monkeypatch.setattr("potstill.data.workers.WORTHWHILE", 1e-6)
+    assert load_pixels(manifest, size=(8, 8), resize=8, channels=3).shape == (600, 3, 8, 8)
+
+
 def test_grey_and_colour_become_what_is_asked_for():
     grey = from_arrays(np.arange(2 * 25, dtype=np.uint8).reshape(2, 5, 5))
     colour = load_pixels(grey, size=None, resize=None, channels=3).take(np.arange(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -22,4 +23,11 @@ def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: fl
 
     workers = min(cpu_count(), 1 + int(seconds / WORTHWHILE))
     with parallel_config(backend="loky", idle_worker_timeout=5):
-        yield from Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*job) for job in jobs)
+        results = Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*job) for job in jobs)
+        try:
+            for result in results:  # noqa: UP028 (`yield from` would close `results` by itself)
+                yield result
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that tasks were cancelled, where the caller stopped early
+                results.close()
