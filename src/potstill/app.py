@@ -46,7 +46,7 @@ def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> di
 
 
 def distill(
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     *,
     teacher: str | Mapping[str, Any] = "builtin:cnn",
     student: str | Mapping[str, Any] = "builtin:mlp",
@@ -56,15 +56,14 @@ def distill(
 ) -> dict[str, Any]:
     """Teach `student` with `teacher` on the images at `data`, beside a control without one; return the summary.
 
-    teacher, student: a name, or settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}.
+    data: a path, or settings such as {"path": "photos", "limit": 500}. teacher, student: a name, or settings such as
+    {"model": "resnet50", "weights": "resnet50.safetensors"}.
     settings: any other part of a recipe (docs/recipes.md), nested as there: `objective={"alpha": 0.1}`, `seeds=3`.
     """
-    named = {"name": f"distill-{Path(data).resolve().name}".replace(" ", "-"), **settings}
-    parts = {
-        key: {"model": value} if isinstance(value, str) else dict(value)
-        for key, value in (("teacher", teacher), ("student", student))
-    }
-    recipe = {**named, **parts, "data": {"path": str(data), **settings.get("data", {})}}
+    parts = {"data": _settings(data, "path"), "teacher": _settings(teacher, "model")}
+    parts["student"] = _settings(student, "model")
+    name = f"distill-{Path(parts['data']['path']).resolve().name}".replace(" ", "-")
+    recipe = {"name": name, **settings, **parts}
     return run(recipe, out=out, command=command)
 
 
@@ -88,6 +87,11 @@ def predict(
     classes: names for a model given by name and weights, which carry none.
     """
     return use.predict(str(model), [Path(image) for image in images], weights=weights, classes=classes)
+
+
+def _settings(given: str | Path | Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a part of a recipe that was given as settings, or as the one value that `key` stands for."""
+    return dict(given) if isinstance(given, Mapping) else {key: str(given)}
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -68,7 +68,7 @@ def distill(
 ) -> None:
     """Teach a small student with a big teacher, beside a control that learns without one."""
     settings = {
-        "data": {"limit": limit, "group": group, "allow_empty": allow_empty or None},
+        "data": {"path": data, "limit": limit, "group": group, "allow_empty": allow_empty or None},
         "teacher": {
             "model": teacher,
             "weights": str(teacher_weights) if teacher_weights else None,
@@ -86,7 +86,7 @@ def distill(
     def work() -> dict[str, Any]:
         from potstill import app as public
 
-        return public.distill(data, out=out, command=typed(), **given(settings))
+        return public.distill(out=out, command=typed(), **given(settings))
 
     _show_run(work, as_json)
 
