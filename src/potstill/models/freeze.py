@@ -14,10 +14,27 @@ import torch
 from torch import nn
 
 
-def bits(module: nn.Module) -> str:
-    """Return the sha256 of every parameter and buffer, by name, type and shape: equal only where no bit differs."""
+def bits(module: nn.Module, *, but: str | None = None) -> str:
+    """Return the sha256 of every parameter and buffer, by name, type and shape: equal only where no bit differs.
+
+    but: the path of a module inside that is left out, such as a head.
+    """
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return _digest((name, tensor) for name, tensor in named if but is None or not name.startswith(f"{but}."))
+
+
+def frozen_bits(network: nn.Module) -> str:
+    """Return the sha256 of what must not change: parameters without gradient, buffers of modules kept in eval mode."""
+    still = [(name, p) for name, p in network.named_parameters() if not p.requires_grad]
+    for path, module in network.named_modules():
+        if "train" in module.__dict__:
+            still += [(f"{path}.{name}", buffer) for name, buffer in module.named_buffers(recurse=False)]
+    return _digest(still)
+
+
+def _digest(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+    for name, tensor in named:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().contiguous().cpu().flatten()
         digest.update(flat.view(torch.uint8).numpy())
@@ -52,6 +69,13 @@ def freeze_except(network: nn.Module, paths: Iterable[str]) -> None:
         network.get_submodule(path).requires_grad_(True)
     for name, module in network.named_modules():
         if not any(_related(name, path) for path in learning):
+            _pin(module)
+
+
+def hold_statistics(network: nn.Module) -> None:
+    """Keep every BatchNorm in eval mode after later `.train()` calls; its scale and shift may go on learning."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _pin(module)
 
 

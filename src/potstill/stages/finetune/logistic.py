@@ -1,0 +1,105 @@
+"""Multinomial logistic regression by L-BFGS: convex, so the result depends on nothing but data and penalty."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS = 100
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation of features, float32 [D] each."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Scaling:
+        """Return the scaling that gives each column of x [N, D] mean 0 and deviation 1; constant columns become 0."""
+        std, mean = torch.std_mean(x, 0, correction=0)
+        return cls(mean, torch.where(std > 1e-6 * mean.abs().clamp_min(1e-6), std, torch.inf))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+@dataclass(frozen=True)
+class Linear:
+    """logits = x @ weight.T + bias, weight [K, D] and bias [K]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + self.bias
+
+    def unscaled(self, scaling: Scaling) -> Linear:
+        """Return the same function of features that were not scaled."""
+        weight = self.weight / scaling.std
+        return Linear(weight, self.bias - weight @ scaling.mean)
+
+
+def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear | None = None) -> Linear:
+    """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is free.
+
+    x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: where to begin, such as the solution
+    for another penalty. A class without examples gets the lowest logits.
+    """
+    weight = torch.zeros(classes, x.shape[1]) if start is None else start.weight.clone()
+    bias = _log_share(label, classes) if start is None else start.bias.clone()
+    weight.requires_grad_(), bias.requires_grad_()
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=STEPS, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(F.linear(x, weight, bias), label) + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return Linear(weight.detach(), bias.detach())
+
+
+def _log_share(label: Tensor, classes: int) -> Tensor:
+    counts = torch.bincount(label, minlength=classes).float()
+    return (counts.clamp_min(1e-3) / len(label)).log()
+
+
+def loss_of(model: Linear, x: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each row the cross-entropy, float64 [N], and whether the class is right, bool [N]."""
+    logits = model(x)
+    return F.cross_entropy(logits, label, reduction="none").double().numpy(), (logits.argmax(1) == label).numpy()
+
+
+def in_threads(work: Callable[[int], T], count: int) -> list[T]:
+    """Return [work(0), ..., work(count - 1)], done in as many threads as there are, one each.
+
+    Products of tall matrices with a few columns are bound by memory: several threads on one of them gain little, and
+    wait for each other where cores are shared.
+    """
+    workers = min(torch.get_num_threads(), count)
+    with _one_thread(), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(work, range(count)))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,81 @@
+"""Every choice of a transfer, with the defaults of LP-FT: a probe on frozen features, then everything at small rates.
+
+Fine-tuning from a fitted head instead of a random one keeps the features from being torn about in the first steps
+(arXiv:2202.10054); rates that fall with depth change little what is general and more what is particular.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from potstill.config import Config
+from potstill.engine import TrainConfig
+from potstill.stages.recipe import DataConfig
+
+FINE: dict[str, Any] = {
+    **{"epochs": 10, "batch_size": 32, "lr": 0.001, "warmup": 0.1, "clip": 1.0},
+    **{"select": "best", "patience": 5},
+}
+SCRATCH: dict[str, Any] = {**FINE, "lr": 0.002}
+
+
+class FinetuneConfig(Config):
+    """One transfer: images, a pretrained network, its features, and how much of it learns.
+
+    weights: a file, or "hub" for the published ones (the default). mean, std: the normalisation of images in 0..1 that
+    the weights were trained with, where the file has no card.
+    """
+
+    data: DataConfig
+    model: str = Field(description="a name, or the folder of a stage whose network is reused")
+    weights: str | None = None
+    options: dict[str, Any] = {}
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    features: str = Field(default="pooled", description="the layer the probe sees; auto tries several")
+    views: int = Field(default=8, ge=0, description="augmented views of each image that the probe is fitted on")
+    augment: str | list[Any] = "auto"
+    penalty: float | None = Field(default=None, gt=0, description="of the probe; null chooses one by folds")
+    folds: int = Field(default=5, ge=2)
+    unfreeze: Literal["none", "all"] | int = Field(default="all", description="how many of the last stages learn")
+    head_rate: float = Field(default=1.0, gt=0, description="learning rate of the head, times train.lr")
+    backbone_rate: float = Field(default=0.1, gt=0, description="learning rate of the last stage, times train.lr")
+    layer_decay: float = Field(default=0.75, gt=0, le=1, description="by which each stage below learns more slowly")
+    batchnorm: Literal["auto", "fixed", "adapted"] = Field(
+        default="auto", description="whether its statistics follow the new images; auto fixes them in small batches"
+    )
+    from_scratch: bool = Field(default=False, description="ignore weights: what the transfer is compared with")
+    train: TrainConfig = TrainConfig(**FINE)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _budget(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill what `train` leaves open with what suits the start: pretrained weights, or random ones."""
+        train = given.get("train", {})
+        if not isinstance(train, dict):
+            return given
+        return {**given, "train": {**(SCRATCH if given.get("from_scratch") else FINE), **train}}
+
+    @model_validator(mode="after")
+    def _start(self) -> FinetuneConfig:
+        if self.from_scratch and self.weights:
+            raise ValueError("from_scratch and weights exclude each other: leave one out.")
+        if isinstance(self.unfreeze, int) and self.unfreeze < 0:
+            raise ValueError(f"unfreeze must be none, all or a number of stages, and is {self.unfreeze}.")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both, one value a channel, for images in 0..1.")
+        return self
+
+    @property
+    def fixes_batchnorm(self) -> bool:
+        """Whether BatchNorm keeps the statistics that the probe was fitted with."""
+        if self.batchnorm == "auto":
+            return not self.from_scratch and self.train.batch_size < SMALL_BATCH
+        return self.batchnorm == "fixed"
+
+
+SMALL_BATCH = 64
+"""Images a step below which the mean and variance of a batch say little of the data."""

@@ -1,0 +1,86 @@
+"""The last steps of a transfer: unfreeze the chosen part, and train head and backbone at rates of their own."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from potstill import engine
+from potstill.data.loader import Order
+from potstill.models import zoo
+from potstill.models.freeze import frozen_bits, hold_statistics, unfreeze
+from potstill.models.layers import freeze_below
+from potstill.models.outputs import Classifier, bare
+from potstill.models.taps import stages
+from potstill.models.trace import trace
+from potstill.objective import Objective, Term
+from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.settings import FinetuneConfig
+from potstill.stages.teacher import validator
+
+
+def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder: Path, *, title: str) -> dict[str, Any]:
+    """Train `classifier` in place and save it into `folder`; return what the stage records.
+
+    What is frozen, buffers included, is asserted to be bit for bit what it was.
+    """
+    on, train = engine.device(), config.train
+    network = bare(classifier.to(on).network)
+    freeze_below(classifier, "all" if config.from_scratch else config.unfreeze)
+    if config.fixes_batchnorm:
+        hold_statistics(network)
+    before = frozen_bits(network)
+    view = images.view(config.augment, config.seed)
+    loader = images.loader(view, device=on)
+    fitted = engine.fit(
+        classifier,
+        Objective([Term(loss="cross_entropy")], classes=len(images.manifest.classes), teacher=None),
+        loader,
+        Order(images.manifest, batch_size=train.batch_size, seed=config.seed, views=train.epochs, labelled_share=1.0),
+        train,
+        folder=folder,
+        seed=config.seed,
+        validate=validator(images.data, loader),
+        groups=None if config.from_scratch else lambda c: rates(c, config),
+        title=title,
+    )
+    assert frozen_bits(network) == before, "a frozen layer changed"
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    unfreeze(network)
+    zoo.save(classifier.eval(), folder)
+    return {**fitted.to_json(), "trainable_parameters": trainable}
+
+
+def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]]:
+    """Return groups of what learns for `engine.fit`: `scale` times the learning rate, norms and biases not decayed.
+
+    The head has `head_rate`, the last stage `backbone_rate`, and each stage below `layer_decay` of the one above.
+    """
+    depth = depths(classifier)
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in bare(classifier.network).named_parameters():
+        if not parameter.requires_grad:
+            continue
+        below, decayed = depth[name], parameter.ndim > 1
+        scale = config.backbone_rate * config.layer_decay ** (below - 1) if below else config.head_rate
+        settings = {"params": [], "scale": scale, "weight_decay": config.train.weight_decay if decayed else 0.0}
+        groups.setdefault((below, decayed), settings)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def depths(classifier: Classifier) -> dict[str, int]:
+    """Return for each parameter of the bare network how many stages deep it lies: 0 the head, 1 the last stage."""
+    seen = trace(classifier)
+    ends = [seen.by_path[tap.path].end for tap in stages(seen)]
+    found = dict.fromkeys((name for name, _ in bare(classifier.network).named_parameters()), len(ends))
+    for s in seen.seen:
+        below = 0 if s.module is seen.head.module else max(1, len(ends) - bisect_left(ends, s.start))
+        found.update((f"{s.path}.{name}", below) for name in _own(s.module) if s.path)
+    return found
+
+
+def _own(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_parameters(recurse=False)]
