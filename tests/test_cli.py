@@ -135,7 +135,9 @@ def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
 
 
 def test_json_is_all_that_stands_on_standard_output(tree: Path, tmp_path: Path) -> None:
-    made = CliRunner().invoke(app, ["distill", str(tree), *FAST, "--limit", "60", "--json", "--out", str(tmp_path / "run")])
+    made = CliRunner().invoke(
+        app, ["distill", str(tree), *FAST, "--limit", "60", "--json", "--out", str(tmp_path / "run")]
+    )
     assert made.exit_code == 0, made.output
     summary = json.loads(made.stdout)
     assert summary["models"]["teacher"]["test_accuracy"] >= 0
