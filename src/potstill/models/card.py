@@ -23,6 +23,8 @@ class Card:
     resize, crop: how a photo becomes what the model is given: the short side is resized to `resize` pixels, the
         centre `crop` = (height, width) is cut out, and the model itself resizes that to `size` where they differ
         (a student that was taught on the larger crops of its teacher).
+    compressed: what was done to the network that `model` names: {"pruned": {...}, "quantized": {...}}. Its layers have
+        the widths and the quantizers that the weights beside the card tell.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Card:
     source: str = "random initialisation"
     licence: str = "unknown"
     weights_sha256: str = ""
+    compressed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.mean) == len(self.std) == self.channels, "mean and std need one value a channel"

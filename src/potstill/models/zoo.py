@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from potstill.artifacts import atomic, read_json, write_json
+from potstill.compress.rebuild import rebuilt
 from potstill.errors import ModelError
 from potstill.models.card import Card
 from potstill.models.families import Request, family_of
@@ -130,8 +131,11 @@ def load(path: Path | str) -> Classifier:
     """
     folder = Path(path)
     card = read_card(folder)
-    network = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
-    classifier = load_weights(Classifier(bare(network.network), card), folder / WEIGHTS)
+    made = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    network = bare(made.network)
+    if card.compressed:
+        network = rebuilt(network, read_state(folder / WEIGHTS), torch.zeros(2, card.channels, *card.size))
+    classifier = load_weights(Classifier(network, card), folder / WEIGHTS)
     if classifier.card.weights_sha256 != card.weights_sha256:
         raise ModelError(
             f"{folder / WEIGHTS} is not the file that {folder / CARD} describes (their sha256 differ). "

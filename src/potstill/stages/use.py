@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from potstill.measure.statistics import proportion_interval
 from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
+from potstill.models.packed import is_packed, load_packed
 from potstill.stages import data as data_stage
 from potstill.stages.data import Data
 from potstill.stages.evaluation import answers
@@ -28,10 +30,12 @@ from potstill.stages.recipe import DataConfig
 
 
 def find(model: str) -> Model | None:
-    """Return the model at a path: a run folder, a stage folder, an exported file; None where `model` is a name."""
+    """Return the model at a path (a run or stage folder, an exported or packed file); None where `model` is a name."""
     path = Path(model)
     if path.suffix == ".onnx":
         return OnnxModel(path)
+    if is_packed(path):
+        return load_packed(path)
     if (path / "student.json").is_file():
         return zoo.load(path / artifacts.read_json(path / "student.json")["folder"])
     if (path / "recipe.yaml").is_file():
@@ -41,8 +45,17 @@ def find(model: str) -> Model | None:
     return None
 
 
-def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> dict[str, Any]:
-    """Return accuracy in percent with its 95 % interval, per class, loss and calibration error."""
+@dataclass(frozen=True)
+class Said:
+    """What a model said of a split: logits float32 [N, K], labels int64 [N] among its `classes` [K]."""
+
+    logits: np.ndarray
+    label: np.ndarray
+    classes: tuple[str, ...]
+
+
+def ask(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> Said:
+    """Return what a model says of the labelled images of a split, computed in float32."""
     if split not in SPLITS:
         raise ConfigError(f"There is no split '{split}'.{did_you_mean(split, SPLITS)} Splits: {', '.join(SPLITS)}.")
     found = find(model)
@@ -56,16 +69,22 @@ def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, l
     data = _shown(found.card, manifest)
     rows = np.arange(len(manifest))
     label, classes = _labels(found.card, manifest, rows)
-    logits = answers(found, data, rows)
+    return Said(answers(found, data, rows), label, classes)
+
+
+def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> dict[str, Any]:
+    """Return accuracy in percent with its 95 % interval, per class, loss and calibration error."""
+    said = ask(model, path, weights=weights, split=split, limit=limit)
+    logits, label, classes = said.logits, said.label, said.classes
     right = metrics.correct(logits, label)
     recall = metrics.per_class_recall(logits, label)
     return {
         "model": model,
         "data": path,
         "split": split,
-        "images": len(rows),
+        "images": len(label),
         "accuracy": round(float(metrics.accuracy(logits, label)), 3),
-        "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(rows))],
+        "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
         "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
         "calibration_error": round(float(metrics.expected_calibration_error(logits, label)), 2),
         "recall": {name: round(float(recall[i]), 2) for i, name in enumerate(classes) if np.isfinite(recall[i])},
@@ -111,20 +130,27 @@ def predict(
     model: str, images: Sequence[Path], *, weights: str | Path | None, classes: Sequence[str] | None
 ) -> list[dict[str, Any]]:
     """Return for each image the class, its probability and the five best."""
-    found = find(model)
-    if found is None:
-        if weights is None:
-            raise ModelError(f"{model} names no trained model. Add --weights FILE, or give a folder or an .onnx file.")
-        found = facts.from_weights(model, Path(weights), classes=classes)
-    if classes is not None and find(model) is not None:
-        progress.note("--classes is ignored: the model carries the names of its classes.")
+    found = trained(model, weights=weights, classes=classes)
     missing = [str(image) for image in images if not image.is_file()]
     if missing:
         raise DataError(*(f"There is no image at {name}." for name in missing))
     return [_predict(found, image) for image in images]
 
 
-def _predict(model: Model, image: Path) -> dict[str, Any]:
+def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None) -> Model:
+    """Return the model at a path, or a name with its weights; raise `ModelError` where it is neither."""
+    found = find(model)
+    if found is None:
+        if weights is None:
+            raise ModelError(f"{model} names no trained model. Add --weights FILE, or give a folder or an .onnx file.")
+        return facts.from_weights(model, Path(weights), classes=classes)
+    if classes is not None:
+        progress.note("--classes is ignored: the model carries the names of its classes.")
+    return found
+
+
+def ask_image(model: Model, image: Path) -> np.ndarray:
+    """Return the logits [K] of a model for an image file."""
     card = model.card
     pixels = one_image(image, size=card.crop, resize=card.resize, channels=card.channels)
     from potstill.data.augment import parse_policy
@@ -134,7 +160,11 @@ def _predict(model: Model, image: Path) -> dict[str, Any]:
     if isinstance(model, torch.nn.Module):
         model.eval()
     with torch.inference_mode():
-        probability = metrics.softmax(model(shown).logits.numpy())[0]
+        return model(shown).logits.numpy()[0]
+
+
+def _predict(model: Model, image: Path) -> dict[str, Any]:
+    card, probability = model.card, metrics.softmax(ask_image(model, image)[None])[0]
     best = np.argsort(-probability, kind="stable")[:5]
     return {
         "image": str(image),

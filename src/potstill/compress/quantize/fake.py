@@ -43,6 +43,10 @@ class StepQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
+            if self.step.dim() == 0 and not torch.is_grad_enabled():  # one pass over memory instead of five
+                lowest, highest = self.codes.tolist()
+                fused = torch.fake_quantize_per_tensor_affine
+                return fused(x.float(), self.scale.item(), -lowest, 0, highest - lowest).to(x.dtype)
             step = self.step.abs().clamp(min=LEAST_STEP)
             return _RoundToStep.apply(x.float(), step, self.codes).to(x.dtype)
 

@@ -1,0 +1,228 @@
+"""What fewer bits and fewer channels cost on CIFAR-10: the figures of docs/bits.md and docs/compression.md.
+
+    python benchmarks/compression.py int8 --data CIFAR10 --weights FOLDER --out runs/int8
+    python benchmarks/compression.py bits --data CIFAR10 --weights FOLDER --out runs/bits [--only 4,3] [--test]
+    python benchmarks/compression.py prune --data CIFAR10 --weights FOLDER --out runs/prune
+
+CIFAR10 holds train/CLASS and test/CLASS (2,100 training images a class are used), FOLDER the weights
+cifar10-resnet20.safetensors and cifar10-resnet56.safetensors. Every model is trained on the training images, of which
+1,050 are held out for validation; all 10,000 test images are looked at once, at the end, through the files that were
+written. What is done is not done again: a stopped command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from potstill import artifacts
+from potstill.compress.export.low_bit import export_quantized
+from potstill.engine import TrainConfig
+from potstill.measure import metrics
+from potstill.measure.latency import latency_ms
+from potstill.measure.statistics import mcnemar, proportion_interval
+from potstill.models import zoo
+from potstill.models.onnx import OnnxModel
+from potstill.models.packed import load_packed, packed
+from potstill.stages import compressing, evaluation
+from potstill.stages.compressing import Given
+from potstill.stages.prune import PruneConfig, prune
+from potstill.stages.quantize import ONNX, PACKED, QuantizeConfig, calibrated, learned, quantize
+
+WIDTHS = (8, 6, 5, 4, 3, 2)
+SEEDS = {8: 1, 6: 1, 5: 1, 4: 3, 3: 3, 2: 3}
+IMAGES = 12_800
+PER_CLASS = 2100
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    began = time.monotonic()
+    result = {"int8": int8, "bits": bits, "prune": pruned}[options.what](options)
+    result["seconds"] = round(time.monotonic() - began, 1)
+    artifacts.write_json(options.out / "result.json", {**machine(options), **result})
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("what", choices=["int8", "bits", "prune"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--weights", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--only", default="", help="bits: these widths")
+    parser.add_argument("--seeds", type=int, default=None, help="bits: so many seeds for each width")
+    parser.add_argument("--images", type=int, default=IMAGES, help="training images seen in each training")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=None)
+    parser.add_argument("--test", action="store_true", help="bits: open the test split now")
+    return parser.parse_args()
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what a reader needs to judge the figures."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    return {
+        "what": options.what,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, 2 cores, no GPU, "
+        + ", ".join(name for name in ("avx512f", "avx512_vnni", "amx_int8") if name in flags),
+        "threads": options.threads,
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "onnx")},
+        "training_images_seen": options.images,
+    }
+
+
+def source(options: argparse.Namespace, depth: int) -> dict[str, Any]:
+    """Return the settings that name model and data."""
+    return {
+        "model": f"builtin:resnet{depth}-cifar",
+        "weights": str(options.weights / f"cifar10-resnet{depth}.safetensors"),
+        "data": {"path": str(decoded(Path(options.data), options.out.parent / "cifar10.npz")), "validation": 0.05},
+    }
+
+
+def decoded(folder: Path, file: Path) -> Path:
+    """Write some training images and all test images as one array file, so that they are decoded once; return it."""
+    if not file.is_file():
+        arrays: dict[str, np.ndarray] = {}
+        for split, most in (("train", PER_CLASS), ("test", None)):
+            parts = [sorted(inner.iterdir()) for inner in sorted((folder / split).iterdir())]
+            order = np.random.default_rng(0).permutation
+            chosen = [sorted(part[i] for i in order(len(part))[:most]) for part in parts]
+            arrays[f"x_{split}"] = np.stack([np.asarray(Image.open(name)) for part in chosen for name in part])
+            arrays[f"y_{split}"] = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **arrays)
+    return file
+
+
+def int8(options: argparse.Namespace) -> dict[str, Any]:
+    """8 bits after training, both networks."""
+    result = {}
+    for depth in (20, 56):
+        folder = options.out / f"resnet{depth}"
+        told = quantize(QuantizeConfig(**source(options, depth)), folder)
+        files = [folder / "original.onnx", folder / ONNX]
+        for batch in (1, 32):
+            timed = latency_ms(files, batch=batch, threads=1, seconds=3)
+            told[f"batch_{batch}"] = [latency.to_json() for latency in timed]
+            told[f"speed_up_{batch}"] = round(timed[0].median_ms / timed[1].median_ms, 3)
+        result[f"resnet{depth}"] = told
+    return {"models": result}
+
+
+def bits(options: argparse.Namespace) -> dict[str, Any]:
+    """ResNet-20 at every width, after training and with training."""
+    widths = [int(width) for width in options.only.split(",")] if options.only else list(WIDTHS)
+    given: Given | None = None
+    records: dict[str, Any] = {}
+    for width in widths:
+        for name, seed in [("ptq", 0), *((f"qat-{seed}", seed) for seed in range(options.seeds or SEEDS[width]))]:
+            folder = options.out / f"w{width}" / name
+            if artifacts.finished(folder) is None:
+                config = bits_config(options, width, seed, "ptq" if name == "ptq" else "qat")
+                given = opened(config, given)
+                work(config, given, folder, options.out)
+            records[f"w{width}/{name}"] = artifacts.finished(folder)
+            print(json.dumps({f"w{width}/{name}": records[f"w{width}/{name}"]}), flush=True)
+    result: dict[str, Any] = {"records": records}
+    if options.test:
+        given = opened(bits_config(options, 8, 0, "ptq"), given)
+        result["models"] = opened_test(options, given, list(records))
+    return result
+
+
+def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -> QuantizeConfig:
+    lr = options.lr or (0.01 if width > 2 else 0.02)
+    return QuantizeConfig(
+        **source(options, 20),
+        weight_bits=width,
+        mode=mode,
+        teacher="builtin:resnet56-cifar",
+        teacher_weights=str(options.weights / "cifar10-resnet56.safetensors"),
+        train=TrainConfig(epochs=1, optimizer="sgd", lr=lr, weight_decay=0),
+        images=options.images,
+        seed=seed,
+    )
+
+
+def opened(config: QuantizeConfig, earlier: Given | None) -> Given:
+    """Return model and data for a configuration; images that were decoded for another one are used again."""
+    if earlier is None:
+        return compressing.open_model(config)
+    recipe = earlier.recipe.model_copy(update={"train": config.train})
+    return Given(earlier.model, earlier.data, recipe, earlier.steps, config.seed)
+
+
+def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
+    """Quantize, train where that is asked for, and write the packed file."""
+    began = time.monotonic()
+    floating, model, layers = calibrated(config, given)
+    record: dict[str, Any] = {"calibrated": compressing.validator(given)(model)["accuracy"]}
+    if config.mode == "qat":
+        teacher = compressing.teaching(given, out, out / "stores")
+        model, trained = learned(config, given, floating, model, folder / "trained", teacher)
+        record |= {"trained": compressing.validator(given)(model)["accuracy"], "training_seconds": trained["seconds"]}
+    with artifacts.atomic(folder / PACKED) as temporary:
+        temporary.write_bytes(packed(model))
+    export_quantized(model, folder / ONNX, given.raw_calibration)
+    record["bytes"] = {file: (folder / file).stat().st_size for file in (PACKED, ONNX)}
+    artifacts.finish(folder, {**record, "seconds": round(time.monotonic() - began, 1)})
+
+
+def opened_test(options: argparse.Namespace, given: Given, names: list[str]) -> dict[str, Any]:
+    """Read every file back and ask it about the test images, once."""
+    files = {f"{name}/{file}": options.out / name / file for name in names for file in (ONNX, PACKED)}
+    read = {
+        name: load_packed(file) if file.name == PACKED else OnnxModel(file, threads=1) for name, file in files.items()
+    }
+    models = {"float": given.model, **read}
+    identities = {"float": given.model.card.weights_sha256} | {name: zoo.sha256(file) for name, file in files.items()}
+    logits = evaluation.open_test(models, identities, given.data, options.out / "evaluation")
+    rows = given.data.manifest.rows("test", labelled=True)
+    label = given.data.manifest.label[rows]
+    told = {}
+    for name, said in logits.items():
+        right = metrics.correct(said, label)
+        told[name] = {
+            "accuracy": round(metrics.accuracy(said, label), 2),
+            "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
+            "lost": round(metrics.accuracy(logits["float"], label) - metrics.accuracy(said, label), 2),
+            "p": round(mcnemar(metrics.correct(logits["float"], label), right), 4),
+            "images": len(label),
+        }
+    return told
+
+
+def pruned(options: argparse.Namespace) -> dict[str, Any]:
+    """ResNet-56 to half its multiply-accumulates, trained back by itself as it was."""
+    config = PruneConfig(
+        **source(options, 56),
+        keep=0.5,
+        train=TrainConfig(epochs=1, optimizer="sgd", lr=options.lr or 0.02, weight_decay=1e-4),
+        images=options.images,
+        calibration=2048,
+    )
+    told = prune(config, options.out / "resnet56")
+    files = [options.out / "resnet56" / name for name in ("original.onnx", "model.onnx")]
+    for batch in (1, 32):
+        timed = latency_ms(files, batch=batch, threads=1, seconds=3)
+        told[f"batch_{batch}"] = [latency.to_json() for latency in timed]
+        told[f"speed_up_{batch}"] = round(timed[0].median_ms / timed[1].median_ms, 3)
+    assert OnnxModel(files[1]).card.compressed["pruned"]["keep"] == 0.5
+    return told
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Pruning a model from its folder to its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from potstill import config
+from potstill.compress.prune import sparsity_of
+from potstill.errors import UserError
+from potstill.models import zoo
+from potstill.stages import use
+from potstill.stages.prune import MODEL, PruneConfig, prune
+from potstill.stages.quantize import QuantizeConfig, quantize
+
+DATA = {"path": "digits"}
+TRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0001, "batch_size": 64}
+
+
+def settings(model: Path, **more: object) -> PruneConfig:
+    given = {"model": str(model), "data": DATA, "calibration": 128, "train": TRAIN, "augment": "none"}
+    return config.build(PruneConfig, {**given, **more})
+
+
+@pytest.fixture(scope="module")
+def half(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("half") / "out"
+    return folder, prune(settings(trained, keep=0.6, rounds=2, importance="taylor", sensitivity=True), folder)
+
+
+def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict]) -> None:
+    _, summary = half
+    before, after = summary["models"]["original"], summary["models"]["pruned"]
+    assert 0.4 * before["macs"] < after["macs"] <= 0.6 * before["macs"]
+    assert after["params"] < before["params"] and after["bytes"] < before["bytes"]
+    assert after["accuracy"] > before["accuracy"] - 8
+    for row in summary["rounds"]:
+        assert row["validation_accuracy"]["last"] >= row["validation_pruned"]
+    assert all(set(shares) == {0.25, 0.5, 0.75} for shares in summary["sensitivity"].values())
+    assert len(summary["sensitivity"]) == 9  # a group inside each block
+
+
+def test_the_pruned_folder_is_an_ordinary_model(half: tuple[Path, dict]) -> None:
+    folder, summary = half
+    for model in (folder, folder / MODEL):
+        found = use.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        assert found["accuracy"] == pytest.approx(summary["models"]["pruned"]["accuracy"], abs=0.01)
+    model = zoo.load(folder)
+    assert model.card.compressed["pruned"]["keep"] == 0.6
+    model.train()
+    model(torch.rand(2, 1, 8, 8)).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_pruned_model_is_quantized_and_remembers_both(half: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, summary = half
+    given = config.build(QuantizeConfig, {"model": str(folder), "data": DATA, "calibration": 128})
+    told = quantize(given, tmp_path / "out")
+    assert told["models"]["original"]["accuracy"] == summary["models"]["pruned"]["accuracy"]
+    assert abs(told["models"]["packed"]["lost"]) < 2
+    assert set(zoo.load(tmp_path / "out").card.compressed) == {"pruned", "quantized"}
+
+
+def test_masks_leave_zeros_and_say_so(trained: Path, tmp_path: Path) -> None:
+    summary = prune(settings(trained, keep=0.5, structure="unstructured"), tmp_path / "out")
+    assert 0.45 < sparsity_of(zoo.load(tmp_path / "out").network) < 0.55
+    assert summary["models"]["pruned"]["macs"] == summary["models"]["original"]["macs"]
+    assert any("speed does not change" in note for note in summary["notes"])
+
+
+@pytest.mark.parametrize(
+    "aim", [{"max_macs": 100_000}, {"max_params": 12_000}, {"max_bytes": 48_000}], ids=lambda aim: next(iter(aim))
+)
+def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) -> None:
+    summary = prune(settings(trained, images=64, **aim), tmp_path / "out")
+    after, (name, most) = summary["models"]["pruned"], next(iter(aim.items()))
+    found = {"max_macs": after["macs"], "max_params": after["params"], "max_bytes": 4 * after["params"]}[name]
+    assert 0.8 * most < found <= most
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({}, "Give one of --keep"),
+        ({"keep": 0.5, "max_params": 10}, "2 were given"),
+        ({"max_params": 10**9}, "small already"),
+        ({"keep": 0.001}, "leaves at least"),
+    ],
+)
+def test_impossible_targets_are_refused(trained: Path, tmp_path: Path, wrong: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        prune(settings(trained, **wrong), tmp_path / "out")
+
+
+def test_settings_that_contradict_each_other_are_refused(trained: Path) -> None:
+    with pytest.raises(UserError, match="takes l1 or l2"):
+        settings(trained, keep=0.5, structure="all", importance="bn")
+    with pytest.raises(UserError, match="masks are made once"):
+        settings(trained, keep=0.5, structure="unstructured", rounds=2)
