@@ -8,7 +8,8 @@ processors (both signed runs slower than float); additions are quantized too, so
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,70 +26,87 @@ from potstill.models.onnx import session
 BATCH = 32
 
 
-def quantize_int8(
-    exported: Path,
-    out: Path,
-    calibration: np.ndarray | Iterable[np.ndarray],
-    *,
-    grids: Mapping[str, list[dict[str, Any]]] | None = None,
-) -> None:
+def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[np.ndarray]) -> None:
     """Write the 8-bit copy of a file that `export_onnx` wrote, with the same card, input and output.
 
     calibration: images float32 [N, C, H, W] in 0..1 at the card's size, or batches of them: the range of every
         activation is from the smallest to the largest value that they cause. Weights have a scale for each output
         channel.
-    grids: steps and zero points chosen elsewhere, by tensor (`compress.export.grids`), instead of those ranges.
     The graph quantizes and dequantizes (QDQ) around what runs in 8 bits; what has no 8-bit form stays in float. An
     existing `out` is replaced when the new file is whole. Raises `DataError` for images that do not fit, `ModelError`
     where the graph cannot be quantized or does not run.
+    """
+    model, metadata = quantized(exported, calibration, name=str(exported))
+    slim(model)
+    write(model, out, metadata)
+
+
+def quantized(
+    exported: Path, calibration: np.ndarray | Iterable[np.ndarray], *, name: str, **options: Any
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return what `quantize_int8` writes, before slimming, and its metadata.
+
+    name: what the sentences of errors call the model. options: more of onnxruntime's `quantize_static`.
     """
     running = session(exported, threads=1)
     given, metadata = running.get_inputs()[0], running.get_modelmeta().custom_metadata_map
     images = _Images(given.name, tuple(given.shape[1:]), calibration)
     with tempfile.TemporaryDirectory(prefix="potstill-int8-") as folder:
-        quantized = Path(folder) / "int8.onnx"
-        _quantize(exported, quantized, images, grids or {})
-        model = _check(exported, quantized, given.name, images.first)
-    slim(model)
-    write(model, out, metadata)
+        file = Path(folder) / "int8.onnx"
+        try:
+            _quantize(exported, file, images, options)
+            model = _checked(file, {given.name: images.first})
+        except DataError:
+            raise
+        except Exception as error:  # onnxruntime raises what it likes for a graph that it cannot quantize or run
+            raise ModelError(_refused(name, error)) from error
+    _answer_in_float(model.graph)
+    return model, metadata
 
 
-def _quantize(exported: Path, quantized: Path, images: _Images, grids: Mapping[str, Any]) -> None:
-    try:
-        with quiet():
-            quantize_static(
-                exported,
-                quantized,
-                images,
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                extra_options={"TensorQuantOverrides": dict(grids)} if grids else None,
-            )
-    except DataError:
-        raise
-    except Exception as error:  # onnxruntime raises what it likes for a graph that it cannot quantize
-        raise ModelError(_refused(exported, error)) from error
+def _quantize(exported: Path, out: Path, images: _Images, options: dict[str, Any]) -> None:
+    with quiet():
+        quantize_static(
+            exported,
+            out,
+            images,
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            **options,
+        )
 
 
-def _check(exported: Path, quantized: Path, name: str, image: np.ndarray) -> onnx.ModelProto:
+def _checked(file: Path, image: dict[str, np.ndarray]) -> onnx.ModelProto:
     """Return the quantized model once it has run and has something in 8 bits."""
-    try:
-        said = session(quantized, threads=1).run(None, {name: image})[0]
-    except Exception as error:
-        raise ModelError(_refused(exported, error)) from error
+    said = session(file, threads=1).run(None, image)[0]
     if not np.isfinite(said).all():
-        raise ModelError(_refused(exported, "its answers are not finite"))
-    model = onnx.load(quantized)
+        raise ValueError("its answers are not finite")
+    model = onnx.load(file)
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ModelError(_refused(exported, "nothing in it has an 8-bit form"))
+        raise ValueError("nothing in it has an 8-bit form")
     return model
 
 
-def _refused(file: Path, reason: object) -> str:
+def _answer_in_float(graph: onnx.GraphProto) -> None:
+    """Leave the logits as they come: on 256 levels two classes may tie, and sure answers would be cut off."""
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
+    for value in graph.output:
+        back = makers[value.name]
+        forth = makers.get(back.input[0])
+        if back.op_type != "DequantizeLinear" or forth is None or forth.op_type != "QuantizeLinear":
+            continue
+        if forth.input[0] in makers and readers[forth.input[0]] == 1:
+            makers[forth.input[0]].output[0] = value.name
+            graph.node.remove(back)
+            graph.node.remove(forth)
+
+
+def _refused(name: str, reason: Exception) -> str:
     first = (str(reason).splitlines() or [type(reason).__name__])[0]
-    return f"{file} does not run in 8 bits: {first[:300]}. Keep the float file (int8 off), or choose another student."
+    return f"{name} does not run in 8 bits: {first[:300]}. Keep the float file (int8 off), or choose another student."
 
 
 class _Images(CalibrationDataReader):
