@@ -181,3 +181,11 @@ def test_many_files_go_through_processes_with_the_same_result(tree, monkeypatch)
     alone = load_pixels(manifest, size=None, resize=None, channels=3).take(np.arange(300))
     monkeypatch.setattr("potstill.data.workers.WORTHWHILE", 1e-6)
     assert torch.equal(load_pixels(manifest, size=None, resize=None, channels=3).take(np.arange(300)), alone)
+
+
+def test_one_grey_image_may_be_written_to(tree):
+    root = tree("a/")
+    picture("grey", (9, 9)).convert("L").save(root / "a" / "0.png")
+    made = one_image(root / "a" / "0.png", size=(9, 9), resize=9, channels=1)
+    made += 1  # torch warns, which is an error here, where the memory is not its own
+    assert made.shape == (1, 1, 9, 9)

@@ -83,7 +83,7 @@ def load_pixels(
 def one_image(path: str | Path, *, size: Window, resize: int, channels: int) -> torch.Tensor:
     """Return uint8 [1, C, H, W] of one file, exactly as `load_pixels` makes it of a manifest's image."""
     pixels = decode.decode(path, name=str(path))
-    return torch.from_numpy(squares.cover(pixels, squares.window_of(size, resize), channels))[None]
+    return torch.from_numpy(np.array(squares.cover(pixels, squares.window_of(size, resize), channels)))[None]
 
 
 def _sample(manifest: Manifest) -> tuple[Window | None, float]:
