@@ -12,6 +12,8 @@ from rich.table import Table
 
 from potstill import progress
 
+BAR_WIDTH = 20  # characters
+MOST_CLASSES = 12
 LABELS = {
     "teacher": "teacher",
     "control": "control",
@@ -172,3 +174,64 @@ def layers(result: list[dict[str, Any]]) -> None:
         shape = "x".join(map(str, row["shape"])) if row["shape"] else ""
         table.add_row(row["path"], row["kind"], shape, f"{row['parameters']:,}", row["stage"])
     Console(highlight=False).print(table)
+
+
+def explanation(result: dict[str, Any]) -> None:
+    """Print the probabilities of an image's classes as bars, teacher beside student, a table a temperature."""
+    console = Console(highlight=False)
+    shown = min(len(result["classes"]), MOST_CLASSES)
+    asked = [who for who in ("teacher", "student") if who in result["models"]]
+    for at, temperature in enumerate(result["temperatures"]):
+        table = Table(title=f"{result['image']}, T = {temperature:g}", title_justify="left", box=None)
+        for heading in ("class", *(who if len(asked) > 1 else "" for who in asked)):
+            table.add_column(heading, no_wrap=True)
+        said = [result["probabilities"][who][at] for who in asked]
+        for number, name in enumerate(result["classes"][:shown]):
+            table.add_row(name, *(_text_bar(probability[number]) for probability in said))
+        if shown < len(result["classes"]):
+            others = f"{len(result['classes']) - shown} others"
+            table.add_row(others, *(_text_bar(sum(probability[shown:])) for probability in said))
+        console.print(table)
+
+
+def _text_bar(probability: float) -> str:
+    eighths = round(8 * BAR_WIDTH * probability)
+    drawn = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return f"{drawn:<{BAR_WIDTH}} {100 * probability:5.1f} %"
+
+
+def comparison(summary: dict[str, Any]) -> None:
+    """Print a table a student: each method's accuracy, its difference to the control and the corrected verdict."""
+    console = Console(highlight=False)
+    for name, student in summary["students"].items():
+        table = Table(title=f"{name} ({student['model']})", title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for heading in ("test %", "beside control, points", "p (Holm)", "verdict"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for method in student["methods"]:
+            table.add_row(method["method"], f"{method['mean']:.2f}", *_beside(method))
+        console.print(table)
+    for note in summary["notes"]:
+        console.print(f"note: {note}", style="yellow", soft_wrap=True)
+
+
+def _beside(method: dict[str, Any]) -> tuple[str, str, str]:
+    if "verdict" not in method:
+        return "", "", ""
+    low, high = method["verdict"]["interval"]
+    difference = f"{method['verdict']['difference']:+.2f} ({low:+.2f} to {high:+.2f})"
+    return difference, f"{method['p_holm']:.3f}", method["corrected"]
+
+
+def likeness(result: dict[str, Any]) -> None:
+    """Print how like its teacher a student is, over a whole data set."""
+    console = Console(highlight=False)
+    for who, agreed in result["agreement"].items():
+        mistakes, kl = result["inherited"][who], result["divergence"][who]["1"]
+        console.print(
+            f"{who} ({result['models'][who]}): accuracy {result['accuracy'][who]:.2f} %, same class as the teacher on "
+            f"{agreed:.2f} % of {result['images']:,} images, KL {kl:.3f} nats, calibration error "
+            f"{result['calibration'][who]['error']:.1f} points; repeats {mistakes['repeated']:,} of the teacher's "
+            f"{mistakes['mistakes']:,} mistakes.",
+            soft_wrap=True,
+        )

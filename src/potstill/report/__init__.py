@@ -1,6 +1,7 @@
 """Reports: what a run folder says, as one page for people. Imports no torch."""
 
 from potstill.report.comparison import write_comparison
+from potstill.report.likeness import write_likeness
 from potstill.report.page import write_report
 
-__all__ = ["write_comparison", "write_report"]
+__all__ = ["write_comparison", "write_likeness", "write_report"]

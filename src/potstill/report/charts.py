@@ -147,6 +147,21 @@ def tradeoff(
         return _svg(figure, alt)
 
 
+def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, model: str, name: str, alt: str) -> str:
+    """Draw a reliability diagram as SVG: (confidence, accuracy) in percent by bin, larger for more images."""
+    with _style(name):
+        figure, axes = _figure("how sure, %")
+        axes.plot([0, 100], [0, 100], color=COLOURS["muted"], linewidth=0.8, linestyle=":")
+        sizes = [12 + 150 * images / max(count) for images in count]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=COLOURS[model], linewidth=1.0, alpha=0.5)
+        axes.scatter(x, y, s=sizes, color=COLOURS[model], zorder=3)
+        axes.set_xlim(-3, 103)
+        axes.set_ylim(-3, 103)
+        axes.set_ylabel("how often right, %")
+        return _svg(figure, alt)
+
+
 def _cost_axis(axes: Axes, points: Sequence[Point], tick: Callable[[float], str], log: bool) -> None:
     costs = [p.cost for p in points]
     if log:
