@@ -20,9 +20,10 @@ def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: fl
         yield from (work(*job) for job in jobs)
         return
     from joblib import Parallel, cpu_count, delayed, parallel_config
+    from joblib.externals.loky import get_reusable_executor
 
     workers = min(cpu_count(), 1 + int(seconds / WORTHWHILE))
-    with parallel_config(backend="loky", idle_worker_timeout=5):
+    with parallel_config(backend="loky"):
         results = Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*job) for job in jobs)
         try:
             for result in results:  # noqa: UP028 (`yield from` would close `results` by itself)
@@ -31,3 +32,4 @@ def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: fl
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tasks were cancelled, where the caller stopped early
                 results.close()
+            get_reusable_executor().shutdown(wait=True)  # nothing of it is left behind, even if we are killed later
