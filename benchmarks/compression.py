@@ -41,7 +41,7 @@ from potstill.stages.quantize import ONNX, PACKED, QuantizeConfig, calibrated, l
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
 SEEDS = {8: 1, 6: 1, 5: 1, 4: 3, 3: 3, 2: 3}
-IMAGES = 12_800
+IMAGES = 7_680
 PER_CLASS = 2100
 
 
@@ -144,14 +144,14 @@ def bits(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -> QuantizeConfig:
-    lr = options.lr or (0.01 if width > 2 else 0.02)
+    lr = options.lr or {2: 2e-3, 3: 1e-3}.get(width, 2e-4)
     return QuantizeConfig(
         **source(options, 20),
         weight_bits=width,
         mode=mode,
         teacher="builtin:resnet56-cifar",
         teacher_weights=str(options.weights / "cifar10-resnet56.safetensors"),
-        train=TrainConfig(epochs=1, optimizer="sgd", lr=lr, weight_decay=0),
+        train=TrainConfig(epochs=1, optimizer="adamw", lr=lr, weight_decay=0),
         images=options.images,
         seed=seed,
     )
@@ -171,7 +171,7 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     floating, model, layers = calibrated(config, given)
     record: dict[str, Any] = {"calibrated": compressing.validator(given)(model)["accuracy"]}
     if config.mode == "qat":
-        teacher = compressing.teaching(given, out, out / "stores")
+        teacher = compressing.teaching(given, out, out.parent / "stores")
         model, trained = learned(config, given, floating, model, folder / "trained", teacher)
         record |= {"trained": compressing.validator(given)(model)["accuracy"], "training_seconds": trained["seconds"]}
     with artifacts.atomic(folder / PACKED) as temporary:
@@ -212,9 +212,10 @@ def pruned(options: argparse.Namespace) -> dict[str, Any]:
         keep=0.5,
         train=TrainConfig(epochs=1, optimizer="sgd", lr=options.lr or 0.02, weight_decay=1e-4),
         images=options.images,
+        views=1,
         calibration=2048,
     )
-    told = prune(config, options.out / "resnet56")
+    told = prune(config, options.out / "resnet56", stores=options.out.parent / "stores")
     files = [options.out / "resnet56" / name for name in ("original.onnx", "model.onnx")]
     for batch in (1, 32):
         timed = latency_ms(files, batch=batch, threads=1, seconds=3)

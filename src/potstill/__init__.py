@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill.app import demo, distill, evaluate, predict, run
+    from potstill.app import demo, distill, evaluate, predict, prune, quantize, run
     from potstill.errors import UserError
 
 __version__ = "0.1.0"
 
-_WHERE = dict.fromkeys(("demo", "distill", "evaluate", "predict", "run"), "potstill.app")
+_WHERE = dict.fromkeys(("demo", "distill", "evaluate", "predict", "prune", "quantize", "run"), "potstill.app")
 _WHERE["UserError"] = "potstill.errors"
 
-__all__ = ["UserError", "demo", "distill", "evaluate", "predict", "run"]
+__all__ = ["UserError", "demo", "distill", "evaluate", "predict", "prune", "quantize", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -89,6 +89,60 @@ def predict(
     return use.predict(str(model), [Path(image) for image in images], weights=weights, classes=classes)
 
 
+def prune(
+    model: str | Path, *, data: str | Mapping[str, Any] | None = None, out: str | Path | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Take channels (or weights) out of a model, train it back with its teacher, and measure; return the summary.
+
+    model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
+    `keep=0.5` and the others of docs/compression.md. `summary["folder"]` holds the pruned model and its ONNX file.
+    """
+    from potstill.report.sensitivity import write_sensitivity
+    from potstill.stages.prune import PruneConfig
+    from potstill.stages.prune import prune as work
+
+    built = config.build(PruneConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
+    folder = compressed_folder("prune", str(model), built, out)
+    summary = work(built, folder)
+    if summary["sensitivity"]:
+        write_sensitivity(summary["sensitivity"], folder / "sensitivity.svg")
+    return {**summary, "folder": str(folder)}
+
+
+def quantize(
+    model: str | Path, *, data: str | Mapping[str, Any] | None = None, out: str | Path | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Give a model's weights and activations fewer bits, write the files and measure them; return the summary.
+
+    model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
+    `weight_bits=4`, `mode="qat"` and the others of docs/compression.md.
+    """
+    from potstill.stages.quantize import QuantizeConfig
+    from potstill.stages.quantize import quantize as work
+
+    built = config.build(QuantizeConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
+    folder = compressed_folder("quantize", str(model), built, out)
+    return {**work(built, folder), "folder": str(folder)}
+
+
+def _with_data(data: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if data is None else {"data": _settings(data, "path")}
+
+
+def compressed_folder(kind: str, model: str, settings: config.Config, out: str | Path | None) -> Path:
+    """Return `out`, or runs/KIND-NAME, or runs/KIND-NAME-2, ... where that was made with other settings."""
+    if out is not None:
+        return Path(out)
+    name = Path(model.rpartition(":")[2]).resolve().name
+    number = 1
+    while True:
+        folder = Path("runs") / (f"{kind}-{name}" if number == 1 else f"{kind}-{name}-{number}")
+        file = folder / f"{kind}.json"
+        if not folder.exists() or (file.is_file() and artifacts.read_json(file) == settings.to_json()):
+            return folder
+        number += 1
+
+
 def _settings(given: str | Path | Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a part of a recipe that was given as settings, or as the one value that `key` stands for."""
     return dict(given) if isinstance(given, Mapping) else {key: str(given)}

@@ -119,6 +119,22 @@ def evaluation(result: dict[str, Any]) -> None:
     console.print("found least often: " + ", ".join(f"{name} {value:.1f} %" for name, value in worst), soft_wrap=True)
 
 
+def compression(result: dict[str, Any]) -> None:
+    """Print what pruning or quantizing made of a model, its files beside the original's."""
+    console = Console(highlight=False)
+    table = Table("file", "bytes", "accuracy %", "95 % interval", "lost", "ms an image", title=result["folder"])
+    for name, row in result["models"].items():
+        low, high = row["interval"]
+        speed = f"{row['latency_ms']:.3f}" if "latency_ms" in row else ""
+        lost = "" if name == "original" else f"{row['lost']:.2f}"
+        table.add_row(
+            row["file"], f"{row['bytes']:,}", f"{row['accuracy']:.2f}", f"{low:.2f} to {high:.2f}", lost, speed
+        )
+    console.print(table)
+    if "speed_up" in result:
+        console.print(f"{result['speed_up']:.2f} times as fast as the original (batch 1, one thread).")
+
+
 def predictions(result: list[dict[str, Any]]) -> None:
     """Print a line an image."""
     console = Console(highlight=False)

@@ -54,6 +54,7 @@ class CompressConfig(Config):
     train: TrainConfig = TrainConfig()
     images: int | None = Field(default=None, ge=1, description="train on so many images, instead of train.epochs")
     augment: str | list[Any] = "auto"
+    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
     seed: int = Field(default=0, ge=0)
     calibration: int = Field(default=512, ge=8, description="training images for ranges and batch statistics")
 
@@ -147,6 +148,7 @@ def open_model(config: CompressConfig) -> Given:
         objective=config.objective,
         train=train,
         augment=config.augment,
+        views=config.views,
         seeds=1,
         seed=config.seed,
         export={"calibration": config.calibration},

@@ -1,0 +1,77 @@
+"""What the command line and run folders add: defaults read off a run, one sentence and exit status 2 for mistakes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from potstill import artifacts
+from potstill.cli import app
+from potstill.report.sensitivity import write_sensitivity
+from potstill.stages import compressing
+from potstill.stages.quantize import QuantizeConfig
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run folder whose student and teacher are the same small network."""
+    folder = tmp_path / "run"
+    for stage in ("teacher", "distil/seed-0"):
+        shutil.copytree(trained, folder / stage)
+    recipe = {"data": {"path": "digits", "limit": 600}, "teacher": {"model": "builtin:cnn"}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    artifacts.write_json(folder / "student.json", {"folder": "distil/seed-0"})
+    return folder
+
+
+def test_a_run_brings_its_data_and_its_teacher(run: Path) -> None:
+    given = compressing.open_model(QuantizeConfig(model=str(run), mode="qat", seed=3))
+    assert len(given.data.manifest) < 1000  # the test images are not limited
+    assert given.recipe.teacher.model == str(run / "teacher") and given.seed == 3
+
+
+def test_a_model_without_a_run_is_its_own_teacher(trained: Path) -> None:
+    given = compressing.open_model(QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}))
+    teacher = compressing.teaching(given, Path("unused"))
+    assert given.recipe.teacher.model == compressing.ORIGINAL
+    assert teacher.network is not given.model  # a copy, which training does not change
+    nobody = QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}, teacher="none")
+    assert compressing.teaching(compressing.open_model(nobody), Path("unused")) is None
+
+
+def test_a_budget_in_images_is_kept(trained: Path) -> None:
+    settings = {
+        "model": str(trained),
+        "data": {"path": "digits"},
+        "train": {"batch_size": 64, "epochs": 9, "weight_decay": 0},
+    }
+    for images, epochs in ((640, 1), (3000, 3)):
+        given = compressing.open_model(QuantizeConfig(**settings, images=images))
+        assert given.recipe.train.epochs == epochs
+        assert images - 64 * 3 < epochs * given.steps * 64 <= images + 64 * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["quantize", "MODEL", "--data", "digits", "--weight-bits", "1"], "weight_bits: must be"),
+        (["quantize", "MODEL"], "--data"),
+        (["quantize", "MODEL", "--data", "nowhere"], "nowhere"),
+        (["prune", "MODEL", "--data", "digits"], "--keep"),
+        (["prune", "MODEL", "--data", "digits", "--keep", "1.5"], "keep: must be"),
+        (["prune", "builtin:mlp", "--data", "digits", "--keep", "0.5"], "--weights"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(trained: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    words = [str(trained) if word == "MODEL" else word for word in words]
+    told = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert told.exit_code == 2 and says in told.stderr and "Traceback" not in told.stderr
+
+
+def test_the_picture_names_every_layer(tmp_path: Path) -> None:
+    write_sensitivity({"conv1": {0.25: 1.0, 0.5: 0.2}, "conv2": {0.25: 0.3, 0.5: 0.0}}, tmp_path / "layers.svg")
+    assert (tmp_path / "layers.svg").read_text().startswith("<?xml")
