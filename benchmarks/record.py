@@ -41,12 +41,15 @@ def figures_of(summary: dict[str, Any], command: str | None) -> dict[str, Any]:
     kept = ("date", "machine", "versions", "models", "verdict", "comparisons", "export", "notes", "seconds")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     recipe = json.loads(json.dumps(summary["recipe"]))
-    recipe["data"]["path"] = Path(recipe["data"]["path"]).name
+    path = recipe["data"]["path"]
+    recipe["data"]["path"] = Path(path).name
     if recipe["teacher"]["weights"]:
         recipe["teacher"]["weights"] = Path(recipe["teacher"]["weights"]).name
     data = {key: summary["data"][key] for key in ("splits", "image", "fingerprint")}
     figures = {"command": command or summary["command"], "commit": commit, "data": data, "recipe": recipe}
-    return figures | {key: summary[key] for key in kept}
+    kept_figures = {key: summary[key] for key in kept}
+    kept_figures["notes"] = [note.replace(path, Path(path).name) for note in summary["notes"]]
+    return figures | kept_figures
 
 
 def page(title: str, figures: dict[str, Any]) -> str:
