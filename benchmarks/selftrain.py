@@ -1,0 +1,164 @@
+"""Learn from few labels and many images, over several draws of the labels; write docs/NAME.md and docs/NAME.json.
+
+python benchmarks/selftrain.py RECIPE.yaml OUT DRAWS [KEY=VALUE]... [--record NAME] [--title "..."]
+
+Draw k is the recipe with data.seed=k and seed=k and one seed, so the draws are the pairs of the comparison. A draw
+that is finished in OUT is not made again; without --record nothing is written outside OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from potstill import config, progress
+from potstill.measure.statistics import compare, mean_interval
+from potstill.stages.selftrain import SelftrainConfig, selftrain
+
+DOCS = Path(__file__).parents[1] / "docs"
+ALONE = "labels only"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("draws", type=int)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--record")
+    parser.add_argument("--title", default="Few labels, many images")
+    asked = parser.parse_args()
+    settings = config.override(config.read_yaml(asked.recipe), asked.overrides)
+    runs = [run(settings, asked.out / f"draw-{k}", k) for k in range(asked.draws)]
+    figures = figures_of(runs, asked.out, asked.recipe, asked.draws)
+    text = page(asked.title, figures)
+    print(text)
+    if asked.record:
+        (DOCS / f"{asked.record}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        (DOCS / f"{asked.record}.md").write_text(text, encoding="utf-8")
+
+
+def run(settings: dict[str, Any], folder: Path, draw: int) -> dict[str, Any]:
+    """Return the summary of one draw."""
+    own = {**settings, "data": {**settings["data"], "seed": draw}, "seed": draw, "seeds": 1}
+    with progress.use(progress.Display()):
+        return selftrain(config.build(SelftrainConfig, own), folder)
+
+
+def figures_of(runs: list[dict[str, Any]], out: Path, recipe: Path, draws: int) -> dict[str, Any]:
+    """Return the figures over all draws; a row that some draws do not have is left out of the table."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    names = [row["name"] for row in runs[0]["test"]["rows"]]
+    shared = [n for n in names if all(n in [row["name"] for row in r["test"]["rows"]] for r in runs)]
+    right = {name: _right(runs, out, name) for name in shared if name != "teachers, averaged"}
+    rows = [_row(runs, name, right) for name in shared]
+    kept = ("choice", "labels", "pool", "seconds")
+    settings = json.loads(json.dumps(runs[0]["recipe"]))
+    settings["data"]["path"] = Path(settings["data"]["path"]).name
+    return {
+        "command": f"python benchmarks/selftrain.py benchmarks/recipes/{recipe.name} OUT {draws}",
+        "commit": commit,
+        "date": runs[-1]["date"],
+        "machine": runs[-1]["machine"],
+        "versions": runs[-1]["versions"],
+        "recipe": settings,
+        "splits": runs[0]["data"]["splits"],
+        "images": runs[0]["test"]["images"],
+        "rows": rows,
+        "draws": [{key: one[key] for key in kept} for one in runs],
+    }
+
+
+def _right(runs: list[dict[str, Any]], out: Path, name: str) -> np.ndarray:
+    """Return bool [draws, N]: whether a row's model is right on each test image. The test split is the data's own."""
+    from potstill.stages.selftrain.pool import read
+
+    found = []
+    for draw, one in enumerate(runs):
+        said = load_file(out / f"draw-{draw}" / "evaluation" / "logits.safetensors")[f"{name}/{draw}"]
+        with progress.use(progress.Display()):
+            manifest = read(config.build(SelftrainConfig, one["recipe"]))
+        found.append(said.argmax(1) == manifest.label[manifest.rows("test", labelled=True)])
+    return np.stack(found)
+
+
+def _row(runs: list[dict[str, Any]], name: str, right: dict[str, np.ndarray]) -> dict[str, Any]:
+    rows = [next(row for row in one["test"]["rows"] if row["name"] == name) for one in runs]
+    error = [round(100 - row["test_accuracy"][0], 3) for row in rows]
+    interval = mean_interval(np.array(error))
+    found = {
+        "name": name,
+        "test_error": error,
+        "mean": round(float(np.mean(error)), 2),
+        "interval": interval and [round(bound, 2) for bound in interval],
+        "parameters": rows[0].get("parameters"),
+        "steps": [row.get("steps") for row in rows],
+        "seconds": [row.get("seconds") for row in rows],
+    }
+    if name in right and name != ALONE:
+        found["against_labels_only"] = compare(right[name], right[ALONE], names=(name, ALONE)).to_json()
+    return found
+
+
+def page(title: str, figures: dict[str, Any]) -> str:
+    """Return the document."""
+    lines = [f"# {title}", "", f"`{figures['command']}`", "", *_table(figures), ""]
+    lines += [f"**{row['against_labels_only']['result']}.** {row['against_labels_only']['sentence']}\n"
+              for row in figures["rows"] if "against_labels_only" in row]  # fmt: skip
+    lines += ["## Every draw", "", *_draws(figures), "", "## How it was measured", "", _how(figures), ""]
+    return "\n".join(lines)
+
+
+def _table(figures: dict[str, Any]) -> list[str]:
+    lines = ["| row | test error % | 95 % interval | draws | parameters | steps |", "|---|---:|---|---|---:|---:|"]
+    for row in figures["rows"]:
+        low, high = row["interval"] or (float("nan"),) * 2
+        each = ", ".join(f"{error:.2f}" for error in row["test_error"])
+        parameters = f"{row['parameters']:,}" if row["parameters"] else ""
+        steps = row["steps"][0] or ""
+        lines.append(
+            f"| {row['name']} | {row['mean']:.2f} | {low:.2f} to {high:.2f} | {each} | {parameters} | {steps} |"
+        )
+    return lines
+
+
+def _draws(figures: dict[str, Any]) -> list[str]:
+    lines = [
+        "| draw | labels' precision %, unseen | coverage % | pool used | left out as copies | churn % | decision |",
+        "|---|---|---|---:|---:|---|---|",
+    ]
+    for number, one in enumerate(figures["draws"]):
+        worth, generations = one["labels"]["quality"], one["labels"]["generations"]
+        precision = worth["precision"] or {"percent": float("nan"), "interval": [float("nan")] * 2}
+        spans = [f"{p['percent']:.1f} ({p['interval'][0]:.1f} to {p['interval'][1]:.1f})" for p in
+                 (precision, worth["coverage"])]  # fmt: skip
+        churn = ", ".join(f"{g['churn']:.1f}" for g in generations if g["churn"] is not None)
+        used, left = generations[0]["images"]["used"], sum(one["pool"]["left_out"].values())
+        told = one["choice"]["sentence"]
+        lines.append(f"| {number} | {spans[0]} | {spans[1]} | {used:,} | {left:,} | {churn} | {told} |")
+    return lines
+
+
+def _how(figures: dict[str, Any]) -> str:
+    machine, splits = figures["machine"], figures["splits"]
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    seconds = sum(one["seconds"] for one in figures["draws"])
+    return (
+        f"Test error in percent on {figures['images']:,} images, opened once in every draw, after the choice on "
+        f"validation. {splits['labelled']} labels are learned from and {splits['validation']} more are for "
+        f"validation; {splits['pool']:,} images have none. Intervals: Student's t over the draws for a row, paired "
+        "bootstrap over draws and images for a comparison. "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, device {machine['device']}; "
+        f"{seconds / 60:.1f} minutes in all, beside other work. {versions}. "
+        f"{figures['date'][:10]}, commit {figures['commit'][:10]}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Learning from unlabelled images: teachers label the pool, students learn from it, validation says whether it helped.
+
+The road of one run: the pool without copies of held-out images, teachers by folds, calibrated soft labels, students
+with and without the pool on equal budgets, rounds in which the students become the teacher, the choice on validation,
+and the test split once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from potstill import artifacts, progress
+from potstill.errors import DataError
+from potstill.models import zoo
+from potstill.stages import data as data_stage
+from potstill.stages import summary
+from potstill.stages import teacher as teacher_stage
+from potstill.stages.data import Data
+from potstill.stages.road import Clock, claim
+from potstill.stages.selftrain import corrections, leaks, pool, proof
+from potstill.stages.selftrain.choice import Choice, choose
+from potstill.stages.selftrain.leaks import Sieved
+from potstill.stages.selftrain.page import write_page
+from potstill.stages.selftrain.pseudo import Voice, probabilities
+from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
+from potstill.stages.selftrain.settings import SelftrainConfig
+from potstill.stages.selftrain.teachers import teachers
+
+__all__ = ["SelftrainConfig", "selftrain"]
+
+
+def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Carry a self-training through in `folder`, going on where an earlier call stopped; return its summary.
+
+    The folder then holds the kept model (`student.json` names its stage), summary.json, labels.csv,
+    worth-labelling.csv and labels.html. Raises `DataError` where the pool is missing, empty, unreadable or not new.
+    """
+    claim(folder, config, verb="selftrain")
+    if artifacts.finished(folder) is not None:
+        return artifacts.read_json(folder / "summary.json")
+    clock = Clock(folder / "clock.json")
+    data, sieved = clock.timed("data", "Read the images and sieved the pool", lambda: _read(config, folder))
+    voices, worth = clock.timed(
+        "teacher",
+        f"Made or took {len(config.teachers)} teacher(s)",
+        lambda: teachers(config, data, folder / "teachers"),
+    )
+    rounds = Rounds(config, data, sieved.kept, folder)
+    clock.timed("students", "Labelled the pool and trained with and without it", lambda: _learn(rounds, voices))
+    choice = _choose(rounds)
+    progress.note(choice.sentence)
+    measured = clock.timed(
+        "evaluation", "Opened the test split, once",
+        lambda: proof.table(rounds, voices, choice.kept, folder / "evaluation"),
+    )  # fmt: skip
+    _show(config, rounds, sieved, choice, folder)
+    _deliver(rounds, choice, folder)
+    result = _summary(config, command, rounds, sieved, worth, choice, measured)
+    result["stages"], result["seconds"] = clock.stages, clock.seconds
+    result["notes"] = progress.display().notes
+    artifacts.write_json(folder / "summary.json", result)
+    artifacts.finish(folder, {"recipe": artifacts.fingerprint(config.to_json())})
+    return result
+
+
+def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Sieved]:
+    manifest = pool.read(config)
+    if config.corrections is not None:
+        manifest = corrections.corrected(manifest, Path(config.corrections))
+    if not len(manifest.rows("validation", labelled=True)):
+        raise DataError(
+            f"{config.data.path} has too few labels to hold any out for validation, and without validation nobody "
+            "knows whether the unlabelled images helped. Label two images of a class at least."
+        )
+    models = [
+        *(t.model for t in config.teachers),
+        config.student.model,
+        *([config.large.model] if config.large else []),
+    ]
+    own = max(teacher_stage.own_size(model) for model in models)
+    file = folder / "pool" / "pool.safetensors"
+
+    def work() -> dict[str, Any]:
+        found = leaks.sieve(manifest)
+        with artifacts.atomic(file) as temporary:
+            temporary.write_bytes(save({"pool": found.pool, "reason": found.reason}))
+        return {"left_out": found.counts()}
+
+    artifacts.stage(file.parent, {"data": manifest.fingerprint}, work)
+    kept = load_file(file)
+    sieved = Sieved(kept["pool"], kept["reason"])
+    progress.note(leaks.describe(manifest, sieved))
+    return data_stage.prepare(config.data, manifest=manifest, at_least=own), sieved
+
+
+def _learn(rounds: Rounds, voices: list[Voice]) -> None:
+    labels = rounds.listen(voices)
+    rounds.without_pool(labels)
+    if len(labels.rows):
+        rounds.with_pool(WITH_POOL, rounds.config.student, labels)
+        rounds.iterate()
+
+
+def _choose(rounds: Rounds) -> Choice:
+    rows = [row for row in rounds.rows.values() if row.deliverable]
+    return choose(
+        {row.name: row.right for row in rows if not row.pool}, {row.name: row.right for row in rows if row.pool}
+    )
+
+
+def _show(config: SelftrainConfig, rounds: Rounds, sieved: Sieved, choice: Choice, folder: Path) -> None:
+    """Write the labels of the last generation of teachers as tables and as a page."""
+    last = rounds.labels[-1]
+    apart = last.store.read(rounds.pool, np.zeros_like(rounds.pool))["disagreement"].astype(np.float32)
+    chance = probabilities(last.store, rounds.pool)
+    manifest = rounds.data.manifest
+    worth = corrections.worth_labelling(chance, apart, config.worth)
+    for name, rows in (("labels", np.arange(len(rounds.pool))), ("worth-labelling", worth)):
+        corrections.write_table(folder / f"{name}.csv", manifest, rounds.pool, last.selection, apart, rows)
+    write_page(folder / "labels.html", rounds.data, rounds.pool, last.selection, worth, sieved, choice.sentence)
+
+
+def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:
+    """Name the stage of the kept row that is best on validation."""
+    row = rounds.rows[choice.kept]
+    best = row.trained[int(np.argmax(rounds.accuracies(row)))]
+    artifacts.write_json(folder / "student.json", {"folder": str(best.folder.relative_to(folder))})
+
+
+def _summary(
+    config: SelftrainConfig, command: str, rounds: Rounds, sieved: Sieved, worth: dict[str, Any], choice: Choice,
+    measured: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    manifest = rounds.data.manifest
+    result = summary.header(command, config.name)
+    result["kind"] = "selftrain"
+    result["recipe"] = config.to_json()
+    result["data"] = rounds.data.facts(config.data.path)
+    result["data"]["splits"] |= {"labelled": len(rounds.labelled), "pool": len(sieved.pool)}
+    result["pool"] = {"source": config.unlabelled, "kept": len(sieved.kept), "left_out": sieved.counts()}
+    result["labels"] = {"quality": worth, "generations": [labels.record for labels in rounds.labels]}
+    result["kept"] = choice.kept
+    result["helped"] = choice.helped
+    result["choice"] = choice.to_json()
+    result["model"] = {
+        "name": config.student.model,
+        "parameters": zoo.count_parameters(rounds.rows[choice.kept].trained[0].load()),
+    }
+    result["test"] = measured
+    result["classes"] = list(manifest.classes)
+    return result

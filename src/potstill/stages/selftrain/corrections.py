@@ -1,0 +1,81 @@
+"""What people see and mend: the labels as tables, and the tables read back with their corrections."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from potstill.artifacts import write_text
+from potstill.data.manifest import Manifest
+from potstill.errors import DataError
+from potstill.progress import note
+from potstill.stages.selftrain.select import STATES, Selection
+
+COLUMNS = ("path", "label", "predicted", "confidence", "disagreement", "state")
+
+
+def write_table(
+    file: Path, manifest: Manifest, pool: np.ndarray, selection: Selection, disagreement: np.ndarray, rows: np.ndarray
+) -> None:
+    """Write a CSV of images of the pool; `label` is empty, for people to fill in where `predicted` is wrong.
+
+    rows: places in `pool` and in the columns of `selection` and `disagreement`, in the order to be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for i in rows.tolist():
+        name = manifest.classes[selection.predicted[i]]
+        sure, apart = f"{selection.confidence[i]:.4f}", f"{disagreement[i]:.4f}"
+        writer.writerow([manifest.name(int(pool[i])), "", name, sure, apart, STATES[selection.state[i]]])
+    write_text(file, text.getvalue())
+
+
+def worth_labelling(chance: np.ndarray, disagreement: np.ndarray, count: int) -> np.ndarray:
+    """Return the places of the `count` images whose labels would teach most: unsure and disputed, of every class.
+
+    The score is entropy (0..1) plus disagreement (arXiv:1112.5745 separates the two); classes take turns.
+    """
+    entropy = -(chance * np.log(np.clip(chance, 1e-12, 1))).sum(1) / np.log(chance.shape[1])
+    score, predicted = entropy + disagreement, chance.argmax(1)
+    turn = np.zeros(len(score), np.int64)
+    order = np.argsort(-score, kind="stable")
+    for number in range(chance.shape[1]):
+        mine = order[predicted[order] == number]
+        turn[mine] = np.arange(len(mine))
+    return np.lexsort((-score, turn))[:count]
+
+
+def corrected(manifest: Manifest, file: Path) -> Manifest:
+    """Return the manifest with the labels that were filled in; raise `DataError` with every row that is wrong."""
+    filled = _filled(file)
+    pool = manifest.rows("train", labelled=False)
+    place = {manifest.name(int(row)): int(row) for row in pool}
+    number = {name: k for k, name in enumerate(manifest.classes)}
+    problems = [f"{file}: there is no image {path} in the pool." for path in filled if path not in place]
+    problems += [
+        f"{file}: {path} was given the label '{name}'. Classes: {', '.join(manifest.classes[:10])}."
+        for path, name in filled.items()
+        if name not in number
+    ]
+    if problems:
+        raise DataError(*problems[:5], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
+    label = manifest.label.copy()
+    for path, name in filled.items():
+        label[place[path]] = number[name]
+    note(f"{len(filled)} images of the pool were labelled by hand in {file}, and are learned from as such.")
+    return manifest.with_labels(label)
+
+
+def _filled(file: Path) -> dict[str, str]:
+    """Return the label of each path that has one."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The corrections in {file} cannot be read: {error}.") from None
+    if rows and not {"path", "label"} <= set(rows[0]):
+        raise DataError(f"{file} needs the columns path and label, as labels.csv of a run has them.")
+    return {row["path"]: row["label"].strip() for row in rows if (row["label"] or "").strip()}

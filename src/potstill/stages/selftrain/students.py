@@ -1,0 +1,217 @@
+"""Who learns: every model of a self-training is one call of the distillation stage on a world of its own.
+
+A world is a choice of rows with repetitions. Those trained without the pool get their labelled images repeated until
+their steps are as many as those of the others, each repetition in views of its own, so that budgets are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill.data.manifest import Manifest
+from potstill.data.pixels import Pixels
+from potstill.models import zoo
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier
+from potstill.objective import Term
+from potstill.stages import distil
+from potstill.stages.data import Data
+from potstill.stages.distil import Trained
+from potstill.stages.recipe import ObjectiveConfig, Recipe, StudentConfig
+from potstill.stages.selftrain.pseudo import Targets
+from potstill.stages.selftrain.settings import SelftrainConfig
+from potstill.store import Store
+
+VIEWS = 1_000_000_000  # every pass over an image is another view of it
+STRENGTHS = ((100_000, 0), (1_000_000, 3), (10_000_000, 6))  # parameters up to which RandAugment has this magnitude
+STRONGEST = 9
+LARGE = 1_000_000  # parameters from which on dropout and stochastic depth are noise and not harm
+CLEAN_RATE = 0.1  # of the learning rate, in the last steps without noise
+EVALUATIONS = 10  # of a training without the pool
+LABELS = (Term(loss="cross_entropy"),)
+
+
+class Picked(Pixels):
+    """Rows of other pixels, in another order and with repetitions; nothing is copied."""
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray) -> None:
+        self._pixels, self._rows = pixels, rows
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self._rows), *self._pixels.shape[1:]
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        return self._pixels.take(self._rows[np.asarray(rows, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class World:
+    """Images to train on: row i is row `base[i]` of all images; `epochs` makes the steps that were asked for."""
+
+    data: Data
+    base: np.ndarray
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Says:
+    """What `distil.train_one` needs of a teacher: its answers, a fingerprint of them, its opinion of validation."""
+
+    targets: Targets
+    taught: Identity
+    validation: np.ndarray
+    network: None = None
+
+    def function(self, taps: Sequence[Any] = ()) -> Targets:
+        """Return the answers; there are no features of a network that is not there."""
+        return self.targets
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Names what the answers depend on."""
+
+    identity: str
+    card: Card | None = None
+
+
+def world(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> World:
+    """Return a world of these rows for about `steps` steps, at least one pass over the rows.
+
+    evaluations: repeat the rows so that there are that many epochs of exactly `steps` steps in all.
+    """
+    if evaluations:
+        epochs = max(1, min(evaluations, steps // 20))
+        train = np.resize(train, max(round(steps / epochs) * batch, batch))
+    else:
+        epochs = max(1, round(steps / max(len(train) // min(batch, len(train)), 1)))
+    base = np.concatenate([train, data.manifest.rows("validation", labelled=True)])
+    split = np.zeros(len(base), np.uint8)
+    split[len(train) :] = 1
+    chosen = _without_groups(data.manifest.select(base)).with_split(split)
+    return World(replace(data, manifest=chosen, pixels=Picked(data.pixels, base)), base, epochs)
+
+
+def _without_groups(manifest: Manifest) -> Manifest:
+    return replace(manifest, group=None)
+
+
+def steps_of(made: World, batch: int) -> int:
+    """Return the steps that a training on a world takes."""
+    count = len(made.data.manifest.rows("train"))
+    return made.epochs * (count // min(batch, count))
+
+
+def learn(
+    config: SelftrainConfig, student: StudentConfig, made: World, labels: tuple[Store, Store] | None, folder: Path,
+    seed: int, *, validation: np.ndarray | None = None, identity: str = "",
+) -> Trained:  # fmt: skip
+    """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N.
+
+    labels: the store to learn from and that of the labelled images; None learns from the labels alone. validation:
+    the teacher's logits there; identity: names what the stores hold.
+    """
+    noise = config.noise if student == config.student or config.teacher_noise is None else config.teacher_noise
+    recipe = recipe_of(config, student, made.data, epochs=made.epochs, noise=noise)
+    trained = _one(recipe, config, made, labels, folder, seed, validation, identity)
+    if not config.clean or noise == "none":
+        return trained
+    few = _last(config, made)
+    last = recipe_of(config, student, few.data, epochs=few.epochs, noise="none")
+    weights = str(trained.folder / zoo.WEIGHTS)
+    slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
+    last = last.model_copy(update={"student": last.student.model_copy(update={"weights": weights}), "train": slow})
+    beside = folder.with_name(f"{folder.name}-clean")
+    after = _one(last, config, few, labels, beside, seed, validation, identity)
+    seconds = trained.record["seconds"] + after.record["seconds"]
+    return replace(after, record={**after.record, "seconds": seconds})
+
+
+def _one(
+    recipe: Recipe, config: SelftrainConfig, made: World, labels: tuple[Store, Store] | None, folder: Path, seed: int,
+    validation: np.ndarray | None, identity: str,
+) -> Trained:  # fmt: skip
+    if labels is None:
+        return distil.train_one(recipe, made.data, LABELS, None, folder, seed)
+    manifest = made.data.manifest
+    targets = Targets(*labels, made.base, manifest.label, len(manifest.classes), config.labelling == "hard")
+    assert validation is not None
+    says = Says(targets, Identity(identity), validation)
+    soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
+    return distil.train_one(recipe, made.data, (*LABELS, soft), says, folder, seed)  # type: ignore[arg-type]
+
+
+def _last(config: SelftrainConfig, made: World) -> World:
+    """Return a world for the clean steps at the end: evenly spaced rows of each kind."""
+    manifest, batch = made.data.manifest, config.train.batch_size
+    train = manifest.rows("train")
+    steps = max(1, round(config.clean * steps_of(made, batch)))
+    wanted = min(steps * batch, len(train))
+    even = np.unique(np.linspace(0, len(train) - 1, wanted).astype(int))
+    labelled = manifest.rows("train", labelled=True)[: max(1, wanted // 2)]
+    chosen = np.union1d(train[even], labelled)
+    validation = manifest.rows("validation")
+    rows = np.concatenate([chosen, validation])
+    data = replace(made.data, manifest=manifest.select(rows), pixels=Picked(made.data.pixels, rows))
+    return World(data, made.base[rows], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
+
+
+def recipe_of(config: SelftrainConfig, student: StudentConfig, data: Data, *, epochs: int, noise: Any) -> Recipe:
+    """Return the recipe of one training of `student` with the noise that suits its size."""
+    augment, options = noise_of(student, data, noise)
+    return Recipe(
+        name=config.name,
+        data=config.data,
+        student=student.model_copy(update={"options": {**options, **student.options}}),
+        objective=ObjectiveConfig(),
+        train=config.train.model_copy(update={"epochs": epochs}),
+        augment=augment,
+        views=VIEWS,
+        seeds=config.seeds,
+        seed=config.seed,
+    )
+
+
+def noise_of(student: StudentConfig, data: Data, noise: Any) -> tuple[str | list[Any], dict[str, Any]]:
+    """Return (augmentation, options of the architecture) of a student: weak for small ones, strong for large ones.
+
+    Noise that a student is too small for costs it more than it teaches.
+    """
+    if noise == "none":
+        return "none", _without_dropout(student)
+    if noise != "auto":
+        return noise, {}
+    parameters = _parameters(student, data)
+    magnitude = next((strength for limit, strength in STRENGTHS if parameters <= limit), STRONGEST)
+    augment: list[Any] = ["auto", {"randaugment": {"magnitude": magnitude}}] if magnitude else ["auto"]
+    return augment, _stochastic(student) if parameters >= LARGE else {}
+
+
+def _parameters(student: StudentConfig, data: Data) -> int:
+    made: Classifier = data.model(student.model, options=student.options)
+    return zoo.count_parameters(made)
+
+
+def _without_dropout(student: StudentConfig) -> dict[str, Any]:
+    """Return the options that switch dropout off, where a built-in network has it on by itself."""
+    return {"dropout": 0.0} if student.model == "builtin:cnn" else {}
+
+
+def _stochastic(student: StudentConfig) -> dict[str, Any]:
+    """Return dropout and stochastic depth for the networks of timm that have both."""
+    if ":" in student.model or Path(student.model).exists():
+        return {}
+    import inspect
+
+    import timm
+
+    wanted = {"drop_rate": 0.2, "drop_path_rate": 0.1}
+    network = type(timm.create_model(student.model, pretrained=False))
+    return wanted if set(wanted) <= set(inspect.signature(network).parameters) else {}

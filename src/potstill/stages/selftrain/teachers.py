@@ -1,0 +1,85 @@
+"""Who labels: teachers that are given, and teachers that are made here as one model for each fold of the labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import progress
+from potstill.data.manifest import SPLITS
+from potstill.data.splits import folds
+from potstill.engine import Model
+from potstill.errors import DataError, ModelError
+from potstill.stages.data import Data
+from potstill.stages.recipe import StudentConfig, TeacherConfig
+from potstill.stages.selftrain.pseudo import Voice, calibrate, quality
+from potstill.stages.selftrain.settings import SelftrainConfig
+from potstill.stages.selftrain.students import EVALUATIONS, learn, world
+from potstill.stages.teacher import _classes_differ, find
+
+
+def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Voice], dict[str, Any]]:
+    """Return calibrated voices, and what their labels are worth by answers about images they had not seen."""
+    voices: list[Voice] = []
+    logits, labels, temperatures = [], [], []
+    for number, teacher in enumerate(config.teachers):
+        found = find(teacher.model)
+        if found is None:
+            own = _made(config, teacher, number, data, folder / f"teacher-{number}")
+            rows = data.manifest.rows("train", labelled=True)
+        else:
+            own = [_given(teacher.model, found, data)]
+            rows = data.manifest.rows("validation", labelled=True)
+        said, truth = calibrate(own, data, rows)
+        logits.append(said / own[0].temperature)
+        labels.append(truth)
+        temperatures.append(round(own[0].temperature, 4))
+        voices += own
+    worth = quality(np.concatenate(logits), np.concatenate(labels), temperature=1.0, floor=config.floor)
+    return voices, {**worth, "temperature": temperatures, "models": len(voices)}
+
+
+def _given(name: str, model: Any, data: Data) -> Voice:
+    card = model.card
+    if tuple(card.classes) != data.manifest.classes:
+        raise ModelError(_classes_differ(name, card.classes, data.manifest.classes))
+    progress.note(
+        f"The teacher {name} is taken as it is. Whether it was trained on these labels is not known here, so its "
+        "confidence is calibrated on the validation images."
+    )
+    return Voice(model, card.weights_sha256, np.zeros(0, np.int64))
+
+
+def _made(config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path) -> list[Voice]:
+    """Return one voice a fold of the labelled train rows, each trained on the other folds."""
+    rows = data.manifest.rows("train", labelled=True)
+    student = StudentConfig(model=teacher.model, options=teacher.options, weights=teacher.weights)
+    batch = config.train.batch_size
+    voices = []
+    for k, held in enumerate(_folds(config, data, rows)):
+        seen = np.setdiff1d(rows, held)
+        made = world(data, seen, config.teacher_steps, batch, evaluations=EVALUATIONS)
+        seed = config.seed + 1000 * number + k
+        trained = learn(config, student, made, None, folder / f"fold-{k}", seed)
+        model: Model = trained.load()
+        voices.append(Voice(model, model.card.weights_sha256, seen))
+    return voices
+
+
+def _folds(config: SelftrainConfig, data: Data, rows: np.ndarray) -> list[np.ndarray]:
+    """Return the held-out rows of each fold; fewer folds where a class has few images or groups."""
+    own = data.manifest.select(rows)
+    identity = own.digest if own.group is None else own.group
+    fewest = min(len(np.unique(identity[own.label == k])) for k in range(len(own.classes)))
+    count = min(config.folds, fewest)
+    if count < 2:
+        raise DataError(
+            f"A class of {config.data.path} has one image to learn from, so no teacher can be made that has not seen "
+            "it. Add labels, or give a teacher with --teacher FOLDER."
+        )
+    if count < config.folds:
+        progress.note(f"The smallest class has {fewest} images or groups to learn from, so there are {count} folds.")
+    held = SPLITS.index("validation")
+    return [rows[part.split == held] for part in folds(own, count, seed=config.seed)]
