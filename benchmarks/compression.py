@@ -169,11 +169,11 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     """Quantize, train where that is asked for, and write the packed file."""
     began = time.monotonic()
     floating, model, layers = calibrated(config, given)
-    record: dict[str, Any] = {"calibrated": compressing.validator(given)(model)["accuracy"]}
+    record: dict[str, Any] = {}
     if config.mode == "qat":
         teacher = compressing.teaching(given, out, out.parent / "stores")
         model, trained = learned(config, given, floating, model, folder / "trained", teacher)
-        record |= {"trained": compressing.validator(given)(model)["accuracy"], "training_seconds": trained["seconds"]}
+        record |= {"validation_accuracy": trained["validation_accuracy"]["last"], "training_seconds": trained["seconds"]}
     with artifacts.atomic(folder / PACKED) as temporary:
         temporary.write_bytes(packed(model))
     export_quantized(model, folder / ONNX, given.raw_calibration)
