@@ -99,7 +99,7 @@ def test_stored_and_live_teacher_say_the_same(tmp_path: Path, mix: str | None) -
     store = Store(tmp_path / "store", loaded.manifest.rows("train"), 3, {})
     fill_store(store, teacher(), loaded)
     _, live = train(tmp_path / "live", LiveTeacher(teacher()), mix=mix)
-    _, stored = train(tmp_path / "stored", StoredTeacher(store), mix=mix)
+    _, stored = train(tmp_path / "stored", StoredTeacher(store, 3), mix=mix)
     for one, other in zip(live, stored, strict=True):
         assert one["train"] == pytest.approx(other["train"], rel=2e-3)
 

@@ -19,53 +19,27 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import Field
 from torch import Tensor, nn
 
 from potstill import artifacts, checkpoint, progress
+from potstill.columns import from_logits
 from potstill.compress.cost import cost
-from potstill.config import Config
 from potstill.data.loader import Batch, Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier, Outputs
 from potstill.objective import Objective
+from potstill.optimization import TrainConfig, optimizer
 from potstill.store import Store
 from potstill.teachers import autocast
 
 CHECKPOINT_SECONDS = 30.0
 EVALUATION_BATCH = 512
 SMALL_STEP_MACS = 500_000_000
-
-
-class TrainConfig(Config):
-    """How to train: the budget and the optimizer."""
-
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = Field(default=0.002, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
-    clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    select: Literal["last", "best"] = Field(default="last", description="which epoch's weights are kept")
-    patience: int | None = Field(default=None, ge=1, description="epochs without a better validation that end training")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of step 0..steps-1."""
-        rise = self.warmup * steps
-        if step < rise:
-            return self.lr * (step + 1) / (rise + 1)
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
 
 
 @dataclass
@@ -199,7 +173,7 @@ class _Run:
         self.model = self.accelerator.prepare_model(classifier.to(memory_format=self.layout))
         self.learned = objective.learned.to(self.accelerator.device)
         self.parameters = [p for p in (*classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, config, groups(classifier) if groups else [])
+        self.optimizer = optimizer(self.parameters, config, groups(classifier) if groups else [])
         self.step, self.began = 0, time.monotonic()
         self.saved, self.earlier = time.monotonic(), 0.0
         self.sums: dict[str, Tensor] = {}
@@ -337,22 +311,6 @@ class _Run:
         artifacts.write_text(self.folder / "metrics.jsonl", text)
 
 
-def _optimizer(parameters: list[Tensor], config: TrainConfig, own: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return the optimizer; norms and biases are not decayed. own: groups of some parameters, taken as they are."""
-    grouped = {id(parameter) for group in own for parameter in group["params"]}
-    parameters = [parameter for parameter in parameters if id(parameter) not in grouped]
-    groups = [
-        *own,
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
-
-
 def _float(outputs: Outputs) -> Outputs:
     """Return logits and side heads in float32: losses in half precision lose what distillation is about."""
     return Outputs(outputs.logits.float(), outputs.features, tuple(head.float() for head in outputs.aux))
@@ -404,16 +362,19 @@ def predict_logits(
     return np.concatenate(parts)
 
 
-def fill_store(store: Store, model: Model, loader: Loader, *, precision: str = "fp32", title: str = "") -> None:
-    """Write every missing part of `store`: the logits, float16, of each row in each view."""
+def fill_store(
+    store: Store, model: Model, loader: Loader, *, precision: str = "fp32", best: int | None = None, title: str = ""
+) -> None:
+    """Write every missing part of `store`: the logits, float16, of each row in each view, of the `best` classes only
+    where that is given (potstill/columns.py)."""
     missing = store.missing()
     with progress.task(title or "asking the teacher", total=len(missing)) as task:
         for view, part in missing:
             rows = store.part_rows(part)
             chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
             batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
-            said = [outputs.logits.half().cpu().numpy() for _, outputs in predict(model, batches, precision=precision)]
-            store.write(view, part, {"logits": np.concatenate(said)})
+            said = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=precision)]
+            store.write(view, part, {name: np.concatenate([one[name] for one in said]) for name in said[0]})
             task.advance()
     store.close()
 

@@ -14,9 +14,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from potstill.columns import to_logits
 from potstill.data.augment.mix import Mix, mix_targets
 from potstill.data.loader import Batch
+from potstill.models.card import Card
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier, Outputs
 from potstill.store import Store
@@ -50,36 +53,103 @@ class LiveTeacher:
         assert bits(self._classifier) == self._bits, "the teacher changed while it taught"
 
 
-class StoredTeacher:
-    """A teacher whose logits were stored for every (view, index) that will be asked for."""
+class ModelTeacher:
+    """Any other model `image -> Outputs` that is asked in every step, such as an ONNX file."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, model: Callable[[Tensor], Outputs]) -> None:
+        self._model = model
 
     def __call__(self, batch: Batch) -> Outputs:
+        with torch.no_grad():
+            return mixed(self._model(batch.image), batch.mix)
+
+
+class StoredTeacher:
+    """A teacher whose answers were stored for every (view, index) that will be asked for; classes: how many."""
+
+    def __init__(self, store: Store, classes: int) -> None:
+        self._store, self._classes = store, classes
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return mixed(Outputs(self.read(batch)), batch.mix)
+
+    def read(self, batch: Batch) -> Tensor:
+        """Return what was stored for the unmixed images: float32 logits [B, K]."""
         said = self._store.read(batch.index.cpu().numpy(), batch.view.cpu().numpy())
-        logits = torch.from_numpy(said["logits"].astype(np.float32)).to(batch.image.device, non_blocking=True)
-        return mixed(Outputs(logits), batch.mix)
+        wide = {name: values.astype(np.int32) if name == "classes" else values for name, values in said.items()}
+        on = {name: torch.from_numpy(values).to(batch.image.device, non_blocking=True) for name, values in wide.items()}
+        return to_logits(on, self._classes)
+
+
+class GivenTeacher:
+    """A teacher whose answers lie in a file: one an image, whatever the view.
+
+    logits: float32 [N, K]. place: int64 [rows of the manifest], which answer is about a row, -1 where none is.
+    """
+
+    def __init__(self, logits: np.ndarray, place: np.ndarray) -> None:
+        self._logits, self._place = torch.from_numpy(logits), torch.from_numpy(place)
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return mixed(Outputs(self.of(batch.index.cpu()).to(batch.image.device)), batch.mix)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Return the logits [B, K] for rows of the manifest, int64 [B], which must all be covered."""
+        place = self._place[rows]
+        assert bool((place >= 0).all()), "a row without an answer was asked about"
+        return self._logits[place]
+
+    def covers(self, rows: Tensor) -> Tensor:
+        """Return bool [B]: for which rows of the manifest there is an answer."""
+        return self._place[rows] >= 0
 
 
 class EnsembleTeacher:
     """Several teachers at once: the weighted mean of their probabilities, or of their logits.
 
-    weights: one positive number a teacher; they are normalised to sum to 1.
+    weights: one positive number a teacher; they are normalised to sum to 1. average: "probabilities" or "logits".
     """
 
     def __init__(
         self, teachers: Sequence[Teacher], weights: Sequence[float], *, average: str = "probabilities"
     ) -> None:
-        total = sum(weights)
-        self._teachers, self._weights, self._average = list(teachers), [w / total for w in weights], average
+        self._teachers, self._weights, self._average = list(teachers), tuple(weights), average
 
     def __call__(self, batch: Batch) -> Outputs:
-        logits = [teacher(batch).logits for teacher in self._teachers]
-        if self._average == "logits":
-            return Outputs(sum(w * z for w, z in zip(self._weights, logits, strict=True)))
-        mean = sum(w * F.softmax(z, 1) for w, z in zip(self._weights, logits, strict=True))
-        return Outputs(log_probabilities(mean))
+        return Outputs(averaged([t(batch).logits for t in self._teachers], self._weights, self._average))
+
+    def assert_unchanged(self) -> None:
+        """Assert that every live teacher among them is what it was."""
+        for teacher in self._teachers:
+            if isinstance(teacher, LiveTeacher):
+                teacher.assert_unchanged()
+
+
+class EnsembleModel:
+    """The same as a model `image -> Outputs`, to be measured; `card` is of the first."""
+
+    def __init__(
+        self, models: Sequence[Callable[[Tensor], Outputs]], weights: Sequence[float], average: str, card: Card
+    ) -> None:
+        self._models, self._weights, self._average, self.card = list(models), tuple(weights), average, card
+
+    def __call__(self, image: Tensor) -> Outputs:
+        said = [self._ask(model, image).to(image.device) for model in self._models]
+        return Outputs(averaged(said, self._weights, self._average))
+
+    @staticmethod
+    def _ask(model: Callable[[Tensor], Outputs], image: Tensor) -> Tensor:
+        if isinstance(model, Classifier):
+            image = image.to(model.eval().mean.device)
+        return model(image).logits.float()
+
+
+def averaged(logits: Sequence[Tensor], weights: Sequence[float], average: str) -> Tensor:
+    """Return the weighted mean of logits [B, K], taken of the "probabilities" or of the "logits" themselves."""
+    shares = [weight / sum(weights) for weight in weights]
+    if average == "logits":
+        return sum(share * z for share, z in zip(shares, logits, strict=True))
+    return log_probabilities(sum(share * F.softmax(z, 1) for share, z in zip(shares, logits, strict=True)))
 
 
 def mixed(outputs: Outputs, mix: Mix | None) -> Outputs:
@@ -89,7 +159,7 @@ def mixed(outputs: Outputs, mix: Mix | None) -> Outputs:
     return replace(outputs, logits=log_probabilities(mix_targets(F.softmax(outputs.logits, 1), mix)))
 
 
-def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
+def log_probabilities(probabilities: Tensor) -> Tensor:
     """Return logits for probabilities; 0 becomes the log of the smallest normal number, not -inf."""
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 

@@ -17,18 +17,22 @@ from potstill.data.loader import Order
 from potstill.data.manifest import Manifest
 from potstill.data.splits import keep_labels
 from potstill.models import zoo
+from potstill.models.aux_heads import attach_aux
 from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
+from potstill.mutual import Mutual, Peers
 from potstill.objective import Objective, Term, check, control_terms, lecture_terms
 from potstill.stages import guards
+from potstill.stages.asking import as_function
 from potstill.stages.choose import SEED as SEARCH_SEED
 from potstill.stages.choose import choose
 from potstill.stages.data import Data
-from potstill.stages.evaluation import answers
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import Taught, as_function
-from potstill.teachers import LiveTeacher, Teacher
+from potstill.stages.teacher import Taught
+from potstill.teachers import EnsembleTeacher, LiveTeacher, Teacher
 from potstill.wiring import Wiring, wire
+
+PEER = "peer"  # folder of the network that learned beside a student
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,14 @@ class Teaching:
         return self.taught.model if isinstance(self.taught.model, Classifier) else None
 
     @functools.cached_property
-    def validation(self) -> np.ndarray:
-        """What it says of the labelled validation images: logits, float32 [N, K]."""
-        return answers(self.taught.model, self._data, self._data.manifest.rows("validation", labelled=True))
+    def validation(self) -> np.ndarray | None:
+        """What it says of the labelled validation images, logits float32 [N, K]; None where it cannot tell."""
+        return self.taught.said(self._data, self._data.manifest.rows("validation", labelled=True))
 
     def assert_unchanged(self) -> None:
         """Assert that a live teacher is bit for bit what it was."""
         for function in self._functions.values():
-            if isinstance(function, LiveTeacher):
+            if isinstance(function, LiveTeacher | EnsembleTeacher):
                 function.assert_unchanged()
 
 
@@ -132,6 +136,8 @@ def chosen_terms(
 def check_terms(recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None) -> None:
     """Raise `ConfigError` for terms that are wrong, or taps that are not there, before any work."""
     check(terms, classes=len(data.manifest.classes), teacher=teaching is not None)
+    if teaching and teaching.taught.peer:
+        Mutual(terms, classes=len(data.manifest.classes))
     _wire(recipe, data, terms, teaching, new_student(recipe, data, recipe.seed), 1, recipe.seed)
 
 
@@ -173,22 +179,39 @@ def _train(
         labelled_share=recipe.student.labelled_share,
     )  # fmt: skip
     wiring = _wire(recipe, data, terms, teaching, student, recipe.train.epochs * order.steps_per_epoch, seed)
-    objective = Objective(
-        terms, classes=len(data.manifest.classes), teacher=teaching.function(wiring.taps) if teaching else None,
-        aux_weight=recipe.objective.aux_weight, connections=wiring.connections,
-    )  # fmt: skip
+    objective = _objective(recipe, data, terms, teaching, wiring)
+    peer = teaching.taught.peer(seed).to(on) if teaching and teaching.taught.peer else None
+    # A network that learns beside it must not decide in which precision a student computes, which its control does too.
+    precision = engine.resolve_precision(recipe.train.precision, on, student)
     watch = guards.Watch(terms, teaching.validation if teaching else None)
     fitted = engine.fit(
-        wiring.student, objective, loader, order, recipe.train,
+        Peers(wiring.student, peer) if peer else wiring.student, objective, loader, order,
+        recipe.train.model_copy(update={"precision": precision}),
         folder=folder, seed=seed, validate=watch.validator(data, loader), watch=watch,
         title=f"{'student' if teaching else 'control'}, seed {seed}",
     )  # fmt: skip
     zoo.save(wiring.student, folder)
+    if peer:
+        zoo.save(peer, folder / PEER)
     return {
         **fitted.to_json(),
         "parameters": zoo.count_parameters(wiring.student),
         "extra_parameters": zoo.count_parameters(objective.learned),
     }
+
+
+def _objective(
+    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None, wiring: Wiring
+) -> Objective:
+    classes, aux_weight = len(data.manifest.classes), recipe.objective.aux_weight
+    if teaching is None:
+        return Objective(terms, classes=classes, teacher=None, aux_weight=aux_weight)
+    if teaching.taught.peer:
+        return Mutual(terms, classes=classes, aux_weight=aux_weight)
+    return Objective(
+        terms, classes=classes, teacher=teaching.function(wiring.taps), aux_weight=aux_weight,
+        connections=wiring.connections, known=teaching.taught.known,
+    )  # fmt: skip
 
 
 def _wire(
@@ -203,7 +226,8 @@ def _wire(
 def new_student(recipe: Recipe, data: Data, seed: int) -> Classifier:
     """Return the untrained student of a seed, the same for control and student."""
     config = recipe.student
-    return data.model(config.model, weights=config.weights, options=config.options, seed=seed)
+    student = data.model(config.model, weights=config.weights, options=config.options, seed=seed)
+    return attach_aux(student, config.aux, seed=seed) if config.aux else student
 
 
 def warn_of_capacity(taught: Taught, student: Classifier) -> None:

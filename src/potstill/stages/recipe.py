@@ -24,14 +24,60 @@ class DataConfig(Config):
     seed: int = Field(default=0, ge=0, description="seed of the splits")
 
 
-class TeacherConfig(Config):
-    """Who teaches: a name to be trained, a name with weights, a folder of an earlier run, or an ONNX file."""
+class CardConfig(Config):
+    """What a teacher from elsewhere does not say of itself."""
+
+    classes: tuple[str, ...] = Field(default=(), description="names, in the order of its outputs")
+    mean: tuple[float, ...] | None = Field(default=None, description="of images in 0..1, one value a channel")
+    std: tuple[float, ...] | None = Field(default=None, description="0.00392157 where it wants 0..255")
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) in pixels")
+    output: Literal["logits", "probabilities", "labels"] | None = None
+
+
+class OneTeacher(Config):
+    """One teacher: a name to be trained, a name with weights, a folder, an ONNX file, or a file of answers."""
 
     model: str = "builtin:cnn"
     weights: str | None = None
     options: dict[str, Any] = {}
+    card: CardConfig | None = None
+    class_map: dict[str, str | tuple[str, ...] | None] = Field(
+        default={}, description="{our class: its class}, where names differ; null where it has none"
+    )
+
+
+class Member(OneTeacher):
+    """One of several teachers, and its weight among them."""
+
+    weight: float = Field(default=1.0, gt=0)
+
+
+class Assistant(Config):
+    """A network between teacher and student: the teacher teaches it, and it teaches the next."""
+
+    model: str
+    options: dict[str, Any] = {}
+    weights: str | None = None
+
+
+class TeacherConfig(OneTeacher):
+    """Who teaches: one teacher or an ensemble, directly or through a chain."""
+
     train: TrainConfig = TrainConfig(epochs=10)
     stored: bool = Field(default=True, description="ask once and keep the answers, instead of in every step")
+    ensemble: tuple[Member, ...] = ()
+    average: Literal["probabilities", "logits"] = "probabilities"
+    assistants: tuple[Assistant, ...] = ()
+    generations: int = Field(default=0, ge=0, description="born-again: how often the student teaches its like")
+    mutual: bool = Field(default=False, description="teacher and student learn together, from each other")
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> TeacherConfig:
+        if self.ensemble and (self.model != "builtin:cnn" or self.weights):
+            raise ValueError("it gives both `model` and `ensemble`. List every teacher under `ensemble`.")
+        if self.mutual and (self.ensemble or self.assistants or self.generations):
+            raise ValueError("with `mutual` one network learns beside the student: leave out what else is there.")
+        return self
 
 
 class StudentConfig(Config):
@@ -40,6 +86,7 @@ class StudentConfig(Config):
     model: str = "builtin:mlp"
     options: dict[str, Any] = {}
     weights: str | None = None
+    aux: tuple[str, ...] = Field(default=(), description="stages that get a side head, in training only")
     labels: int | None = Field(default=None, ge=1)
     labelled_share: float = Field(default=0.5, gt=0, le=1, description="of each batch, where some images lack a label")
 

@@ -83,12 +83,13 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
     clock.stages[-1]["title"] = taught.title
     distil.warn_of_capacity(taught, distil.new_student(recipe, data, recipe.seed))
     experiments = [_experiment(name, each, data, taught, folder, clock) for name, each in recipes.items()]
-    teacher_file = _teacher_file(taught, data, recipe, folder)
+    teacher_files = _teacher_files(taught, data, recipe, folder)
     logits = clock.timed(
         "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
     )
-    result = _summary(recipe, experiments, taught, teacher_file, data, logits, command)
-    write_examples(folder / "examples.json", data, recipe, logits)
+    result = _summary(recipe, experiments, taught, teacher_files, data, logits, command)
+    if "teacher" in logits:
+        write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
     result["stages"] = clock.stages
     result["seconds"] = clock.seconds
@@ -100,7 +101,7 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
 def _findings(result: dict[str, Any]) -> list[str]:
     """Return what a reader should know of teacher, student and control once the test split was opened."""
     models = result["models"]
-    teacher, student, control = (models[kind]["test_accuracy"] for kind in ("teacher", "student", "control"))
+    teacher, student, control = (models[kind].get("test_accuracy") for kind in ("teacher", "student", "control"))
     return guards.findings(teacher, student, control, result["verdict"])
 
 
@@ -139,8 +140,9 @@ def claim(folder: Path, recipe: Config, *, verb: str = "run") -> None:
 
 
 def _data(recipe: Recipe) -> Data:
-    models = recipe.teacher.model, recipe.student.model
-    return data_stage.prepare(recipe.data, at_least=max(teacher_stage.own_size(model) for model in models))
+    models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
+    sizes = [teacher_stage.size_of(recipe.teacher), *map(teacher_stage.own_size, models)]
+    return data_stage.prepare(recipe.data, at_least=max(sizes))
 
 
 def _experiment(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Experiment:
@@ -169,15 +171,21 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[E
     return students, control
 
 
-def _teacher_file(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> Path:
+def _teacher_files(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
+    """Return the teacher's file, to be measured; none where it is no single network."""
     if isinstance(taught.model, Classifier):
-        return export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model
-    return Path(recipe.teacher.model)
+        return [export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model]
+    return [Path(recipe.teacher.model)] if taught.model is not None and not taught.members else []
 
 
 def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder: Path) -> dict[str, Any]:
-    models: dict[str, Model] = {"teacher": taught.model}
+    rows = data.manifest.rows("test", labelled=True)
+    models: dict[str, Model] = {}
     identities = {"teacher": taught.identity}
+    if taught.model is not None:
+        models["teacher"] = taught.model
+    elif taught.peer:
+        models["teacher"] = zoo.load(experiments[0].pair.students[0].folder / distil.PEER)
 
     def add(name: str, model: Model, card: Card) -> None:
         models[name], identities[name] = model, card.weights_sha256
@@ -192,7 +200,9 @@ def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder
                 if file is not None:
                     model = OnnxModel(file)
                     add(key(experiment.name, kind, trained.seed), model, model.card)
-    return evaluation.open_test(models, identities, data, folder / "evaluation")
+    logits = evaluation.open_test(models, identities, data, folder / "evaluation")
+    given = taught.said(data, rows) if taught.given is not None else None
+    return logits if given is None else logits | {"teacher": given}
 
 
 def key(experiment: str, kind: str, seed: int) -> str:
@@ -201,7 +211,7 @@ def key(experiment: str, kind: str, seed: int) -> str:
 
 
 def _summary(
-    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_file: Path, data: Data,
+    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_files: list[Path], data: Data,
     logits: dict[str, Any], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     manifest = data.manifest
@@ -215,12 +225,11 @@ def _summary(
         "labelled": len(rows("train", labelled=True)),
         "unlabelled": len(rows("train", labelled=False)),
     }
-    described = _described(main, logits, label, [teacher_file])
-    teacher = {"name": recipe.teacher.model, "test_accuracy": round(float(accuracy(logits["teacher"], label)), 3)}
-    teacher |= {"validation_accuracy": taught.record.get("validation_accuracy", {}).get("last")}
-    if isinstance(taught.model, Classifier):
-        teacher["parameters"] = zoo.count_parameters(taught.model)
-    result["models"] = {"teacher": teacher | described.pop("files")[0], **described["models"]}
+    described = _described(main, logits, label, teacher_files)
+    teacher = _teacher(recipe, taught, logits, label)
+    for measured in described.pop("files"):
+        teacher |= measured
+    result["models"] = {"teacher": teacher, **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
     if main.pair.search is not None:
         result["search"] = main.pair.search
@@ -232,6 +241,18 @@ def _summary(
             {"name": other.name, "text": text, "models": told["models"], "verdict": told["verdict"]}
         )
     return result
+
+
+def _teacher(recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any) -> dict[str, Any]:
+    """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
+    names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
+    told: dict[str, Any] = {"name": " + ".join(names)}
+    if "teacher" in logits:
+        told["test_accuracy"] = round(float(accuracy(logits["teacher"], label)), 3)
+    told["validation_accuracy"] = taught.record.get("validation_accuracy", {}).get("last")
+    if isinstance(taught.model, Classifier):
+        told["parameters"] = zoo.count_parameters(taught.model)
+    return told | {key: taught.facts[key] for key in ("members", "chain") if key in taught.facts}
 
 
 def _told(changes: dict[str, Any]) -> str:
@@ -254,10 +275,19 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
         for file, latency in zip(files, latency_ms(files), strict=True)
     ]
-    parameters = zoo.count_parameters(pair.students[0].load())
-    facts = {"name": experiment.recipe.student.model, "parameters": parameters}
+    counts = {  # a student that keeps its teacher's classifier has more than its control
+        kind: zoo.count_parameters(group[0].load())
+        for kind, group in (("control", pair.controls), ("student", pair.students))
+    }
+    facts = {"name": experiment.recipe.student.model, "parameters": counts["student"]}
     models = {
-        kind: {**facts, "test_accuracy": summary.accuracies(group, label), **_validation(trained), **file}
+        kind: {
+            **facts,
+            "parameters": counts[kind],
+            "test_accuracy": summary.accuracies(group, label),
+            **_validation(trained),
+            **file,
+        }
         for kind, group, trained, file in (
             ("control", controls, pair.controls, measured[0]),
             ("student", students, pair.students, measured[1]),

@@ -1,48 +1,89 @@
-"""The teacher of a run: trained here, loaded with weights, taken from an earlier run, or an exported file."""
+"""The teacher of a run: trained here, loaded, taken from elsewhere as a model or as answers, or several of these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from potstill import artifacts, engine, progress
+from potstill.answers import is_answers
 from potstill.data.loader import Loader, Order
-from potstill.data.manifest import UNLABELLED
 from potstill.engine import Model
-from potstill.errors import ModelError
 from potstill.measure.metrics import accuracy
 from potstill.models import facts, zoo
 from potstill.models.card import Card
-from potstill.models.hooks import Tap
+from potstill.models.class_map import ClassMap, described, match_classes, speaking
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 from potstill.objective import Objective, Term
 from potstill.stages.data import Data
-from potstill.stages.recipe import Recipe
-from potstill.store import Store
-from potstill.teachers import LiveTeacher, StoredTeacher, Teacher
+from potstill.stages.evaluation import answers as asked
+from potstill.stages.recipe import OneTeacher, Recipe, TeacherConfig
+from potstill.teachers import GivenTeacher, Teacher
 
 
 @dataclass(frozen=True)
 class Taught:
-    """A teacher ready to teach: its model, its card, and how it came to be."""
+    """A teacher ready to teach, and how it came to be.
 
-    model: Model
+    model: speaks of the data's classes; None where there is nothing that could be asked about new images. given:
+    answers from a file; labels: makes a teacher of soft labels stored earlier; peer: makes the network that learns
+    beside the student of a seed. members, weights: of an ensemble. known: the classes of the data that it knows, None
+    for all. facts: what the summary says of it besides.
+    """
+
+    model: Model | None
     card: Card
     identity: str
     title: str
     record: dict[str, Any]
     folder: Path | None = None
+    given: GivenTeacher | None = None
+    labels: Callable[[Recipe, Data], Teacher] | None = None
+    peer: Callable[[int], Classifier] | None = None
+    members: tuple[Taught, ...] = ()
+    weights: tuple[float, ...] = ()
+    known: tuple[int, ...] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def said(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
+        """Return its logits [N, K] for clean images; None where it cannot tell."""
+        if self.model is not None:
+            return asked(self.model, data, rows)
+        chosen = torch.from_numpy(rows)
+        if self.given is not None and bool(self.given.covers(chosen).all()):
+            return self.given.of(chosen).numpy()
+        return None
+
+
+# -- where it is found ---------------------------------------------------------------------------------------------
 
 
 def own_size(model: str) -> int:
     """Return the input size, in pixels, of a model that comes with one, else 0."""
     found = find(model)
     return max(found.card.crop) if found else facts.own_size(model)
+
+
+def size_of(config: TeacherConfig) -> int:
+    """Return the largest input size, in pixels, of the teachers that come with one, else 0."""
+    return max(_size(one) for one in (config.ensemble or (config,)))
+
+
+def _size(config: OneTeacher) -> int:
+    if is_answers(config.model):
+        return 0
+    if is_soft_labels(config.model):
+        return artifacts.read_json(Path(config.model) / "labels.json")["own_size"]
+    if config.card and config.card.size and Path(config.model).suffix == ".onnx":
+        return max(config.card.size)
+    return 0 if config.card and Path(config.model).suffix == ".onnx" else own_size(config.model)
 
 
 def find(model: str) -> Classifier | OnnxModel | None:
@@ -53,55 +94,151 @@ def find(model: str) -> Classifier | OnnxModel | None:
     return zoo.load(path) if path.is_dir() else None
 
 
+def is_soft_labels(model: str) -> bool:
+    """Tell whether a path is a folder that `potstill label` wrote."""
+    return (Path(model) / "labels.json").is_file()
+
+
+# -- making it ready -----------------------------------------------------------------------------------------------
+
+
 def prepare(recipe: Recipe, data: Data, folder: Path) -> Taught:
-    """Return the recipe's teacher, training it first where it has no weights."""
-    config, classes = recipe.teacher, data.manifest.classes
-    found = find(config.model)
+    """Return the recipe's teacher: one or an ensemble, at the end of its chain; trained first where it has no weights.
+
+    folder: of the teacher; those of an ensemble have numbered folders in it, and a chain lies beside it.
+    """
+    from potstill.stages import chain, several
+
+    config = recipe.teacher
+    if config.mutual:
+        return several.peer(recipe, data)
+    if config.ensemble:
+        first = several.ensemble(recipe, data, folder)
+    else:
+        first = one(config, recipe, data, folder, seed=recipe.seed)
+    return chain.climb(recipe, data, first, folder.parent)
+
+
+def one(config: OneTeacher, recipe: Recipe, data: Data, folder: Path, *, seed: int) -> Taught:
+    """Return one teacher; seed: of one that is trained here.
+
+    Raises `ConfigError` for classes that do not fit the data's.
+    """
+    from potstill.stages import elsewhere, label
+
+    if is_answers(config.model):
+        return elsewhere.given(config, data)
+    if is_soft_labels(config.model):
+        return label.taught(config, data)
+    foreign = config.card is not None and config.model.endswith(".onnx")
+    found = elsewhere.described(config, data) if foreign else find(config.model)
     if found is not None:
-        if tuple(found.card.classes) != classes:
-            raise ModelError(_classes_differ(config.model, found.card.classes, classes))
-        return Taught(found, found.card, found.card.weights_sha256, f"Took the teacher from {config.model}", {})
-    classifier = data.model(config.model, weights=config.weights, options=config.options, seed=recipe.seed)
-    if config.weights:
-        record = artifacts.stage(
-            folder, {"data": classes, "weights": classifier.card.weights_sha256}, lambda: _keep(classifier, folder)
-        )
-        title = f"Loaded the teacher's weights from {Path(config.weights).name}"
-        return Taught(classifier, classifier.card, classifier.card.weights_sha256, title, record, folder)
-    record = train(recipe, data, classifier, folder)
-    trained = zoo.load(folder)
-    title = f"Trained the teacher {config.model} for {config.train.epochs} epochs"
-    return Taught(trained, trained.card, trained.card.weights_sha256, title, record, folder)
+        made = matching(found, config, data)
+        title = f"Took the teacher from {config.model}"
+        identity = _identity(found, made)
+        record = artifacts.stage(folder, {"data": data.manifest.fingerprint, "teacher": identity},
+                                 lambda: measured(made.model, data))  # fmt: skip
+        return dataclasses.replace(made, identity=identity, title=title, record=record)
+    return _named(config, recipe, data, folder, seed)
 
 
-def _keep(classifier: Classifier, folder: Path) -> dict[str, Any]:
+def _identity(found: Classifier | OnnxModel, made: Taught) -> str:
+    """Return what decides the answers: the weights, and where they are not enough, how images and classes are read."""
+    if not isinstance(found, OnnxModel):
+        own = found.card.weights_sha256
+    else:
+        own = artifacts.fingerprint([found.sha256, found.card.to_json()]) if found.foreign else found.sha256
+    return own if found is made.model else artifacts.fingerprint([own, made.card.classes, made.facts["map"]])
+
+
+def matching(found: Model, config: OneTeacher, data: Data) -> Taught:
+    """Return a model that speaks of the data's classes; the rest of it is filled in by the caller."""
+    ours, who = data.manifest.classes, f"The teacher {config.model}"
+    class_map = class_map_of(found.card.classes, config, data)
+    model = speaking(found, class_map, ours)
+    told = {} if class_map.is_identity else {"map": class_map.columns}
+    tell(class_map, found.card.classes, ours, who)
+    return Taught(model, model.card, "", "", {}, known=class_map.known, facts=told)
+
+
+def class_map_of(theirs: tuple[str, ...], config: OneTeacher, data: Data) -> ClassMap:
+    return match_classes(theirs, data.manifest.classes, config.class_map, who=f"The teacher {config.model}")
+
+
+def tell(class_map: ClassMap, theirs: tuple[str, ...], ours: tuple[str, ...], who: str) -> None:
+    """Note how the classes were matched, where they differ."""
+    sentence = described(class_map, theirs, ours, who=who)
+    if sentence:
+        progress.note(sentence)
+
+
+def _named(config: OneTeacher, recipe: Recipe, data: Data, folder: Path, seed: int) -> Taught:
+    """Return a network by name, with its weights or trained here."""
+    if not config.weights:
+        classifier = data.model(config.model, options=config.options, seed=seed)
+        record = train(recipe, config, data, classifier, folder, seed=seed)
+        trained = zoo.load(folder)
+        title = f"Trained the teacher {config.model} for {recipe.teacher.train.epochs} epochs"
+        return Taught(trained, trained.card, trained.card.weights_sha256, title, record, folder)
+    classes = (config.card and config.card.classes) or data.manifest.classes
+    theirs = dataclasses.replace(data, manifest=dataclasses.replace(data.manifest, classes=classes))
+    classifier = theirs.model(config.model, weights=config.weights, options=config.options, seed=seed)
+    made = matching(classifier, config, data)
+    weights = classifier.card.weights_sha256
+    inputs = {"data": data.manifest.fingerprint, "weights": weights, "map": made.facts.get("map")}
+    record = artifacts.stage(folder, inputs, lambda: _keep(classifier, made.model, data, folder))
+    title = f"Loaded the teacher's weights from {Path(config.weights).name}"
+    return dataclasses.replace(made, identity=_identity(classifier, made), title=title, record=record, folder=folder)
+
+
+def _keep(classifier: Classifier, model: Classifier, data: Data, folder: Path) -> dict[str, Any]:
     zoo.save(classifier, folder)
-    return {"seconds": 0.0}
+    return measured(model, data)
 
 
-def train(recipe: Recipe, data: Data, classifier: Classifier, folder: Path) -> dict[str, Any]:
-    """Train the teacher on every label of the train split; return its record."""
-    config = recipe.teacher.train
+def measured(model: Model, data: Data) -> dict[str, Any]:
+    """Return the record of a teacher that was not trained here: its accuracy on the validation images."""
+    rows = data.manifest.rows("validation", labelled=True)
+    return record_of(asked(model, data, rows), data, rows)
+
+
+def record_of(logits: np.ndarray, data: Data, rows: np.ndarray) -> dict[str, Any]:
+    found = accuracy(logits, data.manifest.label[rows])
+    if found < 150 / len(data.manifest.classes):
+        progress.note(
+            f"The teacher is right about only {found:.1f} % of the validation images, hardly more than guessing. Are "
+            "its classes in another order, or its images normalised otherwise?"
+        )
+    return {"seconds": 0.0, "validation_accuracy": {"last": round(found, 3)}}
+
+
+# -- training it ---------------------------------------------------------------------------------------------------
+
+
+def train(
+    recipe: Recipe, config: OneTeacher, data: Data, classifier: Classifier, folder: Path, *, seed: int
+) -> dict[str, Any]:
+    """Train a teacher on every label of the train split; return its record."""
     inputs = {
         "data": data.manifest.fingerprint,
         "model": classifier.card.model,
-        "options": recipe.teacher.options,
-        "train": config.to_json(),
+        "options": config.options,
+        "train": recipe.teacher.train.to_json(),
         "augment": recipe.augment,
-        "seed": recipe.seed,
+        "seed": seed,
     }
-    return artifacts.stage(folder, inputs, lambda: _train(recipe, data, classifier, folder))
+    return artifacts.stage(folder, inputs, lambda: _train(recipe, data, classifier, folder, seed))
 
 
-def _train(recipe: Recipe, data: Data, classifier: Classifier, folder: Path) -> dict[str, Any]:
+def _train(recipe: Recipe, data: Data, classifier: Classifier, folder: Path, seed: int) -> dict[str, Any]:
     on = engine.device()
     loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
     config = recipe.teacher.train
-    order = Order(data.manifest, batch_size=config.batch_size, seed=recipe.seed, views=config.epochs)
+    order = Order(data.manifest, batch_size=config.batch_size, seed=seed, views=config.epochs)
     objective = Objective([Term(loss="cross_entropy")], classes=len(data.manifest.classes), teacher=None)
     fitted = engine.fit(
         classifier.to(on), objective, loader, order, config,
-        folder=folder, seed=recipe.seed, validate=validator(data, loader), title="teacher",
+        folder=folder, seed=seed, validate=validator(data, loader), title="teacher",
     )  # fmt: skip
     zoo.save(classifier, folder)
     return fitted.to_json()
@@ -116,63 +253,3 @@ def validator(data: Data, loader: Loader) -> engine.Validate:
         return {"accuracy": accuracy(logits, data.manifest.label[rows])}
 
     return validate
-
-
-def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, taps: Sequence[Tap] = ()) -> Teacher:
-    """Return the teacher as `Batch -> Outputs`: stored for every view the student will see, or live.
-
-    taps: where its features are wanted, which are never stored.
-    """
-    on = engine.device()
-    if isinstance(taught.model, Classifier):
-        taught.model.to(on)
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
-    precision = engine.resolve_precision("auto", on, taught.model)
-    if taps and recipe.teacher.stored:
-        progress.note("Features are not stored: the teacher is asked again in every step, which takes longer.")
-    if taps or not recipe.teacher.stored:
-        if not isinstance(taught.model, Classifier):
-            return live_function(taught.model)
-        return LiveTeacher(taught.model.replace(taps=tuple(taps)), precision=precision)
-    rows = data.manifest.rows("train")
-    source = {
-        "teacher": taught.identity,
-        "normalisation": [list(taught.card.mean), list(taught.card.std), list(taught.card.size)],
-        "images": pixels_fingerprint(data),
-        "views": loader.view.fingerprint,
-        "precision": precision,
-    }
-    name = artifacts.fingerprint(source)[:12]
-    store = Store(stores / f"teacher-{name}", rows, recipe.view_count, source)
-    if not store.complete:
-        size = len(rows) * recipe.view_count * len(data.manifest.classes) * 2
-        if size > 2e9:
-            progress.note(f"The teacher's answers will take {size / 1e9:.1f} GB; fewer `views` take less.")
-        engine.fill_store(store, taught.model, loader, precision=precision)
-    return StoredTeacher(store)
-
-
-def live_function(model: Model) -> Teacher:
-    """Return a teacher that is an exported file."""
-    from potstill.teachers import mixed
-
-    return lambda batch: mixed(model(batch.image), batch.mix)
-
-
-def pixels_fingerprint(data: Data) -> str:
-    """Return the fingerprint of the images, whatever their labels: labels do not change what a teacher says."""
-    unlabelled = np.full(len(data.manifest), UNLABELLED)
-    return data.manifest.with_labels(unlabelled).fingerprint
-
-
-def _classes_differ(model: str, theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
-    missing = [name for name in ours if name not in theirs]
-    if len(theirs) != len(ours):
-        return (
-            f"The teacher {model} knows {len(theirs)} classes and the data has {len(ours)}. "
-            f"Not known to the teacher: {', '.join(missing[:5]) or 'none'}. Give a teacher trained on these classes."
-        )
-    return (
-        f"The teacher {model} and the data name their classes differently: {', '.join(theirs[:5])}, ... against "
-        f"{', '.join(ours[:5])}, ... Rename the class folders, or give a teacher trained on these classes."
-    )

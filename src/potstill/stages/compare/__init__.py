@@ -53,7 +53,7 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     result["stages"], result["seconds"] = clock.stages, clock.seconds
     result["notes"] = [
         *progress.display().notes,
-        *figures.notes(result["students"], result["teacher"]["test_accuracy"]),
+        *figures.notes(result["students"], result["teacher"].get("test_accuracy")),
     ]
     artifacts.write_json(folder / "summary.json", result)
     return result
@@ -66,19 +66,21 @@ def _title(config: CompareConfig) -> str:
 
 
 def _data(config: CompareConfig) -> Data:
-    models = config.teacher.model, *(student.model for student in config.students.values())
-    return data_stage.prepare(config.data, at_least=max(teacher_stage.own_size(model) for model in models))
+    sizes = [teacher_stage.own_size(student.model) for student in config.students.values()]
+    return data_stage.prepare(config.data, at_least=max(teacher_stage.size_of(config.teacher), *sizes))
 
 
 def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dict[str, np.ndarray]:
-    models: dict[str, Model] = {"teacher": taught.model}
+    models: dict[str, Model] = {} if taught.model is None else {"teacher": taught.model}
     identities = {"teacher": taught.identity}
     for row in rows:
         for trained in row.trained:
             model = trained.load()
             models[figures.key(row, trained.seed)] = model
             identities[figures.key(row, trained.seed)] = model.card.weights_sha256
-    return evaluation.open_test(models, identities, data, folder / "evaluation")
+    logits = evaluation.open_test(models, identities, data, folder / "evaluation")
+    given = taught.said(data, data.manifest.rows("test", labelled=True)) if taught.given is not None else None
+    return logits if given is None else logits | {"teacher": given}
 
 
 def _summary(
@@ -90,11 +92,9 @@ def _summary(
     result["kind"] = "comparison"
     result["recipe"] = config.to_json()
     result["data"] = data.facts(config.data.path)
-    result["teacher"] = {
-        "name": config.teacher.model,
-        "test_accuracy": figures.teacher_accuracy(logits, label),
-        "seconds": taught.record.get("seconds", 0.0),
-    }
+    result["teacher"] = {"name": _name(config), "seconds": taught.record.get("seconds", 0.0)}
+    if "teacher" in logits:
+        result["teacher"]["test_accuracy"] = figures.teacher_accuracy(logits, label)
     if isinstance(taught.model, Classifier):
         result["teacher"]["parameters"] = zoo.count_parameters(taught.model)
     result["budget"] = {
@@ -112,6 +112,11 @@ def _summary(
         parameters = zoo.count_parameters(_untrained(own[0].recipe, data))
         result["students"][name] = figures.student_figures(own, logits, label, parameters)
     return result
+
+
+def _name(config: CompareConfig) -> str:
+    """Return what the teacher is called: its model, or the models of an ensemble."""
+    return " + ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
 
 
 def _untrained(recipe: Recipe, data: Data) -> Classifier:

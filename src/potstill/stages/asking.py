@@ -1,0 +1,130 @@
+"""How a teacher is asked: live in every step, or once about every view, with a replay check before anybody learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from potstill import artifacts, columns, engine, progress
+from potstill.data.draws import permutation
+from potstill.data.loader import Loader
+from potstill.data.manifest import UNLABELLED
+from potstill.engine import Model
+from potstill.errors import RunError
+from potstill.models.card import Card
+from potstill.models.hooks import Tap
+from potstill.models.outputs import Classifier
+from potstill.stages.data import Data
+from potstill.stages.recipe import Recipe
+from potstill.stages.teacher import Taught
+from potstill.store import Store
+from potstill.teachers import EnsembleTeacher, LiveTeacher, ModelTeacher, StoredTeacher, Teacher
+
+PROBED = 32  # rows that are asked about again
+TOLERANCE = {"fp32": 0.02, "bf16": 0.06}  # of a probability, between one pass and another over the same image
+
+
+def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, taps: Sequence[Tap] = ()) -> Teacher:
+    """Return the teacher as `Batch -> Outputs`: stored for every view the student will see, or live.
+
+    taps: where its features are wanted, which are never stored.
+    """
+    if taught.members:
+        functions = [as_function(recipe, member, data, stores) for member in taught.members]
+        return EnsembleTeacher(functions, taught.weights, average=recipe.teacher.average)
+    if taught.given is not None:
+        progress.note("The teacher's answers come from a file, one an image: every view of it gets the same.")
+        return taught.given
+    if taught.labels is not None:
+        return taught.labels(recipe, data)
+    on = engine.device()
+    if isinstance(taught.model, Classifier):
+        taught.model.to(on)
+    precision = engine.resolve_precision("auto", on, taught.model)
+    if taps and recipe.teacher.stored:
+        progress.note("Features are not stored: the teacher is asked again in every step, which takes longer.")
+    if taps or not recipe.teacher.stored:
+        return live(taught.model, precision, taps)
+    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
+    return stored(taught, data, loader, stores, views=recipe.view_count, precision=precision)
+
+
+def live(model: Model, precision: str, taps: Sequence[Tap] = ()) -> Teacher:
+    """Return a model that is asked in every step."""
+    if isinstance(model, Classifier):
+        return LiveTeacher(model.replace(taps=tuple(taps)), precision=precision)
+    return ModelTeacher(model)
+
+
+def stored(taught: Taught, data: Data, loader: Loader, stores: Path, *, views: int, precision: str) -> Teacher:
+    """Return the teacher's answers, asking for those that are missing in a store under `stores`."""
+    rows, classes = data.manifest.rows("train"), len(data.manifest.classes)
+    best = columns.kept(classes, len(rows), views)
+    source = source_of(taught, data, loader, precision) | {"classes kept": best}
+    store = Store(stores / f"teacher-{artifacts.fingerprint(source)[:12]}", rows, views, source)
+    fill(store, taught.model, loader, precision=precision, classes=classes, best=best)
+    return StoredTeacher(store, classes)
+
+
+def source_of(taught: Taught, data: Data, loader: Loader, precision: str) -> dict[str, Any]:
+    """Return all that decides what a teacher says of a view."""
+    return {
+        "teacher": taught.identity,
+        "normalisation": normalisation(taught.card),
+        "images": pixels_fingerprint(data),
+        "views": loader.view.fingerprint,
+        "precision": precision,
+    }
+
+
+def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes: int, best: int | None) -> None:
+    """Ask about what the store lacks, then check it; say beforehand where it will be large."""
+    if not store.complete:
+        store.discard_damaged()
+        size = len(store.rows) * store.views * columns.row_bytes(classes, best)
+        if best is not None:
+            progress.note(
+                f"Of each answer the best {best} of {classes} classes are kept, and the sum of the others: with all of "
+                f"them it would take {len(store.rows) * store.views * columns.row_bytes(classes, None) / 1e9:.1f} GB."
+            )
+        if size > columns.LARGEST_STORE:
+            progress.note(f"The teacher's answers will take {size / 1e9:.1f} GB; fewer `views` take less.")
+        engine.fill_store(store, model, loader, precision=precision, best=best)
+    verify(store, model, loader, classes=classes, precision=precision)
+
+
+def verify(store: Store, model: Model, loader: Loader, *, classes: int, precision: str) -> None:
+    """Ask the teacher again about a few views and compare; raise `RunError` where it says something else."""
+    batch = probe(store, loader)
+    was = torch.softmax(StoredTeacher(store, classes).read(batch), 1)
+    ((_, outputs),) = engine.predict(model, [batch], precision=precision)
+    off = (F.softmax(outputs.logits.to(was.device), 1) - was).abs().amax(1)
+    wrong = int((off > TOLERANCE[precision]).sum())
+    if wrong:
+        raise RunError(
+            f"The stored answers in {store.folder} do not fit these images: asked again about {len(off)} of them, the "
+            f"teacher gave other probabilities for {wrong}, by up to {float(off.max()):.2f}. Remove that folder and "
+            "run the same command again; if that does not help, set teacher.stored=false."
+        )
+
+
+def probe(store: Store, loader: Loader) -> Any:
+    """Return a batch of a few stored rows in a few views, the same ones every time."""
+    rows = store.rows[permutation(0, 0, len(store.rows), "probe")[:PROBED]]
+    return loader.batch(rows, np.arange(len(rows)) % store.views)
+
+
+def normalisation(card: Card) -> list[list[float]]:
+    """Return how a model sees an image."""
+    return [list(card.mean), list(card.std), list(card.size)]
+
+
+def pixels_fingerprint(data: Data) -> str:
+    """Return the fingerprint of the images, whatever their labels: labels do not change what a teacher says."""
+    unlabelled = np.full(len(data.manifest), UNLABELLED)
+    return data.manifest.with_labels(unlabelled).fingerprint

@@ -1,0 +1,175 @@
+"""`potstill label`: soft labels of every training image, written once, for any number of students.
+
+The folder knows what it was made of, and holds a few of the views themselves. Whoever learns from it later proves
+first that the same view numbers still give the same pixels; a soft label beside another crop teaches nonsense.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from safetensors.numpy import load_file, save
+
+from potstill import artifacts, columns, engine, progress
+from potstill.config import Config
+from potstill.data.loader import Loader
+from potstill.errors import ConfigError, RunError
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier
+from potstill.stages import data as data_stage
+from potstill.stages.asking import fill, pixels_fingerprint, probe, source_of
+from potstill.stages.data import Data
+from potstill.stages.recipe import DataConfig, OneTeacher, Recipe, TeacherConfig
+from potstill.stages.teacher import Taught, prepare, size_of
+from potstill.store import Store
+from potstill.teachers import StoredTeacher, Teacher
+
+FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
+SAME = 2 / 255  # how far a pixel of a view may be off between two machines
+
+
+class LabelConfig(Config):
+    """What is labelled, by whom, and in how many views."""
+
+    data: DataConfig
+    teacher: TeacherConfig = TeacherConfig()
+    views: int = Field(default=1, ge=1)
+    augment: str | list[Any] = "auto"
+    seed: int = Field(default=0, ge=0)
+    top_k: int | None = Field(default=None, ge=1, description="classes kept of each answer; null: all, while they fit")
+
+
+def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
+    """Read the data, prepare the teacher, write soft labels into `out`; return what is told of them.
+
+    The same call goes on where an interrupted one stopped.
+    """
+    recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
+    data = data_stage.prepare(config.data, at_least=size_of(config.teacher))
+    teacher = prepare(recipe, data, out / "teacher")
+    name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
+    return label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
+                 top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
+
+
+def label(
+    data: Data, teacher: Taught, out: Path, *, views: int, augment: str | list[Any] = "auto", seed: int = 0,
+    top_k: int | None = None, name: str = "", own_size: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what `teacher` says of every training image in `views` views into the folder `out`; return its facts.
+
+    top_k: how many classes of each answer are kept, with the sum of the others; None keeps all while they fit.
+    own_size: pixels a side that the images were prepared for, where the teacher asked for it.
+    Raises `ConfigError` for a teacher that is no model, and `RunError` where `out` holds other soft labels.
+    """
+    if teacher.model is None:
+        raise ConfigError(f"{name} already is a file of answers: give it as teacher.model, there is nothing to ask.")
+    on, classes = engine.device(), len(data.manifest.classes)
+    if isinstance(teacher.model, Classifier):
+        teacher.model.to(on)
+    rows, best = data.manifest.rows("train"), _best(top_k, data, views)
+    loader = data.loader(augment=augment, seed=seed, device=on)
+    precision = engine.resolve_precision("auto", on, teacher.model)
+    source = source_of(teacher, data, loader, precision) | {"classes kept": best}
+    store = Store(out / ANSWERS, rows, views, source)
+    size = len(rows) * views * columns.row_bytes(classes, best)
+    progress.note(f"Soft labels of {len(rows):,} images in {views} views take {size / 1e6:.1f} MB.")
+    fill(store, teacher.model, loader, precision=precision, classes=classes, best=best)
+    _write_probe(store, loader, out)
+    facts = {
+        "teacher": name,
+        "images": len(rows),
+        "views": views,
+        "augment": augment,
+        "seed": seed,
+        "own_size": own_size,
+        "classes_kept": best,
+        "known": teacher.known,
+        "bytes": store.bytes,
+        "accuracy": teacher.record.get("validation_accuracy", {}).get("last"),
+        "card": teacher.card.to_json(),
+        "source": source,
+    }
+    artifacts.write_json(out / FACTS, facts)
+    return facts
+
+
+def _best(top_k: int | None, data: Data, views: int) -> int | None:
+    classes = len(data.manifest.classes)
+    if top_k is None:
+        return columns.kept(classes, len(data.manifest.rows("train")), views)
+    if top_k >= classes:
+        progress.note(f"There are {classes} classes, so all of them are kept and not the best {top_k}.")
+        return None
+    return top_k
+
+
+def _write_probe(store: Store, loader: Loader, out: Path) -> None:
+    batch = probe(store, loader)
+    views = {"image": batch.image.half().cpu().numpy(), "index": batch.index.cpu().numpy()}
+    with artifacts.atomic(out / PROBE) as temporary:
+        temporary.write_bytes(save(views))
+
+
+# -- learning from them --------------------------------------------------------------------------------------------
+
+
+def taught(config: OneTeacher, data: Data) -> Taught:
+    """Return the teacher whose soft labels lie in the folder `config.model`."""
+    folder = Path(config.model)
+    facts = artifacts.read_json(folder / FACTS)
+    known = None if facts["known"] is None else tuple(facts["known"])
+    identity = artifacts.fingerprint(facts["source"])
+    record = {"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {}
+
+    def teacher(recipe: Recipe, data: Data) -> Teacher:
+        return opened(folder, facts, recipe, data)
+
+    title = f"Took the soft labels of {facts['teacher']} from {folder}"
+    return Taught(None, Card.from_json(facts["card"]), identity, title, record, labels=teacher, known=known)
+
+
+def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> Teacher:
+    """Return the teacher, once the recipe's views were shown to be those that were labelled.
+
+    Raises `ConfigError` for a recipe of other images, splits or views, and `RunError` where the pixels differ.
+    """
+    loader = data.loader(augment=recipe.augment, seed=recipe.seed)
+    problems = []
+    if pixels_fingerprint(data) != facts["source"]["images"]:
+        problems.append(
+            f"{folder} holds soft labels of other images, of another split of them or of other classes. Give the same "
+            "data settings as they were made with, or label these images."
+        )
+    if loader.view.fingerprint != facts["source"]["views"]:
+        problems.append(
+            f"{folder} holds soft labels of views made with augment={facts['augment']} and seed={facts['seed']}, and "
+            f"the recipe has augment={recipe.augment} and seed={recipe.seed} (or images of another size). Make them "
+            "equal."
+        )
+    if recipe.view_count > facts["views"]:
+        problems.append(
+            f"{folder} holds soft labels of {facts['views']} views of each image, and the recipe asks for "
+            f"{recipe.view_count}. Set views: {facts['views']}, or label more."
+        )
+    if problems:
+        raise ConfigError(*problems)
+    store = Store(folder / ANSWERS, data.manifest.rows("train"), facts["views"], facts["source"])
+    if not store.complete:
+        raise RunError(f"{folder} is not finished. Run the same `potstill label` command again; it goes on.")
+    _check_probe(store, loader, folder)
+    return StoredTeacher(store, len(data.manifest.classes))
+
+
+def _check_probe(store: Store, loader: Loader, folder: Path) -> None:
+    was, now = load_file(folder / PROBE), probe(store, loader)
+    image = now.image.half().cpu().numpy()
+    fits = image.shape == was["image"].shape and np.array_equal(now.index.cpu().numpy(), was["index"])
+    if not fits or np.abs(image.astype(np.float32) - was["image"].astype(np.float32)).max() > SAME:
+        raise RunError(
+            f"The views of these images are not those that were labelled in {folder}: the same numbers give other "
+            "pixels here, perhaps because another version of potstill made them. Label the images again."
+        )
