@@ -170,8 +170,8 @@ The same models, compared with other numbers of seeds on either side:
 | seeds | comparisons | BEATS | LOSES |
 | ---: | ---: | ---: | ---: |
 {others}
-With one seed nothing can be known of the luck of training, and the verdict's sentence says so: it covers the images
-only. Hence the default of three seeds.
+With one seed nothing can be known of the luck of training: the interval covers the images only, as the verdict's
+sentence says, and a fifth of such verdicts may be wrong. Hence the default of three seeds.
 
 ## A teacher that knows nothing
 
