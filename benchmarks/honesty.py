@@ -171,7 +171,8 @@ The same models, compared with other numbers of seeds on either side:
 | ---: | ---: | ---: | ---: |
 {others}
 With one seed nothing can be known of the luck of training: the interval covers the images only, as the verdict's
-sentence says, and a fifth of such verdicts may be wrong. Hence the default of three seeds.
+sentence says, and where seeds differ this much every second or third of such verdicts is wrong. Hence the default of
+three seeds.
 
 ## A teacher that knows nothing
 

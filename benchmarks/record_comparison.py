@@ -1,6 +1,6 @@
 """Write what a comparison measured into docs/: its tables in NAME.md and every figure in NAME.json.
 
-python benchmarks/record_comparison.py RUN NAME --commit HASH --data "which copy of the data" [--command "..."] [--note "..."]
+    python benchmarks/record_comparison.py RUN NAME --commit HASH --data "which copy" [--command "..."] [--note "..."]
 
 The command replaces the one in the summary where that names paths of the machine it ran on.
 """
