@@ -9,15 +9,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potstill.app import demo, distill, evaluate, predict, prune, quantize, run
+    from potstill.app import (
+        compare,
+        demo,
+        distill,
+        evaluate,
+        explain,
+        finetune,
+        label,
+        predict,
+        prune,
+        quantize,
+        run,
+    )
     from potstill.errors import UserError
 
 __version__ = "0.1.0"
 
-_WHERE = dict.fromkeys(("demo", "distill", "evaluate", "predict", "prune", "quantize", "run"), "potstill.app")
+_FUNCTIONS = (
+    "compare",
+    "demo",
+    "distill",
+    "evaluate",
+    "explain",
+    "finetune",
+    "label",
+    "predict",
+    "prune",
+    "quantize",
+    "run",
+)
+_WHERE = dict.fromkeys(_FUNCTIONS, "potstill.app")
 _WHERE["UserError"] = "potstill.errors"
 
-__all__ = ["UserError", "demo", "distill", "evaluate", "predict", "prune", "quantize", "run"]
+__all__ = [
+    "UserError",
+    "compare",
+    "demo",
+    "distill",
+    "evaluate",
+    "explain",
+    "finetune",
+    "label",
+    "predict",
+    "prune",
+    "quantize",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

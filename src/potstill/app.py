@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts, config
+from potstill.errors import UserError
 from potstill.report import write_report
 from potstill.stages import use
 from potstill.stages.recipe import Recipe
@@ -31,7 +32,7 @@ def run(
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
-    folder = Path(out) if out is not None else default_folder(built)
+    folder = new_folder(built.name, "recipe.yaml", built, out)
     summary = run_recipe(built, folder, command=command)
     if artifacts.finished(folder) is None:
         write_report(folder)
@@ -62,9 +63,81 @@ def distill(
     """
     parts = {"data": _settings(data, "path"), "teacher": _settings(teacher, "model")}
     parts["student"] = _settings(student, "model")
-    name = f"distill-{Path(parts['data']['path']).resolve().name}".replace(" ", "-")
-    recipe = {"name": name, **settings, **parts}
+    recipe = {"name": f"distill-{_last_name(parts['data']['path'])}", **settings, **parts}
     return run(recipe, out=out, command=command)
+
+
+def finetune(
+    data: str | Path | Mapping[str, Any], *, model: str, out: str | Path | None = None, command: str = "",
+    **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Fit a pretrained network to the images at `data`: a probe, then fine-tuning; return the summary.
+
+    model: a name, or a stage folder. settings: `weights="FILE"`, `unfreeze=2` and the others of
+    docs/finetuning.md. `summary["folder"]` is a stage folder that every teacher= accepts.
+    """
+    from potstill.stages.finetune import FinetuneConfig
+    from potstill.stages.finetune import finetune as work
+
+    given = {"data": _settings(data, "path"), "model": model, **settings}
+    built = config.build(FinetuneConfig, given, origin="this command")
+    folder = new_folder(f"finetune-{_last_name(given['data']['path'])}", "finetune.yaml", built, out)
+    return work(built, folder, command=command)
+
+
+def compare(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, out: str | Path | None = None,
+    command: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Compare methods, students and seeds on equal terms, as a recipe says (docs/comparing.md); return the summary."""
+    from potstill.report import write_comparison
+    from potstill.stages.compare import CompareConfig
+    from potstill.stages.compare import compare as work
+
+    settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
+    built = config.build(CompareConfig, config.override(settings, overrides))
+    folder = new_folder(built.name, "recipe.yaml", built, out)
+    summary = work(built, folder, command=command)
+    report = write_comparison(folder)
+    if artifacts.finished(folder) is None:
+        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
+    return {**summary, "folder": str(folder), "report": str(report)}
+
+
+def label(
+    data: str | Path | Mapping[str, Any], *, teacher: str | Mapping[str, Any], out: str | Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what a teacher says of every training image into a folder that teaches any number of students.
+
+    settings: `views=10`, `top_k=5`, `augment`, `seed`. Give the folder to `distill` as teacher=.
+    """
+    from potstill.stages.label import LabelConfig, run_label
+
+    given = {"data": _settings(data, "path"), "teacher": _settings(teacher, "model"), **settings}
+    built = config.build(LabelConfig, given, origin="this command")
+    folder = new_folder(f"label-{_last_name(given['data']['path'])}", "labels.json", built, out)
+    return {**run_label(built, folder), "folder": str(folder)}
+
+
+def explain(
+    model: str | Path, image_or_data: str | Path, *, temperatures: Sequence[float] = (1.0, 2.0, 4.0),
+    teacher: str | None = None, control: str | None = None, html: str | Path | None = None, **weights: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a model says of an image at several temperatures, or how like its teacher it is over a data set.
+
+    weights: `weights=` and `teacher_weights=` for models given by name; `classes=`, `split=` and `limit=` as in
+    `predict` and `evaluate`. html: a page to write, for a data set.
+    """
+    from potstill.report import write_likeness
+    from potstill.stages import explain as stage
+
+    if Path(image_or_data).is_file():
+        return stage.explain(str(model), Path(image_or_data), temperatures, teacher=teacher, **weights)
+    if teacher is None:
+        raise UserError("Over a data set a model is compared with its teacher: give one with --teacher.")
+    found = stage.explain_set(str(model), str(image_or_data), teacher, control=control, **weights)
+    return found if html is None else {**found, "html": str(write_likeness(found, Path(html)))}
 
 
 def evaluate(
@@ -102,7 +175,7 @@ def prune(
     from potstill.stages.prune import prune as work
 
     built = config.build(PruneConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
-    folder = compressed_folder("prune", str(model), built, out)
+    folder = new_folder(f"prune-{_last_name(model)}", "prune.json", built, out)
     summary = work(built, folder)
     if summary["sensitivity"]:
         write_sensitivity(summary["sensitivity"], folder / "sensitivity.svg")
@@ -121,7 +194,7 @@ def quantize(
     from potstill.stages.quantize import quantize as work
 
     built = config.build(QuantizeConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
-    folder = compressed_folder("quantize", str(model), built, out)
+    folder = new_folder(f"quantize-{_last_name(model)}", "quantize.json", built, out)
     return {**work(built, folder), "folder": str(folder)}
 
 
@@ -129,33 +202,29 @@ def _with_data(data: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return {} if data is None else {"data": _settings(data, "path")}
 
 
-def compressed_folder(kind: str, model: str, settings: config.Config, out: str | Path | None) -> Path:
-    """Return `out`, or runs/KIND-NAME, or runs/KIND-NAME-2, ... where that was made with other settings."""
-    if out is not None:
-        return Path(out)
-    name = Path(model.rpartition(":")[2]).resolve().name
-    number = 1
-    while True:
-        folder = Path("runs") / (f"{kind}-{name}" if number == 1 else f"{kind}-{name}-{number}")
-        file = folder / f"{kind}.json"
-        if not folder.exists() or (file.is_file() and artifacts.read_json(file) == settings.to_json()):
-            return folder
-        number += 1
-
-
 def _settings(given: str | Path | Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a part of a recipe that was given as settings, or as the one value that `key` stands for."""
     return dict(given) if isinstance(given, Mapping) else {key: str(given)}
 
 
-def default_folder(recipe: Recipe) -> Path:
-    """Return runs/NAME, or runs/NAME-2, ... where that belongs to another recipe; the same recipe gets its own back."""
+def new_folder(name: str, record: str, settings: config.Config, out: str | Path | None) -> Path:
+    """Return `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this work unfinished.
+
+    record: the file in which such a folder keeps its settings.
+    """
+    if out is not None:
+        return Path(out)
     number = 1
     while True:
-        folder = Path("runs") / (recipe.name if number == 1 else f"{recipe.name}-{number}")
-        file = folder / "recipe.yaml"
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        file = folder / record
         if not folder.exists():
             return folder
-        if file.is_file() and config.read_yaml(file) == recipe.to_json() and artifacts.finished(folder) is None:
+        if file.is_file() and config.read_yaml(file) == settings.to_json() and artifacts.finished(folder) is None:
             return folder
         number += 1
+
+
+def _last_name(path: str | Path) -> str:
+    """Return what a path or a model's name is called, fit for the name of a folder."""
+    return Path(str(path).rpartition(":")[2]).resolve().name.replace(" ", "-")

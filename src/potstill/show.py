@@ -89,10 +89,10 @@ def _models(models: dict[str, Any], title: str) -> Table:
     for kind, facts in models.items():
         table.add_row(
             LABELS.get(kind, kind),
-            *_accuracy(facts["test_accuracy"]),
+            *(_accuracy(facts["test_accuracy"]) if "test_accuracy" in facts else ("", "")),
             f"{facts['parameters']:,}" if "parameters" in facts else "",
-            f"{facts['bytes'] / 1000:,.1f}",
-            f"{facts['latency_ms']:.3f}",
+            f"{facts['bytes'] / 1000:,.1f}" if "bytes" in facts else "",
+            f"{facts['latency_ms']:.3f}" if "latency_ms" in facts else "",
         )
     return table
 
@@ -251,3 +251,19 @@ def likeness(result: dict[str, Any]) -> None:
             f"{mistakes['mistakes']:,} mistakes.",
             soft_wrap=True,
         )
+
+
+def transfer(summary: dict[str, Any]) -> None:
+    """Print what a transfer measured of the probe and of the fine-tuned network, and which was kept."""
+    console = Console(highlight=False)
+    table = Table(title=summary["data"]["source"], title_justify="left")
+    for heading, side in (("model", "left"), ("test accuracy %", "right"), ("95 % interval", "right")):
+        table.add_column(heading, justify=side, no_wrap=True)
+    for name, figures in summary["test"].items():
+        low, high = figures["interval"]
+        kept = " (kept)" if name == summary["kept"] else ""
+        table.add_row(f"{name}{kept}", f"{figures['accuracy']:.2f}", f"{low:.2f} to {high:.2f}")
+    console.print(table)
+    if summary["choice"]:
+        console.print(str(summary["choice"].get("sentence", "")), soft_wrap=True, markup=False)
+    console.print(f"Model: {summary['folder']}", soft_wrap=True)

@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 
-from potstill.cli import compress, road, use
+from potstill.cli import compress, learn, road, use
 from potstill.cli.common import app
 
-__all__ = ["app", "compress", "main", "road", "use"]
+__all__ = ["app", "compress", "learn", "main", "road", "use"]
 
 
 def main() -> None:
