@@ -6,7 +6,6 @@ their steps are as many as those of the others, each repetition in views of its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,16 @@ from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
 from potstill.models import zoo
 from potstill.models.card import Card
+from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
 from potstill.objective import Term
 from potstill.stages import distil
 from potstill.stages.data import Data
-from potstill.stages.distil import Trained
+from potstill.stages.distil import Teaching, Trained
 from potstill.stages.recipe import ObjectiveConfig, Recipe, StudentConfig
 from potstill.stages.selftrain.pseudo import Targets
 from potstill.stages.selftrain.settings import SelftrainConfig
+from potstill.stages.teacher import Taught
 from potstill.store import Store
 
 VIEWS = 1_000_000_000  # every pass over an image is another view of it
@@ -60,26 +61,21 @@ class World:
     epochs: int
 
 
-@dataclass(frozen=True)
-class Says:
-    """What `distil.train_one` needs of a teacher: its answers, a fingerprint of them, its opinion of validation."""
+class Says(Teaching):
+    """What was said of the images, as the distillation stage's teacher. validation: its logits there, [N, K]."""
 
-    targets: Targets
-    taught: Identity
-    validation: np.ndarray
-    network: None = None
+    validation: np.ndarray = np.zeros((0, 0), np.float32)
 
-    def function(self, taps: Sequence[Any] = ()) -> Targets:
+    def __init__(self, targets: Targets, identity: str, validation: np.ndarray, data: Data) -> None:
+        size, channels = data.crop, data.channels
+        blank = Card("labels of a pool", data.manifest.classes, channels, size, (0.0,) * channels, (1.0,) * channels,
+                     data.resize, size)  # fmt: skip
+        self.taught = Taught(None, blank, identity, "Looked up what the teachers said", {})
+        self.validation, self._targets = validation, targets
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Targets:
         """Return the answers; there are no features of a network that is not there."""
-        return self.targets
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Names what the answers depend on."""
-
-    identity: str
-    card: Card | None = None
+        return self._targets
 
 
 def world(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> World:
@@ -143,9 +139,9 @@ def _one(
     manifest = made.data.manifest
     targets = Targets(*labels, made.base, manifest.label, len(manifest.classes), config.labelling == "hard")
     assert validation is not None
-    says = Says(targets, Identity(identity), validation)
+    says = Says(targets, identity, validation, made.data)
     soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
-    return distil.train_one(recipe, made.data, (*LABELS, soft), says, folder, seed)  # type: ignore[arg-type]
+    return distil.train_one(recipe, made.data, (*LABELS, soft), says, folder, seed)
 
 
 def _last(config: SelftrainConfig, made: World) -> World:

@@ -17,7 +17,7 @@ from potstill.stages.recipe import StudentConfig, TeacherConfig
 from potstill.stages.selftrain.pseudo import Voice, calibrate, quality
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.students import EVALUATIONS, learn, world
-from potstill.stages.teacher import _classes_differ, find
+from potstill.stages.teacher import find
 
 
 def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Voice], dict[str, Any]]:
@@ -44,7 +44,11 @@ def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Vo
 def _given(name: str, model: Any, data: Data) -> Voice:
     card = model.card
     if tuple(card.classes) != data.manifest.classes:
-        raise ModelError(_classes_differ(name, card.classes, data.manifest.classes))
+        missing = [c for c in data.manifest.classes if c not in card.classes] or ["none, but their order differs"]
+        raise ModelError(
+            f"The teacher {name} does not know the classes of the data: {', '.join(missing[:5])}. Give one that was "
+            "trained on these classes."
+        )
     progress.note(
         f"The teacher {name} is taken as it is. Whether it was trained on these labels is not known here, so its "
         "confidence is calibrated on the validation images."
