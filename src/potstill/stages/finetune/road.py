@@ -181,7 +181,7 @@ def _claim(config: FinetuneConfig, folder: Path) -> None:
 
 def _tell_ignored(config: FinetuneConfig) -> None:
     plain = FinetuneConfig(data=config.data, model=config.model)
-    names = ("features", "views", "penalty", "folds", "unfreeze", "head_rate", "backbone_rate", "layer_decay")
+    names = ("features", "views", "penalty", "folds", "unfreeze", "head_rate", "layer_decay")
     given = [name for name in (*names, "mean", "std") if getattr(config, name) != getattr(plain, name)]
     ignored = [name for name in given if name not in ("mean", "std")]
     if config.from_scratch and ignored:

@@ -1,7 +1,8 @@
 """Every choice of a transfer, with the defaults of LP-FT: a probe on frozen features, then everything at small rates.
 
 Fine-tuning from a fitted head instead of a random one keeps the features from being torn about in the first steps
-(arXiv:2202.10054); rates that fall with depth change little what is general and more what is particular.
+(arXiv:2202.10054), and such a head needs no higher rate than the layers below it. Rates that fall with depth change
+what is particular more than what is general.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from potstill.engine import TrainConfig
 from potstill.stages.recipe import DataConfig
 
 FINE: dict[str, Any] = {
-    **{"epochs": 10, "batch_size": 32, "lr": 0.001, "warmup": 0.1, "clip": 1.0},
+    **{"epochs": 10, "batch_size": 32, "lr": 0.0001, "warmup": 0.1, "clip": 1.0},
     **{"select": "best", "patience": 5},
 }
 SCRATCH: dict[str, Any] = {**FINE, "lr": 0.002}
@@ -41,8 +42,7 @@ class FinetuneConfig(Config):
     folds: int = Field(default=5, ge=2)
     unfreeze: Literal["none", "all"] | int = Field(default="all", description="how many of the last stages learn")
     head_rate: float = Field(default=1.0, gt=0, description="learning rate of the head, times train.lr")
-    backbone_rate: float = Field(default=0.1, gt=0, description="learning rate of the last stage, times train.lr")
-    layer_decay: float = Field(default=0.75, gt=0, le=1, description="by which each stage below learns more slowly")
+    layer_decay: float = Field(default=0.75, gt=0, le=1, description="rate of a stage, as a share of the one above")
     batchnorm: Literal["auto", "fixed", "adapted"] = Field(
         default="auto", description="whether its statistics follow the new images; auto fixes them in small batches"
     )

@@ -57,7 +57,7 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
 def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]]:
     """Return groups of what learns for `engine.fit`: `scale` times the learning rate, norms and biases not decayed.
 
-    The head has `head_rate`, the last stage `backbone_rate`, and each stage below `layer_decay` of the one above.
+    The head has `head_rate`; the rate of each stage is `layer_decay` times that of the one above, from train.lr on.
     """
     depth = depths(classifier)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -65,7 +65,7 @@ def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]
         if not parameter.requires_grad:
             continue
         below, decayed = depth[name], parameter.ndim > 1
-        scale = config.backbone_rate * config.layer_decay ** (below - 1) if below else config.head_rate
+        scale = config.layer_decay**below if below else config.head_rate
         settings = {"params": [], "scale": scale, "weight_decay": config.train.weight_decay if decayed else 0.0}
         groups.setdefault((below, decayed), settings)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]

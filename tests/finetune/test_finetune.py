@@ -1,0 +1,146 @@
+"""The whole transfer on a small world: one folder that teaches, is evaluated, and never is worse than its probe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import potstill
+from potstill import artifacts
+from potstill.config import build
+from potstill.errors import RunError
+from potstill.models import zoo
+from potstill.models.freeze import bits
+from potstill.stages import data as data_stage
+from potstill.stages import teacher
+from potstill.stages.evaluation import answers
+from potstill.stages.finetune import finetune, road
+from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.probe import Probe
+from potstill.stages.recipe import Recipe
+from tests.finetune.world import settings
+
+
+@pytest.fixture(scope="module")
+def done(tree: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("transfer") / "run"
+    return folder, finetune(settings(tree, weights, unfreeze=1), folder, command="potstill finetune x")
+
+
+def test_the_summary_holds_what_happened(done) -> None:
+    folder, summary = done
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["kind"] == "finetune" and summary["command"] == "potstill finetune x"
+    assert set(summary["test"]) == {"probe", "tuned"}
+    assert summary["choice"]["kept"] == summary["kept"]
+    assert summary["choice"]["sentence"] in summary["notes"]
+    assert summary["model"]["card"]["classes"] == ["circle", "cross", "stripes"]
+    assert {"features", "probe", "tuning"} == set(summary["seconds"])
+
+
+def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
+    """The probe's come from stored features; here its saved network looks at the pixels."""
+    folder, summary = done
+    images = Images(settings(tree, None).data)
+    rows = images.manifest.rows("test")
+    for name in ("probe", "tuned"):
+        logits = answers(zoo.load(folder / name), images.data, rows)
+        right = logits.argmax(1) == images.manifest.label[rows]
+        assert summary["test"][name]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
+    kept, same = zoo.load(folder), zoo.load(folder / summary["kept"])
+    assert bits(kept) == bits(same)
+
+
+def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path: Path) -> None:
+    folder, summary = done
+    assert bits(teacher.find(str(folder))) == bits(zoo.load(folder))
+    found = potstill.evaluate(folder, tree)
+    assert found["accuracy"] == pytest.approx(summary["test"][summary["kept"]]["accuracy"], abs=1e-3)
+    recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
+    taught = teacher.prepare(recipe, data_stage.prepare(recipe.data, at_least=teacher.own_size(str(folder))), tmp_path)
+    assert taught.identity == taught.card.weights_sha256 == zoo.read_card(folder).weights_sha256
+
+
+def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:
+    ruined = finetune(settings(tree, weights, unfreeze="all", train={"lr": 0.5, "epochs": 1}), tmp_path / "run")
+    assert ruined["kept"] == "probe" and "The probe was kept" in ruined["choice"]["sentence"]
+    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(tmp_path / "run" / "probe"))
+
+
+def test_fine_tuning_is_kept_where_it_is_better(
+    tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe is always wrong, so anything beats it."""
+    monkeypatch.setattr(Probe, "logits", lambda self, features, rows: wrong(tree, rows))
+    summary = finetune(settings(tree, weights, train={"epochs": 1}), tmp_path / "run")
+    assert summary["kept"] == "tuned" and summary["choice"]["difference"] > summary["choice"]["standard_error"]
+    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(tmp_path / "run" / "tuned"))
+
+
+def wrong(tree: Path, rows: np.ndarray) -> np.ndarray:
+    label = Images(settings(tree, None).data).manifest.label[rows]
+    return np.eye(3, dtype=np.float32)[(label + 1) % 3]
+
+
+def test_from_scratch_needs_no_weights(tree: Path, tmp_path: Path) -> None:
+    summary = finetune(settings(tree, None, from_scratch=True, augment="none", train={"epochs": 1}), tmp_path / "run")
+    assert summary["probe"] is None and summary["kept"] == "tuned"
+    assert summary["model"]["card"]["source"] == "random initialisation"
+
+
+def test_features_from_below_give_a_smaller_model(tree: Path, weights: Path, tmp_path: Path) -> None:
+    config = settings(tree, weights, features="stage:2", unfreeze="all", train={"epochs": 1})
+    summary = finetune(config, tmp_path / "run")
+    loaded = zoo.load(tmp_path / "run")
+    assert loaded.card.model == "cut:resnet18"
+    assert summary["model"]["parameters"] == zoo.count_parameters(loaded) < 30_000
+    assert torch.isfinite(loaded(torch.rand(1, 3, 32, 32)).logits).all()
+
+
+def test_a_transfer_from_a_transfer(done, tree: Path, tmp_path: Path) -> None:
+    folder, _ = done
+    summary = finetune(settings(tree, None, model=str(folder), options={}, unfreeze="none"), tmp_path / "again")
+    assert summary["model"]["card"]["model"] == "resnet18"
+
+
+def test_asked_twice_it_answers_from_the_folder_and_others_are_refused(
+    done, tree: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, summary = done
+    monkeypatch.setattr(road, "backbone", lambda *_: pytest.fail("it did the work again"))
+    assert finetune(settings(tree, weights, unfreeze=1), folder) == summary
+    with pytest.raises(RunError, match="other settings"):
+        finetune(settings(tree, weights, unfreeze=2), folder)
+
+
+def test_a_killed_transfer_goes_on_to_the_same_result(
+    done, tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, summary = done
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(road._Transfer, "_open_test", dies)
+        finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
+    assert artifacts.finished(tmp_path / "run") is None
+    again = finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
+    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(folder))
+    assert again["test"] == summary["test"]
+
+
+def test_the_test_split_is_not_used_to_choose(done, tree: Path, weights: Path, tmp_path: Path) -> None:
+    """With other test labels every choice is the same."""
+    folder, summary = done
+    images = Images(settings(tree, weights).data)
+    assert summary["choice"]["images"] == len(images.manifest.rows("validation"))
+    assert len(np.intersect1d(images.manifest.rows("validation"), images.manifest.rows("test"))) == 0
