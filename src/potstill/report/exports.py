@@ -106,7 +106,7 @@ def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[st
             f"{method['p_holm']:.3f}" if "p_holm" in method else "",
             method.get("corrected", ""),
             f"{last:.{digits}f} / {best:.{digits}f}",
-            f"{method['agreement']:.{digits}f}",
+            "" if method["agreement"] is None else f"{method['agreement']:.{digits}f}",
             f"{method['calibration_error']:.1f}",
             f"{mean(method['seconds']):.0f}" if mean(method["seconds"]) >= 10 else f"{mean(method['seconds']):.1f}",
             f"{extra['deployed']:,}" + (f" (and {extra['training']:,} while training)" if extra["training"] else ""),
@@ -124,6 +124,7 @@ def setting(summary: dict[str, Any]) -> str:
     """Return in words what was compared, and at which budget."""
     teacher, budget, splits = summary["teacher"], summary["budget"], summary["data"]["splits"]
     size = f", {teacher['parameters']:,} parameters" if "parameters" in teacher else ""
+    reached = f": {teacher['test_accuracy']:.2f} % of the test images" if "test_accuracy" in teacher else ""
     trials = budget["trials"]
     tuned = (
         f"{trials} settings of each method and of the control were tried on validation first"
@@ -131,8 +132,8 @@ def setting(summary: dict[str, Any]) -> str:
         else "no setting of any method was tuned on these images"
     )
     return (
-        f"Teacher {teacher['name']}{size}: {teacher['test_accuracy']:.2f} % of the test images. Every student had the "
-        f"same budget: {budget['epochs']} epochs of {splits['train']:,} images in batches of {budget['batch_size']} "
+        f"Teacher {teacher['name']}{size}{reached}. Every student had the same "
+        f" budget: {budget['epochs']} epochs of {splits['train']:,} images in batches of {budget['batch_size']} "
         f"({budget['steps']:,} steps), {words.plural(budget['views'], 'view')} of each image, "
         f"{words.plural(budget['seeds'], 'seed')}; {tuned}. Control and students of one seed start from the same "
         f"weights and see the same batches. The {splits['test']:,} test images were looked at once, at the end."

@@ -31,7 +31,7 @@ def student_figures(
     corrected = dict(zip(methods, zip(p_values.tolist(), holm(p_values).tolist(), strict=True), strict=True))
     described = []
     for row in rows:
-        told = _row(row, answers[row.method], logits["teacher"], label, parameters)
+        told = _row(row, answers[row.method], logits.get("teacher"), label, parameters)
         if row.method != CONTROL:
             names = f"the student taught by {row.method}", "the control"
             verdict = compare(right[row.method], right[CONTROL], names=names)
@@ -48,7 +48,7 @@ def _corrected(result: str, p: float) -> str:
 
 
 def _row(
-    row: Row, answers: list[np.ndarray], teacher: np.ndarray, label: np.ndarray, parameters: int
+    row: Row, answers: list[np.ndarray], teacher: np.ndarray | None, label: np.ndarray, parameters: int
 ) -> dict[str, Any]:  # fmt: skip
     reached = summary.accuracies(answers, label)
     interval = mean_interval(np.array(reached))
@@ -67,7 +67,7 @@ def _row(
         "seconds": [record["seconds"] for record in records],
         "steps": records[0]["steps"],
         "extra_parameters": {"deployed": deployed - parameters, "training": training_only},
-        "agreement": round(float(np.mean([agreement(teacher, said) for said in answers])), 2),
+        "agreement": None if teacher is None else round(float(np.mean([agreement(teacher, s) for s in answers])), 2),
         "calibration_error": round(float(np.mean([expected_calibration_error(said, label) for said in answers])), 2),
         "objective": None if row.method == CONTROL else row.recipe.objective.to_json(),
         "train": row.recipe.train.to_json(),
@@ -75,7 +75,7 @@ def _row(
     }
 
 
-def notes(students: dict[str, Any], teacher: float) -> list[str]:
+def notes(students: dict[str, Any], teacher: float | None) -> list[str]:
     """Return what a reader should know: where teaching did harm, or the teacher had nothing to teach."""
     found = []
     for name, student in students.items():

@@ -102,6 +102,8 @@ def _wrong_names(config: CompareConfig) -> list[str]:
 
 def _unequal_budgets(config: CompareConfig) -> list[str]:
     problems = _unequal_trials(config)
+    if config.teacher.mutual:
+        problems.append("teacher.mutual makes another teacher for every cell; a comparison shares one.")
     searched = [name for name, method in config.methods.items() if method.method]
     problems += [f"methods.{name}.method: a search has a budget of its own; list `candidates`." for name in searched]
     if config.train.patience is not None:
