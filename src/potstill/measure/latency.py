@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill.models.onnx import OnnxModel
+from potstill.models.exported import open_exported
 
 BLOCK = 0.02
 """Seconds that one file runs before the next takes over: long enough to have its weights in the caches."""
@@ -66,7 +66,7 @@ class _Runner:
     """One file, ready to be timed."""
 
     def __init__(self, file: Path, batch: int, threads: int) -> None:
-        self._model = OnnxModel(file, threads=threads or None)
+        self._model = open_exported(file, threads=threads or None)
         card = self._model.card
         noise = torch.rand((batch, card.channels, *card.size), generator=torch.Generator().manual_seed(0))
         self._image = self._model.arranged(noise)

@@ -93,6 +93,7 @@ class OnnxModel:
         )
         self._input = self.session.get_inputs()[0]
         self._output = _output(self.file, self.session, len(self.card.classes))
+        self._single = self._input.shape[0] == 1
         self._channels_last = _channels_last(self._input.shape, self.card)
         self._sight = Classifier(nn.Identity(), self.card)
         _check(self.file, self._input, self.card)
@@ -104,8 +105,7 @@ class OnnxModel:
 
     def __call__(self, image: Tensor) -> Outputs:
         """Return the outputs for images [B, C, H, W] in 0..1, on the device of the images."""
-        seen = self.arranged(image)
-        said = np.concatenate([self.run(part).reshape(len(part), -1) for part in self._parts(seen)])
+        said = self.run(self.arranged(image)).reshape(len(image), -1)
         logits = torch.from_numpy(said.astype(np.float32, copy=False)).to(image.device)
         return Outputs(logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits)
 
@@ -117,12 +117,10 @@ class OnnxModel:
         flat = seen.flatten(1) if len(self._input.shape) == 2 else seen
         return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
 
-    def _parts(self, image: np.ndarray) -> Sequence[np.ndarray]:
-        """Split a batch where the graph takes one image at a time."""
-        return np.split(image, len(image)) if self._input.shape[0] == 1 else [image]
-
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run the graph itself on what `arranged` returned: nothing else is done, so this is what to time."""
+        if self._single and len(image) > 1:
+            return np.concatenate([self.run(one[None]) for one in image])
         return self.session.run([self._output], {self._input.name: image})[0]
 
 

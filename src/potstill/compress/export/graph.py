@@ -30,11 +30,11 @@ def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, tempe
     size = 4 * zoo.count_parameters(classifier)
     if size > onnx_file.LARGEST:
         raise onnx_file.too_large(file, size)
-    model = _traced(_Graph(classifier), opset)
+    model = _traced(Graph(classifier), opset)
     onnx_file.write(model, file, onnx_file.metadata_of(classifier.card, temperature))
 
 
-class _Graph(nn.Module):
+class Graph(nn.Module):
     """What is exported: image in 0..1 -> logits."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -47,7 +47,7 @@ class _Graph(nn.Module):
         return self.model(image).logits
 
 
-def _traced(graph: _Graph, opset: int) -> onnx.ModelProto:
+def _traced(graph: Graph, opset: int) -> onnx.ModelProto:
     card = graph.model.card
     # Two images, because a batch of one would be taken for a constant.
     example = torch.full((2, card.channels, *card.size), 0.5)

@@ -1,0 +1,112 @@
+"""`potstill export`: the folder, its measurements, golden images, and what it recommends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from potstill import progress
+from potstill.compress.export.golden import golden_difference, write_golden
+from potstill.config import build
+from potstill.errors import ModelError, RunError
+from potstill.models import zoo
+from potstill.models.exported import open_exported
+from potstill.models.onnx import OnnxModel
+from potstill.stages import deliver as stage
+from potstill.stages.deliver import DeliverConfig, deliver, recommended
+
+from . import nets
+
+DIGITS = {"path": "digits", "limit": 300}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    made = zoo.create("builtin:mlp", classes=[str(d) for d in range(10)], size=(8, 8), channels=1)
+    zoo.save(made, folder)
+    return folder
+
+
+def config(model: Path, **settings: Any) -> DeliverConfig:
+    return build(DeliverConfig, {"model": str(model), "data": DIGITS, "calibration": 32, **settings})
+
+
+def test_the_folder_holds_measured_files(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "TIMED", ((1, 1), (4, 0)))
+    folder = tmp_path / "out"
+    told = deliver(config(model, golden=12), folder)
+    assert {file.name for file in folder.iterdir()} == {
+        "export.json", "manifest.json", "summary.json", "model.onnx", "model_int8.onnx", "golden", "evaluation",
+    }  # fmt: skip
+    rows = told["models"]
+    assert list(rows) == ["network", "model.onnx", "model_int8.onnx"]
+    assert rows["model.onnx"]["lost"] == 0 and rows["model.onnx"]["max_logit_difference"] < 1e-4
+    assert rows["model.onnx"]["label_agreement"] == 100 and rows["model_int8.onnx"]["label_agreement"] > 90
+    assert rows["model.onnx"]["bytes"] == (folder / "model.onnx").stat().st_size
+    timed = [(one["batch"], one["threads"]) for one in rows["model_int8.onnx"]["latency"]]
+    assert timed == [(1, 1), (4, 0)]
+    assert [one["speed_up"] for one in rows["model.onnx"]["latency"]] == [1, 1]
+    assert told["recommended"]["file"] in rows
+    assert told["temperature"] is None  # these images may be those that the network learned from
+    assert deliver(config(model, golden=12), folder) == told
+    with pytest.raises(RunError, match="other settings"):
+        deliver(config(model, int8=False), folder)
+
+    assert len(list((folder / "golden").glob("*.png"))) == 12
+    assert golden_difference(folder / "golden", "model.onnx", OnnxModel(folder / "model.onnx")) < 1e-5
+
+
+def test_golden_images_can_be_read_by_anybody(tmp_path: Path, file: Path) -> None:
+    images, model = nets.images(3), OnnxModel(file)
+    write_golden(tmp_path, images, ["apple", "birne", "apple"], {"tiny.onnx": model})
+    pixels = np.stack([np.array(Image.open(tmp_path / f"{number}.png")) for number in range(3)])
+    assert pixels.shape == (3, 12, 10, 3)
+    read = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(read, images, rtol=0, atol=0.5 / 255 + 1e-6)
+    assert golden_difference(tmp_path, "tiny.onnx", model) < 1e-5
+    assert golden_difference(tmp_path, "tiny.onnx", lambda image: model(image.flip(1))) > 0.1
+
+
+def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1) -> dict[str, Any]:
+    return {"lost": lost, "p": p, "latency": [{"speed_up": speed, "threads": threads}]}
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ({"int8": row(2.0)}, "int8"),
+        ({"int8": row(2.0, lost=0.1, p=0.4)}, "int8"),
+        ({"int8": row(2.0, lost=3.0, p=0.001)}, "float"),
+        ({"int8": row(0.8)}, "float"),
+        ({"int8": row(2.0), "xml": row(3.0)}, "xml"),
+        ({"int8": row(0.9), "pte": row(4.0, threads=0)}, "float"),
+        ({}, "float"),
+    ],
+)
+def test_what_is_slower_or_worse_is_never_recommended(others: dict[str, Any], chosen: str) -> None:
+    assert recommended({"network": {}, "float": row(1.0), **others})["file"] == chosen
+    slower = [name for name, told in others.items() if told["latency"][0]["speed_up"] < 1]
+    assert all(any(note.startswith(f"{name} is slower") for note in progress.display().notes) for name in slower)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "executorch"])
+def test_an_absent_runtime_is_told_before_the_work(
+    model: Path, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ModelError, match=rf"{runtime} is not installed. Install it: pip install 'potstill\[{runtime}\]'"
+    ):
+        deliver(config(model, to=["onnx", runtime]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"its name must end in \.onnx, \.xml, \.pte"):
+        open_exported(tmp_path / "model.tflite")
