@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from potstill import config, engine
 from potstill.errors import ConfigError, RunError
@@ -223,3 +225,11 @@ def test_recorded_recipes_are_valid() -> None:
     assert recipes
     for recipe in recipes:
         plan(config.build(CompareConfig, config.read_yaml(recipe)))
+
+
+def test_documented_recipes_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        plan(config.build(CompareConfig, yaml.safe_load(block)))

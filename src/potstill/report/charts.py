@@ -155,7 +155,7 @@ def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, 
         sizes = [12 + 150 * images / max(count) for images in count]
         x, y = zip(*points, strict=True)
         axes.plot(x, y, color=COLOURS[model], linewidth=1.0, alpha=0.5)
-        axes.scatter(x, y, s=sizes, color=COLOURS[model], zorder=3)
+        axes.scatter(x, y, s=sizes, color=COLOURS[model], zorder=3, clip_on=False)
         axes.set_xlim(-3, 103)
         axes.set_ylim(-3, 103)
         axes.set_ylabel("how often right, %")
