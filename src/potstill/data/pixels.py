@@ -28,26 +28,31 @@ from potstill.progress import note, task
 
 SMALL = 64  # pixels a side, up to which images are kept in memory
 _MEMORY = 2 * 2**30  # bytes, up to which they are
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 128  # images that one process makes at a time
 _SAMPLE = 16
 
 
 class Pixels:
-    """uint8 [N, C, H, W], in memory or memory-mapped; row i is row i of the manifest it was made from."""
+    """uint8 images, in memory or memory-mapped; row i is row i of the manifest it was made from.
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._data = array
+    array: [N, C, H, W], or [N, H, W, C] with `channels_last`, in which torch resizes photos more than twice as fast.
+    """
+
+    def __init__(self, array: np.ndarray, *, channels_last: bool = False) -> None:
+        self._data, self._channels_last = array, channels_last
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)."""
-        return tuple(self._data.shape)
+        shape = self._data.shape
+        return (shape[0], shape[3], *shape[1:3]) if self._channels_last else tuple(shape)
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Return uint8 [B, C, H, W] of these rows (int64 [B])."""
         # numpy copies in one thread: a team of threads takes a hundred times as long where the cores are shared.
-        return torch.from_numpy(self._data[np.asarray(rows, dtype=np.int64)])
+        taken = torch.from_numpy(self._data[np.asarray(rows, dtype=np.int64)])
+        return taken.permute(0, 3, 1, 2) if self._channels_last else taken
 
 
 def load_pixels(
@@ -77,7 +82,8 @@ def load_pixels(
     window = squares.window_of(size, resize)
     if max(window) <= SMALL and len(manifest) * channels * window[0] * window[1] <= _MEMORY:
         return Pixels(_in_memory(manifest, squares.covered, window, channels, seconds))
-    return Pixels(_mapped(manifest, window, channels, cache or cache_folder() / "pixels", seconds))
+    folder = cache or cache_folder() / "pixels"
+    return Pixels(_mapped(manifest, window, channels, folder, seconds), channels_last=True)
 
 
 def one_image(path: str | Path, *, size: Window, resize: int, channels: int) -> torch.Tensor:
@@ -120,7 +126,7 @@ def _in_memory(
 
 def _mapped(manifest: Manifest, window: Window, channels: int, cache: Path, seconds: float) -> np.ndarray:
     folder = cache / _key(manifest, window, channels)
-    file, shape = folder / "pixels.u8", (len(manifest), channels, *window)
+    file, shape = folder / "pixels.u8", (len(manifest), *window, channels)
     if artifacts.finished(folder) is None or not file.is_file() or file.stat().st_size != np.prod(shape):
         try:
             _fill(manifest, window, channels, folder, seconds)

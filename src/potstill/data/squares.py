@@ -57,7 +57,7 @@ def covered(source: Source, window: Window, channels: int) -> np.ndarray:
 
 
 def write_covered(source: Source, window: Window, channels: int, file: Path, place: int) -> list[str]:
-    """Write all images of a source to `file`, from the place-th on; return what is wrong with unreadable ones."""
+    """Write all images of a source to `file`, [N, *window, C], from the place-th on; return what is wrong with some."""
     problems = []
     with file.open("r+b", buffering=0) as handle:
         for row in range(len(source.names)):
@@ -67,6 +67,6 @@ def write_covered(source: Source, window: Window, channels: int, file: Path, pla
                 problems += error.problems
                 continue
             handle.seek((place + row) * square.size)
-            handle.write(square.tobytes())
+            handle.write(np.moveaxis(square, 0, 2).tobytes())
         os.fsync(handle.fileno())
     return problems

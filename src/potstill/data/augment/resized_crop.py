@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -55,26 +56,27 @@ class RandomResizedCrop(Operation):
 def resize_on_cpu(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Return uint8 [B, C, h, w]: the box of every image, resized by torch's uint8 kernel, image by image.
 
-    The kernel takes one box for a batch and one thread for an image, so the images are dealt to threads. An image
-    of 224 pixels costs 0.1 to 0.2 ms, a tenth of what decoding it would.
+    The kernel takes one box for a batch, and is more than twice as fast on images whose channels lie together. It runs
+    in one thread: a team of them, waiting for each other after every tenth of a millisecond, took ten times as long.
     """
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     result = torch.empty((*images.shape[:2], *size), dtype=torch.uint8, memory_format=layout)
-
-    def work(rows: range) -> None:
-        for row in rows:
-            top, left, height, width = boxes[row].tolist()
+    with one_thread():
+        for row, (top, left, height, width) in enumerate(boxes.tolist()):
             part = images[row : row + 1, :, top : top + height, left : left + width]
-            resized = F.interpolate(part, size, mode="bilinear", antialias=True)
-            np.copyto(result[row].numpy(), resized[0].numpy())  # torch's copy would ask for threads of its own
-
-    workers = torch.get_num_threads()
-    if workers == 1 or result.numel() < 2**20:
-        work(range(len(images)))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, (range(start, len(images), workers) for start in range(workers))))
+            result[row] = F.interpolate(part, size, mode="bilinear", antialias=True)[0]
     return result
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resize(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
