@@ -141,10 +141,13 @@ class _Distance:
     def __init__(self, voice: Voice, data: Data) -> None:
         assert isinstance(voice.model, Classifier), "an exported file has no features"
         self.model = voice.model.replace(taps=resolve(voice.model, ["pooled"])).eval()
-        seen = voice.seen[:: max(1, len(voice.seen) // REFERENCES)]
+        manifest = data.manifest
+        learned = voice.seen if len(voice.seen) else manifest.rows("train", labelled=True)
+        seen = learned[:: max(1, len(learned) // REFERENCES)]
         self._known = torch.cat([_direction(outputs) for _, outputs in _asked(self.model, data, seen)])
         self._usual = 1.0
-        held = np.setdiff1d(data.manifest.rows("train", labelled=True), voice.seen)
+        others = np.concatenate([manifest.rows(split, labelled=True) for split in ("train", "validation")])
+        held = np.setdiff1d(others, learned)
         found = [self.of(outputs) for _, outputs in _asked(self.model, data, held)]
         self._usual = max(float(np.quantile(np.concatenate(found), 0.99)), 1e-6) if found else 1.0
 

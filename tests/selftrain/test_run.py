@@ -1,0 +1,180 @@
+"""Whole runs: a pool that helps, pools that cannot, copies of test images, and runs that were killed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potstill import artifacts, engine
+from potstill.data.formats import from_arrays
+from potstill.stages import use
+from potstill.stages.selftrain import SelftrainConfig, leaks, selftrain
+from potstill.stages.selftrain.rounds import Rounds
+from potstill.stages.selftrain.settings import VALIDATION
+from potstill.stages.selftrain.students import noise_of, world
+from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
+
+ROWS = ["teachers, averaged", "labels only", "distilled on labels", "distilled with the pool", "round 1"]
+
+
+def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
+    data, _ = labelled(tmp_path)
+    config = settings(data, pool_file(tmp_path, more()), labels=30)
+    found = selftrain(config, tmp_path / "run")
+    rows = found["test"]["rows"]
+    assert [row["name"] for row in rows] == ROWS
+    steps = [row["steps"] for row in rows[1:4]]
+    assert max(steps) - min(steps) <= 2
+    assert all(len(row["test_accuracy"]) == 2 for row in rows[1:])
+    assert all(row["against_labels_only"]["seeds"] == 2 for row in rows[2:])
+    assert found["labels"]["generations"][0]["churn"] is None
+    assert found["labels"]["generations"][1]["churn"] >= 0
+    assert found["labels"]["quality"]["answers"] == 24
+    assert set(found["test"]["recall"]) == {"circle", "cross", "stripes"}
+    for name in ("labels.csv", "worth-labelling.csv", "labels.html", "student.json"):
+        assert (tmp_path / "run" / name).is_file()
+    assert len((tmp_path / "run" / "worth-labelling.csv").read_text().splitlines()) == 1 + config.worth
+    assert use.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
+
+
+def noise(random: np.random.Generator) -> np.ndarray:
+    return random.integers(0, 256, (150, 8, 8), np.uint8)
+
+
+def other_classes(random: np.random.Generator) -> np.ndarray:
+    """Return bright dots and ramps, of no class that is learned."""
+    ramp = np.linspace(0, 255, 8)[None, :, None] * random.random((150, 1, 8))
+    ramp[::2] = 20
+    ramp[np.arange(0, 150, 2), random.integers(0, 8, 75), random.integers(0, 8, 75)] = 255
+    return ramp.astype(np.uint8)
+
+
+@pytest.mark.parametrize("pool", [noise, other_classes])
+def test_a_pool_that_cannot_help_is_told_and_its_model_not_kept(
+    pool: Callable[[np.random.Generator], np.ndarray], tmp_path: Path
+) -> None:
+    data, _ = labelled(tmp_path)
+    images = pool(np.random.default_rng(0))
+    config = settings(data, pool_file(tmp_path, images), rounds=0, steps=120, teacher_steps=120)
+    found = selftrain(config, tmp_path / "run")
+    assert not found["helped"]
+    assert "did not help" in found["choice"]["sentence"] and "kept the model without" in found["choice"]["sentence"]
+    kept = artifacts.read_json(tmp_path / "run" / "student.json")["folder"]
+    assert kept.startswith(("labels-only", "distilled-on-labels"))
+
+
+def test_five_percent_copies_of_test_images_are_left_out(tmp_path: Path) -> None:
+    data, made = labelled(tmp_path)
+    test = made.rows("test")
+    images = np.concatenate([more(190), pixels(made, test[:10])])
+    found = selftrain(settings(data, pool_file(tmp_path, images), rounds=0, seeds=1), tmp_path / "run")
+    assert found["pool"]["left_out"][leaks.REASONS[leaks.COPY_OF_TEST]] == 10
+    assert found["pool"]["kept"] == 190
+    assert "10 a copy of a test image" in " ".join(found["notes"])
+
+
+class Killed(Exception):
+    """The power went."""
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = sorted(folder.rglob("model.safetensors"))
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def killed(*_: Any) -> None:
+    raise Killed
+
+
+def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Let the process die in training step `at` of all trainings, just after a checkpoint."""
+    count, step = [0], engine._Run.train_step
+
+    def counted(self: Any, *given: Any) -> Any:
+        count[0] += 1
+        if count[0] == at:
+            self.save()
+            raise Killed
+        return step(self, *given)
+
+    monkeypatch.setattr(engine._Run, "train_step", counted)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    data, _ = labelled(tmp_path, 150)
+    config = settings(data, pool_file(tmp_path, more(120)), seeds=1, labels=24, steps=20, teacher_steps=20)
+    whole = selftrain(config, tmp_path / "whole")
+    for at in (5, 50):  # in a teacher's fold, in a student
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killing(patch, at)
+            selftrain(config, tmp_path / "killed")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Rounds, "iterate", killed)
+        selftrain(config, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "summary.json").is_file()
+    resumed = selftrain(config, tmp_path / "killed")
+    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
+    assert [r["test_accuracy"] for r in resumed["test"]["rows"]] == [r["test_accuracy"] for r in whole["test"]["rows"]]
+    assert selftrain(config, tmp_path / "killed") == resumed
+
+
+def test_a_large_student_learns_in_the_rounds_and_a_small_one_at_the_end(tmp_path: Path) -> None:
+    data, _ = labelled(tmp_path, 150)
+    large = {"model": "builtin:mlp", "options": {"hidden": 48}}
+    config = settings(data, pool_file(tmp_path, more(90)), seeds=1, large=large, labelling="hard")
+    found = selftrain(config, tmp_path / "run")
+    rows = {row["name"]: row for row in found["test"]["rows"]}
+    assert list(rows)[-2:] == ["round 1", "small student"]
+    assert rows["round 1"]["parameters"] > rows["small student"]["parameters"]
+    assert found["kept"] != "round 1"
+
+
+def test_a_teacher_that_is_given_is_calibrated_on_validation(tmp_path: Path) -> None:
+    data, _ = labelled(tmp_path, 150)
+    pool = pool_file(tmp_path, more(90))
+    selftrain(settings(data, pool, seeds=1, rounds=0), tmp_path / "first")
+    given = tmp_path / "first" / "labels-only-clean" / "seed-0"
+    config = settings(data, pool, seeds=1, rounds=0, teachers=[{"model": str(given)}, {"model": "builtin:mlp"}])
+    found = selftrain(config, tmp_path / "second")
+    quality = found["labels"]["quality"]
+    assert quality["models"] == 4 and len(quality["temperature"]) == 2
+    assert "taken as it is" in " ".join(found["notes"])
+
+
+def test_noise_grows_with_the_student(tmp_path: Path) -> None:
+    from potstill.stages import data as data_stage
+    from potstill.stages.recipe import StudentConfig
+
+    manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
+    data = data_stage.prepare(settings(tmp_path, None).data, manifest=manifest)
+    small, middle = StudentConfig(), StudentConfig(options={"hidden": 2000})
+    assert noise_of(small, data, "auto")[0] == ["auto"]
+    assert noise_of(middle, data, "auto")[0] == ["auto", {"randaugment": {"magnitude": 3}}]
+    large = StudentConfig(model="resnet18")
+    augment, options = noise_of(large, data, "auto")
+    assert augment[1]["randaugment"]["magnitude"] == 9 and options["drop_path_rate"] > 0
+    assert noise_of(StudentConfig(model="builtin:cnn"), data, "none") == ("none", {"dropout": 0.0})
+
+
+def test_a_world_repeats_rows_for_the_steps_that_were_asked_for() -> None:
+    from potstill.stages import data as data_stage
+
+    manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
+    data = data_stage.prepare(SelftrainConfig(data={"path": "x"}).data, manifest=manifest)
+    made = world(data, np.array([4, 7]), 100, 8, evaluations=5)
+    assert made.epochs * (len(made.data.manifest) // 8) == 100
+    for row in range(6):
+        assert (made.data.manifest.image(row) == manifest.image(int(made.base[row]))).all()
+        assert (
+            made.data.pixels.take(np.array([row]))[0, 0].numpy() == manifest.image(int(made.base[row]))[..., 0]
+        ).all()
+
+
+def test_a_fifth_of_few_labels_is_for_validation() -> None:
+    assert SelftrainConfig(data={"path": "x"}).data.validation == VALIDATION
+    assert SelftrainConfig(data={"path": "x", "validation": 0.1}).data.validation == 0.1
