@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from potstill.models.freeze import bits
 from potstill.stages import data as data_stage
 from potstill.stages import teacher
 from potstill.stages.evaluation import answers
-from potstill.stages.finetune import finetune, road
+from potstill.stages.finetune import FinetuneConfig, finetune, road
 from potstill.stages.finetune.images import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
+from tests.conftest import ROOT
 from tests.finetune.world import settings
 
 
@@ -144,3 +146,18 @@ def test_the_test_split_is_not_used_to_choose(done, tree: Path, weights: Path, t
     images = Images(settings(tree, weights).data)
     assert summary["choice"]["images"] == len(images.manifest.rows("validation"))
     assert len(np.intersect1d(images.manifest.rows("validation"), images.manifest.rows("test"))) == 0
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
+    assert not [key for key in FinetuneConfig.model_fields if f"`{key}`" not in text]
+
+
+def test_a_transfer_is_evaluated_on_the_split_it_held_out(weights: Path, tree: Path, tmp_path: Path) -> None:
+    """Without a test split in the data, other settings of the splits would put training images into the test."""
+    shutil.copytree(tree / "train", tmp_path / "images")
+    config = settings(tmp_path / "images", weights, unfreeze="none", views=0, data={"test": 0.3, "seed": 5})
+    summary = finetune(config, tmp_path / "run")
+    found = potstill.evaluate(tmp_path / "run", tmp_path / "images")
+    assert found["images"] == summary["data"]["splits"]["test"]
+    assert found["accuracy"] == pytest.approx(summary["test"]["probe"]["accuracy"], abs=1e-3)

@@ -21,7 +21,7 @@ from potstill.measure import metrics
 from potstill.measure.statistics import proportion_interval
 from potstill.models import facts, zoo
 from potstill.models.card import Card
-from potstill.models.onnx import OnnxModel
+from potstill.models.exported import SUFFIXES, open_exported
 from potstill.models.packed import is_packed, load_packed
 from potstill.stages import data as data_stage
 from potstill.stages.data import Data
@@ -32,8 +32,8 @@ from potstill.stages.recipe import DataConfig
 def find(model: str) -> Model | None:
     """Return the model at a path (a run or stage folder, an exported or packed file); None where `model` is a name."""
     path = Path(model)
-    if path.suffix == ".onnx":
-        return OnnxModel(path)
+    if path.suffix in SUFFIXES:
+        return open_exported(path)
     if is_packed(path):
         return load_packed(path)
     if (path / "student.json").is_file():
@@ -92,10 +92,10 @@ def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, l
 
 
 def _data_settings(model: str, path: str) -> DataConfig:
-    """Return the settings that split `path` as the run did, where `model` is a run folder."""
-    recipe = Path(model) / "recipe.yaml"
-    if recipe.is_file():
-        return config.build(DataConfig, {**config.read_yaml(recipe)["data"], "path": path})
+    """Return the settings that split `path` as the run did, where `model` is the folder of a run or a transfer."""
+    for recipe in (Path(model) / "recipe.yaml", Path(model) / "finetune.yaml"):
+        if recipe.is_file():
+            return config.build(DataConfig, {**config.read_yaml(recipe)["data"], "path": path})
     return DataConfig(path=path)
 
 
