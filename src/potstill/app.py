@@ -198,6 +198,21 @@ def quantize(
     return {**work(built, folder), "folder": str(folder)}
 
 
+def export(
+    model: str | Path, *, data: str | Mapping[str, Any] | None = None, out: str | Path | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Write the files a device needs into one folder, measure each on the test images, and return the summary.
+
+    model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
+    `to=["onnx", "openvino"]`, `int8=False` and the others of docs/export.md.
+    """
+    from potstill.stages.deliver import DeliverConfig, deliver
+
+    built = config.build(DeliverConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
+    folder = new_folder(f"export-{_last_name(model)}", "export.json", built, out)
+    return {**deliver(built, folder), "folder": str(folder)}
+
+
 def _with_data(data: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return {} if data is None else {"data": _settings(data, "path")}
 

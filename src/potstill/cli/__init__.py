@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 
-from potstill.cli import compress, learn, road, use
+from potstill.cli import compress, export, learn, make, road, use
 from potstill.cli.common import app
 
-__all__ = ["app", "compress", "learn", "main", "road", "use"]
+__all__ = ["app", "compress", "export", "learn", "main", "make", "road", "use"]
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ from potstill.models.card import Card
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Outputs, resized
 
+SUFFIXES = (".onnx", ".xml", ".pte")
+"""How the names of exported files end: ONNX, OpenVINO, ExecuTorch."""
+
 EXTRAS = {"openvino": "openvino", "executorch": "executorch"}
 """Module of each optional runtime, and the extra of potstill that installs it."""
 
@@ -41,7 +44,7 @@ def open_exported(file: Path, *, threads: int | None = None) -> Exported:
 
     Raises `ModelError` where the file cannot be read or its runtime is not installed.
     """
-    kinds = {".onnx": OnnxModel, ".xml": OpenVinoModel, ".pte": ExecutorchModel}
+    kinds = dict(zip(SUFFIXES, (OnnxModel, OpenVinoModel, ExecutorchModel), strict=True))
     if file.suffix not in kinds:
         raise ModelError(f"{file} is no exported model: its name must end in {', '.join(kinds)}.")
     return kinds[file.suffix](file, threads=threads)

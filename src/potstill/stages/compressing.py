@@ -23,7 +23,6 @@ from potstill.measure import metrics
 from potstill.measure.latency import latency_ms
 from potstill.measure.statistics import mcnemar, proportion_interval
 from potstill.models import zoo
-from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier, bare
 from potstill.objective import Objective, Term, check, control_terms
 from potstill.stages import data as data_stage
@@ -126,7 +125,7 @@ def open_model(config: CompressConfig) -> Given:
     """Return the model and its data; raise a `UserError` where they do not go together."""
     run = Path(config.model) if (Path(config.model) / "recipe.yaml").is_file() else None
     found = use.find(config.model)
-    if isinstance(found, OnnxModel):
+    if found is not None and not isinstance(found, Classifier):
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
     settings = _data_settings(config, run)
     size = max(found.card.crop) if found else teacher_stage.own_size(config.model)
