@@ -20,7 +20,7 @@ from potstill.progress import note
 
 ENDINGS = (".csv", ".tsv", ".npz", ".npy")
 NAME_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path", "img", "name", "names")
-ROW_COLUMNS = ("row", "index", "idx")
+ROW_COLUMNS = ("row", "rows", "index", "idx")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "prediction", "predicted", "category", "target")
 LOWEST = float(np.log(np.finfo(np.float32).tiny))
 Kind = Literal["logits", "probabilities", "labels"]

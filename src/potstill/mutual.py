@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from potstill.data.loader import Batch
 from potstill.errors import ConfigError
@@ -18,16 +18,17 @@ from potstill.objective import Objective, Term
 PEER = "peer"
 
 
-class Peers(nn.Module):
-    """A student and its peer in one module; in eval mode the student alone."""
+class Peers(Classifier):
+    """A student, whose network it shares, with a peer that is there in training only."""
 
     def __init__(self, student: Classifier, peer: Classifier) -> None:
-        super().__init__()
-        self.student, self.peer = student, peer
+        super().__init__(student.network, student.card, taps=student.taps)
+        self.to(student.mean.device)
+        self.peer = peer
 
     def forward(self, image: Tensor) -> Outputs:
         """Return the student's outputs; in training the peer's logits stand among its features."""
-        outputs = self.student(image)
+        outputs = super().forward(image)
         if self.training:
             outputs.features[PEER] = self.peer(image).logits
         return outputs

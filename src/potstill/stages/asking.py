@@ -36,7 +36,7 @@ def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, tap
     """
     if taught.members:
         functions = [as_function(recipe, member, data, stores) for member in taught.members]
-        return EnsembleTeacher(functions, taught.weights, average=recipe.teacher.average)
+        return EnsembleTeacher(functions, taught.weights, average=taught.average)
     if taught.given is not None:
         progress.note("The teacher's answers come from a file, one an image: every view of it gets the same.")
         return taught.given

@@ -201,7 +201,7 @@ def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder
                     model = OnnxModel(file)
                     add(key(experiment.name, kind, trained.seed), model, model.card)
     logits = evaluation.open_test(models, identities, data, folder / "evaluation")
-    given = taught.said(data, rows) if taught.given is not None else None
+    given = taught.said(data, rows) if "teacher" not in models else None
     return logits if given is None else logits | {"teacher": given}
 
 

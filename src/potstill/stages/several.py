@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from potstill import artifacts
@@ -10,7 +11,7 @@ from potstill.models.class_map import some
 from potstill.models.outputs import Classifier
 from potstill.stages.data import Data
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import Taught, measured, one
+from potstill.stages.teacher import Taught, one, record_of
 from potstill.teachers import EnsembleModel
 
 
@@ -36,9 +37,12 @@ def ensemble(recipe: Recipe, data: Data, folder: Path) -> Taught:
     models = [member.model for member in members]
     model = None if None in models else EnsembleModel(models, weights, config.average, card)
     identity = artifacts.fingerprint([[m.identity for m in members], weights, config.average])
-    record = measured(model, data) if model else {}
     title = f"Brought {len(members)} teachers together: {', '.join(names)}"
-    return Taught(model, card, identity, title, record, members=members, weights=weights, facts={"members": told})
+    made = Taught(model, card, identity, title, {}, members=members, weights=weights, average=config.average,
+                  facts={"members": told})  # fmt: skip
+    rows = data.manifest.rows("validation", labelled=True)
+    said = made.said(data, rows)
+    return made if said is None else dataclasses.replace(made, record=record_of(said, data, rows))
 
 
 def peer(recipe: Recipe, data: Data) -> Taught:

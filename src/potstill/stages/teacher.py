@@ -25,7 +25,7 @@ from potstill.objective import Objective, Term
 from potstill.stages.data import Data
 from potstill.stages.evaluation import answers as asked
 from potstill.stages.recipe import OneTeacher, Recipe, TeacherConfig
-from potstill.teachers import GivenTeacher, Teacher
+from potstill.teachers import GivenTeacher, Teacher, averaged
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Taught:
 
     model: speaks of the data's classes; None where there is nothing that could be asked about new images. given:
     answers from a file; labels: makes a teacher of soft labels stored earlier; peer: makes the network that learns
-    beside the student of a seed. members, weights: of an ensemble. known: the classes of the data that it knows, None
-    for all. facts: what the summary says of it besides.
+    beside the student of a seed. members, weights, average: of an ensemble. known: the classes of the data that it
+    knows, None for all. facts: what the summary says of it besides.
     """
 
     model: Model | None
@@ -49,6 +49,7 @@ class Taught:
     peer: Callable[[int], Classifier] | None = None
     members: tuple[Taught, ...] = ()
     weights: tuple[float, ...] = ()
+    average: str = "probabilities"
     known: tuple[int, ...] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -59,7 +60,10 @@ class Taught:
         chosen = torch.from_numpy(rows)
         if self.given is not None and bool(self.given.covers(chosen).all()):
             return self.given.of(chosen).numpy()
-        return None
+        parts = [member.said(data, rows) for member in self.members]
+        if not parts or any(part is None for part in parts):
+            return None
+        return averaged([torch.from_numpy(part) for part in parts], self.weights, self.average).numpy()
 
 
 # -- where it is found ---------------------------------------------------------------------------------------------
