@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from potstill.data.pixels import load_pixels
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from potstill import engine
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
+from potstill.data.pixels import load_pixels
 from potstill.data.views import View
 from potstill.engine import TrainConfig, fill_store, fit, predict_logits
 from potstill.errors import RunError
+from potstill.measure.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.objective import Objective, lecture_terms
 from potstill.store import Store
 from potstill.teachers import LiveTeacher, StoredTeacher
+from potstill.training.ahead import Ahead
+from potstill.training.plan import Plan
+from potstill.training.run import Run
 from tests.worlds import shapes
 
 CONFIG = TrainConfig(epochs=3, batch_size=32, optimizer="adamw", lr=0.01, precision="fp32")
@@ -49,39 +55,193 @@ def lesson(taught: object) -> Objective:
     return Objective(lecture_terms(alpha=0.5, temperature=2.0), classes=3, teacher=taught)
 
 
-def train(folder: Path, taught: object, config: TrainConfig = CONFIG, **options: object) -> tuple[Classifier, list]:
-    student, loaded = model(1, hidden=8), loader(**options)
-    fitted = fit(student, lesson(taught), loaded, order(loaded), config, folder=folder, seed=0)
-    return student, fitted.rows
+def train(
+    folder: Path, taught: object, config: TrainConfig = CONFIG, *, student: str = "builtin:mlp", **options: object
+) -> tuple[Classifier, list]:
+    small = {"builtin:mlp": {"hidden": 8}, "builtin:small-cnn": {"width": 4}, "builtin:cnn": {}}[student]
+    learner, loaded = model(1, student, **small), loader(**options)
+    rows = loaded.manifest.rows("validation")
+
+    def validate(classifier: Classifier) -> dict[str, float]:
+        return {"accuracy": accuracy(predict_logits(classifier, loaded, rows), loaded.manifest.label[rows])}
+
+    fitted = fit(learner, lesson(taught), loaded, order(loaded), config, folder=folder, seed=0, validate=validate)
+    return learner, fitted.rows
 
 
 class Killed(BaseException):
     """Stands for a power cut between two steps."""
 
 
-@pytest.mark.parametrize("config", [CONFIG, CONFIG.model_copy(update={"optimizer": "sgd", "precision": "bf16"})])
+SGD_BF16 = {"optimizer": "sgd", "precision": "bf16"}
+EVERYTHING = {"ema": 0.9, "accumulate": 3, "clip": 1.0, "select": "best"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "student"),
+    [({}, "builtin:mlp"), (SGD_BF16, "builtin:small-cnn"), ({"precision": "bf16", **EVERYTHING}, "builtin:small-cnn")],
+    ids=["adamw", "sgd, bf16, channels last", "ema, accumulated, clipped"],
+)
 @pytest.mark.parametrize("kill_at", [1, 6, 9])
 def test_killed_and_started_again_is_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, config: TrainConfig
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, settings: dict, student: str
 ) -> None:
-    straight, rows = train(tmp_path / "straight", LiveTeacher(teacher()), config)
-    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)  # after every step
-    calls = []
-    save = engine._Run.save_now_and_then
-
-    def dies(self: engine._Run) -> None:
-        save(self)
-        calls.append(1)
-        if len(calls) == kill_at:
-            raise Killed
-
-    monkeypatch.setattr(engine._Run, "save_now_and_then", dies)
+    config = CONFIG.model_copy(update=settings)
+    straight, rows = train(tmp_path / "straight", LiveTeacher(teacher()), config, student=student)
+    calls = die_at(kill_at, monkeypatch)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", LiveTeacher(teacher()), config)
-    resumed, rows_after = train(tmp_path / "killed", LiveTeacher(teacher()), config)
+        train(tmp_path / "killed", LiveTeacher(teacher()), config, student=student)
+    resumed, rows_after = train(tmp_path / "killed", LiveTeacher(teacher()), config, student=student)
     assert bits(resumed) == bits(straight)
     assert [row["train"] for row in rows_after] == [row["train"] for row in rows]
+    assert [row["validation"] for row in rows_after] == [row["validation"] for row in rows]
     assert len(calls) == 3 * order(loader()).steps_per_epoch  # nothing was done twice
+
+
+def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Save after every step, and die after so many of them; return a list that grows with every step."""
+    monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
+    calls = []
+    save = Run.save_now_and_then
+
+    def dies(self: Run, every: float) -> None:
+        save(self, every)
+        calls.append(1)
+        if len(calls) == number:
+            raise Killed
+
+    monkeypatch.setattr(Run, "save_now_and_then", dies)
+    return calls
+
+
+def test_who_goes_on_computes_as_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement at the start may say something else the second time; the run does not."""
+    auto = CONFIG.model_copy(update={"precision": "auto"})
+    monkeypatch.setattr(engine, "choose", lambda *_, **__: Plan("bf16", channels_last=True))
+    straight, _ = train(tmp_path / "straight", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(2, patch)
+        train(tmp_path / "killed", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
+    monkeypatch.setattr(engine, "choose", lambda *_, **__: Plan())
+    resumed, _ = train(tmp_path / "killed", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
+    other, _ = train(tmp_path / "other", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
+    assert bits(resumed) == bits(straight) != bits(other)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_training_gives_the_same_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"compile": True, "epochs": 1})
+    eager, _ = train(tmp_path / "eager", LiveTeacher(teacher()), config.model_copy(update={"compile": False}))
+    straight, _ = train(tmp_path / "straight", LiveTeacher(teacher()), config)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(2, patch)
+        train(tmp_path / "killed", LiveTeacher(teacher()), config)
+    resumed, _ = train(tmp_path / "killed", LiveTeacher(teacher()), config)
+    assert bits(resumed) == bits(straight)
+    for one, other in zip(eager.parameters(), straight.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={**EVERYTHING, "precision": "bf16", "epochs": 1})
+    once, again = (
+        train(tmp_path / name, LiveTeacher(teacher()), config, student="builtin:cnn")[0] for name in ("a", "b")
+    )
+    assert bits(once) == bits(again)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, parts: int) -> None:
+    """32 rows in 5 parts are 7, 7, 6, 6 and 6: each counts by its rows."""
+    whole, rows = train(tmp_path / "whole", LiveTeacher(teacher()))
+    cut, rows_cut = train(tmp_path / "cut", LiveTeacher(teacher()), CONFIG.model_copy(update={"accumulate": parts}))
+    for one, other in zip(rows, rows_cut, strict=True):
+        assert one["train"] == pytest.approx(other["train"], rel=1e-4)
+    for one, other in zip(whole.parameters(), cut.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_more_parts_than_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="accumulate=4 cuts a batch of 2 images"):
+        TrainConfig(batch_size=2, accumulate=4)
+    manifest = shapes(10)
+    small = Loader(manifest, loader().pixels, View(parse_policy("shift"), size=(8, 8), seed=0))
+    few = Order(manifest, batch_size=32, seed=0, views=1)
+    with pytest.raises(RunError, match="images cannot be cut into 16 parts"):
+        fit(
+            model(1), lesson(LiveTeacher(teacher())), small, few, CONFIG.model_copy(update={"accumulate": 16}),
+            folder=tmp_path, seed=0,
+        )  # fmt: skip
+
+
+def test_the_moving_average_is_validated_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the definition, from the weights after every step."""
+    config, seen = CONFIG.model_copy(update={"ema": 0.8, "epochs": 1}), []
+    step = Run.train_step
+
+    first = next(name for name, _ in model(1, hidden=8).network.named_parameters())
+    monkeypatch.setattr(Run, "train_step", lambda self: (step(self), seen.append(weight(self.classifier).clone())))
+
+    def weight(classifier: Classifier) -> torch.Tensor:
+        return dict(classifier.network.named_parameters())[first].detach()
+
+    expected = weight(model(1, hidden=8)).double()
+    kept, _ = train(tmp_path, LiveTeacher(teacher()), config)
+    for number, live in enumerate(seen):
+        decay = min(0.8, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * live.double()
+    assert torch.allclose(weight(kept).double(), expected, atol=1e-6) and not torch.equal(weight(kept), seen[-1])
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    config = TrainConfig(
+        epochs=1, batch_size=128, optimizer="sgd", lr=1.0, momentum=0, weight_decay=0, warmup=0, schedule="constant",
+        clip=0.01, precision="fp32",
+    )  # fmt: skip
+    before, loaded = model(1, hidden=8), loader()
+    after = engine.clone(before)
+    steps = Order(loaded.manifest, batch_size=128, seed=0, views=1)
+    fit(after, lesson(LiveTeacher(teacher())), loaded, steps, config, folder=tmp_path, seed=0)
+    moved = [(one - other).detach() for one, other in zip(after.parameters(), before.parameters(), strict=True)]
+    assert float(torch.cat([m.flatten() for m in moved]).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where a number is read from a tensor: on an accelerator, the host would wait for all work under way."""
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    step = Run.train_step
+
+    def watched(self: Run) -> None:
+        with NoWaiting():
+            step(self)
+
+    monkeypatch.setattr(Run, "train_step", watched)
+    config = CONFIG.model_copy(update={**EVERYTHING, "optimizer": optimizer, "epochs": 1})
+    train(tmp_path, LiveTeacher(teacher()), config)
+    with pytest.raises(AssertionError), NoWaiting():
+        float(torch.ones(1))
+
+
+def test_batches_made_ahead_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, _ = train(tmp_path / "straight", LiveTeacher(teacher()), CONFIG.model_copy(update={"accumulate": 2}))
+    batches = Run._batches
+
+    def ahead(self: Run) -> Ahead:
+        def following(step: int, part: int) -> tuple[int, int]:
+            return (step, 1) if part == 0 else (step + 1, 0)
+
+        return Ahead(batches(self), following, torch.device("cpu"))
+
+    monkeypatch.setattr(Run, "_batches", ahead)
+    threaded, _ = train(tmp_path / "ahead", LiveTeacher(teacher()), CONFIG.model_copy(update={"accumulate": 2}))
+    assert bits(threaded) == bits(straight)
 
 
 def test_metrics_have_every_term_of_every_epoch(tmp_path: Path) -> None:

@@ -17,24 +17,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from potstill import processes
 from potstill.errors import RunError
 
 MANIFEST = "manifest.json"
 
 
 @contextlib.contextmanager
-def atomic(file: Path) -> Iterator[Path]:
+def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     """Yield a temporary path; rename it to `file` on success, remove it on failure.
 
+    Of several processes (`torchrun`) only the first keeps what it wrote; by_all: each writes files of its own.
     Raises `RunError` where the disk is full or not writable.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{processes.rank()}-{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
-        temporary.replace(file)
+        if by_all or processes.is_main():
+            temporary.replace(file)
     except OSError as error:
         raise _disk_error(error, file) from error
     finally:
@@ -92,12 +95,14 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
     """Return a folder's manifest, doing the work first unless it was done with the same inputs.
 
     inputs: everything the result depends on, as JSON. work: fills the folder and returns what to record.
-    Raises `RunError` where the folder is complete but came from other inputs.
+    Of several processes all must call it. Raises `RunError` where the folder is complete but came from other inputs.
     """
     done = finished(folder)
+    processes.wait()  # all have looked before the first writes
     if done is None:
         recorded = work()
         finish(folder, {"inputs": inputs, **recorded})
+        processes.wait()
         return read_json(folder / MANIFEST)
     inputs = json.loads(json.dumps(inputs))
     if done["inputs"] != inputs:

@@ -33,6 +33,14 @@ def load(file: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]]
     return tensors, json.loads(metadata["facts"])
 
 
+def facts(file: Path) -> dict[str, Any] | None:
+    """Return the JSON facts of a checkpoint alone; None where there is none."""
+    if not file.is_file():
+        return None
+    with safe_open(file, "pt") as handle:
+        return json.loads(handle.metadata()["facts"])
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the moments of every parameter by "number.name"; all state of SGD and AdamW is tensors."""
     return {
@@ -44,11 +52,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned."""
+    """Put back what `optimizer_tensors` returned, laid out in memory as the parameters are: fused optimizers walk
+    through both side by side."""
     parameters = _parameters(optimizer)
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        optimizer.state[parameters[int(number)]][name] = value
+        parameter = parameters[int(number)]
+        alike = value.shape == parameter.shape
+        optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value) if alike else value
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -14,12 +14,18 @@ mass of the others.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from potstill.store import Store
+
 BEST = 16
 LARGEST_STORE = 2e9  # bytes of a store of every class, above which only the best are kept
+LARGEST_RESIDENT = 2**30  # bytes of a store that is copied to an accelerator's memory
 LARGEST_HALF = 65504.0
 
 
@@ -49,7 +55,7 @@ def from_logits(logits: Tensor, best: int | None) -> dict[str, np.ndarray]:
     }
 
 
-def to_logits(columns: dict[str, Tensor], classes: int) -> Tensor:
+def to_logits(columns: dict[str, Tensor], classes: int | None = None) -> Tensor:
     """Return float32 logits [B, K] for columns as tensors; `classes` (K) counts where only the best were kept.
 
     The column of classes may have any integer type that indexes.
@@ -58,3 +64,39 @@ def to_logits(columns: dict[str, Tensor], classes: int) -> Tensor:
         return columns["logits"].float()
     logits = columns["rest"].float()[:, None].repeat(1, classes)
     return logits.scatter_(1, columns["classes"].long(), columns["values"].float())
+
+
+class Recall:
+    """What a store says of a batch, as tensors on the batch's device.
+
+    A store that fits is copied to an accelerator's memory at the first batch, so that no step waits for the host.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._resident: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    def __call__(self, index: Tensor, view: Tensor) -> dict[str, Tensor]:
+        """Return the columns [B, ...] of int64 `index` and `view` [B]."""
+        if index.device.type == "cpu" or self._store.bytes > LARGEST_RESIDENT:
+            said = self._store.read(index.cpu().numpy(), view.cpu().numpy())
+            return {name: values.to(index.device, non_blocking=True) for name, values in _tensors(said).items()}
+        if self._resident is None:
+            self._resident = self._copied(index.device)
+        position, columns = self._resident
+        row = view % self._store.views * len(self._store.rows) + position[index]
+        return {name: values[row] for name, values in columns.items()}
+
+    def _copied(self, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return where each row of the manifest stands, and the columns [views * rows, ...]."""
+        rows, views = self._store.rows, self._store.views
+        position = np.zeros(rows.max() + 1, np.int64)
+        position[rows] = np.arange(len(rows))
+        every = _tensors(self._store.read(np.tile(rows, views), np.repeat(np.arange(views), len(rows))))
+        return torch.from_numpy(position).to(device), {name: values.to(device) for name, values in every.items()}
+
+
+def _tensors(columns: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Return the columns as tensors; torch does little with unsigned 16 bits, so classes become 32."""
+    wide = {name: values.astype(np.int32) if values.dtype == np.uint16 else values for name, values in columns.items()}
+    return {name: torch.from_numpy(values) for name, values in wide.items()}

@@ -5,7 +5,7 @@ checkpoint holds weights, optimizer moments and running sums, and nothing about 
 
 The order of resumption:
 1. a finished folder is not touched (the caller asks `artifacts.stage`);
-2. a checkpoint in the folder goes on from its step;
+2. a checkpoint in the folder goes on from its step, computed as it was begun;
 3. otherwise training starts from the weights the classifier came with.
 """
 
@@ -13,75 +13,71 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-import math
+import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from potstill import artifacts, checkpoint, progress
+from potstill import processes, progress
 from potstill.columns import from_logits
-from potstill.compress.cost import cost
 from potstill.data.loader import Batch, Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier, Outputs
 from potstill.objective import Objective
-from potstill.optimization import TrainConfig, optimizer
 from potstill.store import Store
 from potstill.teachers import autocast
+from potstill.training.plan import Plan, choose, macs, plan_of
+from potstill.training.run import Fitted, Groups, Job, Run, Validate, Watch, in_float, recorded_plan
+from potstill.training.settings import TrainConfig
+
+__all__ = [
+    "Fitted",
+    "Groups",
+    "Model",
+    "Plan",
+    "TrainConfig",
+    "Validate",
+    "Watch",
+    "clean_batches",
+    "clone",
+    "device",
+    "fill_store",
+    "fit",
+    "images_a_second",
+    "predict",
+    "predict_logits",
+    "resolve_precision",
+    "threads_for",
+]
 
 CHECKPOINT_SECONDS = 30.0
 EVALUATION_BATCH = 512
 SMALL_STEP_MACS = 500_000_000
+MANY_IMAGES = 10**6  # what a network is asked about where the caller does not say: worth measuring
+Model = Callable[[Tensor], Outputs]
 
 
-@dataclass
-class Fitted:
-    """What `fit` reports: a row an epoch, and which epoch was kept."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    kept_epoch: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a stage records about its training."""
-        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
-        validation = {"last": accuracy[-1], "best": max(accuracy)} if accuracy else {}
-        return {
-            "validation_accuracy": validation,
-            "kept_epoch": self.kept_epoch,
-            "steps": self.steps,
-            "seconds": round(self.seconds, 2),
-        }
-
-
-Validate = Callable[[Classifier], dict[str, float]]
-Watch = Callable[[dict[str, Any]], str]  # an epoch's row -> words to show beside the bar
-Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameters with `scale` (of lr) and `weight_decay` of their own
+def _accelerator(*, parts_unused: bool = False) -> Accelerator:
+    """Return accelerate's view of this process; under torchrun the first call meets the others."""
+    alone = processes.world() > 1 and not torch.accelerator.is_available()
+    return Accelerator(
+        cpu=alone,  # without it, accelerate does not see processes that compute on CPUs
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=parts_unused),
+            InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),  # the others wait while one exports
+        ],
+    )
 
 
 def device() -> torch.device:
     """Return the device this process trains on."""
-    return Accelerator().device
-
-
-def resolve_precision(precision: str, on: torch.device, model: object) -> str:
-    """Return "fp32" or "bf16"; "auto" is bf16 for convolutions where the device multiplies it natively."""
-    if precision != "auto":
-        return precision
-    if not convolves(model):
-        return "fp32"
-    if on.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu.get_capabilities().get("amx_bf16", False) else "fp32"
+    return _accelerator().device
 
 
 def fit(
@@ -101,28 +97,44 @@ def fit(
     """Train `classifier` in place, resuming from `folder`/checkpoint.safetensors where there is one.
 
     Writes metrics.jsonl (a row an epoch: train terms by name, learning rate, validation) into `folder`. The weights
-    kept are those of the last epoch, or of the best on validation (`config.select`). watch: is given each epoch's row
-    and may say something of it. groups: learning rates of their own for parts of the model; the rest has `config.lr`.
-    Raises `RunError` where the loss is no longer a number.
+    kept are those of the last epoch, or of the best on validation (`config.select`); with `config.ema` their moving
+    average. watch: is given each epoch's row and may say something of it. groups: from the classifier, groups of some
+    of its parameters with settings of their own (weight_decay, and `scale`: times the learning rate). Under torchrun
+    all processes must call it, and each trains on its stripe of every batch. Raises `RunError` where the loss is no
+    longer a number.
     """
-    run = _Run(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
-    steps = config.epochs * order.steps_per_epoch
-    with _threads(threads_for(classifier, order.batch_size)):
+    job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
+    if order.batch_size < job.stripes:
+        raise RunError(
+            f"A batch of {order.batch_size} images cannot be cut into {job.stripes} parts ({processes.world()} "
+            f"processes, train.accumulate={config.accumulate}). Raise train.batch_size, or start fewer processes."
+        )
+    accelerator = _accelerator(parts_unused=bool(classifier.taps))
+    with _threads(threads_for(classifier, order.batch_size)), _repeatable():
+        run = Run(job, *_prepared(job, accelerator))
         run.resume()
-        _train(run, steps, title)
+        with progress.task(title, total=job.steps, done=run.step) as task:
+            while run.step < job.steps and not run.stalled:
+                run.train_step()
+                last = run.step % order.steps_per_epoch == 0
+                task.advance(text=run.end_epoch() if last else "")
+                run.save_now_and_then(CHECKPOINT_SECONDS)
         return run.finish()
 
 
-def _train(run: _Run, steps: int, title: str) -> None:
-    order = run.order
-    with progress.task(title, total=steps, done=run.step) as task:
-        while run.step < steps and not run.stalled:
-            run.train_step(steps)
-            if run.step % order.steps_per_epoch == 0:
-                task.advance(text=run.end_epoch())
-            else:
-                task.advance()
-            run.save_now_and_then()
+def _prepared(job: Job, accelerator: Accelerator) -> tuple[Plan, nn.Module, torch.device]:
+    """Return how to compute, the classifier as it is called in training, and where."""
+    config, on = job.config, accelerator.device
+    plan = recorded_plan(job.folder) or choose(
+        job.classifier, precision=config.precision, compile=config.compile, training=True,
+        batch_size=-(-job.order.batch_size // job.stripes), images=-(-job.images // processes.world()),
+    )  # fmt: skip
+    if plan.compiled:
+        torch.compiler.reset()  # after a few networks it would give up in silence
+    model = job.classifier.to(memory_format=plan.memory_format)
+    if processes.world() > 1 and on.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return plan, accelerator.prepare_model(model), on
 
 
 @contextlib.contextmanager
@@ -136,199 +148,41 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _repeatable() -> contextlib.AbstractContextManager[None]:
+    """Have cuDNN take the same algorithms each time, and none that add in another order each time."""
+    return torch.backends.cudnn.flags(deterministic=True, benchmark=False)
+
+
 def threads_for(classifier: Classifier, batch_size: int) -> int:
     """Return the threads a training step should use: 1 where the step is over before a second one has woken up."""
-    example = torch.zeros(1, classifier.card.channels, *classifier.card.size, device=classifier.mean.device)
-    small = cost(classifier, example).total_macs * batch_size < SMALL_STEP_MACS
-    return 1 if small else torch.get_num_threads()
+    return 1 if macs(classifier) * batch_size < SMALL_STEP_MACS else torch.get_num_threads()
 
 
-def convolves(model: object) -> bool:
-    """Whether a model has convolutions: work enough for several threads and for half precision."""
-    return isinstance(model, nn.Module) and any(isinstance(module, nn.Conv2d) for module in model.modules())
+def resolve_precision(precision: str, on: torch.device, model: object, images: int = MANY_IMAGES) -> str:
+    """Return "fp32" or "bf16" for asking a model about `images` images; "auto" is what was measured to be faster."""
+    if precision != "auto":
+        return precision
+    if not isinstance(model, Classifier):
+        return "fp32"
+    model.to(on)
+    return choose(
+        model, precision=precision, compile=False, batch_size=EVALUATION_BATCH, images=images, training=False
+    ).precision
 
 
-class _Run:
-    """The state of one `fit`."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        objective: Objective,
-        loader: Loader,
-        order: Order,
-        config: TrainConfig,
-        folder: Path,
-        seed: int,
-        validate: Validate | None,
-        watch: Watch | None = None,
-        groups: Groups | None = None,
-    ) -> None:
-        self.accelerator = Accelerator()
-        self.precision = resolve_precision(config.precision, self.accelerator.device, classifier)
-        self.classifier, self.objective, self.loader, self.order = classifier, objective, loader, order
-        self.config, self.folder, self.seed, self.validate = config, folder, seed, validate
-        self.watch = watch
-        self.layout = torch.channels_last if self.precision == "bf16" else torch.contiguous_format
-        self.model = self.accelerator.prepare_model(classifier.to(memory_format=self.layout))
-        self.learned = objective.learned.to(self.accelerator.device)
-        self.parameters = [p for p in (*classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
-        self.optimizer = optimizer(self.parameters, config, groups(classifier) if groups else [])
-        self.step, self.began = 0, time.monotonic()
-        self.saved, self.earlier = time.monotonic(), 0.0
-        self.sums: dict[str, Tensor] = {}
-        self.rows: list[dict[str, Any]] = []
-        self.best: dict[str, Tensor] = {}
-
-    # -- one step, one epoch -------------------------------------------------------------------------------
-
-    def train_step(self, steps: int) -> None:
-        config = self.config
-        self._seed_noise()
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.lr_at(self.step, steps) * group.get("scale", 1.0)
-        batch = self.loader.train_batch(self.order, self.step)
-        self.model.train()
-        with autocast(self.accelerator.device, self.precision):
-            outputs = self.model(batch.mixed_image().contiguous(memory_format=self.layout))
-        losses = self.objective(_float(outputs), batch, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(losses["loss"])
-        self._share_gradients()
-        if config.clip:
-            self.accelerator.clip_grad_norm_(self.parameters, config.clip)
-        self.optimizer.step()
-        for name, value in losses.items():
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-        self.step += 1
-
-    def _share_gradients(self) -> None:
-        """Average the gradients of the objective's own layers over the processes, as the student's already are."""
-        if self.accelerator.num_processes > 1:
-            for parameter in [p for p in self.learned.parameters() if p.grad is not None]:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-
-    def _seed_noise(self) -> None:
-        """Make dropout a function of the step too (`torch.manual_seed` costs milliseconds where CUDA is absent)."""
-        seed = (self.seed * 1_000_003 + self.step) % 2**63
-        torch.default_generator.manual_seed(seed)
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-
-    def end_epoch(self) -> str:
-        """Write the epoch's row; return a few words for the display."""
-        count = self.order.steps_per_epoch
-        train = {name: float(value) / count for name, value in self.sums.items()}
-        if not math.isfinite(train["loss"]):
-            broken = [name for name, value in train.items() if name != "loss" and not math.isfinite(value)]
-            where = f"in epoch {self.step // count}, by {' and '.join(broken) or 'the sum of its terms'}"
-            raise RunError(
-                f"The loss became {train['loss']} {where}: training diverged. "
-                f"Lower the learning rate (it is {self.config.lr}; try train.lr={self.config.lr / 10:g}), "
-                "or set train.clip=1."
-            )
-        self.sums = {}
-        row = {"epoch": self.step // count, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
-        row["train"] = train
-        if self.validate:
-            row["validation"] = self.validate(self.classifier)
-            self._keep_best(row["validation"]["accuracy"])
-        row["seconds"] = round(self.seconds, 2)
-        self.rows.append(row)
-        self._write_metrics()
-        told = [f"loss {train['loss']:.3f}"]
-        if self.validate:
-            told.append(f"validation {row['validation']['accuracy']:.1f} %")
-        if self.watch and (words := self.watch(row)):
-            told.append(words)
-        return ", ".join(told)
-
-    def _keep_best(self, accuracy: float) -> None:
-        earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
-        if self.config.select == "best" and accuracy > earlier:
-            self.best = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
-
-    @property
-    def stalled(self) -> bool:
-        """Whether validation has not become better for `patience` epochs."""
-        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
-        waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
-        return self.config.patience is not None and waited >= self.config.patience
-
-    @property
-    def seconds(self) -> float:
-        return self.earlier + time.monotonic() - self.began
-
-    # -- resuming and finishing ----------------------------------------------------------------------------
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    def save_now_and_then(self) -> None:
-        if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        tensors = {
-            "model": self.classifier.state_dict(),
-            "best": self.best,
-            "sums": self.sums,
-            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-            "objective": self.learned.state_dict(),
-        }
-        facts = {"step": self.step, "rows": self.rows, "seconds": self.seconds, "threads": torch.get_num_threads()}
-        checkpoint.save(self._file, tensors, facts)
-        self.saved = time.monotonic()
-
-    def resume(self) -> None:
-        if not self._file.is_file():
-            return
-        tensors, facts = checkpoint.load(self._file, self.accelerator.device)
-        self.classifier.load_state_dict(tensors["model"])
-        checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
-        self.learned.load_state_dict(tensors["objective"])
-        self.best, self.sums = tensors["best"], tensors["sums"]
-        self.step, self.rows, self.earlier = facts["step"], facts["rows"], facts["seconds"]
-        if facts["threads"] != torch.get_num_threads():
-            torch.set_num_threads(facts["threads"])
-            progress.note(
-                f"Resumed with {facts['threads']} threads, as the run was started, so that its result is "
-                "bit for bit what it would have been."
-            )
-
-    def finish(self) -> Fitted:
-        if self.best:
-            self.classifier.load_state_dict(self.best)
-        self.classifier.to(memory_format=torch.contiguous_format).eval()
-        accuracy = [row.get("validation", {}).get("accuracy", 0.0) for row in self.rows]
-        kept = accuracy.index(max(accuracy)) + 1 if self.best else len(self.rows)
-        return Fitted(self.rows, kept, self.step, self.seconds)
-
-    def _write_metrics(self) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        artifacts.write_text(self.folder / "metrics.jsonl", text)
-
-
-def _float(outputs: Outputs) -> Outputs:
-    """Return logits and side heads in float32: losses in half precision lose what distillation is about."""
-    return Outputs(outputs.logits.float(), outputs.features, tuple(head.float() for head in outputs.aux))
-
-
-Model = Callable[[Tensor], Outputs]
-
-
-def predict(model: Model, batches: Iterable[Batch], *, precision: str = "fp32") -> Iterator[tuple[Batch, Outputs]]:
+def predict(
+    model: Model, batches: Iterable[Batch], *, precision: str | Plan = "fp32"
+) -> Iterator[tuple[Batch, Outputs]]:
     """Yield (batch, outputs) without gradient; a module is put into eval mode and left as it was.
 
     model: a `Classifier`, an exported file read back, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
     """
+    plan = plan_of(precision, model)
     with _evaluating(model), torch.inference_mode():
         for batch in batches:
-            with autocast(batch.image.device, precision):
-                outputs = model(batch.image)
-            yield batch, _float(outputs)
+            with autocast(batch.image.device, plan.precision):
+                outputs = model(batch.image.contiguous(memory_format=plan.memory_format))
+            yield batch, in_float(outputs)
 
 
 @contextlib.contextmanager
@@ -350,33 +204,87 @@ def clean_batches(loader: Loader, rows: np.ndarray, size: int = EVALUATION_BATCH
 
 
 def predict_logits(
-    model: Model, loader: Loader, rows: np.ndarray, *, precision: str = "fp32", title: str = ""
+    model: Model, loader: Loader, rows: np.ndarray, *, precision: str | Plan = "fp32", title: str = ""
 ) -> np.ndarray:
-    """Return float32 logits [N, K] for the clean images of `rows`."""
+    """Return float32 logits [N, K] for the clean images of `rows`.
+
+    Where processes are together (`processes.together`, and the validation of `fit`), each is asked about its stripe
+    of the rows; none is padded, and all get the whole.
+    """
+    rank, world = processes.stripe()
+    positions = np.arange(rank, len(rows), world)
     parts = []
-    shown = progress.task(title, total=len(rows)) if title else contextlib.nullcontext(progress.Task())
+    shown = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
     with shown as task:
-        for batch, outputs in predict(model, clean_batches(loader, rows), precision=precision):
+        for batch, outputs in predict(model, clean_batches(loader, rows[positions]), precision=precision):
             parts.append(outputs.logits.cpu().numpy())
             task.advance(len(batch.index))
-    return np.concatenate(parts)
+    if world == 1:
+        return np.concatenate(parts)
+    return processes.gather_rows(_stacked(parts), positions, len(rows))
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Return the parts as one array; a process without rows has an empty one."""
+    classes = max(processes.gather(parts[0].shape[1] if parts else 0))
+    return np.concatenate([np.empty((0, classes), np.float32), *parts])
 
 
 def fill_store(
-    store: Store, model: Model, loader: Loader, *, precision: str = "fp32", best: int | None = None, title: str = ""
+    store: Store,
+    model: Model,
+    loader: Loader,
+    *,
+    precision: str | Plan = "fp32",
+    best: int | None = None,
+    title: str = "",
 ) -> None:
-    """Write every missing part of `store`: the logits, float16, of each row in each view, of the `best` classes only
-    where that is given (potstill/columns.py)."""
-    missing = store.missing()
-    with progress.task(title or "asking the teacher", total=len(missing)) as task:
-        for view, part in missing:
-            rows = store.part_rows(part)
-            chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
-            batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
-            said = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=precision)]
-            store.write(view, part, {name: np.concatenate([one[name] for one in said]) for name in said[0]})
+    """Write every missing part of `store`: the logits of each row in each view, float16, of the `best` classes only
+    where that is given (`potstill.columns`).
+
+    Under torchrun all processes must call it, and each writes its stripe of the missing parts. A part is written while
+    the next one is computed.
+    """
+    if processes.is_main() and not store.complete:
+        store.discard_damaged()
+    processes.wait()
+    mine = store.missing()[processes.rank() :: processes.world()]
+    processes.wait()  # nobody writes before all have seen what is missing
+    with progress.task(title or "asking the teacher", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
+        under_way: Future | None = None
+        for view, part in mine:
+            columns = _said(model, loader, store.part_rows(part), view, plan_of(precision, model), best)
+            if under_way:
+                under_way.result()
+            under_way = writer.submit(store.write, view, part, columns)
             task.advance()
-    store.close()
+        if under_way:
+            under_way.result()
+    processes.wait()
+    if processes.is_main() and not store.complete:
+        store.close()
+    processes.wait()
+
+
+def images_a_second(model: Model, loader: Loader, rows: np.ndarray, *, precision: str | Plan = "fp32") -> float:
+    """Return how fast a model answers, from one batch after another that warmed it up."""
+    chunk = rows[:EVALUATION_BATCH]
+    for _ in range(2):
+        began = time.perf_counter()
+        batches = [loader.batch(chunk, np.zeros(len(chunk), np.int64))]
+        for _, outputs in predict(model, batches, precision=precision):
+            outputs.logits.cpu()
+    return len(chunk) / (time.perf_counter() - began)
+
+
+def _said(
+    model: Model, loader: Loader, rows: np.ndarray, view: int, plan: Plan, best: int | None
+) -> dict[str, np.ndarray]:
+    """Return the columns of some rows in a view."""
+    chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
+    batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
+    said = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
+    return {name: np.concatenate([columns[name] for columns in said]) for name in said[0]}
 
 
 def clone(classifier: Classifier) -> Classifier:

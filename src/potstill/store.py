@@ -84,7 +84,7 @@ class Store:
         """Write one part; `columns` have one row for each of `part_rows(part)`."""
         assert all(len(values) == len(self.part_rows(part)) for values in columns.values())
         columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
-        with atomic(self._file(view, part)) as temporary:
+        with atomic(self._file(view, part), by_all=True) as temporary:
             temporary.write_bytes(save(columns, {"sha256": digest(columns)}))
 
     def discard_damaged(self) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill.columns import to_logits
+from potstill.columns import Recall, to_logits
 from potstill.data.augment.mix import Mix, mix_targets
 from potstill.data.loader import Batch
 from potstill.models.card import Card
@@ -68,17 +68,14 @@ class StoredTeacher:
     """A teacher whose answers were stored for every (view, index) that will be asked for; classes: how many."""
 
     def __init__(self, store: Store, classes: int) -> None:
-        self._store, self._classes = store, classes
+        self._recall, self._classes = Recall(store), classes
 
     def __call__(self, batch: Batch) -> Outputs:
         return mixed(Outputs(self.read(batch)), batch.mix)
 
     def read(self, batch: Batch) -> Tensor:
         """Return what was stored for the unmixed images: float32 logits [B, K]."""
-        said = self._store.read(batch.index.cpu().numpy(), batch.view.cpu().numpy())
-        wide = {name: values.astype(np.int32) if name == "classes" else values for name, values in said.items()}
-        on = {name: torch.from_numpy(values).to(batch.image.device, non_blocking=True) for name, values in wide.items()}
-        return to_logits(on, self._classes)
+        return to_logits(self._recall(batch.index, batch.view), self._classes)
 
 
 class GivenTeacher:

@@ -20,6 +20,7 @@ from potstill.models.taps import resolve
 from potstill.models.trace import trace
 from potstill.objective import Objective, Term
 from potstill.teachers import LiveTeacher
+from potstill.training.run import Run
 from tests.distil.lessons import CLASSES, SHORT, answers, model, order, teach, teacher, wired, world
 
 LEARNED = [
@@ -41,15 +42,15 @@ def test_killed_and_started_again_is_bit_identical(
 ) -> None:
     straight, whole = teach(LEARNED, model("small-cnn", width=4), teacher(), tmp_path / "straight", config=SHORT)
     monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)  # after every step
-    save, calls = engine._Run.save_now_and_then, []
+    save, calls = Run.save_now_and_then, []
 
-    def dies(self: engine._Run) -> None:
-        save(self)
+    def dies(self: Run, every: float) -> None:
+        save(self, every)
         calls.append(1)
         if len(calls) == kill_at:
             raise Killed
 
-    monkeypatch.setattr(engine._Run, "save_now_and_then", dies)
+    monkeypatch.setattr(Run, "save_now_and_then", dies)
     with pytest.raises(Killed):
         teach(LEARNED, model("small-cnn", width=4), teacher(), tmp_path / "killed", config=SHORT)
     resumed, rest = teach(LEARNED, model("small-cnn", width=4), teacher(), tmp_path / "killed", config=SHORT)

@@ -95,7 +95,7 @@ class Loader:
     """Makes batches of a manifest's images on a device.
 
     mix: "mixup", "cutmix" or None, with strength `mix_alpha` > 0.
-    stripe: (rank, world size); a process gets every world-th row of the batch, beginning with row rank.
+    stripe: (first, every); a batch is cut to every so-many-th of its rows, beginning with row `first`.
     """
 
     def __init__(
@@ -109,14 +109,18 @@ class Loader:
         mix_alpha: float = 0.2,
         stripe: tuple[int, int] = (0, 1),
     ) -> None:
-        self.manifest, self.pixels, self.view, self.device = manifest, pixels, view, torch.device(device)
+        self.manifest, self.view, self.device = manifest, view, torch.device(device)
+        self.pixels = pixels.on(self.device)
         self._mix, self._mix_alpha, self._stripe = mix, mix_alpha, stripe
 
-    def train_batch(self, order: Order, step: int) -> Batch:
-        """Return the batch of a step of `order`: a pure function of the seeds and the step."""
-        rank, world = self._stripe
+    def train_batch(self, order: Order, step: int, *, stripe: tuple[int, int] | None = None) -> Batch:
+        """Return the batch of a step of `order`, or a stripe of it: a pure function of the seeds and the step.
+
+        Rows are mixed with others of their stripe.
+        """
+        first, every = stripe or self._stripe
         index, view = order.at(step)
-        batch = self.batch(index[rank::world], view[rank::world])
+        batch = self.batch(index[first::every], view[first::every])
         if self._mix:
             batch.mix = draw_mix(
                 self._mix, self._mix_alpha, seed=self.view.seed, step=step, batch_size=len(batch.index),

@@ -41,6 +41,16 @@ class Pixels:
 
     def __init__(self, array: np.ndarray, *, channels_last: bool = False) -> None:
         self._data, self._channels_last = array, channels_last
+        self._there: dict[torch.device, PixelsThere] = {}
+
+    def on(self, device: torch.device) -> Pixels | PixelsThere:
+        """Return the same images where they are trained on: in the memory of an accelerator where they are small."""
+        if device.type == "cpu" or self._data.nbytes > _MEMORY:
+            return self
+        if device not in self._there:
+            data = torch.from_numpy(np.ascontiguousarray(self._data)).to(device)
+            self._there[device] = PixelsThere(data.permute(0, 3, 1, 2) if self._channels_last else data)
+        return self._there[device]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -53,6 +63,24 @@ class Pixels:
         # numpy copies in one thread: a team of threads takes a hundred times as long where the cores are shared.
         taken = torch.from_numpy(self._data[np.asarray(rows, dtype=np.int64)])
         return taken.permute(0, 3, 1, 2) if self._channels_last else taken
+
+
+class PixelsThere:
+    """The same in the memory of an accelerator, copied there once."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self._data = data
+        self.shape = tuple(data.shape)
+
+    def on(self, device: torch.device) -> PixelsThere:
+        """Return these images: they are there."""
+        assert device.type == self._data.device.type, "images are not copied from one accelerator to another"
+        return self
+
+    def take(self, rows: np.ndarray) -> torch.Tensor:
+        """Return uint8 [B, C, H, W] of these rows (int64 [B])."""
+        chosen = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
+        return self._data.index_select(0, chosen.to(self._data.device, non_blocking=True))
 
 
 def load_pixels(
