@@ -4,7 +4,9 @@
 
 Each row of the table is a `potstill finetune` with some settings changed, all with the same splits and the same
 budget of epochs; the test photos are asked once, at the end of each. A row that was made is not made again, so the
-command goes on where it stopped. `--seeds` and `--only` do a part of the table, `--table` writes it from what is there.
+command goes on where it stopped. Every row decodes its photos and computes its features itself, so its minutes are
+all that it costs. `--seeds` and `--only` do a part of the table, `--table` makes no row. `--json` and `--markdown`
+write what is there, the latter between the two comments of docs/transfer.md.
 
 The weights: torchvision's mobilenet_v2, normalised as torchvision does.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import sys
@@ -44,6 +47,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "top": ("probe, then the last 2 stages", {**TUNED, "unfreeze": 2}),
     "all": ("probe, then the whole network", {**TUNED, "unfreeze": "all"}),
 }
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 ONE_SEED = ("features", "features-small")  # nothing in them is drawn
 
 
@@ -62,10 +66,13 @@ def make(name: str, seed: int, args: argparse.Namespace) -> None:
     folder = args.out / name / f"seed-{seed}"
     if artifacts.finished(folder):
         return
+    cache = args.out / "cache" / f"{name}-{seed}"
+    os.environ["POTSTILL_CACHE"] = str(cache)
     wall, processor = time.monotonic(), time.process_time()
     finetune(settings(name, args.photos, args.weights, seed), folder, command=shlex.join(sys.argv))
     spent = {"wall": time.monotonic() - wall, "processor": time.process_time() - processor}
     artifacts.write_json(folder / "spent.json", {key: round(value, 1) for key, value in spent.items()})
+    artifacts.remove(cache)
     print(name, seed, spent, flush=True)
 
 
@@ -126,6 +133,9 @@ def record(args: argparse.Namespace) -> None:
     }
     if args.json:
         args.json.write_text(json.dumps(facts, indent=1) + "\n")
+    if args.markdown:
+        before, _, rest = args.markdown.read_text().partition(BEGIN)
+        args.markdown.write_text(f"{before}{BEGIN}\n{table(made)}{END}{rest.partition(END)[2]}")
     print(table(made))
 
 
@@ -141,6 +151,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="make no row")
     parser.add_argument("--commit", default="")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for seed in [] if args.table else args.seeds:
