@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,16 @@ def test_imports_go_down(file: Path) -> None:
         other_group, other_floor = floor_of(other)
         inside = other_group == group
         assert inside or other_floor < floor, f"{name} (floor {floor}) imports {other} (floor {other_floor})"
+
+
+def test_the_document_tells_the_same_floors() -> None:
+    text = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told: dict[str, int] = {}
+    for floor, modules in re.findall(r"^\| (\d+) \| (`[^|]+) \|", text, re.M):
+        for path in re.findall(r"`([^`]+)`", modules):
+            told[path.removesuffix(".py").strip("/").replace("/", ".")] = int(floor)
+    assert {name: floor_of(name)[1] for name in told} == told
+    assert not [known for known in FLOORS if not any(f"{name}.".startswith(f"{known}.") for name in told)]
 
 
 def _is_marker(name: str) -> bool:
