@@ -118,13 +118,11 @@ def page(title: str, figures: dict[str, Any]) -> str:
 def _table(figures: dict[str, Any]) -> list[str]:
     lines = ["| row | test error % | 95 % interval | draws | parameters | steps |", "|---|---:|---|---|---:|---:|"]
     for row in figures["rows"]:
-        low, high = row["interval"] or (float("nan"),) * 2
+        span = "{:.2f} to {:.2f}".format(*row["interval"]) if row["interval"] else "one draw"
         each = ", ".join(f"{error:.2f}" for error in row["test_error"])
         parameters = f"{row['parameters']:,}" if row["parameters"] else ""
         steps = row["steps"][0] or ""
-        lines.append(
-            f"| {row['name']} | {row['mean']:.2f} | {low:.2f} to {high:.2f} | {each} | {parameters} | {steps} |"
-        )
+        lines.append(f"| {row['name']} | {row['mean']:.2f} | {span} | {each} | {parameters} | {steps} |")
     return lines
 
 

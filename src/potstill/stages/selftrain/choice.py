@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 
+COARSE = 2.0  # points of standard error from which on validation misses gains that are worth having
+
+
 @dataclass(frozen=True)
 class Choice:
     """Whether the pool helped. with_pool, without: names of the best rows and their validation accuracy in percent."""
@@ -57,6 +60,8 @@ def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray]) -> 
         if helped
         else f"The unlabelled images did not help ({told}); kept the model without them, {plain}."
     )
+    if not helped and error > COARSE:
+        sentence += f" So few validation images cannot show a gain below {error:.0f} points: more labels would tell."
     after = 100 * float(with_pool[best].mean())
     return Choice(helped, best if helped else plain, best, plain, after, before, difference, error, count, sentence)
 
