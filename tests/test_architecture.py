@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "progress": 0,
     "processes": 0,
+    "threads": 0,
     "config": 1,
     "artifacts": 1,
     "losses": 2,

@@ -32,6 +32,7 @@ from potstill.models.outputs import Classifier, Outputs
 from potstill.objective import Objective
 from potstill.store import Store
 from potstill.teachers import autocast
+from potstill.threads import threads
 from potstill.training.plan import Plan, choose, macs, plan_of
 from potstill.training.run import Fitted, Groups, Job, Run, Validate, Watch, in_float, recorded_plan
 from potstill.training.settings import TrainConfig
@@ -110,7 +111,7 @@ def fit(
             f"processes, train.accumulate={config.accumulate}). Raise train.batch_size, or start fewer processes."
         )
     accelerator = _accelerator(parts_unused=bool(classifier.taps))
-    with _threads(threads_for(classifier, order.batch_size)), _repeatable():
+    with threads(threads_for(classifier, order.batch_size)), _repeatable():
         run = Run(job, *_prepared(job, accelerator))
         run.resume()
         with progress.task(title, total=job.steps, done=run.step) as task:
@@ -135,17 +136,6 @@ def _prepared(job: Job, accelerator: Accelerator) -> tuple[Plan, nn.Module, torc
     if processes.world() > 1 and on.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return plan, accelerator.prepare_model(model), on
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:

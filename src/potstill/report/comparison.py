@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from potstill.artifacts import read_json, write_text
 from potstill.measure.statistics import FINE
 from potstill.report import exports, words
 from potstill.report.advice import TONES
-
-HERE = Path(__file__).parent
+from potstill.report.templates import filled
 
 
 def write_comparison(folder: Path) -> Path:
@@ -29,12 +27,8 @@ def write_comparison(folder: Path) -> Path:
 
 def render(summary: dict[str, Any]) -> str:
     """Return the page; it needs no network and no other file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    return environment.get_template("comparison.html").render(
-        css=(HERE / "report.css").read_text(encoding="utf-8"),
+    return filled(
+        "comparison.html",
         words=words,
         summary=summary,
         title=summary["recipe"].get("title") or summary["name"],

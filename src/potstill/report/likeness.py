@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from potstill.artifacts import write_text
 from potstill.report import charts, words
+from potstill.report.templates import filled
 
-HERE = Path(__file__).parent
 TITLES = {"teacher": "Teacher", "student": "Student", "control": "Control"}
 
 
@@ -22,12 +20,8 @@ def write_likeness(found: dict[str, Any], file: Path) -> Path:
 
 def render(found: dict[str, Any]) -> str:
     """Return the page; it needs no network and no other file."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    return environment.get_template("likeness.html").render(
-        css=(HERE / "report.css").read_text(encoding="utf-8"),
+    return filled(
+        "likeness.html",
         words=words,
         found=found,
         titles={who: TITLES[who] for who in TITLES if who in found["accuracy"]},

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from potstill.artifacts import write_text
@@ -17,9 +16,9 @@ from potstill.report import pictures, words
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run
 from potstill.report.tables import TITLES, bars, columns, model_rows
+from potstill.report.templates import filled
 
 OPTIONAL: dict[str, Any] = {"models": {}, "comparisons": [], "export": {}, "stages": [], "notes": [], "recipe": {}}
-HERE = Path(__file__).parent
 
 
 def write_report(run_folder: Path) -> Path:
@@ -35,11 +34,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """Return the page of a run."""
-    loader = jinja2.FileSystemLoader(HERE)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("report.html").render(context(run))
+    return filled("report.html", **context(run))
 
 
 def context(run: Run) -> dict[str, Any]:
@@ -50,7 +45,6 @@ def context(run: Run) -> dict[str, Any]:
     whole = summary["models"].get("teacher", {}).get("bytes")
     rows = model_rows(summary["models"], images, digits, whole=whole)
     return {
-        "css": (HERE / "report.css").read_text(encoding="utf-8"),
         "words": words,
         "summary": summary,
         "digits": digits,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from potstill.data.augment.operation import Operation, Ratios, Shares, integers
+from potstill.threads import threads
 
 ATTEMPTS = 10  # shapes that are tried before the largest centred one is taken
 
@@ -61,22 +60,11 @@ def resize_on_cpu(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> T
     """
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     result = torch.empty((*images.shape[:2], *size), dtype=torch.uint8, memory_format=layout)
-    with one_thread():
+    with threads(1):
         for row, (top, left, height, width) in enumerate(boxes.tolist()):
             part = images[row : row + 1, :, top : top + height, left : left + width]
             result[row] = F.interpolate(part, size, mode="bilinear", antialias=True)[0]
     return result
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def resize(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
