@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-
 COARSE = 2.0  # points of standard error from which on validation misses gains that are worth having
 
 
