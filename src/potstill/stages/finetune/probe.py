@@ -108,7 +108,7 @@ def fit_head(x: Tensor, label: Tensor, classes: int, penalty: float) -> Linear:
     """Return the head for images float32 [N, V, D], each in several views, and label int64 [N]."""
     flat, repeated = x.flatten(0, 1), label.repeat_interleave(x.shape[1])
     scaling = Scaling.of(flat)
-    return in_threads(lambda _: fit(scaling(flat), repeated, classes, penalty), 1)[0].unscaled(scaling)
+    return fit(scaling(flat), repeated, classes, penalty).unscaled(scaling)
 
 
 def _rows(features: Features, manifest: Manifest, rows: np.ndarray, layer: str) -> tuple[Tensor, Tensor]:
