@@ -43,3 +43,10 @@ def test_without_any_row_of_the_pool_the_plain_model_is_kept() -> None:
 def test_of_equal_rows_the_simpler_is_taken() -> None:
     choice = choose({"labels only": rights(5)}, {"distilled with the pool": rights(18), "round 1": rights(18)})
     assert choice.kept == "distilled with the pool"
+
+
+def test_a_validation_split_that_is_too_small_to_tell_is_told() -> None:
+    few, many = rights(3, of=6), rights(3, of=6)[:, ::-1]
+    assert "more labels would tell" in choose({"labels only": few}, {"round 1": many}).sentence
+    same = choose({"labels only": few}, {"round 1": few}).sentence
+    assert "more labels" not in same
