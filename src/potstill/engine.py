@@ -51,6 +51,7 @@ __all__ = [
     "fill_store",
     "fit",
     "images_a_second",
+    "plan_training",
     "predict",
     "predict_logits",
     "resolve_precision",
@@ -93,6 +94,7 @@ def fit(
     validate: Validate | None = None,
     watch: Watch | None = None,
     groups: Groups | None = None,
+    plan: Plan | None = None,
     title: str = "training",
 ) -> Fitted:
     """Train `classifier` in place, resuming from `folder`/checkpoint.safetensors where there is one.
@@ -100,7 +102,8 @@ def fit(
     Writes metrics.jsonl (a row an epoch: train terms by name, learning rate, validation) into `folder`. The weights
     kept are those of the last epoch, or of the best on validation (`config.select`); with `config.ema` their moving
     average. watch: is given each epoch's row and may say something of it. groups: from the classifier, groups of some
-    of its parameters with settings of their own (weight_decay, and `scale`: times the learning rate). Under torchrun
+    of its parameters with settings of their own (weight_decay, and `scale`: times the learning rate). plan: how to
+    compute, by default what `plan_training` finds for this classifier. Under torchrun
     all processes must call it, and each trains on its stripe of every batch. Raises `RunError` where the loss is no
     longer a number.
     """
@@ -112,7 +115,8 @@ def fit(
         )
     accelerator = _accelerator(parts_unused=bool(classifier.taps))
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
-        run = Run(job, *_prepared(job, accelerator))
+        plan = recorded_plan(folder) or plan or plan_training(classifier, config, order)
+        run = Run(job, *_prepared(job, accelerator, plan))
         run.resume()
         with progress.task(title, total=job.steps, done=run.step) as task:
             while run.step < job.steps and not run.stalled:
@@ -123,19 +127,23 @@ def fit(
         return run.finish()
 
 
-def _prepared(job: Job, accelerator: Accelerator) -> tuple[Plan, nn.Module, torch.device]:
-    """Return how to compute, the classifier as it is called in training, and where."""
-    config, on = job.config, accelerator.device
-    plan = recorded_plan(job.folder) or choose(
-        job.classifier, precision=config.precision, compile=config.compile, training=True,
-        batch_size=-(-job.order.batch_size // job.stripes), images=-(-job.images // processes.world()),
+def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> Plan:
+    """Return how `fit` should compute a training; all processes must call it."""
+    stripes, images = processes.world() * config.accumulate, config.epochs * order.steps_per_epoch * order.batch_size
+    return choose(
+        classifier.to(device()), precision=config.precision, compile=config.compile, training=True,
+        batch_size=-(-order.batch_size // stripes), images=images // processes.world(),
     )  # fmt: skip
+
+
+def _prepared(job: Job, accelerator: Accelerator, plan: Plan) -> tuple[Plan, nn.Module, torch.device]:
+    """Return how to compute, the classifier as it is called in training, and where."""
     if plan.compiled:
         torch.compiler.reset()  # after a few networks it would give up in silence
     model = job.classifier.to(memory_format=plan.memory_format)
-    if processes.world() > 1 and on.type == "cuda":
+    if processes.world() > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return plan, accelerator.prepare_model(model), on
+    return plan, accelerator.prepare_model(model), accelerator.device
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potstill import artifacts, columns, engine, progress
+from potstill import artifacts, columns, engine, processes, progress
 from potstill.data.draws import permutation
 from potstill.data.loader import Loader
 from potstill.data.manifest import UNLABELLED
@@ -45,12 +45,15 @@ def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, tap
     on = engine.device()
     if isinstance(taught.model, Classifier):
         taught.model.to(on)
-    precision = engine.resolve_precision("auto", on, taught.model)
+    live_passes = recipe.train.epochs * recipe.seeds
+    passes = recipe.view_count if recipe.teacher.stored and not taps else live_passes
+    precision = engine.resolve_precision("auto", on, taught.model, passes * len(data.manifest.rows("train")))
     if taps and recipe.teacher.stored:
         progress.note("Features are not stored: the teacher is asked again in every step, which takes longer.")
     if taps or not recipe.teacher.stored:
         return live(taught.model, precision, taps)
     loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
+    progress.note(views_in_words(recipe.view_count, recipe.train.epochs, recipe.seeds))
     return stored(taught, data, loader, stores, views=recipe.view_count, precision=precision)
 
 
@@ -77,7 +80,8 @@ def source_of(taught: Taught, data: Data, loader: Loader, precision: str) -> dic
         "teacher": taught.identity,
         "normalisation": normalisation(taught.card),
         "images": pixels_fingerprint(data),
-        "views": loader.view.fingerprint,
+        "image size": [list(data.crop), data.resize],
+        "augmentation": loader.view.fingerprint,
         "precision": precision,
     }
 
@@ -85,17 +89,35 @@ def source_of(taught: Taught, data: Data, loader: Loader, precision: str) -> dic
 def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes: int, best: int | None) -> None:
     """Ask about what the store lacks, then check it; say beforehand where it will be large."""
     if not store.complete:
-        store.discard_damaged()
-        size = len(store.rows) * store.views * columns.row_bytes(classes, best)
+        count = len(store.rows) * store.views
+        size = count * columns.row_bytes(classes, best)
+        speed = engine.images_a_second(model, loader, store.rows, precision=precision) * processes.world()
+        progress.note(asking_in_words(count, size, count / speed))
         if best is not None:
             progress.note(
                 f"Of each answer the best {best} of {classes} classes are kept, and the sum of the others: with all of "
-                f"them it would take {len(store.rows) * store.views * columns.row_bytes(classes, None) / 1e9:.1f} GB."
+                f"them it would take {count * columns.row_bytes(classes, None) / 1e9:.1f} GB."
             )
         if size > columns.LARGEST_STORE:
-            progress.note(f"The teacher's answers will take {size / 1e9:.1f} GB; fewer `views` take less.")
-        engine.fill_store(store, model, loader, precision=precision, best=best)
+            progress.note("That is much to store; fewer `views` take less.")
+    engine.fill_store(store, model, loader, precision=precision, best=best)
     verify(store, model, loader, classes=classes, precision=precision)
+
+
+def views_in_words(views: int, epochs: int, students: int) -> str:
+    """Return what storing so many views means, and what it saves."""
+    saved = f"{views} times instead of {epochs * students}" if students * epochs > views else f"{views} times"
+    if views >= epochs:
+        text = "Every epoch shows its own view of an image, and the teacher is asked about each of them: exact replay."
+    else:
+        text = f"Every image is shown in {views} views, which the {epochs} epochs go through in turn."
+    return f"{text} The teacher looks at each image {saved}."
+
+
+def asking_in_words(count: int, size: int, seconds: float) -> str:
+    """Return how much work is ahead: how many answers, of how many bytes together, in how many seconds."""
+    duration = f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"The teacher gives {count:,} answers: {size / 1e6:,.1f} MB on disk, in about {duration}."
 
 
 def verify(store: Store, model: Model, loader: Loader, *, classes: int, precision: str) -> None:

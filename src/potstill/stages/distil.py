@@ -181,13 +181,12 @@ def _train(
     wiring = _wire(recipe, data, terms, teaching, student, recipe.train.epochs * order.steps_per_epoch, seed)
     objective = _objective(recipe, data, terms, teaching, wiring)
     peer = teaching.taught.peer(seed).to(on) if teaching and teaching.taught.peer else None
-    # A network that learns beside it must not decide in which precision a student computes, which its control does too.
-    precision = engine.resolve_precision(recipe.train.precision, on, student)
+    # Nothing that is tied to a student may decide how it is computed: its control is computed the same way.
+    plan = engine.plan_training(student, recipe.train, order)
     watch = guards.Watch(terms, teaching.validation if teaching else None)
     fitted = engine.fit(
-        Peers(wiring.student, peer) if peer else wiring.student, objective, loader, order,
-        recipe.train.model_copy(update={"precision": precision}),
-        folder=folder, seed=seed, validate=watch.validator(data, loader), watch=watch,
+        Peers(wiring.student, peer) if peer else wiring.student, objective, loader, order, recipe.train,
+        folder=folder, seed=seed, validate=watch.validator(data, loader), watch=watch, plan=plan,
         title=f"{'student' if teaching else 'control'}, seed {seed}",
     )  # fmt: skip
     zoo.save(wiring.student, folder)

@@ -72,11 +72,9 @@ def label(
         teacher.model.to(on)
     rows, best = data.manifest.rows("train"), _best(top_k, data, views)
     loader = data.loader(augment=augment, seed=seed, device=on)
-    precision = engine.resolve_precision("auto", on, teacher.model)
+    precision = engine.resolve_precision("auto", on, teacher.model, views * len(rows))
     source = source_of(teacher, data, loader, precision) | {"classes kept": best}
     store = Store(out / ANSWERS, rows, views, source)
-    size = len(rows) * views * columns.row_bytes(classes, best)
-    progress.note(f"Soft labels of {len(rows):,} images in {views} views take {size / 1e6:.1f} MB.")
     fill(store, teacher.model, loader, precision=precision, classes=classes, best=best)
     _write_probe(store, loader, out)
     facts = {
@@ -144,7 +142,7 @@ def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> T
             f"{folder} holds soft labels of other images, of another split of them or of other classes. Give the same "
             "data settings as they were made with, or label these images."
         )
-    if loader.view.fingerprint != facts["source"]["views"]:
+    if loader.view.fingerprint != facts["source"]["augmentation"]:
         problems.append(
             f"{folder} holds soft labels of views made with augment={facts['augment']} and seed={facts['seed']}, and "
             f"the recipe has augment={recipe.augment} and seed={recipe.seed} (or images of another size). Make them "

@@ -83,11 +83,6 @@ class Job:
         return self.config.epochs * self.order.steps_per_epoch
 
     @property
-    def images(self) -> int:
-        """Images that the student is shown in the whole training."""
-        return self.steps * self.order.batch_size
-
-    @property
     def stripes(self) -> int:
         """Into how many parts a batch is cut."""
         return processes.world() * self.config.accumulate
