@@ -133,7 +133,7 @@ def setting(summary: dict[str, Any]) -> str:
     )
     return (
         f"Teacher {teacher['name']}{size}{reached}. Every student had the same "
-        f" budget: {budget['epochs']} epochs of {splits['train']:,} images in batches of {budget['batch_size']} "
+        f"budget: {budget['epochs']} epochs of {splits['train']:,} images in batches of {budget['batch_size']} "
         f"({budget['steps']:,} steps), {words.plural(budget['views'], 'view')} of each image, "
         f"{words.plural(budget['seeds'], 'seed')}; {tuned}. Control and students of one seed start from the same "
         f"weights and see the same batches. The {splits['test']:,} test images were looked at once, at the end."
