@@ -135,3 +135,18 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "what the teacher's last layer sees, 64 values" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
     assert "one linear layer on the average of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
+
+
+def test_a_loss_of_ones_own_on_features(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def cosine(student, teacher, *, power=1.0):\n"
+        "    s, t = student.flatten(1), teacher.flatten(1)\n"
+        "    return (1 - (s * t).sum(1) / (s.norm(dim=1) * t.norm(dim=1))) ** power\n"
+    )
+    own = Term(loss=f"{tmp_path}/mine.py:cosine", on="pooled", project=True, options={"power": 2.0})
+    _, fitted = teach([own], model("small-cnn", width=4), teacher(), tmp_path, config=SHORT)
+    assert losses(fitted, "cosine")[-1] < 0.8 * losses(fitted, "cosine")[0]
+    wiring = wired([own], model("small-cnn", width=4), teacher())
+    assert len(wiring.connections["cosine"].function.projectors) == 1
+    plain = wired([own.model_copy(update={"project": None})], model("small-cnn", width=8), teacher())
+    assert len(plain.connections["cosine"].function.projectors) == 0

@@ -12,8 +12,10 @@ from torch import nn
 
 from potstill import engine
 from potstill.compress.export import export_onnx
+from potstill.errors import ConfigError
 from potstill.models import zoo
 from potstill.models.anatomy import batch_norm_before, before_relu
+from potstill.models.class_map import match_classes, speaking
 from potstill.models.freeze import bits
 from potstill.models.onnx import OnnxModel
 from potstill.models.taps import resolve
@@ -122,3 +124,18 @@ def test_a_relu_that_is_used_twice_and_writes_in_place() -> None:
     place = before_relu(trace(network), tap)
     said = network.replace(taps=(tap, place))(torch.rand(1, 3, 32, 32)).features
     assert said[place.name].min() < 0 and torch.equal(F.relu(said[place.name]), said["layer2"])
+
+
+def test_simkd_keeps_the_classifier_of_a_teacher_with_other_classes() -> None:
+    theirs = ("fish", *reversed(CLASSES))
+    network = zoo.create(
+        "builtin:small-cnn", classes=theirs, size=(8, 8), channels=1, options={"width": 8}, seed=3
+    ).eval()  # fmt: skip
+    mapped = speaking(network, match_classes(theirs, CLASSES, who="T"), CLASSES)
+    student = wired([Term(loss="simkd")], model("small-cnn", width=4), mapped).student
+    assert torch.equal(student.network.head.weight, network.network.head.weight[[3, 2, 1]])
+    fewer = ("cross", "circle")
+    small = zoo.create("builtin:small-cnn", classes=fewer, size=(8, 8), channels=1, seed=3).eval()
+    unknown = speaking(small, match_classes(fewer, CLASSES, who="T"), CLASSES)
+    with pytest.raises(ConfigError, match="some of the data's classes not at all"):
+        wired([Term(loss="simkd")], model("small-cnn", width=4), unknown)

@@ -71,6 +71,9 @@ def test_an_ensemble_alone_and_a_peer(tree: Path, tmp_path: Path) -> None:
     done = run(tree, tmp_path / "several", teacher={"ensemble": members, "train": TRAIN})
     told = done["models"]["teacher"]
     assert told["name"] == "builtin:mlp + builtin:mlp" and "bytes" not in told and told["test_accuracy"] > 0
+    done = run(tree, tmp_path / "next", teacher={"model": str(tmp_path / "several")})  # the student teaches on
+    first = zoo.load(tmp_path / "several" / "distil" / "seed-0")
+    assert done["models"]["teacher"]["parameters"] == zoo.count_parameters(first)
     done = run(tree, tmp_path / "peer", teacher={"model": "builtin:mlp", "mutual": True})
     assert isinstance(done["models"]["teacher"]["test_accuracy"], float)
     peer = zoo.load(tmp_path / "peer" / "distil" / "seed-0" / "peer")

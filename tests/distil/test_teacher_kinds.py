@@ -291,6 +291,32 @@ def test_soft_labels_are_written_once_and_go_on(tmp_path: Path, monkeypatch: pyt
         label.label(data(), taught, tmp_path / "soft", views=3, augment="shift", top_k=2, name="T")
 
 
+def test_a_recipe_takes_as_many_views_as_there_are_soft_labels_of(tmp_path: Path) -> None:
+    taught = teacher_stage.prepare(recipe(saved(tmp_path)), data(), tmp_path / "t")
+    label.label(data(), taught, tmp_path / "soft", views=2, augment="shift")
+    _, trained, rows = learn(recipe({"model": str(tmp_path / "soft")}), tmp_path / "run")
+    assert len(rows) == 8 and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
+    assert any("soft labels of 2 views of each image" in note for note in progress.display().notes)
+    control = artifacts.finished(tmp_path / "run" / "control" / "seed-0")
+    assert (
+        control["inputs"]["augment"]
+        == artifacts.finished(trained.folder)["inputs"]["augment"]
+        == ["shift", None, 0.2, 2]
+    )
+
+
+@pytest.mark.parametrize("mix", [None, "mixup", "cutmix"])
+def test_stored_and_live_give_the_same_losses_over_whole_epochs(tmp_path: Path, mix: str | None) -> None:
+    objective = {"terms": [{"loss": "kd"}, {"loss": "dist"}, {"loss": "cross_entropy"}]}
+    rows = [
+        learn(recipe(kind(tmp_path), mix=mix, objective=objective), tmp_path / kind.__name__)[2]
+        for kind in (saved, live, soft_labels)
+    ]
+    for epochs in zip(*rows, strict=True):
+        for other in epochs[1:]:
+            assert other["train"] == pytest.approx(epochs[0]["train"], rel=5e-3, abs=1e-3)
+
+
 def test_soft_labels_of_something_else_are_refused(tmp_path: Path) -> None:
     made = soft_labels(tmp_path)
     wrong = recipe(made, augment="none", views=9, seed=0)

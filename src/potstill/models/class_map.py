@@ -59,6 +59,18 @@ class ClassMap:
         picked = padded[:, torch.tensor(chosen, device=logits.device)]
         return picked[..., 0] if width == 1 else picked.logsumexp(2)
 
+    def rows(self, classifier: Tensor) -> Tensor:
+        """Return the rows of a linear classifier that say the data's classes, in their order.
+
+        Raises `ConfigError` where a class is said by none or by several, which no row can do.
+        """
+        if any(len(columns) != 1 for columns in self.columns):
+            raise ConfigError(
+                "The student would keep the teacher's classifier, and that says some of the data's classes not at all "
+                "or as several. Take another loss than simkd, or a teacher of these classes."
+            )
+        return classifier[[columns[0] for columns in self.columns]]
+
 
 def _only(first: int, rest: int, width: int) -> list[int]:
     return [first, *[rest] * (width - 1)]

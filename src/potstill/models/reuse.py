@@ -18,6 +18,7 @@ from potstill.errors import ConfigError
 from potstill.losses.fusion import SimKD
 from potstill.models.anatomy import last_linear
 from potstill.models.card import Card
+from potstill.models.class_map import MappedClassifier
 from potstill.models.families import REUSED, Request, family_of
 from potstill.models.hooks import Tap, Taps
 from potstill.models.outputs import Classifier, bare
@@ -96,6 +97,8 @@ def _check(on: Tap, there: Tap) -> None:
 
 def _classifier(teacher: Classifier, there: Tap) -> tuple[Tensor, Tensor]:
     weight, bias = last_linear(trace(teacher))
+    if isinstance(teacher, MappedClassifier):
+        weight, bias = teacher.class_map.rows(weight), teacher.class_map.rows(bias)
     teacher = teacher.replace(taps=(there,))
     image = torch.rand(2, teacher.card.channels, *teacher.card.size, generator=torch.Generator().manual_seed(0))
     training = teacher.training

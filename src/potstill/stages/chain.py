@@ -50,7 +50,7 @@ def _link(
 ) -> tuple[Taught, dict[str, Any]]:
     from potstill.stages import distil
 
-    step = recipe.model_copy(update={"student": student})
+    step = distil.in_stored_views(recipe.model_copy(update={"student": student}), taught)
     data = distil.with_labels_of(step, data)
     teaching = distil.Teaching(step, taught, data, root / "stores")
     terms = distil.terms_of(step)

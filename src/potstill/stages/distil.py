@@ -98,7 +98,7 @@ class Teaching:
 
 def experiment(recipe: Recipe, data: Data, taught: Taught, folder: Path, stores: Path) -> Pair:
     """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distil."""
-    data = with_labels_of(recipe, data)
+    recipe, data = in_stored_views(recipe, taught), with_labels_of(recipe, data)
     teaching = Teaching(recipe, taught, data, stores)
     terms, search = chosen_terms(recipe, data, teaching, folder / "search")
     check_terms(recipe, data, terms, teaching)
@@ -135,10 +135,22 @@ def chosen_terms(
 
 def check_terms(recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None) -> None:
     """Raise `ConfigError` for terms that are wrong, or taps that are not there, before any work."""
-    check(terms, classes=len(data.manifest.classes), teacher=teaching is not None)
+    known = teaching.taught.known if teaching else None
+    check(terms, classes=len(known or data.manifest.classes), teacher=teaching is not None)
     if teaching and teaching.taught.peer:
         Mutual(terms, classes=len(data.manifest.classes))
     _wire(recipe, data, terms, teaching, new_student(recipe, data, recipe.seed), 1, recipe.seed)
+
+
+def in_stored_views(recipe: Recipe, taught: Taught) -> Recipe:
+    """Return the recipe with as many views as there are soft labels of, where it does not say how many."""
+    if taught.views is None or recipe.views is not None or recipe.view_count <= taught.views:
+        return recipe
+    progress.note(
+        f"There are soft labels of {taught.views} views of each image: the student and its control see these again and "
+        "again, instead of a new view in every epoch."
+    )
+    return recipe.model_copy(update={"views": taught.views})
 
 
 def with_labels_of(recipe: Recipe, data: Data) -> Data:

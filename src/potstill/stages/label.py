@@ -127,7 +127,8 @@ def taught(config: OneTeacher, data: Data) -> Taught:
         return opened(folder, facts, recipe, data)
 
     title = f"Took the soft labels of {facts['teacher']} from {folder}"
-    return Taught(None, Card.from_json(facts["card"]), identity, title, record, labels=teacher, known=known)
+    return Taught(None, Card.from_json(facts["card"]), identity, title, record, labels=teacher, views=facts["views"],
+                  known=known)  # fmt: skip
 
 
 def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> Teacher:

@@ -19,12 +19,15 @@ from potstill.measure.metrics import accuracy
 from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.class_map import ClassMap, described, match_classes, speaking
+from potstill.models.freeze import bits
 from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
+from potstill.models.weights import sha256
 from potstill.objective import Objective, Term
 from potstill.stages.data import Data
 from potstill.stages.evaluation import answers as asked
 from potstill.stages.recipe import OneTeacher, Recipe, TeacherConfig
+from potstill.stages.use import find
 from potstill.teachers import GivenTeacher, Teacher, averaged
 
 
@@ -33,9 +36,9 @@ class Taught:
     """A teacher ready to teach, and how it came to be.
 
     model: speaks of the data's classes; None where there is nothing that could be asked about new images. given:
-    answers from a file; labels: makes a teacher of soft labels stored earlier; peer: makes the network that learns
-    beside the student of a seed. members, weights, average: of an ensemble. known: the classes of the data that it
-    knows, None for all. facts: what the summary says of it besides.
+    answers from a file. labels: makes a teacher of soft labels stored earlier, in so many `views`. peer: makes the
+    network that learns beside the student of a seed. members, weights, average: of an ensemble. known: the classes of
+    the data that it knows, None for all. facts: what the summary says of it besides.
     """
 
     model: Model | None
@@ -46,6 +49,7 @@ class Taught:
     folder: Path | None = None
     given: GivenTeacher | None = None
     labels: Callable[[Recipe, Data], Teacher] | None = None
+    views: int | None = None
     peer: Callable[[int], Classifier] | None = None
     members: tuple[Taught, ...] = ()
     weights: tuple[float, ...] = ()
@@ -90,14 +94,6 @@ def _size(config: OneTeacher) -> int:
     return 0 if config.card and Path(config.model).suffix == ".onnx" else own_size(config.model)
 
 
-def find(model: str) -> Classifier | OnnxModel | None:
-    """Return the model at a path (a run, a stage folder, an .onnx file); None where `model` is a name."""
-    path = Path(model)
-    if path.suffix == ".onnx":
-        return OnnxModel(path)
-    return zoo.load(path) if path.is_dir() else None
-
-
 def is_soft_labels(model: str) -> bool:
     """Tell whether a path is a folder that `potstill label` wrote."""
     return (Path(model) / "labels.json").is_file()
@@ -139,19 +135,23 @@ def one(config: OneTeacher, recipe: Recipe, data: Data, folder: Path, *, seed: i
     if found is not None:
         made = matching(found, config, data)
         title = f"Took the teacher from {config.model}"
-        identity = _identity(found, made)
+        identity = _identity(_own_identity(found, config), found, made)
         record = artifacts.stage(folder, {"data": data.manifest.fingerprint, "teacher": identity},
                                  lambda: measured(made.model, data))  # fmt: skip
         return dataclasses.replace(made, identity=identity, title=title, record=record)
     return _named(config, recipe, data, folder, seed)
 
 
-def _identity(found: Classifier | OnnxModel, made: Taught) -> str:
-    """Return what decides the answers: the weights, and where they are not enough, how images and classes are read."""
-    if not isinstance(found, OnnxModel):
-        own = found.card.weights_sha256
-    else:
-        own = artifacts.fingerprint([found.sha256, found.card.to_json()]) if found.foreign else found.sha256
+def _own_identity(found: Model, config: OneTeacher) -> str:
+    """Return what decides the answers of a model: its weights, and for a foreign file how images are shown to it."""
+    if isinstance(found, Classifier):
+        return bits(found)
+    own = sha256(Path(config.model))
+    foreign = isinstance(found, OnnxModel) and found.foreign
+    return artifacts.fingerprint([own, found.card.to_json()]) if foreign else own
+
+
+def _identity(own: str, found: Model, made: Taught) -> str:
     return own if found is made.model else artifacts.fingerprint([own, made.card.classes, made.facts["map"]])
 
 
@@ -192,7 +192,8 @@ def _named(config: OneTeacher, recipe: Recipe, data: Data, folder: Path, seed: i
     inputs = {"data": data.manifest.fingerprint, "weights": weights, "map": made.facts.get("map")}
     record = artifacts.stage(folder, inputs, lambda: _keep(classifier, made.model, data, folder))
     title = f"Loaded the teacher's weights from {Path(config.weights).name}"
-    return dataclasses.replace(made, identity=_identity(classifier, made), title=title, record=record, folder=folder)
+    identity = _identity(weights, classifier, made)
+    return dataclasses.replace(made, identity=identity, title=title, record=record, folder=folder)
 
 
 def _keep(classifier: Classifier, model: Classifier, data: Data, folder: Path) -> dict[str, Any]:
