@@ -96,7 +96,6 @@ def rows(out: Path) -> Iterator[dict[str, Any]]:
             "probe_seconds": [summary["seconds"].get("probe") for summary in found],
             "processor_minutes": [round(each["processor"] / 60, 2) for each in spent],
             "wall_minutes": [round(each["wall"] / 60, 2) for each in spent],
-            "notes": found[0]["notes"],
             "splits": found[0]["data"]["splits"],
         }
 
