@@ -25,7 +25,7 @@ def blocks(file: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", file.read_text(encoding="utf-8"), re.M | re.S)
 
 
-RECIPES = [block for block in blocks(ROOT / "docs" / "recipes.md", "yaml")]
+RECIPES = blocks(ROOT / "docs" / "recipes.md", "yaml")
 RECIPES += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "src" / "potstill" / "recipes").glob("*.yaml"))]
 
 

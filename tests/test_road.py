@@ -142,7 +142,8 @@ def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path
     file.write_text(yaml.safe_dump(settings))
     straight = potstill.run(file, out=tmp_path / "straight")
     program = (
-        "import sys; from potstill import engine, run; engine.CHECKPOINT_SECONDS = 0.0; run(sys.argv[1], out=sys.argv[2])"
+        "import sys; from potstill import engine, run; engine.CHECKPOINT_SECONDS = 0.0; "
+        "run(sys.argv[1], out=sys.argv[2])"
     )
     command = [sys.executable, "-c", program, str(file), str(tmp_path / "killed")]
     child = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill import artifacts, engine
+from potstill import artifacts
 from potstill.data.formats import from_arrays
 from potstill.stages import use
 from potstill.stages.selftrain import SelftrainConfig, leaks, selftrain
 from potstill.stages.selftrain.rounds import Rounds
 from potstill.stages.selftrain.settings import VALIDATION
 from potstill.stages.selftrain.students import noise_of, world
+from potstill.training.run import Run
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
 ROWS = ["teachers, averaged", "labels only", "distilled on labels", "distilled with the pool", "round 1"]
@@ -93,7 +94,7 @@ def killed(*_: Any) -> None:
 
 def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Let the process die in training step `at` of all trainings, just after a checkpoint."""
-    count, step = [0], engine._Run.train_step
+    count, step = [0], Run.train_step
 
     def counted(self: Any, *given: Any) -> Any:
         count[0] += 1
@@ -102,7 +103,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             raise Killed
         return step(self, *given)
 
-    monkeypatch.setattr(engine._Run, "train_step", counted)
+    monkeypatch.setattr(Run, "train_step", counted)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
