@@ -27,8 +27,6 @@ def layers(model: str, depth: int) -> list[dict[str, Any]]:
     """Return the layers of a model, by name or from a folder, in the order of execution."""
     found = find(model)
     if found is not None and not isinstance(found, Classifier):
-        raise ModelError(
-            f"{model} is an exported file: its layers have no names. Give the stage folder it came from."
-        )
+        raise ModelError(f"{model} is an exported file: its layers have no names. Give the stage folder it came from.")
     classifier = found or zoo.create(model, classes=tuple(str(number) for number in range(10)))
     return [dataclasses.asdict(layer) for layer in describe_layers(classifier, depth=depth)]
