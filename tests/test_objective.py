@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
 from potstill.data.augment.mix import Mix
 from potstill.data.loader import Batch
@@ -83,3 +84,38 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 def test_an_option_that_the_loss_does_not_take() -> None:
     with pytest.raises(ConfigError, match="no option warmth. It takes: temperature"):
         objective([Term(loss="kd", options={"warmth": 3})])
+
+
+def test_the_word_on_needs_no_quotes_in_yaml() -> None:
+    written = yaml.safe_load("{loss: rkd, on: pooled, teacher_on: [stage2, 'stage:-1']}")
+    term = Term.model_validate(written)
+    assert term.on == "pooled" and term.teacher_on == ("stage2", "stage:-1")
+    assert Term.model_validate(yaml.safe_load(yaml.safe_dump(term.to_json()))) == term
+
+
+def test_a_teacher_that_knows_some_classes_is_compared_on_those() -> None:
+    known = Objective(
+        [Term(loss="kd", options={"temperature": 1.0}), Term(loss="cross_entropy")],
+        classes=4, teacher=lambda _: Outputs(wide(1)), known=(0, 1, 3),
+    )  # fmt: skip
+    told = known(Outputs(wide(0)), batch())
+    kl = F.kl_div(
+        F.log_softmax(wide(0)[:, [0, 1, 3]], 1), F.log_softmax(wide(1)[:, [0, 1, 3]], 1),
+        log_target=True, reduction="batchmean",
+    )  # fmt: skip
+    assert torch.isclose(told["kd"], kl)
+    assert torch.isclose(told["cross_entropy"], F.cross_entropy(wide(0)[[0, 1, 3]], LABEL[[0, 1, 3]]))
+
+
+def test_labels_of_classes_the_teacher_does_not_know_count_as_none() -> None:
+    """LABEL holds classes 0, 2 and 1; a teacher of 0, 1 and 3 has something to say about the labels 0 and 1."""
+    known = Objective([Term(loss="nkd")], classes=4, teacher=lambda _: Outputs(wide(1)), known=(0, 1, 3))
+    three = Objective([Term(loss="nkd")], classes=3, teacher=lambda _: Outputs(wide(1)[:, [0, 1, 3]]))
+    fewer = batch()
+    fewer.label = torch.tensor([0, -100, -100, 1, -100])
+    expected = three(Outputs(wide(0)[:, [0, 1, 3]]), fewer)["nkd"]
+    assert torch.isclose(known(Outputs(wide(0)), batch())["nkd"], expected)
+
+
+def wide(seed: int) -> torch.Tensor:
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from potstill.config import Config
@@ -44,6 +44,14 @@ class Term(Config):
     project: bool | None = None
     options: dict[str, Any] = {}
     name: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_is_a_word(cls, given: Any) -> Any:
+        """Take the key `on`, which YAML 1.1 and so PyYAML reads as true, for the word that was written."""
+        if not isinstance(given, dict):
+            return given
+        return {"on" if key is True else key: value for key, value in given.items()}
 
     @property
     def title(self) -> str:
