@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill import artifacts, config
+from potstill import artifacts, config, processes
+from potstill.engine import meet
 from potstill.errors import UserError
 from potstill.report import write_report
 from potstill.stages import use
@@ -28,12 +29,16 @@ def run(
     """Carry a recipe through and return its summary (docs/summary.md); `summary["folder"]` is the run folder.
 
     recipe: the path of a YAML file, or the settings themselves. overrides: "key=value" settings. out: the run
-    folder, by default runs/NAME; an unfinished run of the same recipe there goes on where it stopped.
+    folder, by default runs/NAME; an unfinished run of the same recipe there goes on where it stopped. Under torchrun
+    process 0 returns the summary, the others {}.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
-    folder = new_folder(built.name, "recipe.yaml", built, out)
+    meet()
+    folder = Path(processes.of_main(str(new_folder(built.name, "recipe.yaml", built, out))))
     summary = run_recipe(built, folder, command=command)
+    if not processes.is_main():
+        return {}
     if artifacts.finished(folder) is None:
         write_report(folder)
         artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
@@ -76,6 +81,7 @@ def finetune(
     model: a name, or a stage folder. settings: `weights="FILE"`, `unfreeze=2` and the others of
     docs/finetuning.md. `summary["folder"]` is a stage folder that every teacher= accepts.
     """
+    _one_process("finetune")
     from potstill.stages.finetune import FinetuneConfig
     from potstill.stages.finetune import finetune as work
 
@@ -90,6 +96,7 @@ def compare(
     command: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """Compare methods, students and seeds on equal terms, as a recipe says (docs/comparing.md); return the summary."""
+    _one_process("compare")
     from potstill.report import write_comparison
     from potstill.stages.compare import CompareConfig
     from potstill.stages.compare import compare as work
@@ -112,11 +119,13 @@ def label(
 
     settings: `views=10`, `top_k=5`, `augment`, `seed`. Give the folder to `distill` as teacher=.
     """
+    meet()
     from potstill.stages.label import LabelConfig, run_label
 
     given = {"data": _settings(data, "path"), "teacher": _settings(teacher, "model"), **settings}
     built = config.build(LabelConfig, given, origin="this command")
-    folder = new_folder(f"label-{_last_name(given['data']['path'])}", "labels.json", built, out)
+    name = f"label-{_last_name(given['data']['path'])}"
+    folder = Path(processes.of_main(str(new_folder(name, "labels.json", built, out))))
     return {**run_label(built, folder), "folder": str(folder)}
 
 
@@ -129,6 +138,7 @@ def explain(
     weights: `weights=` and `teacher_weights=` for models given by name; `classes=`, `split=` and `limit=` as in
     `predict` and `evaluate`. html: a page to write, for a data set.
     """
+    _one_process("explain")
     from potstill.report import write_likeness
     from potstill.stages import explain as stage
 
@@ -148,6 +158,7 @@ def evaluate(
 
     model: a run folder, a stage folder, an exported .onnx, or a name with `weights`.
     """
+    meet()
     return use.evaluate(str(model), str(data), weights=weights, split=split, limit=limit)
 
 
@@ -159,6 +170,7 @@ def predict(
 
     classes: names for a model given by name and weights, which carry none.
     """
+    _one_process("predict")
     return use.predict(str(model), [Path(image) for image in images], weights=weights, classes=classes)
 
 
@@ -170,6 +182,7 @@ def prune(
     model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
     `keep=0.5` and the others of docs/compression.md. `summary["folder"]` holds the pruned model and its ONNX file.
     """
+    _one_process("prune")
     from potstill.report.sensitivity import write_sensitivity
     from potstill.stages.prune import PruneConfig
     from potstill.stages.prune import prune as work
@@ -190,6 +203,7 @@ def quantize(
     model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
     `weight_bits=4`, `mode="qat"` and the others of docs/compression.md.
     """
+    _one_process("quantize")
     from potstill.stages.quantize import QuantizeConfig
     from potstill.stages.quantize import quantize as work
 
@@ -206,11 +220,21 @@ def export(
     model: a run or stage folder, or a name with `weights`. data: the images, by default those of the run. settings:
     `to=["onnx", "openvino"]`, `int8=False` and the others of docs/export.md.
     """
+    _one_process("export")
     from potstill.stages.deliver import DeliverConfig, deliver
 
     built = config.build(DeliverConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
     folder = new_folder(f"export-{_last_name(model)}", "export.json", built, out)
     return {**deliver(built, folder), "folder": str(folder)}
+
+
+def _one_process(command: str) -> None:
+    """Raise `UserError` where torchrun started several."""
+    if processes.world() > 1:
+        raise UserError(
+            f"{command} works in one process. Start it without torchrun. What is shared out among processes: run, "
+            "distill, demo, label and evaluate."
+        )
 
 
 def _with_data(data: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from potstill import processes
 from potstill.errors import RunError
 
 MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint.safetensors"  # of work that is under way
 
 
 @contextlib.contextmanager
@@ -102,6 +103,8 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
     if done is None:
         recorded = work()
         finish(folder, {"inputs": inputs, **recorded})
+        if processes.is_main():
+            (folder / CHECKPOINT).unlink(missing_ok=True)
         processes.wait()
         return read_json(folder / MANIFEST)
     inputs = json.loads(json.dumps(inputs))

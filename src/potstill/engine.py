@@ -51,6 +51,7 @@ __all__ = [
     "fill_store",
     "fit",
     "images_a_second",
+    "meet",
     "plan_training",
     "predict",
     "predict_logits",
@@ -75,6 +76,12 @@ def _accelerator(*, parts_unused: bool = False) -> Accelerator:
             InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),  # the others wait while one exports
         ],
     )
+
+
+def meet() -> None:
+    """Meet the other processes that torchrun started, if there are any: the first thing that a command does."""
+    if processes.world() > 1:
+        _accelerator()
 
 
 def device() -> torch.device:
@@ -206,10 +213,11 @@ def predict_logits(
 ) -> np.ndarray:
     """Return float32 logits [N, K] for the clean images of `rows`.
 
-    Where processes are together (`processes.together`, and the validation of `fit`), each is asked about its stripe
-    of the rows; none is padded, and all get the whole.
+    Under torchrun all processes must call it: each is asked about its stripe of the rows, none is padded, and all
+    get the whole.
     """
-    rank, world = processes.stripe()
+    meet()
+    rank, world = processes.rank(), processes.world()
     positions = np.arange(rank, len(rows), world)
     parts = []
     shown = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
@@ -243,6 +251,7 @@ def fill_store(
     Under torchrun all processes must call it, and each writes its stripe of the missing parts. A part is written while
     the next one is computed.
     """
+    meet()
     if processes.is_main() and not store.complete:
         store.discard_damaged()
     processes.wait()

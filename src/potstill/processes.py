@@ -1,8 +1,9 @@
 """The processes of one command: who am I, who writes, and how the others are told.
 
-`torchrun --nproc-per-node N -m potstill ...` starts the same command N times. All do the same work on the same
-images, each on its stripe (rows rank, rank + N, ...) of every batch; process 0 alone writes and speaks. Where nothing
-was started that way there is one process, and everything here costs nothing.
+`torchrun --nproc-per-node N -m potstill.cli ...` starts the same command N times. All do the same work on the same
+images, each on its stripe (rows rank, rank + N, ...); process 0 alone writes and speaks. What cannot be shared out is
+done by process 0, inside `alone`. Where nothing was started that way there is one process, and everything here costs
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-_together = False
+_alone = False
 
 
 def rank() -> int:
@@ -25,8 +26,8 @@ def rank() -> int:
 
 
 def world() -> int:
-    """Return how many processes work together."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """Return how many processes work together here."""
+    return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_main() -> bool:
@@ -53,19 +54,15 @@ def main_first() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Declare that all processes are in this block, so that what can be shared out in it may be."""
-    global _together
-    before, _together = _together, world() > 1
+def alone() -> Iterator[None]:
+    """Work as one process inside the block, which only process 0 enters."""
+    global _alone
+    assert is_main(), "only process 0 works alone"
+    before, _alone = _alone, True
     try:
         yield
     finally:
-        _together = before
-
-
-def stripe() -> tuple[int, int]:
-    """Return (rank, world) where all processes are here together, (0, 1) where each is on its own."""
-    return (rank(), world()) if _together else (0, 1)
+        _alone = before
 
 
 def gather(value: Any) -> list[Any]:

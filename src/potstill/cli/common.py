@@ -45,11 +45,12 @@ def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: boo
 
     A mistake of the user's is told in sentences, with exit status 2; Ctrl-C tells how to go on, with 130.
     """
-    from potstill import progress
+    from potstill import processes, progress
     from potstill import show as shown
 
+    speaks = processes.is_main()
     try:
-        with progress.use(shown.LiveDisplay()):
+        with progress.use(shown.LiveDisplay() if speaks else progress.Display()):
             result = work()
     except UserError as error:
         for problem in error.problems:
@@ -58,6 +59,8 @@ def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: boo
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. Nothing is lost: go on with the same command:\n  {typed()}", err=True)
         raise typer.Exit(130) from None
+    if not speaks:
+        return
     if as_json:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:

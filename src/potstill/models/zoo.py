@@ -119,7 +119,7 @@ def save(classifier: Classifier, folder: Path) -> Card:
     state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
     with atomic(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
-    card = classifier.card.replace(weights_sha256=sha256(folder / WEIGHTS))
+        card = classifier.card.replace(weights_sha256=sha256(temporary))
     write_json(folder / CARD, card.to_json())
     return card
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill import progress
+from potstill import processes, progress
 from potstill.data.augment import default_policy, parse_policy
 from potstill.data.formats import from_arrays, read_manifest
 from potstill.data.loader import Loader
@@ -101,9 +101,10 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     """
     manifest = manifest or read(config)
     size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
-    pixels = load_pixels(
-        manifest, size=(size, size), resize=round(size / CROP), channels=_channels(manifest), cache=None
-    )
+    with processes.main_first():  # who comes later finds photos decoded
+        pixels = load_pixels(
+            manifest, size=(size, size), resize=round(size / CROP), channels=_channels(manifest), cache=None
+        )
     height, width = pixels.shape[-2:]
     if (height, width) == (round(size / CROP),) * 2:
         return Data(manifest, pixels, (size, size), height)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from potstill import artifacts, progress
+from potstill import artifacts, processes, progress
 from potstill.config import Config, build
 from potstill.engine import Model
 from potstill.errors import ConfigError, RunError
@@ -74,7 +74,8 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
     """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
     clock = Clock(folder / "clock.json")
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
-    claim(folder, recipe)
+    with processes.main_first():
+        claim(folder, recipe)
     done = artifacts.finished(folder)
     if done is not None:
         return artifacts.read_json(folder / "summary.json")
@@ -82,7 +83,19 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
     taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(recipe, data, folder / "teacher"))
     clock.stages[-1]["title"] = taught.title
     distil.warn_of_capacity(taught, distil.new_student(recipe, data, recipe.seed))
-    experiments = [_experiment(name, each, data, taught, folder, clock) for name, each in recipes.items()]
+    pairs = {name: _pair(name, each, data, taught, folder, clock) for name, each in recipes.items()}
+    if not processes.is_main():
+        return {}  # training is shared out; what follows is done by one
+    with processes.alone():
+        return _summed_up(recipe, recipes, pairs, data, taught, folder, clock, command)
+
+
+def _summed_up(
+    recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
+    clock: Clock, command: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Export, measure and sum up what was trained."""
+    experiments = [_experiment(name, recipes[name], pair, data, folder, clock) for name, pair in pairs.items()]
     teacher_files = _teacher_files(taught, data, recipe, folder)
     logits = clock.timed(
         "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
@@ -145,15 +158,22 @@ def _data(recipe: Recipe) -> Data:
     return data_stage.prepare(recipe.data, at_least=max(sizes))
 
 
-def _experiment(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Experiment:
-    inside = folder / "comparisons" / name if name else folder
+def _inside(name: str, folder: Path) -> Path:
+    return folder / "comparisons" / name if name else folder
+
+
+def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Pair:
     label = f" ({name})" if name else ""
-    pair = clock.timed(
+    return clock.timed(
         "distil", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
-        lambda: distil.experiment(recipe, data, taught, inside, folder / "stores"),
+        lambda: distil.experiment(recipe, data, taught, _inside(name, folder), folder / "stores"),
     )  # fmt: skip
+
+
+def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, clock: Clock) -> Experiment:
+    label = f" ({name})" if name else ""
     exports, control = clock.timed(
-        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, inside)
+        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, _inside(name, folder))
     )
     return Experiment(name, recipe, pair, exports, control)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill import artifacts, config, progress
+from potstill import artifacts, config, processes, progress
 from potstill.data.manifest import SPLITS, Manifest
 from potstill.data.pixels import load_pixels, one_image
 from potstill.data.splits import limit as limited
@@ -110,7 +110,8 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
 
 
 def _shown(card: Card, manifest: Manifest) -> Data:
-    pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, keep_small=False)
+    with processes.main_first():
+        pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, keep_small=False)
     return Data(manifest, pixels, card.crop, card.resize)
 
 

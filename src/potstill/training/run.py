@@ -36,7 +36,6 @@ from potstill.training.settings import TrainConfig
 Validate = Callable[[Classifier], dict[str, float]]
 Watch = Callable[[dict[str, Any]], str]  # an epoch's row -> words to show beside the bar
 Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with settings of their own
-FILE = "checkpoint.safetensors"
 
 
 @dataclass
@@ -210,7 +209,7 @@ class Run:
 
     def _validated(self) -> dict[str, float]:
         """Return the validation of the weights that would be kept, and keep them if they are the best so far."""
-        with self.average.applied() if self.average else contextlib.nullcontext(), processes.together():
+        with self.average.applied() if self.average else contextlib.nullcontext():
             found = self.job.validate(self.classifier)
             earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
             if self.config.select == "best" and found["accuracy"] > earlier:
@@ -269,12 +268,12 @@ class Run:
             "plan": self.plan.to_json(),
         }
         if processes.is_main():
-            checkpoint.save(self.job.folder / FILE, tensors, facts)
+            checkpoint.save(self.job.folder / artifacts.CHECKPOINT, tensors, facts)
         self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
-        file = self.job.folder / FILE
+        file = self.job.folder / artifacts.CHECKPOINT
         if not file.is_file():
             return
         tensors, facts = checkpoint.load(file, self.device)
@@ -310,7 +309,7 @@ class Run:
 
 def recorded_plan(folder: Path) -> Plan | None:
     """Return the plan of the checkpoint in a folder: who goes on computes as was begun."""
-    facts = checkpoint.facts(folder / FILE)
+    facts = checkpoint.facts(folder / artifacts.CHECKPOINT)
     return Plan(**facts["plan"]) if facts else None
 
 
