@@ -176,7 +176,8 @@ class Objective:
         facts = {"index": batch.index, "step": step}
         given: dict[str, Any] = {name: facts[name] for name in needs & set(facts)}
         if connection.student:
-            given["teacher"] = _features(target, connection.teacher)
+            if "teacher" in needs:
+                given["teacher"] = _features(target, connection.teacher)
             return _mean(connection.function, _features(outputs, connection.student), given, batch, "label" in needs)
         heads = (outputs.logits, *outputs.aux)
         if "teacher" in needs:

@@ -70,13 +70,13 @@ def wire(
         pair = _Pair(student, teacher, rows)
         connections |= {term.title: pair.connect(term) for term in seeing}
     student = student.replace(taps=tuple(pair.student.taps.values()))
-    return Wiring(student, tuple(pair.teacher.taps.values()), connections)
+    return Wiring(student, tuple(pair.teacher.taps.values()) if teacher else (), connections)
 
 
 def _check(seeing: Sequence[Term], teacher: Classifier | None, mixed: bool) -> None:
     problems = []
     for term in seeing:
-        if teacher is None:
+        if teacher is None and "teacher" in term.needs:
             problems.append(
                 f"The loss {term.title} compares features, and this teacher only gives answers: nobody can look into "
                 "it. Take a loss on logits, such as kd, or give one network with its weights as the teacher."
@@ -118,12 +118,15 @@ class _Side:
 class _Pair:
     """Student and teacher, connected term by term."""
 
-    def __init__(self, student: Classifier, teacher: Classifier, rows: Tensor) -> None:
-        self.student, self.teacher, self.rows = _Side(student), _Side(teacher), rows
+    def __init__(self, student: Classifier, teacher: Classifier | None, rows: Tensor) -> None:
+        self.student, self.rows = _Side(student), rows
+        self.teacher = _Side(teacher) if teacher else _Side(student)  # looked into only where there is one
 
     def connect(self, term: Term) -> Connection:
         """Return what a term compares, and how."""
         names = _names(term.on) or self._default(term)
+        if "teacher" not in term.needs:
+            return Connection(Comparison(term.function), (self.student.tap(names[:1], term)[0].name,))
         theirs = self.teacher.tap(_names(term.teacher_on) or names, term)
         if term.loss == "simkd":
             self.student.taps[PROJECTED.name] = PROJECTED
@@ -162,7 +165,7 @@ class _Pair:
             case "vid":
                 return LEARNED["vid"](theirs[0], **term.options)
             case "srrl":
-                return LEARNED["srrl"](ours[0], *self._classifier(term, theirs[0]), **term.options)
+                return self._srrl(term, ours[0], theirs[0], tap)
             case "ofd":
                 return LEARNED["ofd"](ours[0], self._batch_norm(tap), **term.options)
             case "crd":
@@ -170,6 +173,12 @@ class _Pair:
             case "reviewkd":
                 return LEARNED["reviewkd"](ours, theirs, **term.options)
         return term.function
+
+    def _srrl(self, term: Term, ours: int, theirs: int, tap: Tap) -> nn.Module:
+        loss = LEARNED["srrl"](ours, *self._classifier(term, theirs), **term.options)
+        if not _never_negative(self.teacher.classifier, tap):
+            loss.connector[-1] = nn.Identity()  # its ReLU is for features that come from one
+        return loss
 
     def _classifier(self, term: Term, width: int) -> tuple[Tensor, Tensor]:
         weight, bias = last_linear(self.teacher.trace)

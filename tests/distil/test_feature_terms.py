@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from potstill.errors import ConfigError
 from potstill.losses import FEATURES, LAYERS, LEARNED, LOSSES, MAPS, POOLED
@@ -150,3 +152,24 @@ def test_a_loss_of_ones_own_on_features(tmp_path: Path) -> None:
     assert len(wiring.connections["cosine"].function.projectors) == 1
     plain = wired([own.model_copy(update={"project": None})], model("small-cnn", width=8), teacher())
     assert len(plain.connections["cosine"].function.projectors) == 0
+
+
+def test_a_loss_of_ones_own_on_features_and_labels_is_the_controls_too(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "def narrow(student, label):\n    return (label >= 0) * student.flatten(1).square().mean(1)\n"
+    )
+    own = Term(loss=f"{tmp_path}/own.py:narrow", on="pooled")
+    control = control_terms([own, term("kd")])
+    assert [t.title for t in control] == ["narrow"]
+    wiring = wired(control, model("small-cnn", width=4), None)
+    objective = Objective(control, classes=3, teacher=None, connections=wiring.connections)
+    batch = mixing(None).train_batch(order(mixing(None)), 0)
+    outputs = wiring.student(batch.image)
+    assert torch.isclose(objective(outputs, batch)["narrow"], outputs.features["pooled"].square().mean())
+
+
+def test_the_connector_of_srrl_has_a_relu_only_where_the_teacher_has_one() -> None:
+    small = model("small-cnn", width=4)
+    for network, kind in ((teacher(), nn.ReLU), (transformer(5).eval(), nn.Identity)):
+        loss = wired([term("srrl")], small, network).connections["srrl"].function.loss
+        assert isinstance(loss.connector[-1], kind)

@@ -155,6 +155,13 @@ def soft_labels(folder: Path) -> dict[str, Any]:
     return {"model": str(folder / "soft")}
 
 
+def best_of_soft_labels(folder: Path) -> dict[str, Any]:
+    taught = teacher_stage.prepare(recipe(saved(folder)), data(), folder / "for-best")
+    label.label(data(), taught, folder / "best", views=8, augment="shift", top_k=2)
+    assert json.loads((folder / "best" / "labels.json").read_text())["classes_kept"] == 2
+    return {"model": str(folder / "best")}
+
+
 def assistants(folder: Path) -> dict[str, Any]:
     return {**saved(folder), "assistants": [{"model": "builtin:small-cnn", "options": {"width": 4}}]}
 
@@ -176,7 +183,7 @@ def live_file(folder: Path) -> dict[str, Any]:
 
 
 KINDS = [saved, weights, live, own_onnx, live_file, foreign_onnx, csv_probabilities, npz_logits, hard_labels, several,
-         soft_labels, assistants, generations]  # fmt: skip
+         soft_labels, best_of_soft_labels, assistants, generations]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -194,7 +201,7 @@ def test_a_student_learns_from_every_kind_of_teacher(tmp_path: Path, kind: Calla
 def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
     loader, batches = world(), order(world())
     truth = teacher()
-    for kind in (saved, weights, live, own_onnx, foreign_onnx, soft_labels):
+    for kind in (saved, weights, live, own_onnx, foreign_onnx, soft_labels, best_of_soft_labels):
         settings = recipe(kind(tmp_path))
         taught = teacher_stage.prepare(settings, data(), tmp_path / kind.__name__)
         function = as_function(settings, taught, data(), tmp_path / "stores")

@@ -15,6 +15,8 @@ Layout = Literal["any", "map", "vector"]
 class Comparison(nn.Module):
     """Calls `loss(student=..., teacher=..., **given)` with features as it wants them; returns one value a sample [B].
 
+    A loss that takes no teacher is called with the student's features as they are.
+
     layout: maps [B, C, H, W], vectors [B, C], or whatever the taps say. projectors: one a pair of taps, or none.
     listed: the loss takes lists. same_size: the larger map is averaged to the smaller. channels_first: tokens reach
     the loss as [B, C, N].
@@ -36,7 +38,10 @@ class Comparison(nn.Module):
         self._lay = {"any": lambda f: f, "map": as_map, "vector": as_vector}[layout]
         self._listed, self._same_size, self._channels_first = listed, same_size, channels_first
 
-    def forward(self, student: list[Tensor], teacher: list[Tensor], **given: Any) -> Tensor:
+    def forward(self, student: list[Tensor], teacher: list[Tensor] | None = None, **given: Any) -> Tensor:
+        if teacher is None:
+            (own,) = student
+            return self.loss(student=self._lay(own), **given)
         pairs = [(self._lay(s), self._lay(t)) for s, t in zip(student, teacher, strict=True)]
         if self._same_size:
             pairs = [matched(s, t) for s, t in pairs]

@@ -47,6 +47,12 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
 
     The same call goes on where an interrupted one stopped.
     """
+    chained = config.teacher.assistants or config.teacher.generations or config.teacher.mutual
+    if chained:
+        raise ConfigError(
+            "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
+            "recipe of a student. The folder of such a run can be the teacher here."
+        )
     recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
     data = data_stage.prepare(config.data, at_least=size_of(config.teacher))
     teacher = prepare(recipe, data, out / "teacher")
