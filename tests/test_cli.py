@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -123,7 +124,9 @@ def test_the_disk_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "potstill.cli", "distill", str(tree), "--epochs", "5000", "--seeds", "1"]
     command += ["--teacher-epochs", "1", "--out", str(tmp_path / "run")]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # A shell that starts the tests in its background ignores SIGINT for all of them; a user's shell does not.
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listens)
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "control").exists() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
