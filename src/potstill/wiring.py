@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from potstill import processes
 from potstill.errors import ConfigError, ModelError
 from potstill.losses import LAYERS, LEARNED, MAPS, NEEDS_PROJECTOR, POOLED
 from potstill.losses.features import feature_mse
@@ -83,6 +84,8 @@ def _check(seeing: Sequence[Term], teacher: Classifier | None, mixed: bool) -> N
             )
         if term.loss == "crd" and mixed:
             problems.append("The loss crd tells every image from all others, so images cannot be mixed: leave out mix.")
+        if term.loss == "crd" and processes.world() > 1:
+            problems.append("The loss crd keeps a memory of every image, in one process: run it without torchrun.")
     if problems:
         raise ConfigError(*problems)
 

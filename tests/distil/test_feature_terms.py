@@ -139,6 +139,11 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "one linear layer on the average of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
 
 
+def test_crd_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potstill.processes.world", lambda: 2)
+    assert "run it without torchrun" in problem([term("crd")], model("small-cnn"), teacher())
+
+
 def test_a_loss_of_ones_own_on_features(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def cosine(student, teacher, *, power=1.0):\n"
