@@ -90,10 +90,13 @@ def controls(world: World, count: int) -> np.ndarray:
 
 
 def against_itself(pool: np.ndarray, seeds: int) -> dict[str, Any]:
-    """Compare disjoint groups of the pool, `seeds` models on either side; return how often each verdict came up."""
+    """Compare disjoint groups of the pool, `seeds` models on either side; return how often each verdict came up.
+
+    With one seed it is what the interval says: the verdict leaves it at TIES, for the reason that this shows.
+    """
     groups = len(pool) // (2 * seeds)
     sides = pool[: groups * 2 * seeds].reshape(groups, 2, seeds, -1)
-    return counted([compare(one, other).result for one, other in sides])
+    return counted([compare(one, other, trained=seeds > 1).result for one, other in sides])
 
 
 def against_noise(world: World, pool: np.ndarray, comparisons: int) -> dict[str, Any]:
@@ -170,9 +173,9 @@ The same models, compared with other numbers of seeds on either side:
 | seeds | comparisons | BEATS | LOSES |
 | ---: | ---: | ---: | ---: |
 {others}
-With one seed nothing can be known of the luck of training: the interval covers the images only, as the verdict's
-sentence says, and where seeds differ this much every second or third of such verdicts is wrong. Hence the default of
-three seeds.
+With one seed nothing can be known of the luck of training: the interval covers the images only, and its row shows how
+often it would have been wrong. So a run with one seed is called TIES whatever its interval, the sentence says why, and
+three seeds are the default.
 
 ## A teacher that knows nothing
 

@@ -29,7 +29,7 @@ def results(gain: float, *, seeds: int, images: int, spread: float, rounds: int 
         ease = random.normal(size=images)
         student = right(random, ease, 88 + gain, seeds=seeds, spread=spread)
         control = right(random, ease, 88, seeds=seeds, spread=spread)
-        found.append(statistics.compare(student, control, resamples=1000).result)
+        found.append(statistics.compare(student, control, resamples=1000, trained=spread > 0).result)
     return found
 
 
@@ -115,10 +115,20 @@ def test_sentences_say_what_was_found_and_how_far_it_reaches():
     assert beats.sentence.startswith("The distilled student beats the control by 10.0 points of test accuracy (95 %")
     assert beats.sentence.endswith("3 seeds, 500 test images).")
     assert statistics.compare(worse, better).sentence.startswith("The distilled student loses to the control by 10.0")
-    one = statistics.compare(better[0], worse[0], names=("A", "B"))
-    assert one.seeds == 1 and "Only one seed was trained" in one.sentence and one.sentence.startswith("A beats B by")
-    small = statistics.compare(np.ones(100_000), np.arange(100_000) >= 30)
+    small = statistics.compare(np.ones(100_000), np.arange(100_000) >= 30, trained=False)
     assert small.result == "BEATS" and "+0.02 to" in small.sentence
+
+
+def test_one_trained_seed_never_tells_models_apart():
+    better, worse = np.ones(500, bool), np.arange(500) % 10 > 0
+    one = statistics.compare(better, worse, names=("A", "B"))
+    assert one.result == "TIES" and one.interval[0] > 5 and statistics.p_value(better, worse) == 1.0
+    assert one.sentence.startswith("A ties with B: the difference of +10.0 points may be chance")
+    assert one.sentence.endswith("train three seeds.")
+    assert not statistics.compare(worse, worse).sentence.endswith("train three seeds.")
+    asked_twice = statistics.compare(better, worse, trained=False)
+    assert asked_twice.result == "BEATS" and asked_twice.sentence.endswith("1 seed, 500 test images).")
+    assert statistics.compare(worse, better, trained=False).result == "LOSES"
 
 
 def test_a_verdict_is_json():

@@ -151,8 +151,9 @@ def test_a_teacher_that_did_not_help_is_told_plainly(student, result, says, tmp_
 def test_one_seed_is_told_as_what_it_is(tmp_path):
     example.write_run(tmp_path, seeds=1)
     page, _ = report(tmp_path)
-    assert "Only one seed was trained" in page.text
-    assert "Whether training again would show it too, a single seed cannot tell" in page.text
+    assert "One seed cannot tell whether distillation helped" in page.text
+    assert "Train three seeds (this run had one)" in page.text
+    assert "Distillation did not help" not in page.text and "BEATS" not in page.text
     assert "luck with the images or with the training" not in page.text
     assert "thin lines the single seeds" not in page.text
     assert "over 3 seeds" not in page.text and "over 540 images" in page.text

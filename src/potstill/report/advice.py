@@ -10,6 +10,7 @@ from potstill.report.words import MINUS, signed
 TONES = {"BEATS": "good", "TIES": "even", "LOSES": "bad"}
 MANY_SEEDS = 5  # from here on another seed narrows the interval only a little
 HIGH_TEMPERATURE = 2.0
+LUCK = "That is more than luck with the images or with the training explains."
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def advise(summary: dict[str, Any], digits: int) -> Advice:
             "No control was trained: the same student without a teacher. So nobody can say what the teacher added.",
             ("Run again with a control to learn whether the teacher is worth its time.",),
         )
+    if verdict["seeds"] == 1:
+        return _one_seed(verdict, digits)
     return {"BEATS": _beats, "TIES": _ties, "LOSES": _loses}[verdict["result"]](summary, verdict, digits)
 
 
@@ -41,11 +44,19 @@ def _beats(summary: dict[str, Any], verdict: dict[str, Any], digits: int) -> Adv
         f"Distillation helped: {gain} points more",
         "good",
         f"Of 100 test images, the student with a teacher gets {gain} more right than the same student without one. "
-        + _luck(verdict["seeds"]),
-        (
-            "Use student.onnx, or student_int8.onnx where its accuracy in the table below is enough.",
-            *(_more_seeds(1) if verdict["seeds"] == 1 else []),
-        ),
+        + LUCK,
+        ("Use student.onnx, or student_int8.onnx where its accuracy in the table below is enough.",),
+    )
+
+
+def _one_seed(verdict: dict[str, Any], digits: int) -> Advice:
+    difference = f"{abs(verdict['difference']):.{digits}f} {'more' if verdict['difference'] > 0 else 'fewer'}"
+    return Advice(
+        "One seed cannot tell whether distillation helped",
+        "even",
+        f"Of 100 test images, the student with a teacher gets {difference} right than the same student without one. "
+        "Training either of them again may change that by as much.",
+        ("Train three seeds (this run had one), to learn how much training again changes the figures.",),
     )
 
 
@@ -70,7 +81,7 @@ def _loses(summary: dict[str, Any], verdict: dict[str, Any], digits: int) -> Adv
         f"Distillation did not help, it did harm: {loss} points fewer",
         "bad",
         f"Of 100 test images, the student with a teacher gets {loss} fewer right than the same student without one. "
-        + _luck(verdict["seeds"]),
+        + LUCK,
         ("Do not use this student. Use the control; its weights are in control/seed-0.", *_try(summary)),
     )
 
@@ -99,20 +110,9 @@ def _try(summary: dict[str, Any]) -> list[str]:
     return tips
 
 
-def _luck(seeds: int) -> str:
-    if seeds == 1:
-        return (
-            "That is more than luck with the images explains. "
-            "Whether training again would show it too, a single seed cannot tell."
-        )
-    return "That is more than luck with the images or with the training explains."
-
-
 def _more_seeds(seeds: int) -> list[str]:
     if seeds >= MANY_SEEDS:
         return []
-    if seeds == 1:
-        return ["Train more seeds (this run had one), to learn how much training again changes the figures."]
     had = f"Train more seeds (this run had {seeds})."
     return [f"{had} The interval gets narrower, so that a smaller difference shows."]
 

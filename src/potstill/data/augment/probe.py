@@ -142,7 +142,7 @@ def _fit(clean: np.ndarray, augmented: np.ndarray, label: np.ndarray) -> Any:
 
 
 def _effect(operation: str, after: np.ndarray, before: np.ndarray, seed: int) -> Effect:
-    found = compare(after, before, confidence=_CONFIDENCE, seed=seed)
+    found = compare(after, before, confidence=_CONFIDENCE, seed=seed, trained=False)
     low, high = found.interval
     verdict = VERDICTS.get(found.result, "no difference seen")
     return Effect(operation, 100.0 * float(after.mean()), -found.difference, (-high, -low), verdict)
