@@ -1,6 +1,6 @@
 """Training batches a second: potstill's loader beside torchvision's ImageFolder + DataLoader + v2 transforms.
 
-    python benchmarks/data.py --cifar PATH/cifar10 --photos PATH/dogs-vs-cats [--json FILE]
+    python benchmarks/data.py --cifar PATH/cifar10 --photos PATH/dogs-vs-cats [--record]
 
 Both sides end with float32 images in 0..1 and their labels; the rival has two worker processes, its images lie in the
 page cache, and it is measured with Pillow images and with tensors going into the transforms: the faster one counts.
@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from results import machine, record
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -148,20 +146,6 @@ def drawing(task: Task) -> float:
     return statistics.median(times)
 
 
-def machine() -> dict[str, Any]:
-    """Return where and when this ran."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    return {
-        "processor": processor,
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
 def table(found: list[dict[str, Any]]) -> str:
     """Return the results as a Markdown table."""
     lines = ["| images a second | potstill | torchvision, Pillow | torchvision, tensors | ratio | bar |"]
@@ -179,7 +163,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write every figure here")
+    parser.add_argument("--record", action="store_true", help="also write RESULTS.json and RESULTS.md")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     tasks = [(task, folder) for task, folder in ((CIFAR, given.cifar), (PHOTOS, given.photos)) if folder]
@@ -192,8 +176,8 @@ def main() -> None:
             f"{100 * row['share_of_drawing']:.1f} % of the time is drawing random numbers."
         )
     print(json.dumps(where))
-    if given.json:
-        given.json.write_text(json.dumps({"machine": where, "results": found}, indent=2) + "\n")
+    if given.record:
+        record("data", {"machine": where, "results": found}, table(found))
 
 
 if __name__ == "__main__":

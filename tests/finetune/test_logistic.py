@@ -20,7 +20,7 @@ def data(classes: int = 3, count: int = 120, width: int = 6) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("penalty", [1.0, 0.01])
+@pytest.mark.parametrize("penalty", [1.0, 0.01, 0.0001])
 def test_it_finds_the_optimum_of_scikit_learn(classes: int, penalty: float) -> None:
     x, label = data(classes)
     ours = torch.softmax(fit(x, label, classes, penalty)(x), 1)

@@ -10,11 +10,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from potstill.threads import threads
 
-STEPS = 100
+STEPS = 200
 T = TypeVar("T")
 
 
@@ -55,23 +57,40 @@ def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear
     """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is free.
 
     x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: where to begin, such as the solution
-    for another penalty. A class without examples gets the lowest logits.
+    for another penalty. A class without examples gets the lowest logits. Features are multiplied in float32; what is
+    searched, and the loss that is compared, are float64.
     """
-    weight = torch.zeros(classes, x.shape[1]) if start is None else start.weight.clone()
-    bias = _log_share(label, classes) if start is None else start.bias.clone()
-    weight.requires_grad_(), bias.requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=STEPS, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
-    )
+    begin = start or Linear(torch.zeros(classes, x.shape[1]), _log_share(label, classes))
+    said = _Said(x, label, classes, penalty)
+    options = {"maxiter": STEPS, "gtol": 1e-5, "ftol": 1e-7}
+    # Vectors this short gain nothing from several threads of scipy's BLAS, which wait for each other at full speed.
+    with threadpool_limits(1, user_api="blas"):
+        found = minimize(said, _flat(begin.weight, begin.bias), jac=True, method="L-BFGS-B", options=options)
+    return said.linear(found.x)
 
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = F.cross_entropy(F.linear(x, weight, bias), label) + penalty / 2 * weight.square().sum()
-        loss.backward()
-        return loss
 
-    solver.step(closure)
-    return Linear(weight.detach(), bias.detach())
+class _Said:
+    """The penalised loss and its gradient, as numbers of scipy: weight and bias one behind the other."""
+
+    def __init__(self, x: Tensor, label: Tensor, classes: int, penalty: float) -> None:
+        self._x, self._label, self._classes, self._penalty = x, label, classes, penalty
+
+    def linear(self, flat: np.ndarray) -> Linear:
+        both = torch.from_numpy(flat).float()
+        weight, bias = both[: -self._classes], both[-self._classes :]
+        return Linear(weight.view(self._classes, -1), bias)
+
+    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        model = self.linear(flat)
+        weight, bias = model.weight.requires_grad_(), model.bias.requires_grad_()
+        logits = F.linear(self._x, weight, bias)
+        loss = F.cross_entropy(logits.double(), self._label) + self._penalty / 2 * weight.double().square().sum()
+        gradient = torch.autograd.grad(loss, (weight, bias))
+        return float(loss.detach()), _flat(*gradient)
+
+
+def _flat(weight: Tensor, bias: Tensor) -> np.ndarray:
+    return torch.cat([weight.flatten(), bias]).double().numpy()
 
 
 def _log_share(label: Tensor, classes: int) -> Tensor:
