@@ -103,7 +103,7 @@ def test_the_same_command_again_changes_nothing(tree: Path, done: dict[str, Any]
 
 
 def test_another_recipe_is_kept_out_of_the_folder(tree: Path, done: dict[str, Any]) -> None:
-    with pytest.raises(potstill.UserError, match="holds the run of another recipe"):
+    with pytest.raises(potstill.UserError, match="was made with other settings: "):
         potstill.run(recipe(tree, seed=5), out=done["folder"])
 
 

@@ -15,6 +15,7 @@ from potstill.engine import meet
 from potstill.errors import UserError
 from potstill.report import write_report
 from potstill.stages import use
+from potstill.stages.journal import differences, record
 from potstill.stages.recipe import Recipe
 from potstill.stages.road import run_recipe
 
@@ -35,7 +36,7 @@ def run(
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
     meet()
-    folder = Path(processes.of_main(str(new_folder(built.name, "recipe.yaml", built, out))))
+    folder = Path(processes.of_main(str(new_folder(built.name, "run", built, out))))
     summary = run_recipe(built, folder, command=command)
     if not processes.is_main():
         return {}
@@ -87,7 +88,7 @@ def finetune(
 
     given = {"data": _settings(data, "path"), "model": model, **settings}
     built = config.build(FinetuneConfig, given, origin="this command")
-    folder = new_folder(f"finetune-{_last_name(given['data']['path'])}", "finetune.yaml", built, out)
+    folder = new_folder(f"finetune-{_last_name(given['data']['path'])}", "finetune", built, out)
     return work(built, folder, command=command)
 
 
@@ -103,7 +104,7 @@ def compare(
 
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
-    folder = new_folder(built.name, "recipe.yaml", built, out)
+    folder = new_folder(built.name, "compare", built, out)
     summary = work(built, folder, command=command)
     report = write_comparison(folder)
     if artifacts.finished(folder) is None:
@@ -125,7 +126,7 @@ def label(
     given = {"data": _settings(data, "path"), "teacher": _settings(teacher, "model"), **settings}
     built = config.build(LabelConfig, given, origin="this command")
     name = f"label-{_last_name(given['data']['path'])}"
-    folder = Path(processes.of_main(str(new_folder(name, "labels.json", built, out))))
+    folder = Path(processes.of_main(str(new_folder(name, "label", built, out))))
     return {**run_label(built, folder), "folder": str(folder)}
 
 
@@ -188,7 +189,7 @@ def prune(
     from potstill.stages.prune import prune as work
 
     built = config.build(PruneConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
-    folder = new_folder(f"prune-{_last_name(model)}", "prune.json", built, out)
+    folder = new_folder(f"prune-{_last_name(model)}", "prune", built, out)
     summary = work(built, folder)
     if summary["sensitivity"]:
         write_sensitivity(summary["sensitivity"], folder / "sensitivity.svg")
@@ -208,7 +209,7 @@ def quantize(
     from potstill.stages.quantize import quantize as work
 
     built = config.build(QuantizeConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
-    folder = new_folder(f"quantize-{_last_name(model)}", "quantize.json", built, out)
+    folder = new_folder(f"quantize-{_last_name(model)}", "quantize", built, out)
     return {**work(built, folder), "folder": str(folder)}
 
 
@@ -224,7 +225,7 @@ def export(
     from potstill.stages.deliver import DeliverConfig, deliver
 
     built = config.build(DeliverConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
-    folder = new_folder(f"export-{_last_name(model)}", "export.json", built, out)
+    folder = new_folder(f"export-{_last_name(model)}", "export", built, out)
     return {**deliver(built, folder), "folder": str(folder)}
 
 
@@ -246,20 +247,20 @@ def _settings(given: str | Path | Mapping[str, Any], key: str) -> dict[str, Any]
     return dict(given) if isinstance(given, Mapping) else {key: str(given)}
 
 
-def new_folder(name: str, record: str, settings: config.Config, out: str | Path | None) -> Path:
+def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | None) -> Path:
     """Return `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this work unfinished.
 
-    record: the file in which such a folder keeps its settings.
+    kind: of the work, as `stages.journal.claim` knows it.
     """
     if out is not None:
         return Path(out)
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        file = folder / record
+        file = folder / record(kind)
         if not folder.exists():
             return folder
-        if file.is_file() and config.read_yaml(file) == settings.to_json() and artifacts.finished(folder) is None:
+        if file.is_file() and not differences(file, settings) and artifacts.finished(folder) is None:
             return folder
         number += 1
 

@@ -46,7 +46,7 @@ def test_the_folder_holds_measured_files(
     folder = tmp_path / "out"
     told = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
     assert {file.name for file in folder.iterdir()} == {
-        "export.json", "manifest.json", "summary.json", "model.onnx", "model_int8.onnx", "golden", "evaluation",
+        "export.yaml", "manifest.json", "summary.json", "model.onnx", "model_int8.onnx", "golden", "evaluation",
     }  # fmt: skip
     rows = told["models"]
     assert list(rows) == ["network", "model.onnx", "model_int8.onnx"]

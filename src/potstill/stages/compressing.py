@@ -18,7 +18,7 @@ from potstill import artifacts, engine, progress
 from potstill.config import Config, build, read_yaml
 from potstill.data.loader import Order
 from potstill.engine import Model, TrainConfig
-from potstill.errors import ConfigError, DataError, ModelError, RunError
+from potstill.errors import ConfigError, DataError, ModelError
 from potstill.measure import metrics
 from potstill.measure.latency import latency_ms
 from potstill.measure.statistics import mcnemar, proportion_interval
@@ -105,20 +105,6 @@ class Given:
         with torch.inference_mode():
             logits = torch.cat([network(part) for part in image.split(256)])
         return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)))
-
-
-def claim(folder: Path, config: CompressConfig, kind: str) -> None:
-    """Make `folder` the place of this work; raise `RunError` where it holds something else."""
-    file, settings = folder / f"{kind}.json", config.to_json()
-    if file.is_file():
-        if artifacts.read_json(file) != settings:
-            raise RunError(
-                f"{folder} was made with other settings (see {file}). Choose a new folder with --out, or remove it."
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} exists and holds something else. Choose a new folder with --out.")
-    else:
-        artifacts.write_json(file, settings)
 
 
 def open_model(config: CompressConfig) -> Given:

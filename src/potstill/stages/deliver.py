@@ -26,7 +26,8 @@ from potstill.models.exported import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.models.weights import sha256
 from potstill.stages import evaluation, summary
-from potstill.stages.compressing import CompressConfig, Given, claim, open_model
+from potstill.stages.compressing import CompressConfig, Given, open_model
+from potstill.stages.journal import claim
 
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
@@ -52,7 +53,7 @@ def deliver(config: DeliverConfig, folder: Path) -> dict[str, Any]:
     for runtime in sorted({*config.to} - {"onnx"}):
         require(runtime)
     done = artifacts.finished(folder)
-    claim(folder, config, "export")
+    claim(folder, config, kind="export")
     if done is not None:
         return artifacts.read_json(folder / "summary.json")
     given = open_model(config)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import load_file, save
 
-from potstill import artifacts, columns, engine, progress
+from potstill import artifacts, columns, engine, processes, progress
 from potstill.config import Config
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError, RunError
@@ -22,6 +22,7 @@ from potstill.models.outputs import Classifier
 from potstill.stages import data as data_stage
 from potstill.stages.asking import fill, pixels_fingerprint, probe, source_of
 from potstill.stages.data import Data
+from potstill.stages.journal import claim
 from potstill.stages.recipe import DataConfig, OneTeacher, Recipe, TeacherConfig
 from potstill.stages.teacher import Taught, prepare, size_of
 from potstill.store import Store
@@ -53,6 +54,8 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
             "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
             "recipe of a student. The folder of such a run can be the teacher here."
         )
+    with processes.main_first():
+        claim(out, config, kind="label")
     recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
     data = data_stage.prepare(config.data, at_least=size_of(config.teacher))
     teacher = prepare(recipe, data, out / "teacher")

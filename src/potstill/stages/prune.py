@@ -24,7 +24,6 @@ from potstill.models.outputs import Classifier
 from potstill.stages.compressing import (
     CompressConfig,
     Given,
-    claim,
     measured,
     one_target,
     open_model,
@@ -33,6 +32,7 @@ from potstill.stages.compressing import (
     validator,
     warn_of_slow,
 )
+from potstill.stages.journal import claim
 
 MODEL, BEFORE = "model.onnx", "original.onnx"
 BYTES = 4  # of a parameter in float32
@@ -71,7 +71,7 @@ def prune(config: PruneConfig, folder: Path, *, stores: Path | None = None) -> d
     What was begun in `folder` with the same settings goes on. stores: where the teacher's answers are kept.
     """
     done = artifacts.finished(folder)
-    claim(folder, config, "prune")
+    claim(folder, config, kind="prune")
     if done is not None:
         return artifacts.read_json(folder / "summary.json")
     given = open_model(config)

@@ -26,7 +26,6 @@ from potstill.models.packed import load_packed, packed
 from potstill.stages.compressing import (
     CompressConfig,
     Given,
-    claim,
     measured,
     open_model,
     recover,
@@ -35,6 +34,7 @@ from potstill.stages.compressing import (
     warn_of_slow,
 )
 from potstill.stages.distil import Teaching
+from potstill.stages.journal import claim
 
 BEFORE, ONNX, PACKED = "original.onnx", "model.onnx", "model.packed.safetensors"
 CORRECTED = 256  # calibration images that measure the shift of a layer's mean
@@ -99,7 +99,7 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
     `folder` with the same settings goes on.
     """
     done = artifacts.finished(folder)
-    claim(folder, config, "quantize")
+    claim(folder, config, kind="quantize")
     if done is not None:
         return artifacts.read_json(folder / "summary.json")
     given = open_model(config)

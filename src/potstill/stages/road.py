@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from potstill import artifacts, processes, progress
-from potstill.config import Config, build
+from potstill.config import build
 from potstill.engine import Model
-from potstill.errors import ConfigError, RunError
+from potstill.errors import ConfigError
 from potstill.measure.latency import latency_ms
 from potstill.measure.metrics import accuracy
 from potstill.models import zoo
@@ -28,10 +24,9 @@ from potstill.stages.data import Data
 from potstill.stages.distil import Pair, Trained
 from potstill.stages.examples import write_examples
 from potstill.stages.export import Exported, export
+from potstill.stages.journal import Journal, claim
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import Taught
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -45,68 +40,43 @@ class Experiment:
     control_export: Exported
 
 
-class Clock:
-    """The stages of a run and their seconds, over all the calls that it took."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._spent: dict[str, float] = artifacts.read_json(file) if file.is_file() else {}
-        self.stages: list[dict[str, Any]] = []
-
-    def timed(self, name: str, text: str, work: Callable[[], T]) -> T:
-        """Do `work` and add what it took to what an interrupted call has spent on it."""
-        began = time.monotonic()
-        try:
-            return work()
-        finally:
-            key = f"{name}: {text}"
-            self._spent[key] = round(self._spent.get(key, 0.0) + time.monotonic() - began, 2)
-            artifacts.write_json(self._file, self._spent)
-            self.stages.append({"name": name, "title": text, "seconds": self._spent[key]})
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all stages."""
-        return round(sum(stage["seconds"] for stage in self.stages), 1)
-
-
 def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
-    clock = Clock(folder / "clock.json")
+    journal = Journal(folder)
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
     with processes.main_first():
         claim(folder, recipe)
     done = artifacts.finished(folder)
     if done is not None:
         return artifacts.read_json(folder / "summary.json")
-    data = clock.timed("data", "Read and split the images", lambda: _data(recipe))
-    taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(recipe, data, folder / "teacher"))
-    clock.stages[-1]["title"] = taught.title
+    data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
+    taught = journal.timed("teacher", "", lambda: teacher_stage.prepare(recipe, data, folder / "teacher"))
+    journal.stages[-1]["title"] = taught.title
     distil.warn_of_capacity(taught, distil.new_student(recipe, data, recipe.seed))
-    pairs = {name: _pair(name, each, data, taught, folder, clock) for name, each in recipes.items()}
+    pairs = {name: _pair(name, each, data, taught, folder, journal) for name, each in recipes.items()}
     if not processes.is_main():
         return {}  # training is shared out; what follows is done by one
     with processes.alone():
-        return _summed_up(recipe, recipes, pairs, data, taught, folder, clock, command)
+        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal, command)
 
 
 def _summed_up(
     recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
-    clock: Clock, command: str,
+    journal: Journal, command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Export, measure and sum up what was trained."""
-    experiments = [_experiment(name, recipes[name], pair, data, folder, clock) for name, pair in pairs.items()]
+    experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
     teacher_files = _teacher_files(taught, data, recipe, folder)
-    logits = clock.timed(
+    logits = journal.timed(
         "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
     )
     result = _summary(recipe, experiments, taught, teacher_files, data, logits, command)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
-    result["stages"] = clock.stages
-    result["seconds"] = clock.seconds
-    result["notes"] = [*progress.display().notes, *_findings(result)]
+    result["stages"] = journal.stages
+    result["seconds"] = journal.seconds
+    result["notes"] = [*journal.notes, *_findings(result)]
     artifacts.write_json(folder / "summary.json", result)
     return result
 
@@ -137,21 +107,6 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
     return build(Recipe, settings, origin=f"the comparison {name}")
 
 
-def claim(folder: Path, recipe: Config, *, verb: str = "run") -> None:
-    """Make `folder` this recipe's; raise `RunError` where it holds another's. verb: the command that goes on."""
-    file, text = folder / "recipe.yaml", yaml.safe_dump(recipe.to_json(), sort_keys=False, allow_unicode=True)
-    if not file.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no run. Choose a new folder with --out.")
-        artifacts.write_text(file, text)
-        return
-    if yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(text):
-        raise RunError(
-            f"{folder} holds the run of another recipe (see {file}). Choose a new folder with --out, "
-            f"or go on with that run: potstill {verb} {file} --out {folder}"
-        )
-
-
 def _data(recipe: Recipe) -> Data:
     models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
     sizes = [teacher_stage.size_of(recipe.teacher), *map(teacher_stage.own_size, models)]
@@ -162,17 +117,17 @@ def _inside(name: str, folder: Path) -> Path:
     return folder / "comparisons" / name if name else folder
 
 
-def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, clock: Clock) -> Pair:
+def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, journal: Journal) -> Pair:
     label = f" ({name})" if name else ""
-    return clock.timed(
+    return journal.timed(
         "distil", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
         lambda: distil.experiment(recipe, data, taught, _inside(name, folder), folder / "stores"),
     )  # fmt: skip
 
 
-def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, clock: Clock) -> Experiment:
+def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, journal: Journal) -> Experiment:
     label = f" ({name})" if name else ""
-    exports, control = clock.timed(
+    exports, control = journal.timed(
         "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, _inside(name, folder))
     )
     return Experiment(name, recipe, pair, exports, control)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill import artifacts, progress
+from potstill import artifacts
 from potstill.engine import Model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
@@ -19,8 +19,8 @@ from potstill.stages.compare.cells import Row, check_all, run_cells
 from potstill.stages.compare.settings import CompareConfig, plan
 from potstill.stages.data import Data
 from potstill.stages.distil import Teaching
+from potstill.stages.journal import Journal, claim
 from potstill.stages.recipe import Recipe
-from potstill.stages.road import Clock, claim
 from potstill.stages.teacher import Taught
 
 __all__ = ["CompareConfig", "compare"]
@@ -34,25 +34,25 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     the recipe is wrong, `RunError` where the folder holds something else.
     """
     cells = plan(config)
-    claim(folder, config, verb="compare")
+    claim(folder, config, kind="compare")
     if (folder / "summary.json").is_file():
         return artifacts.read_json(folder / "summary.json")
-    clock = Clock(folder / "clock.json")
+    journal = Journal(folder)
     first = next(iter(cells.values()))[0]
-    data = clock.timed("data", "Read and split the images", lambda: _data(config))
-    taught = clock.timed("teacher", "", lambda: teacher_stage.prepare(first, data, folder / "teacher"))
-    clock.stages[-1]["title"] = taught.title
+    data = journal.timed("data", "Read and split the images", lambda: _data(config))
+    taught = journal.timed("teacher", "", lambda: teacher_stage.prepare(first, data, folder / "teacher"))
+    journal.stages[-1]["title"] = taught.title
     teaching = Teaching(first, taught, data, folder / "stores")
     check_all(cells, data, teaching)
     if config.teacher.stored:
         text = f"Asked the teacher about {config.view_count} views of every image, once for all students"
-        clock.timed("label", text, teaching.function)
-    rows = clock.timed("cells", _title(config), lambda: run_cells(config, cells, data, teaching, folder))
-    logits = clock.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, taught, data, folder))
+        journal.timed("label", text, teaching.function)
+    rows = journal.timed("cells", _title(config), lambda: run_cells(config, cells, data, teaching, folder))
+    logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, taught, data, folder))
     result = _summary(config, rows, taught, data, logits, command)
-    result["stages"], result["seconds"] = clock.stages, clock.seconds
+    result["stages"], result["seconds"] = journal.stages, journal.seconds
     result["notes"] = [
-        *progress.display().notes,
+        *journal.notes,
         *figures.notes(result["students"], result["teacher"].get("test_accuracy")),
     ]
     artifacts.write_json(folder / "summary.json", result)

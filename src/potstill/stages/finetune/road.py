@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from safetensors.numpy import load_file, save
 
 from potstill import artifacts, engine, progress
-from potstill.errors import RunError
 from potstill.measure import metrics
 from potstill.measure.statistics import proportion_interval
 from potstill.models import zoo
@@ -26,8 +24,7 @@ from potstill.stages.finetune.images import Images
 from potstill.stages.finetune.probe import Probe, probe
 from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.finetune.tune import tune
-
-RECIPE = "finetune.yaml"
+from potstill.stages.journal import claim
 
 
 def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
@@ -36,7 +33,7 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
     The folder becomes a stage that `zoo.load`, and so every `--teacher`, accepts. Beside the kept model lie `probe/`
     and `tuned/`, `summary.json`, and the test answers of both, asked once.
     """
-    _claim(config, folder)
+    claim(folder, config, kind="finetune")
     if artifacts.finished(folder) is not None:
         return artifacts.read_json(folder / "summary.json")
     _tell_ignored(config)
@@ -166,17 +163,6 @@ def _measured(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
         "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
         "images": len(label),
     }
-
-
-def _claim(config: FinetuneConfig, folder: Path) -> None:
-    """Make `folder` this transfer's; raise `RunError` where it holds something else."""
-    file, text = folder / RECIPE, yaml.safe_dump(config.to_json(), sort_keys=False, allow_unicode=True)
-    if not file.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} is not empty and holds no transfer. Choose a new folder with --out.")
-        artifacts.write_text(file, text)
-    elif yaml.safe_load(file.read_text(encoding="utf-8")) != yaml.safe_load(text):
-        raise RunError(f"{folder} holds a transfer with other settings (see {file}). Choose a new folder with --out.")
 
 
 def _tell_ignored(config: FinetuneConfig) -> None:

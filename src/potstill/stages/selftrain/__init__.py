@@ -20,7 +20,7 @@ from potstill.stages import data as data_stage
 from potstill.stages import summary
 from potstill.stages import teacher as teacher_stage
 from potstill.stages.data import Data
-from potstill.stages.road import Clock, claim
+from potstill.stages.journal import Journal, claim
 from potstill.stages.selftrain import corrections, leaks, pool, proof
 from potstill.stages.selftrain.choice import Choice, choose
 from potstill.stages.selftrain.leaks import Sieved
@@ -39,29 +39,29 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
     The folder then holds the kept model (`student.json` names its stage), summary.json, labels.csv,
     worth-labelling.csv and labels.html. Raises `DataError` where the pool is missing, empty, unreadable or not new.
     """
-    claim(folder, config, verb="selftrain")
+    claim(folder, config, kind="selftrain")
     if artifacts.finished(folder) is not None:
         return artifacts.read_json(folder / "summary.json")
-    clock = Clock(folder / "clock.json")
-    data, sieved = clock.timed("data", "Read the images and sieved the pool", lambda: _read(config, folder))
-    voices, worth = clock.timed(
+    journal = Journal(folder)
+    data, sieved = journal.timed("data", "Read the images and sieved the pool", lambda: _read(config, folder))
+    voices, worth = journal.timed(
         "teacher",
         f"Made or took {len(config.teachers)} teacher(s)",
         lambda: teachers(config, data, folder / "teachers"),
     )
     rounds = Rounds(config, data, sieved.kept, folder)
-    clock.timed("students", "Labelled the pool and trained with and without it", lambda: _learn(rounds, voices))
+    journal.timed("students", "Labelled the pool and trained with and without it", lambda: _learn(rounds, voices))
     choice = _choose(rounds)
     progress.note(choice.sentence)
-    measured = clock.timed(
+    measured = journal.timed(
         "evaluation", "Opened the test split, once",
         lambda: proof.table(rounds, voices, choice.kept, folder / "evaluation"),
     )  # fmt: skip
     _show(config, rounds, sieved, choice, folder)
     _deliver(rounds, choice, folder)
     result = _summary(config, command, rounds, sieved, worth, choice, measured)
-    result["stages"], result["seconds"] = clock.stages, clock.seconds
-    result["notes"] = progress.display().notes
+    result["stages"], result["seconds"] = journal.stages, journal.seconds
+    result["notes"] = journal.notes
     artifacts.write_json(folder / "summary.json", result)
     artifacts.finish(folder, {"recipe": artifacts.fingerprint(config.to_json())})
     return result
