@@ -36,7 +36,9 @@ def main() -> None:
 
 def without_paths(summary: dict[str, Any]) -> dict[str, Any]:
     """Return the summary with file names instead of the machine's paths."""
-    summary["data"]["source"] = Path(summary["data"]["source"]).name
+    place = Path(summary["data"]["source"])
+    summary["notes"] = [note.replace(f"{place.parent}/", "") for note in summary["notes"]]
+    summary["data"]["source"] = place.name
     recipe = summary["recipe"]
     recipe["data"]["path"] = Path(recipe["data"]["path"]).name
     if recipe["teacher"]["weights"]:
