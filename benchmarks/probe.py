@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import machine, record
+from results import record
 
+from potstill.bench.bars import provenance, where
 from potstill.data.formats import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.stages.finetune.probe import probe
@@ -81,11 +82,11 @@ def main() -> None:
     for task, penalty, bar in TASKS:
         taken = timed(lambda p=penalty: probe(features, manifest, penalty=p, folds=5, seed=0))
         found.append({"task": task, **taken, "bar": bar, "met": taken["wall"] < bar})
-    where = {**machine(), "classes": given.classes, "features": given.features}
+    facts = {**provenance(given.threads), "classes": given.classes, "features": given.features}
     print(table(found))
-    print(json.dumps(where))
+    print(json.dumps(facts))
     if given.record:
-        record("probe", {"machine": where, "results": found}, table(found))
+        record("probe", {**facts, "results": found}, f"{table(found)}\n\n{where(facts)}")
 
 
 if __name__ == "__main__":

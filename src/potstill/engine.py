@@ -30,6 +30,7 @@ from potstill.data.loader import Batch, Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier, Outputs
 from potstill.objective import Objective
+from potstill.runtime import keep_freed
 from potstill.store import Store
 from potstill.teachers import autocast
 from potstill.threads import threads
@@ -40,11 +41,13 @@ from potstill.training.settings import TrainConfig
 __all__ = [
     "Fitted",
     "Groups",
+    "Job",
     "Model",
     "Plan",
     "TrainConfig",
     "Validate",
     "Watch",
+    "begun",
     "clean_batches",
     "clone",
     "device",
@@ -52,6 +55,7 @@ __all__ = [
     "fit",
     "images_a_second",
     "meet",
+    "plan_of",
     "plan_training",
     "predict",
     "predict_logits",
@@ -115,16 +119,8 @@ def fit(
     longer a number.
     """
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
-    if order.batch_size < job.stripes:
-        raise RunError(
-            f"A batch of {order.batch_size} images cannot be cut into {job.stripes} parts ({processes.world()} "
-            f"processes, train.accumulate={config.accumulate}). Raise train.batch_size, or start fewer processes."
-        )
-    accelerator = _accelerator(parts_unused=bool(classifier.taps))
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
-        plan = recorded_plan(folder) or plan or plan_training(classifier, config, order)
-        run = Run(job, *_prepared(job, accelerator, plan))
-        run.resume()
+        run = begun(job, plan)
         with progress.task(title, total=job.steps, done=run.step) as task:
             while run.step < job.steps and not run.stalled:
                 run.train_step()
@@ -143,14 +139,24 @@ def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> 
     )  # fmt: skip
 
 
-def _prepared(job: Job, accelerator: Accelerator, plan: Plan) -> tuple[Plan, nn.Module, torch.device]:
-    """Return how to compute, the classifier as it is called in training, and where."""
+def begun(job: Job, plan: Plan | None = None) -> Run:
+    """Return a training that is about to make its first step, or the next one after its checkpoint."""
+    if job.order.batch_size < job.stripes:
+        raise RunError(
+            f"A batch of {job.order.batch_size} images cannot be cut into {job.stripes} parts ({processes.world()} "
+            f"processes, train.accumulate={job.config.accumulate}). Raise train.batch_size, or start fewer processes."
+        )
+    accelerator = _accelerator(parts_unused=bool(job.classifier.taps))
+    keep_freed()
+    plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)
     if plan.compiled:
         torch.compiler.reset()  # after a few networks it would give up in silence
     model = job.classifier.to(memory_format=plan.memory_format)
     if processes.world() > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return plan, accelerator.prepare_model(model), accelerator.device
+    run = Run(job, plan, accelerator.prepare_model(model), accelerator.device)
+    run.resume()
+    return run
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:
@@ -183,6 +189,7 @@ def predict(
     model: a `Classifier`, an exported file read back, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
     """
     plan = plan_of(precision, model)
+    keep_freed()
     with _evaluating(model), torch.inference_mode():
         for batch in batches:
             with autocast(batch.image.device, plan.precision):

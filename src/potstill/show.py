@@ -239,6 +239,18 @@ def _beside(method: dict[str, Any]) -> tuple[str, str, str]:
     return difference, f"{method['p_holm']:.3f}", method["corrected"]
 
 
+def benchmarks(bars: dict[str, dict[str, Any]]) -> None:
+    """Print the figures of every benchmark beside their bars, by title."""
+    console = Console(highlight=False)
+    colours = {"met": "green", "missed": "red"}
+    for title, figures in bars.items():
+        table = Table("figure", "what it is", "measured", "bar", "", title=title)
+        for name, bar in figures.items():
+            verdict = bar["verdict"]
+            table.add_row(name, bar["what"], bar["measured"], bar["bar"], verdict, style=colours.get(verdict))
+        console.print(table)
+
+
 def likeness(result: dict[str, Any]) -> None:
     """Print how like its teacher a student is, over a whole data set."""
     console = Console(highlight=False)

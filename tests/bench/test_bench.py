@@ -1,0 +1,207 @@
+"""The benchmarks: figures by hand, sides that work, a record true to its figures, a command that can be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from potstill import runtime
+from potstill.bench import accuracy, axes, loading, scale, sides, speed
+from potstill.bench.bars import Bar, judge, table, where
+from potstill.bench.world import World, generated, load, save
+from potstill.cli import app
+from potstill.errors import RunError
+from potstill.training.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+RATES = {
+    "none": [1100.0, 900.0],
+    "stored": [1000.0, 1000.0],
+    "hand": [1020.0, 1010.0],
+    "forward": [4000.0, 4000.0],
+    "store": [3600.0, 4000.0],
+    "plain, no workers": [100.0, 100.0],
+    "plain, 2 workers": [250.0, 200.0],
+    "torchdistill": [125.0, 200.0],
+}
+
+
+def test_figures_by_hand() -> None:
+    found = speed.figures(RATES, start=50.0)
+    assert found["stored_over_none"] == pytest.approx((1.1 + 0.9) / 2)
+    assert found["over_plain"] == pytest.approx((4 + 5) / 2)  # of the faster plain loop
+    seconds = 500 + 100_000 / 3600 + 50, 500 + 100_000 / 4000 + 50
+    assert found["over_plain_with_writing"] == pytest.approx((2000 / seconds[0] + 2500 / seconds[1]) / 2, abs=1e-3)
+    assert found["over_torchdistill"] == pytest.approx((8 + 5) / 2)
+    assert found["overhead"] == pytest.approx(0.015)  # a fraction
+    assert found["store_over_forward"] == pytest.approx(0.95)
+
+
+def test_what_is_absent_is_null() -> None:
+    found = speed.figures({name: rates for name, rates in RATES.items() if name != "torchdistill"}, start=0.0)
+    assert found["over_torchdistill"] is None and list(found) == list(speed.BARS)
+
+
+def test_bars_are_met_or_missed() -> None:
+    bars = {"a": Bar(0.03, True, "A", percent=True), "b": Bar(5.0, False, "B"), "c": Bar(1.0, False, "C")}
+    judged = judge(bars, {"a": 0.031, "b": 5.0, "c": None})
+    assert [bar["verdict"] for bar in judged.values()] == ["missed", "met", "not measured"]
+    assert judged["a"]["measured"] == "3.1 %" and judged["a"]["bar"] == "at most 3.0 %"
+    assert "| `b` | B | 5.00 | at least 5.00 | met |" in table(judged)
+
+
+@pytest.mark.parametrize("name", ["none", "stored", "hand", "store", "forward", "plain, no workers"])
+def test_every_side_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(sides, "TEACHER", "builtin:resnet20-cifar")  # as right as the larger one, and sooner done
+    monkeypatch.setattr("potstill.bench.rivals.TEACHER", "builtin:resnet20-cifar")
+    monkeypatch.setattr(sides, "student_plan", lambda world: Plan("bf16", channels_last=True))
+    monkeypatch.setattr(sides, "teacher_plan", lambda world: Plan())
+    monkeypatch.setattr("potstill.engine.EVALUATION_BATCH", 64)
+    save(generated(256), tmp_path / "world.npz")
+    step = sides.SIDES[name](load(tmp_path / "world.npz"), tmp_path)
+    images = {"store": 256, "forward": 64}.get(name, 128)
+    assert [step() for _ in range(2)] == [images, images]
+
+
+def test_torchdistill_works() -> None:
+    pytest.importorskip("torchdistill")
+    assert sides.SIDES["torchdistill"](generated(256), Path())() == 128
+
+
+def test_worlds_are_saved(tmp_path: Path) -> None:
+    made = World(generated(16).images, np.arange(16) % 10, Path("weights.safetensors"))
+    save(made, tmp_path / "w.npz")
+    again = load(tmp_path / "w.npz")
+    assert np.array_equal(again.images, made.images) and again.weights == made.weights
+    assert len(again.manifest.rows("train")) == 16
+
+
+def test_a_side_that_dies_is_told(tmp_path: Path) -> None:
+    side = speed.Side("stored", tmp_path / "no.npz", tmp_path / "side", threads=1, python=sys.executable)
+    with pytest.raises(ChildProcessError, match=r"FileNotFoundError.*no\.npz"):
+        side.prepare()
+    side.close()
+
+
+def test_stores_of_two_sizes(tmp_path: Path) -> None:
+    found = scale.measure((300, 1000), folder=tmp_path, threads=1)
+    small, large = found["sizes"]
+    assert (small["images"], large["images"]) == (300, 1000) and small["bytes"] < large["bytes"] < 1.2 * 66 * 1000
+    assert 0 < large["start_bytes"] <= large["peak_bytes"] < 1.5 * scale.GIB
+    assert found["figures"]["peak_gib"] == pytest.approx(max(s["peak_bytes"] for s in found["sizes"]) / 2**30, abs=1e-3)
+    assert not list(tmp_path.iterdir()) and scale.table(found).count("\n") == 3
+
+
+def test_time_that_grows_with_the_square_is_missed() -> None:
+    sizes = [{"images": n, "write_seconds": n**2, "read_seconds": 0, "peak_bytes": 2**30} for n in (10, 100, 1000)]
+    found = scale.figures(sizes)
+    assert found == {"peak_gib": 1.0, "growth": 2.0} and judge(scale.BARS, found)["growth"]["verdict"] == "missed"
+    assert scale.figures(sizes[:1])["growth"] is None
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(10**6))
+    with pytest.raises(RunError, match=r"1,000,000 images needs 74 MB in .*, and 1 MB are free"):
+        scale.measure(folder=tmp_path)
+
+
+def test_loading_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made = loading.generated(tmp_path, 1100, (32, 32))
+    monkeypatch.setattr(loading, "TASKS", {"small_images": loading.CIFAR})
+    monkeypatch.setattr(loading, "WORKERS", 1)
+    monkeypatch.setattr(loading, "generated", lambda *_: made)
+    found = loading.measure(repeats=1, seconds=0.01, threads=1)
+    assert found["figures"]["small_images"] > 0 and "CIFAR-10" in loading.table(found)
+
+
+@pytest.fixture
+def measured() -> dict[str, Any]:
+    found = {"peak_gib": 2.0, "growth": 1.0}
+    machine = {"cpu": "C", "cores": 2, "threads": 2, "device": "cpu"}
+    size = {"images": 10, "write_seconds": 1.0, "read_seconds": 2.0, "peak_bytes": 2**31, "bytes": 10**6}
+    return {
+        "figures": found, "bars": judge(scale.BARS, found), "sizes": [size], "machine": machine, "load": 0.1,
+        "versions": {"torch": "2"}, "date": "2026-11-21", "commit": None,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Any:
+    """benchmarks/results.py, which is a script's helper and no part of the package."""
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_record_replaces_its_own_section_only(tmp_path: Path, measured: dict[str, Any], recorder: Any) -> None:
+    for name in ("RESULTS.json", "RESULTS.md"):
+        shutil.copy(ROOT / "benchmarks" / name, tmp_path)
+    before = json.loads((tmp_path / "RESULTS.json").read_text())
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    recorder.record("store", measured, table(measured["bars"]), folder=tmp_path)
+    recorded, text = json.loads((tmp_path / "RESULTS.json").read_text()), (tmp_path / "RESULTS.md").read_text()
+    assert recorded["store"]["figures"]["peak_gib"] == 2.0
+    assert {**recorded, "store": None} == {**before, "store": None}
+    assert "| 2.00 | at most 1.50 | missed |" in text
+    outside = lines[: lines.index("<!-- store -->")], lines[lines.index("## Loading never starves training") :]
+    assert text.splitlines()[: len(outside[0])] == outside[0] and text.splitlines()[-len(outside[1]) :] == outside[1]
+
+
+def test_a_script_tells_figures_by_name(
+    tmp_path: Path, measured: dict[str, Any], recorder: Any, capsys: pytest.CaptureFixture
+) -> None:
+    recorder.tell("store", measured, scale.table(measured), recorder.parser("x").parse_args(["--json"]))
+    told = json.loads(capsys.readouterr().out)
+    assert told["peak_gib"] == 2.0 and told["bars"]["peak_gib"]["verdict"] == "missed" and "sizes" in told["details"]
+    recorder.tell("store", measured, scale.table(measured), recorder.parser("x").parse_args([]))
+    assert "| 10 | 1.0 | 2.0 | 2.00 | 1.0 |" in capsys.readouterr().out
+    assert "commit unknown" in where(measured)
+
+
+def test_the_recorded_page_shows_the_recorded_figures() -> None:
+    page = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    details = {"speed": speed.table, "store": scale.table, "data": loading.table, "accuracy": accuracy.table}
+    recorded = json.loads((ROOT / "benchmarks" / "RESULTS.json").read_text())
+    for name in details.keys() & recorded.keys():
+        section = page.partition(f"<!-- {name} -->\n")[2].partition("<!-- end -->")[0]
+        assert table(recorded[name]["bars"]) in section and details[name](recorded[name]) in section
+
+
+def test_the_command_line(monkeypatch: pytest.MonkeyPatch, measured: dict[str, Any]) -> None:
+    monkeypatch.setattr(scale, "measure", lambda sizes=(), *, threads: measured)
+    said = CliRunner().invoke(app, ["bench", "store", "--json"])
+    assert said.exit_code == 0 and json.loads(said.stdout)["store"]["peak_gib"] == 2.0
+    shown = CliRunner().invoke(app, ["bench", "store", "--full"])
+    assert "missed" in shown.stdout and "A store of a million images" in shown.stdout
+    wrong = CliRunner().invoke(app, ["bench", "sped"])
+    assert wrong.exit_code == 2 and "Did you mean 'speed'? There are: data, speed, store." in wrong.stderr
+
+
+def test_help_names_every_axis() -> None:
+    said = CliRunner().invoke(app, ["bench", "--help"])
+    assert all(f"{name}:" in said.stdout for name in axes.AXES)
+
+
+def test_a_script_explains_itself() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--help"]
+    assert "--record" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_user_s_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    runtime.set_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    runtime.keep_freed()  # nothing to see but that the C library takes it
