@@ -4,11 +4,12 @@
     python benchmarks/compression.py bits --data CIFAR10 --weights FOLDER --out runs/bits [--only 4,3] [--test]
     python benchmarks/compression.py prune --data CIFAR10 --weights FOLDER --out runs/prune
     python benchmarks/compression.py longer --data CIFAR10 --weights FOLDER --out runs/prune --images 51200
+    python benchmarks/compression.py half --data CIFAR10 --weights FOLDER --out runs/half --epochs 16
 
-CIFAR10 holds train/CLASS and test/CLASS (2,100 training images a class are used), FOLDER the weights
-cifar10-resnet20.safetensors and cifar10-resnet56.safetensors. Every model is trained on the training images, of which
-1,050 are held out for validation; all 10,000 test images are looked at once, at the end, through the files that were
-written. What is done is not done again: a stopped command goes on.
+CIFAR10 holds train/CLASS and test/CLASS (2,100 training images a class are used, by `half` all of them), FOLDER the
+weights cifar10-resnet20.safetensors and cifar10-resnet56.safetensors. Every model is trained on the training images, of
+which about 1,000 are held out for validation; all 10,000 test images are looked at once, at the end, through the files
+that were written. What is done is not done again: a stopped command goes on.
 """
 
 from __future__ import annotations
@@ -54,20 +55,21 @@ def main() -> None:
     options = parsed()
     torch.set_num_threads(options.threads)
     began = time.monotonic()
-    result = {"int8": int8, "bits": bits, "prune": pruned, "longer": longer}[options.what](options)
+    result = {"int8": int8, "bits": bits, "prune": pruned, "longer": longer, "half": half}[options.what](options)
     result["seconds"] = round(time.monotonic() - began, 1)
     artifacts.write_json(options.out / f"{options.what}.json", {**machine(options), **result})
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=["int8", "bits", "prune", "longer"])
+    parser.add_argument("what", choices=["int8", "bits", "prune", "longer", "half"])
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--only", default="", help="bits: these widths")
     parser.add_argument("--seeds", type=int, default=None, help="bits: so many seeds for each width")
     parser.add_argument("--images", type=int, default=IMAGES, help="training images seen in each training")
+    parser.add_argument("--epochs", type=int, default=16, help="half: of training back")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=None)
     parser.add_argument("--test", action="store_true", help="bits: open the test split now")
@@ -90,21 +92,29 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 def source(options: argparse.Namespace, depth: int) -> dict[str, Any]:
     """Return the settings that name model and data."""
+    images = decoded(Path(options.data), options.out.parent / "cifar10.npz", most=PER_CLASS)
+    return {**network(options, depth), "data": {"path": str(images), "validation": 0.05}}
+
+
+def network(options: argparse.Namespace, depth: int) -> dict[str, Any]:
+    """Return the settings that name the model."""
     return {
         "model": f"builtin:resnet{depth}-cifar",
         "weights": str(options.weights / f"cifar10-resnet{depth}.safetensors"),
-        "data": {"path": str(decoded(Path(options.data), options.out.parent / "cifar10.npz")), "validation": 0.05},
     }
 
 
-def decoded(folder: Path, file: Path) -> Path:
-    """Write some training images and all test images as one array file, so that they are decoded once; return it."""
+def decoded(folder: Path, file: Path, *, most: int | None) -> Path:
+    """Write training images, at most so many a class, and all test images as one array file, unless it is there.
+
+    Then they are decoded once. The file is returned.
+    """
     if not file.is_file():
         arrays: dict[str, np.ndarray] = {}
-        for split, most in (("train", PER_CLASS), ("test", None)):
+        for split, count in (("train", most), ("test", None)):
             parts = [sorted(inner.iterdir()) for inner in sorted((folder / split).iterdir())]
             order = np.random.default_rng(0).permutation
-            chosen = [sorted(part[i] for i in order(len(part))[:most]) for part in parts]
+            chosen = [sorted(part[i] for i in order(len(part))[:count]) for part in parts]
             arrays[f"x_{split}"] = np.stack([np.asarray(Image.open(name)) for part in chosen for name in part])
             arrays[f"y_{split}"] = np.repeat(np.arange(len(chosen)), [len(part) for part in chosen])
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,6 +241,25 @@ def pruned(options: argparse.Namespace) -> dict[str, Any]:
     )
     folder = options.out / "resnet56"
     told = prune(config, folder, stores=options.out.parent / "stores")
+    return told | speed([folder / name for name in ("original.onnx", "model.onnx")])
+
+
+def half(options: argparse.Namespace) -> dict[str, Any]:
+    """The same with all training images, for whole epochs, at the rates of a training from scratch."""
+    images = decoded(Path(options.data), options.out / "cifar10-all.npz", most=None)
+    config = PruneConfig(
+        **network(options, 56),
+        data={"path": str(images), "validation": 0.02},
+        keep=0.5,
+        importance="l2",
+        train=TrainConfig(
+            epochs=options.epochs, optimizer="sgd", lr=options.lr or 0.05, weight_decay=5e-4, precision="bf16"
+        ),
+        views=8,
+        calibration=4096,
+    )
+    folder = options.out / "resnet56"
+    told = prune(config, folder, stores=options.out / "stores")
     return told | speed([folder / name for name in ("original.onnx", "model.onnx")])
 
 

@@ -132,3 +132,42 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"2 of 3 quantized layers are not in the graph as they are. Fold BatchNorm"):
         export_quantized(unfolded.replace(network=quantized(unfolded.network, seen)), file, images)
     assert not file.exists()
+
+
+class Repeated(nn.Module):
+    """Layers of one shape, square ones too, in an order that is not that of their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(6, 6, 3, padding=1)
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.first = nn.Conv2d(6, 6, 3, padding=1)
+        self.dense = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = x + self.last(torch.relu(self.first(x)))
+        return self.head(self.dense(x.mean((2, 3))))
+
+
+@pytest.mark.parametrize("activation_bits", [8, None])
+def test_layers_of_equal_weights_are_told_apart(tmp_path: Path, activation_bits: int | None) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Repeated().eval()
+    for layer in (network.first, network.last):
+        nn.init.zeros_(layer.weight)
+        nn.init.normal_(layer.bias)
+    nn.init.normal_(network.head.weight, std=2.0)
+    network.dense[2].weight.data = network.dense[0].weight.data.T.clone()  # alike in a graph that transposes
+    classifier = Classifier(network, nets.card())
+    image = classifier.prepare(nets.images(64, seed=3))
+    quant = classifier.replace(
+        network=quantized(network, observe(network, [image]), weight_bits=4, activation_bits=activation_bits).eval()
+    )
+    export_quantized(quant, tmp_path / "low.onnx", nets.images(64, seed=3).numpy())
+    result = parity(quant, OnnxModel(tmp_path / "low.onnx", threads=1), [nets.images(64)])
+    with torch.no_grad():
+        said = quant(nets.images(64)).logits
+    assert result["max_logit_difference"] < (0.05 if activation_bits else 1e-5) * float(said.abs().max())

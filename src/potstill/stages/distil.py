@@ -28,6 +28,7 @@ from potstill.stages.choose import SEED as SEARCH_SEED
 from potstill.stages.choose import choose
 from potstill.stages.data import Data
 from potstill.stages.recipe import Recipe
+from potstill.stages.student import from_folder, start_of
 from potstill.stages.teacher import Taught
 from potstill.teachers import EnsembleTeacher, LiveTeacher, Teacher
 from potstill.wiring import Wiring, wire
@@ -167,7 +168,7 @@ def train_one(
     folder = parent / f"seed-{seed}"
     inputs = {
         "data": data.manifest.fingerprint,
-        "student": recipe.student.to_json(),
+        "student": recipe.student.to_json() | start_of(recipe.student),
         "terms": [term.to_json() for term in terms],
         "train": recipe.train.to_json(),
         "augment": [recipe.augment, recipe.mix, recipe.mix_alpha, recipe.view_count],
@@ -235,9 +236,15 @@ def _wire(
 
 
 def new_student(recipe: Recipe, data: Data, seed: int) -> Classifier:
-    """Return the untrained student of a seed, the same for control and student."""
+    """Return the student of a seed as it is before training, the same for control and student.
+
+    A folder gives its network with the weights in it (a pruned model, say), whatever the seed. Raises `ModelError`
+    where what it holds cannot learn from this data.
+    """
     config = recipe.student
-    student = data.model(config.model, weights=config.weights, options=config.options, seed=seed)
+    student = from_folder(config, data)
+    if student is None:
+        student = data.model(config.model, weights=config.weights, options=config.options, seed=seed)
     return attach_aux(student, config.aux, seed=seed) if config.aux else student
 
 

@@ -2,14 +2,15 @@
 
 Activations are unsigned and weights signed, because only that pairing reaches the 8-bit instructions of x86
 processors (both signed runs slower than float); additions are quantized too, so that residual branches stay in
-8 bits.
+8 bits. In networks of attention the sums, LayerNorm, softmax and the products of two activations stay in float: a few
+of their values are far larger than all others, and 256 levels between them leave nothing of the rest.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from potstill.errors import DataError, ModelError
 from potstill.models.onnx import session
 
 BATCH = 32
+WEIGHTED = ["Conv", "Gemm", "MatMul"]
+NORMALISES_TOKENS = "LayerNormalization"
 
 
 def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[np.ndarray]) -> None:
@@ -65,9 +68,12 @@ def quantized(
 
 
 def _quantize(exported: Path, out: Path, images: _Images, options: dict[str, Any]) -> None:
+    model = onnx.load(exported)
+    if any(node.op_type == NORMALISES_TOKENS for node in model.graph.node):
+        options = {**options, **_weighted_only(model.graph, options.get("nodes_to_exclude", ()))}
     with quiet():
         quantize_static(
-            exported,
+            model,
             out,
             images,
             quant_format=QuantFormat.QDQ,
@@ -76,6 +82,18 @@ def _quantize(exported: Path, out: Path, images: _Images, options: dict[str, Any
             per_channel=True,
             **options,
         )
+
+
+def _weighted_only(graph: onnx.GraphProto, excluded: Sequence[str]) -> dict[str, Any]:
+    """Return the options with which only layers with weights, and their inputs, get 8 bits; nodes without name get one.
+
+    excluded: names of nodes that stay in float anyway.
+    """
+    for number, node in enumerate(graph.node):
+        node.name = node.name or f"unnamed{number}"
+    held = {initializer.name for initializer in graph.initializer}
+    products = [node.name for node in graph.node if node.op_type == "MatMul" and not held & set(node.input)]
+    return {"op_types_to_quantize": WEIGHTED, "nodes_to_exclude": [*excluded, *products]}
 
 
 def _checked(file: Path, image: dict[str, np.ndarray]) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType
 from torch import nn
@@ -48,7 +49,7 @@ def export_quantized(
     _check(classifier.card.model, layers)
     with tempfile.TemporaryDirectory(prefix="potstill-low-bit-") as folder:
         plain = Path(folder) / "plain.onnx"
-        export_onnx(_with_rounded_weights(classifier), plain, opset=packed.OPSET)
+        export_onnx(_with_tags(classifier), plain, opset=packed.OPSET)
         model = onnx.load(plain)
         uses = _find(model, [_Layer.of(layer) for layer in layers.values()], classifier.card.model)
         if any(use.layer.grid for use in uses):
@@ -72,13 +73,24 @@ def _check(name: str, layers: dict[str, QuantConv2d | QuantLinear]) -> None:
         )
 
 
-def _with_rounded_weights(classifier: Classifier) -> Classifier:
-    """Return a copy that computes in float with the rounded weights."""
+def _with_tags(classifier: Classifier) -> Classifier:
+    """Return a copy in float whose quantized layers hold tags instead of weights, by which the graph is searched.
+
+    The exporter renames and transposes weights, and layers may have equal ones (all zeros, for instance).
+    """
     network = copy.deepcopy(bare(classifier.network)).cpu()
-    for layer in quantized_layers(network).values():
-        layer.weight.data = layer.weight_quantizer(layer.weight).detach()
+    for number, layer in enumerate(quantized_layers(network).values()):
+        layer.weight.data = torch.from_numpy(_tag(number, tuple(layer.weight.shape)))
         layer.weight_quantizer, layer.input_quantizer = nn.Identity(), None
     return Classifier(network, classifier.card)
+
+
+def _tag(number: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a weight that no other layer has, and that is not its own transpose."""
+    tag = np.zeros(shape, np.float32)
+    tag[0, -1:] = -1
+    tag.flat[0] = number + 1
+    return tag
 
 
 @dataclass(frozen=True)
@@ -115,38 +127,51 @@ class _Use:
 
     @property
     def codes(self) -> np.ndarray:
-        return np.ascontiguousarray(self.layer.codes.T) if self.axis else self.layer.codes
+        return self._turned(self.layer.codes)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The weight as float32, as the graph has it."""
+        step = self.layer.step.reshape(-1, *[1] * (self.layer.codes.ndim - 1))
+        return self._turned(self.layer.codes * step)
+
+    def _turned(self, weight: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(weight.T) if self.axis else weight
 
 
 def _find(model: onnx.ModelProto, layers: list[_Layer], name: str) -> list[_Use]:
-    """Find each layer by the values of its weight, which the exporter may have renamed or transposed.
+    """Find each layer by the tag that stands for its weight, and put the weight in its place.
 
     The nodes of the graph get names, by which onnxruntime is told about them.
     """
-    known: dict[tuple[Any, ...], tuple[_Layer, int]] = {}
-    for layer in layers:
-        weight = layer.codes * layer.step.reshape(-1, *[1] * (layer.codes.ndim - 1))
-        if weight.ndim == 2:
-            known[_key(weight.T)] = layer, 1
-        known[_key(weight)] = layer, 0
-    held = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    held = {initializer.name: initializer for initializer in model.graph.initializer}
     uses = []
     for number, node in enumerate(model.graph.node):
         node.name = f"node{number}"
         if node.op_type in WEIGHTED and node.input[1] in held:
-            key = _key(held[node.input[1]])
-            if key in known:
-                uses.append(_Use(known[key][0], node, known[key][1]))
-    if {id(use.layer) for use in uses} != {id(layer) for layer in layers}:
+            weight = numpy_helper.to_array(held[node.input[1]])
+            uses += [_Use(layer, node, axis) for layer, axis in _tagged(weight, layers)]
+    found = len({id(use.layer) for use in uses})
+    if found < len(layers):
         raise ModelError(
-            f"{name} cannot be written with its integers: {len(layers) - len(uses)} of {len(layers)} quantized layers "
+            f"{name} cannot be written with its integers: {len(layers) - found} of {len(layers)} quantized layers "
             "are not in the graph as they are. Fold BatchNorm into the layers before quantizing (`fold_batchnorm`)."
         )
+    for use in uses:
+        held[use.weight].CopyFrom(numpy_helper.from_array(use.values, use.weight))
     return uses
 
 
-def _key(weight: np.ndarray) -> tuple[Any, ...]:
-    return weight.shape, (weight + 0.0).tobytes()  # -0.0 becomes 0.0
+def _tagged(weight: np.ndarray, layers: list[_Layer]) -> Iterator[tuple[_Layer, int]]:
+    """Yield the layer whose tag a weight is, and the axis of its output channels."""
+    number = round(float(weight.flat[0])) - 1 if weight.size else -1
+    if not 0 <= number < len(layers):
+        return
+    tag = _tag(number, layers[number].codes.shape)
+    if np.array_equal(weight, tag):
+        yield layers[number], 0
+    elif weight.ndim == 2 and np.array_equal(weight, tag.T):
+        yield layers[number], 1
 
 
 def _options(model: onnx.ModelProto, uses: list[_Use]) -> dict[str, Any]:
