@@ -1,9 +1,11 @@
 """Learn from few labels and many images, over several draws of the labels; write docs/NAME.md and docs/NAME.json.
 
-python benchmarks/selftrain.py RECIPE.yaml OUT DRAWS [KEY=VALUE]... [--record NAME] [--title "..."]
+    python benchmarks/selftrain.py RECIPE.yaml OUT DRAWS [KEY=VALUE]... [--record NAME] [--title "..."] [--first K]
 
-Draw k is the recipe with data.seed=k and seed=k and one seed, so the draws are the pairs of the comparison. A draw
-that is finished in OUT is not made again; without --record nothing is written outside OUT.
+Draw k is the recipe with seed=k and one seed, so the draws are the pairs of the comparison. A draw that is finished in
+OUT is not made again; without --record nothing is written outside OUT. The ablation of the students' noise, which
+leaves the teachers as they are: noise=none large_noise=none. --first 10 makes draws to choose settings on, apart from
+those that are recorded.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from safetensors.numpy import load_file
 from potstill import config, progress
 from potstill.measure.statistics import compare, mean_interval
 from potstill.stages.selftrain import SelftrainConfig, selftrain
+from potstill.stages.selftrain.pool import read
+from potstill.stages.selftrain.proof import TEACHERS
+from potstill.stages.selftrain.rounds import ALONE
 
 DOCS = Path(__file__).parents[1] / "docs"
-ALONE = "labels only"
 
 
 def main() -> None:
@@ -33,10 +37,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--record")
     parser.add_argument("--title", default="Few labels, many images")
+    parser.add_argument("--first", type=int, default=0)
     asked = parser.parse_args()
     settings = config.override(config.read_yaml(asked.recipe), asked.overrides)
-    runs = [run(settings, asked.out / f"draw-{k}", k) for k in range(asked.draws)]
-    figures = figures_of(runs, asked.out, asked.recipe, asked.draws)
+    draws = range(asked.first, asked.first + asked.draws)
+    runs = [run(settings, asked.out / f"draw-{k}", k) for k in draws]
+    figures = figures_of(runs, [asked.out / f"draw-{k}" for k in draws], command(asked))
     text = page(asked.title, figures)
     print(text)
     if asked.record:
@@ -44,25 +50,34 @@ def main() -> None:
         (DOCS / f"{asked.record}.md").write_text(text, encoding="utf-8")
 
 
+def command(asked: argparse.Namespace) -> str:
+    """Return the command without the paths of this machine."""
+    changes = [f"{key}={Path(value).name}" for key, _, value in (text.partition("=") for text in asked.overrides)]
+    first = [f"--first {asked.first}"] if asked.first else []
+    recipe = f"benchmarks/recipes/{asked.recipe.name}"
+    return " ".join(["python benchmarks/selftrain.py", recipe, "OUT", str(asked.draws), *changes, *first])
+
+
 def run(settings: dict[str, Any], folder: Path, draw: int) -> dict[str, Any]:
     """Return the summary of one draw."""
-    own = {**settings, "data": {**settings["data"], "seed": draw}, "seed": draw, "seeds": 1}
     with progress.use(progress.Display()):
-        return selftrain(config.build(SelftrainConfig, own), folder)
+        return selftrain(config.build(SelftrainConfig, {**settings, "seed": draw, "seeds": 1}), folder)
 
 
-def figures_of(runs: list[dict[str, Any]], out: Path, recipe: Path, draws: int) -> dict[str, Any]:
+def figures_of(runs: list[dict[str, Any]], folders: list[Path], command: str) -> dict[str, Any]:
     """Return the figures over all draws; a row that some draws do not have is left out of the table."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     names = [row["name"] for row in runs[0]["test"]["rows"]]
     shared = [n for n in names if all(n in [row["name"] for row in r["test"]["rows"]] for r in runs)]
-    right = {name: _right(runs, out, name) for name in shared if name != "teachers, averaged"}
+    right = _right(runs, folders, shared)
     rows = [_row(runs, name, right) for name in shared]
     kept = ("choice", "labels", "pool", "seconds")
     settings = json.loads(json.dumps(runs[0]["recipe"]))
     settings["data"]["path"] = Path(settings["data"]["path"]).name
+    for teacher in settings["teachers"]:
+        teacher["weights"] = teacher["weights"] and Path(teacher["weights"]).name
     return {
-        "command": f"python benchmarks/selftrain.py benchmarks/recipes/{recipe.name} OUT {draws}",
+        "command": command,
         "commit": commit,
         "date": runs[-1]["date"],
         "machine": runs[-1]["machine"],
@@ -71,21 +86,22 @@ def figures_of(runs: list[dict[str, Any]], out: Path, recipe: Path, draws: int) 
         "splits": runs[0]["data"]["splits"],
         "images": runs[0]["test"]["images"],
         "rows": rows,
-        "draws": [{key: one[key] for key in kept} for one in runs],
+        "draws": [{"draw": one["recipe"]["seed"], **{key: one[key] for key in kept}} for one in runs],
     }
 
 
-def _right(runs: list[dict[str, Any]], out: Path, name: str) -> np.ndarray:
-    """Return bool [draws, N]: whether a row's model is right on each test image. The test split is the data's own."""
-    from potstill.stages.selftrain.pool import read
-
-    found = []
-    for draw, one in enumerate(runs):
-        said = load_file(out / f"draw-{draw}" / "evaluation" / "logits.safetensors")[f"{name}/{draw}"]
+def _right(runs: list[dict[str, Any]], folders: list[Path], names: list[str]) -> dict[str, np.ndarray]:
+    """Return bool [draws, N] by row: whether its model is right on each test image."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for one, folder in zip(runs, folders, strict=True):
+        said = load_file(folder / "evaluation" / "logits.safetensors")
         with progress.use(progress.Display()):
             manifest = read(config.build(SelftrainConfig, one["recipe"]))
-        found.append(said.argmax(1) == manifest.label[manifest.rows("test", labelled=True)])
-    return np.stack(found)
+        truth = manifest.label[manifest.rows("test", labelled=True)]
+        for name in names:
+            key = name if name == TEACHERS else f"{name}/{one['recipe']['seed']}"
+            found[name].append(said[key].argmax(1) == truth)
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
 def _row(runs: list[dict[str, Any]], name: str, right: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -101,28 +117,37 @@ def _row(runs: list[dict[str, Any]], name: str, right: dict[str, np.ndarray]) ->
         "steps": [row.get("steps") for row in rows],
         "seconds": [row.get("seconds") for row in rows],
     }
-    if name in right and name != ALONE:
+    if name not in (ALONE, TEACHERS):
         found["against_labels_only"] = compare(right[name], right[ALONE], names=(name, ALONE)).to_json()
+        found["against_teachers"] = compare(right[name], right[TEACHERS], names=(name, TEACHERS)).to_json()
+        found["share_of_error"] = round(float((~right[name]).mean() / (~right[ALONE]).mean()), 3)
     return found
 
 
 def page(title: str, figures: dict[str, Any]) -> str:
     """Return the document."""
     lines = [f"# {title}", "", f"`{figures['command']}`", "", *_table(figures), ""]
-    lines += [f"**{row['against_labels_only']['result']}.** {row['against_labels_only']['sentence']}\n"
-              for row in figures["rows"] if "against_labels_only" in row]  # fmt: skip
+    for row in figures["rows"]:
+        if "against_labels_only" in row:
+            alone, theirs = row["against_labels_only"], row["against_teachers"]
+            lines.append(f"**{alone['result']}.** {alone['sentence']} {theirs['sentence']}\n")
     lines += ["## Every draw", "", *_draws(figures), "", "## How it was measured", "", _how(figures), ""]
     return "\n".join(lines)
 
 
 def _table(figures: dict[str, Any]) -> list[str]:
-    lines = ["| row | test error % | 95 % interval | draws | parameters | steps |", "|---|---:|---|---|---:|---:|"]
+    lines = [
+        "| row | test error % | 95 % interval | of the error with labels only | draws | parameters | steps |",
+        "|---|---:|---|---:|---|---:|---:|",
+    ]
     for row in figures["rows"]:
         span = "{:.2f} to {:.2f}".format(*row["interval"]) if row["interval"] else "one draw"
         each = ", ".join(f"{error:.2f}" for error in row["test_error"])
         parameters = f"{row['parameters']:,}" if row["parameters"] else ""
         steps = row["steps"][0] or ""
-        lines.append(f"| {row['name']} | {row['mean']:.2f} | {span} | {each} | {parameters} | {steps} |")
+        share = f"{100 * row['share_of_error']:.0f} %" if "share_of_error" in row else ""
+        cells = (row["name"], f"{row['mean']:.2f}", span, share, each, parameters, steps)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -131,7 +156,7 @@ def _draws(figures: dict[str, Any]) -> list[str]:
         "| draw | labels' precision %, unseen | coverage % | pool used | left out as copies | churn % | decision |",
         "|---|---|---|---:|---:|---|---|",
     ]
-    for number, one in enumerate(figures["draws"]):
+    for one in figures["draws"]:
         worth, generations = one["labels"]["quality"], one["labels"]["generations"]
         precision = worth["precision"] or {"percent": float("nan"), "interval": [float("nan")] * 2}
         spans = [f"{p['percent']:.1f} ({p['interval'][0]:.1f} to {p['interval'][1]:.1f})" for p in
@@ -139,7 +164,7 @@ def _draws(figures: dict[str, Any]) -> list[str]:
         churn = ", ".join(f"{g['churn']:.1f}" for g in generations if g["churn"] is not None)
         used, left = generations[0]["images"]["used"], sum(one["pool"]["left_out"].values())
         told = one["choice"]["sentence"]
-        lines.append(f"| {number} | {spans[0]} | {spans[1]} | {used:,} | {left:,} | {churn} | {told} |")
+        lines.append(f"| {one['draw']} | {spans[0]} | {spans[1]} | {used:,} | {left:,} | {churn} | {told} |")
     return lines
 
 

@@ -67,3 +67,12 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, told: str) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no recipe at"):
         read_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_overrides_reach_into_lists_by_number() -> None:
+    original = {"teachers": [{"model": "a"}, {"model": "b"}]}
+    changed = override(original, ["teachers.1.weights=w.safetensors", "teachers.0.card.size=[9, 9]"])
+    assert changed["teachers"] == [{"model": "a", "card": {"size": [9, 9]}}, {"model": "b", "weights": "w.safetensors"}]
+    assert original["teachers"] == [{"model": "a"}, {"model": "b"}]
+    with pytest.raises(ConfigError, match="'2' is no place in a list of 2"):
+        override(original, ["teachers.2.model=c"])

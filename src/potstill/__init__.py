@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         prune,
         quantize,
         run,
+        selftrain,
     )
     from potstill.errors import UserError
 
@@ -40,6 +41,7 @@ _FUNCTIONS = (
     "prune",
     "quantize",
     "run",
+    "selftrain",
 )
 _WHERE = dict.fromkeys(_FUNCTIONS, "potstill.app")
 _WHERE["UserError"] = "potstill.errors"
@@ -58,6 +60,7 @@ __all__ = [
     "prune",
     "quantize",
     "run",
+    "selftrain",
 ]
 
 

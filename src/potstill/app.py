@@ -92,6 +92,27 @@ def finetune(
     return work(built, folder, command=command)
 
 
+def selftrain(
+    data: str | Path | Mapping[str, Any], *, unlabelled: str | Path | None = None, out: str | Path | None = None,
+    command: str = "", **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Learn from the images at `data` and from those without labels at `unlabelled`; return the summary.
+
+    Images without a label in `data` are learned from too. settings: `teachers=[{"model": "builtin:cnn"}]`, `student`,
+    `rounds=2` and the others of docs/selftrain.md. `summary["folder"]` holds the kept model, which is the one without
+    the pool where that did not help (`summary["helped"]`).
+    """
+    _one_process("selftrain")
+    from potstill.stages.selftrain import SelftrainConfig
+    from potstill.stages.selftrain import selftrain as work
+
+    given = {"name": f"selftrain-{_last_name(_settings(data, 'path')['path'])}", **settings}
+    given |= {"data": _settings(data, "path"), "unlabelled": None if unlabelled is None else str(unlabelled)}
+    built = config.build(SelftrainConfig, given, origin="this command")
+    folder = new_folder(built.name, "recipe.yaml", built, out)
+    return {**work(built, folder, command=command), "folder": str(folder)}
+
+
 def compare(
     recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, out: str | Path | None = None,
     command: str = "",

@@ -45,7 +45,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Return `settings` with "a.b=value" assignments applied; values are read as YAML."""
+    """Return `settings` with "a.b=value" assignments applied, in lists by number from 0; values are read as YAML."""
     result = _copied(settings)
     problems = []
     for assignment in assignments:
@@ -56,13 +56,30 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
         *parents, last = key.split(".")
         inner = result
         for parent in parents:
-            if not isinstance(inner.get(parent), dict):
-                inner[parent] = {}
-            inner = inner[parent]
-        inner[last] = yaml.safe_load(text)
+            inner = _inside(inner, parent)
+        inner[_place(inner, last)] = yaml.safe_load(text)
     if problems:
         raise ConfigError(*problems)
     return result
+
+
+def _inside(settings: Any, key: str) -> Any:
+    """Return what lies under a key, an empty mapping if there is nothing that has keys of its own."""
+    place = _place(settings, key)
+    if isinstance(settings, list) or isinstance(settings.get(place), dict | list):
+        return settings[place]
+    settings[place] = {}
+    return settings[place]
+
+
+def _place(settings: Any, key: str) -> str | int:
+    if not isinstance(settings, list):
+        return key
+    if not key.isdigit() or int(key) >= len(settings):
+        raise ConfigError(
+            f"'{key}' is no place in a list of {len(settings)}. Count from 0, such as teachers.0.weights."
+        )
+    return int(key)
 
 
 def build(kind: type[C], settings: Mapping[str, Any], *, origin: str = "the recipe") -> C:
@@ -114,4 +131,4 @@ def _described(value: Any) -> str:
 def _copied(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _copied(inner) for key, inner in value.items()}
-    return list(value) if isinstance(value, list) else value
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value

@@ -159,6 +159,9 @@ class Objective:
             }
         )
 
+    def follow(self, average: Mapping[str, Tensor]) -> None:
+        """Be told of the moving average of the student's state, which goes on changing in place, where there is one."""
+
     def __call__(self, outputs: Outputs, batch: Batch, step: int = 0) -> dict[str, Tensor]:
         """Return the terms of a batch, the teacher asked first; step counts from 0."""
         return self.judge(outputs, self.teacher(batch) if self.teacher else None, batch, step)

@@ -40,13 +40,25 @@ def test_without_any_row_of_the_pool_the_plain_model_is_kept() -> None:
     assert not choice.helped and "none of them could be used" in choice.sentence
 
 
-def test_of_equal_rows_the_simpler_is_taken() -> None:
-    choice = choose({"labels only": rights(5)}, {"distilled with the pool": rights(18), "round 1": rights(18)})
-    assert choice.kept == "distilled with the pool"
+def test_of_rows_with_the_pool_the_last_counts_unless_it_is_clearly_worse() -> None:
+    alone = {"labels only": rights(5), "distilled on labels": rights(5)}
+    choice = choose(alone, {"distilled with the pool": rights(18), "round 1": rights(17)})
+    assert (choice.kept, choice.without) == ("round 1", "labels only")
+    worse = choose(alone, {"distilled with the pool": rights(18), "round 1": rights(12)})
+    assert worse.kept == "distilled with the pool"
 
 
-def test_a_validation_split_that_is_too_small_to_tell_is_told() -> None:
+def test_crossfitted_labels_count_as_held_out_images() -> None:
+    few, folds = rights(3, of=5), rights(30, of=40)
+    plain = np.concatenate([few, rights(20, of=40)], 1)
+    choice = choose({"labels only": plain}, {"round 1": np.concatenate([few, folds], 1)}, validation=5)
+    assert choice.helped and choice.images == 45
+    assert "5 validation images and 40 labels, crossfitted" in choice.sentence
+    assert not choose({"labels only": few}, {"round 1": few}).helped
+
+
+def test_labels_that_are_too_few_to_tell_are_told() -> None:
     few, many = rights(3, of=6), rights(3, of=6)[:, ::-1]
-    assert "more labels would tell" in choose({"labels only": few}, {"round 1": many}).sentence
+    assert "more of them would tell" in choose({"labels only": few}, {"round 1": many}).sentence
     same = choose({"labels only": few}, {"round 1": few}).sentence
-    assert "more labels" not in same
+    assert "would tell" not in same

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import potstill
 from potstill import artifacts
 from potstill.data.formats import from_arrays
 from potstill.stages import use
@@ -179,3 +180,17 @@ def test_a_world_repeats_rows_for_the_steps_that_were_asked_for() -> None:
 def test_a_fifth_of_few_labels_is_for_validation() -> None:
     assert SelftrainConfig(data={"path": "x"}).data.validation == VALIDATION
     assert SelftrainConfig(data={"path": "x", "validation": 0.1}).data.validation == 0.1
+
+
+def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, _ = labelled(tmp_path, 150)
+    small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "worth": 2}
+    small |= {"teacher_steps": 12, "train": {"batch_size": 32}, "labels": 24, "crossfit": False}
+    found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
+    assert found["folder"] == "runs/selftrain-labelled.npz" and found["kind"] == "selftrain"
+    measured = potstill.evaluate(found["folder"], data)
+    kept = next(row for row in found["test"]["rows"] if row["name"] == found["kept"])
+    assert measured["accuracy"] == pytest.approx(kept["test_accuracy"][0], abs=0.01)
+    with pytest.raises(potstill.UserError, match="round"):
+        potstill.selftrain(data, unlabelled="pool.npy", round=1)

@@ -65,3 +65,11 @@ def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: boo
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
         show(result)
+
+
+def numbers(text: str | None, flag: str) -> list[float] | None:
+    """Return the numbers of an option with commas between, None where it was not given."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{flag} takes numbers with commas between, such as 0.485,0.456,0.406.") from None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Json, Model, Out, Weights, app, carry_out, given, typed
+from potstill.cli.common import Data, Json, Model, Out, Weights, app, carry_out, given, numbers, typed
 
 Limit = Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")]
@@ -44,8 +44,8 @@ def finetune(
         "unfreeze": int(unfreeze) if unfreeze and unfreeze.isdigit() else unfreeze,
         "train": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "from_scratch": from_scratch or None,
-        "mean": _numbers(mean, "--mean"),
-        "std": _numbers(std, "--std"),
+        "mean": numbers(mean, "--mean"),
+        "std": numbers(std, "--std"),
         "augment": augment,
         "seed": seed,
     }
@@ -152,10 +152,3 @@ def explain(
             typer.echo(f"Page: {result['html']}")
 
     carry_out(work, show, as_json)
-
-
-def _numbers(text: str | None, flag: str) -> list[float] | None:
-    try:
-        return None if text is None else [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{flag} takes numbers with commas between, such as 0.485,0.456,0.406.") from None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Json, Out, app, carry_out, given, typed
+from potstill.cli.common import Data, Json, Out, app, carry_out, given, numbers, typed
 
 
 @app.command()
@@ -17,10 +17,17 @@ def selftrain(
     teacher: Annotated[
         list[str] | None, typer.Option(help="A name to be trained, or a folder or .onnx file; may be repeated.")
     ] = None,
+    teacher_weights: Annotated[
+        str | None, typer.Option(help="Pretrained weights of the teachers given by name: a file, or 'hub'.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Normalisation where these weights have no card.")] = None,
+    std: Annotated[str | None, typer.Option(help="Normalisation, comma-separated.")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side that the teachers with weights are shown.")] = None,
     student: Annotated[str | None, typer.Option(help="A model's name.")] = None,
     large: Annotated[str | None, typer.Option(help="A larger model for the rounds (default: the student).")] = None,
     rounds: Annotated[int | None, typer.Option(help="How often the students become the teacher.")] = None,
     labels: Annotated[int | None, typer.Option(help="Use only so many labels; the rest joins the pool.")] = None,
+    method: Annotated[str | None, typer.Option(help="teachers, fixmatch or freematch (very few labels).")] = None,
     labelling: Annotated[str | None, typer.Option(help="soft or hard.")] = None,
     noise: Annotated[str | None, typer.Option(help="auto (by the model's size), none, or a policy's name.")] = None,
     corrections: Annotated[
@@ -39,14 +46,14 @@ def selftrain(
 ) -> None:
     """Learn from images without labels too, and prove that it helped; else keep the model without them."""
     settings = {
-        "name": f"selftrain-{Path(data).resolve().name}".replace(" ", "-"),
         "data": {"path": data, "limit": limit, "group": group},
         "unlabelled": unlabelled,
-        "teachers": [{"model": name} for name in teacher] if teacher else None,
+        "teachers": [_teacher(name, teacher_weights, mean, std, size) for name in teacher] if teacher else None,
         "student": {"model": student},
         "large": {"model": large},
         "rounds": rounds,
         "labels": labels,
+        "method": method,
         "labelling": labelling,
         "noise": noise,
         "corrections": str(corrections) if corrections else None,
@@ -58,14 +65,18 @@ def selftrain(
     }
 
     def work() -> dict[str, Any]:
-        from potstill import config
-        from potstill.stages import selftrain as stage
+        from potstill import app as public
 
-        built = config.build(stage.SelftrainConfig, given(settings), origin="the command")
-        folder = out or Path("runs") / built.name
-        return {**stage.selftrain(built, folder, command=typed()), "folder": str(folder)}
+        return public.selftrain(out=out, command=typed(), **given(settings))
 
     carry_out(work, _show, as_json)
+
+
+def _teacher(name: str, weights: str | None, mean: str | None, std: str | None, size: int | None) -> dict[str, Any]:
+    card = {"mean": numbers(mean, "--mean"), "std": numbers(std, "--std"), "size": (size, size) if size else None}
+    own = weights if weights and not Path(name).exists() else None
+    told = {key: value for key, value in card.items() if value}
+    return {"model": name, "weights": own, **({"card": told} if own and told else {})}
 
 
 def _show(summary: dict[str, Any]) -> None:

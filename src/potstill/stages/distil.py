@@ -90,6 +90,16 @@ class Teaching:
         """What it says of the labelled validation images, logits float32 [N, K]; None where it cannot tell."""
         return self.taught.said(self._data, self._data.manifest.rows("validation", labelled=True))
 
+    def objective(self, recipe: Recipe, data: Data, terms: Sequence[Term], wiring: Wiring) -> Objective:
+        """Return what a student of this teacher minimises."""
+        classes, aux_weight = len(data.manifest.classes), recipe.objective.aux_weight
+        if self.taught.peer:
+            return Mutual(terms, classes=classes, aux_weight=aux_weight)
+        return Objective(
+            terms, classes=classes, teacher=self.function(wiring.taps), aux_weight=aux_weight,
+            connections=wiring.connections, known=self.taught.known,
+        )  # fmt: skip
+
     def assert_unchanged(self) -> None:
         """Assert that a live teacher is bit for bit what it was."""
         for function in self._functions.values():
@@ -192,7 +202,7 @@ def _train(
         labelled_share=recipe.student.labelled_share,
     )  # fmt: skip
     wiring = _wire(recipe, data, terms, teaching, student, recipe.train.epochs * order.steps_per_epoch, seed)
-    objective = _objective(recipe, data, terms, teaching, wiring)
+    objective = teaching.objective(recipe, data, terms, wiring) if teaching else _control(recipe, data, terms)
     peer = teaching.taught.peer(seed).to(on) if teaching and teaching.taught.peer else None
     # Nothing that is tied to a student may decide how it is computed: its control is computed the same way.
     plan = engine.plan_training(student, recipe.train, order)
@@ -212,18 +222,8 @@ def _train(
     }
 
 
-def _objective(
-    recipe: Recipe, data: Data, terms: Sequence[Term], teaching: Teaching | None, wiring: Wiring
-) -> Objective:
-    classes, aux_weight = len(data.manifest.classes), recipe.objective.aux_weight
-    if teaching is None:
-        return Objective(terms, classes=classes, teacher=None, aux_weight=aux_weight)
-    if teaching.taught.peer:
-        return Mutual(terms, classes=classes, aux_weight=aux_weight)
-    return Objective(
-        terms, classes=classes, teacher=teaching.function(wiring.taps), aux_weight=aux_weight,
-        connections=wiring.connections, known=teaching.taught.known,
-    )  # fmt: skip
+def _control(recipe: Recipe, data: Data, terms: Sequence[Term]) -> Objective:
+    return Objective(terms, classes=len(data.manifest.classes), teacher=None, aux_weight=recipe.objective.aux_weight)
 
 
 def _wire(

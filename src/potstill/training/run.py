@@ -102,6 +102,8 @@ class Run:
         self.parameters = [p for p in (*job.classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
         self.optimizer = optimizer(self.parameters, job.config, job.groups(job.classifier) if job.groups else ())
         self.average = Average(job.classifier, job.config.ema) if job.config.ema else None
+        if self.average:
+            job.objective.follow(self.average.state_dict())
         self.batches = self._batches()
         self.classifier.train()
         self.step, self.began, self.earlier = 0, time.monotonic(), 0.0

@@ -21,8 +21,10 @@ from potstill.stages import summary
 from potstill.stages import teacher as teacher_stage
 from potstill.stages.data import Data
 from potstill.stages.journal import Journal, claim
+from potstill.stages.recipe import TeacherConfig
 from potstill.stages.selftrain import corrections, leaks, pool, proof
 from potstill.stages.selftrain.choice import Choice, choose
+from potstill.stages.selftrain.crossfit import crossfit
 from potstill.stages.selftrain.leaks import Sieved
 from potstill.stages.selftrain.page import write_page
 from potstill.stages.selftrain.pseudo import Voice, probabilities
@@ -76,12 +78,8 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Sieved]:
             f"{config.data.path} has too few labels to hold any out for validation, and without validation nobody "
             "knows whether the unlabelled images helped. Label two images of a class at least."
         )
-    models = [
-        *(t.model for t in config.teachers),
-        config.student.model,
-        *([config.large.model] if config.large else []),
-    ]
-    own = max(teacher_stage.own_size(model) for model in models)
+    learners = [config.student.model, *([config.large.model] if config.large else [])]
+    own = max(*(_size_of(t) for t in config.teachers), *(teacher_stage.own_size(model) for model in learners))
     file = folder / "pool" / "pool.safetensors"
 
     def work() -> dict[str, Any]:
@@ -97,19 +95,26 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Sieved]:
     return data_stage.prepare(config.data, manifest=manifest, at_least=own), sieved
 
 
+def _size_of(teacher: TeacherConfig) -> int:
+    """Return the pixels a side that a teacher wants, 0 where it takes any."""
+    if teacher.weights and teacher.card and teacher.card.size:
+        return max(teacher.card.size)
+    return teacher_stage.own_size(teacher.model)
+
+
 def _learn(rounds: Rounds, voices: list[Voice]) -> None:
     labels = rounds.listen(voices)
     rounds.without_pool(labels)
     if len(labels.rows):
-        rounds.with_pool(WITH_POOL, rounds.config.student, labels)
+        rounds.with_pool(WITH_POOL, rounds.config.student, labels, method=rounds.config.method_of_student)
+        rounds.evidence = crossfit(rounds, labels)
         rounds.iterate()
 
 
 def _choose(rounds: Rounds) -> Choice:
     rows = [row for row in rounds.rows.values() if row.deliverable]
-    return choose(
-        {row.name: row.right for row in rows if not row.pool}, {row.name: row.right for row in rows if row.pool}
-    )
+    without, with_pool = ({r.name: rounds.evidence_of(r) for r in rows if r.pool == pool} for pool in (False, True))
+    return choose(without, with_pool, validation=len(rounds.validation))
 
 
 def _show(config: SelftrainConfig, rounds: Rounds, sieved: Sieved, choice: Choice, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""It only gets better: the pool must help on validation by more than its standard error, or its model is not kept."""
+"""It only gets better: the pool must help on held-out images by more than the standard error, or it is not kept."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-COARSE = 2.0  # points of standard error from which on validation misses gains that are worth having
+COARSE = 2.0  # points of standard error from which on gains that are worth having are missed
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whether the pool helped. with_pool, without: names of the best rows and their validation accuracy in percent."""
+    """Whether the pool helped. with_pool, without: the rows compared; accuracies in percent, on held-out images."""
 
     helped: bool
     kept: str
@@ -39,31 +39,46 @@ def gain(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
     return 100 * float(each.mean()), 100 * float(each.std(ddof=min(1, len(each) - 1)) / np.sqrt(len(each)))
 
 
-def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray]) -> Choice:
-    """Return the choice between rows trained without the pool and with it; bool [S, N] on validation, by name.
+def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray], *, validation: int = 0) -> Choice:
+    """Return the choice between rows trained without the pool and with it.
 
-    Of equal rows the earlier, simpler one counts as the better.
+    bool [S, N] by name: whether models that had not learned from an image are right about it. The first `validation`
+    columns are the rows' own, those behind come from crossfitted pairs (0: all are the rows' own). Of the rows without
+    the pool the best counts, of equal ones the simpler. Of those with it the last counts, unless an earlier one is
+    better by more than the standard error: each learned from the one before it.
     """
-    plain, best = _best(without), _best(with_pool) if with_pool else ""
-    before = 100 * float(without[plain].mean())
-    if not best:
-        sentence = "The unlabelled images did not help: none of them could be used; kept the model without them."
-        return Choice(False, plain, "", plain, before, before, 0.0, 0.0, without[plain].shape[1], sentence)
-    difference, error = gain(with_pool[best], without[plain])
-    helped = difference > error + 1e-9  # one image that tips has a standard error of just its own weight
+    plain = max(without, key=lambda name: without[name].mean())
     count = without[plain].shape[1]
-    told = f"{difference:+.2f} points on validation, standard error {error:.2f}, {count} images"
-    told = told.replace("-", "\N{MINUS SIGN}")
+    before = 100 * float(without[plain].mean())
+    if not with_pool:
+        sentence = "The unlabelled images did not help: none of them could be used; kept the model without them."
+        return Choice(False, plain, "", plain, before, before, 0.0, 0.0, count, sentence)
+    last = _last(with_pool)
+    difference, error = gain(with_pool[last], without[plain])
+    helped = difference > error + 1e-9  # one image that tips has a standard error of just its own weight
+    told = _told(difference, error, validation or count, count)
     sentence = (
-        f"The unlabelled images helped ({told}); kept {best}."
+        f"The unlabelled images helped ({told}); kept {last}."
         if helped
         else f"The unlabelled images did not help ({told}); kept the model without them, {plain}."
     )
     if not helped and error > COARSE:
-        sentence += f" So few validation images cannot show a gain below {error:.0f} points: more labels would tell."
-    after = 100 * float(with_pool[best].mean())
-    return Choice(helped, best if helped else plain, best, plain, after, before, difference, error, count, sentence)
+        sentence += f" So few labels cannot show a gain below {error:.0f} points: more of them would tell."
+    after = 100 * float(with_pool[last].mean())
+    return Choice(helped, last if helped else plain, last, plain, after, before, difference, error, count, sentence)
 
 
-def _best(rows: dict[str, np.ndarray]) -> str:
-    return max(rows, key=lambda name: rows[name].mean())
+def _told(difference: float, error: float, validation: int, count: int) -> str:
+    where = f"{validation} validation images"
+    if count > validation:
+        where += f" and {count - validation} labels, crossfitted"
+    return f"{difference:+.2f} points, standard error {error:.2f}, on {where}".replace("-", "\N{MINUS SIGN}")
+
+
+def _last(rows: dict[str, np.ndarray]) -> str:
+    names = list(rows)
+    kept = names[0]
+    for name in names[1:]:
+        difference, error = gain(rows[name], rows[kept])
+        kept = name if difference >= -error - 1e-9 else kept
+    return kept

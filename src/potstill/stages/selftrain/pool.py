@@ -77,8 +77,8 @@ def read(config: SelftrainConfig) -> Manifest:
 def _few_labels(manifest: Manifest, config: SelftrainConfig) -> Manifest:
     """Return the manifest with so many labels in all, of which a share is for validation."""
     merged = np.where(manifest.split == SPLITS.index("validation"), SPLITS.index("train"), manifest.split)
-    few = keep_labels(manifest.with_split(merged.astype(np.uint8)), config.labels, seed=config.data.seed)
-    few = hold_out(few, split="validation", fraction=config.data.validation, seed=config.data.seed)
+    few = keep_labels(manifest.with_split(merged.astype(np.uint8)), config.labels, seed=config.seed)
+    few = hold_out(few, split="validation", fraction=config.data.validation, seed=config.seed)
     held = len(few.rows("validation", labelled=True))
     progress.note(f"Of the {config.labels} labels, {held} are held out for validation and the rest are learned from.")
     return few

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from potstill import artifacts
+from potstill.engine import Model
 from potstill.measure import metrics
 from potstill.measure.statistics import compare, mean_interval
 from potstill.models import zoo
 from potstill.stages import evaluation, summary
 from potstill.stages.data import Data
-from potstill.stages.selftrain.pseudo import Voice
+from potstill.stages.selftrain.pseudo import Voice, together
 from potstill.stages.selftrain.rounds import ALONE, Rounds, Row
 
 TEACHERS = "teachers, averaged"
@@ -23,17 +25,16 @@ def table(rounds: Rounds, voices: list[Voice], kept: str, folder: Path) -> dict[
     data = rounds.data
     truth = data.manifest.label[data.manifest.rows("test", labelled=True)]
     said = _open(rounds, voices, data, folder)
-    chance = sum(metrics.softmax(said[f"voice-{k}"], voice.temperature) for k, voice in enumerate(voices))
     rows = [
-        {"name": TEACHERS, "pool": False, "test_accuracy": [_accuracy(chance, truth)], "models": len(voices)},
+        {"name": TEACHERS, "pool": False, "test_accuracy": [_accuracy(said[TEACHERS], truth)], "models": len(voices)},
         *(_row(rounds, row, said, truth) for row in rounds.rows.values()),
     ]
     return {"rows": rows, "recall": _recalls(rounds, said, truth, kept), "images": len(truth)}
 
 
 def _open(rounds: Rounds, voices: list[Voice], data: Data, folder: Path) -> dict[str, np.ndarray]:
-    models = {f"voice-{k}": voice.model for k, voice in enumerate(voices)}
-    identities = {f"voice-{k}": voice.identity for k, voice in enumerate(voices)}
+    models: dict[str, Model] = {TEACHERS: together(voices)}
+    identities = {TEACHERS: artifacts.fingerprint([[voice.identity, voice.temperature] for voice in voices])}
     for row in rounds.rows.values():
         for trained in row.trained:
             model = trained.load()

@@ -7,7 +7,7 @@ unseen answers. Images are shown clean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from potstill.models.hooks import as_vector
 from potstill.models.outputs import Classifier, Outputs
 from potstill.models.taps import resolve
 from potstill.stages.data import Data
+from potstill.stages.selftrain.probed import Probed
 from potstill.store import Store
-from potstill.teachers import log_probabilities, mixed
+from potstill.teachers import EnsembleModel, log_probabilities, mixed
 
 NEIGHBOURS = 5
 REFERENCES = 2000  # labelled images that distances are measured to
@@ -65,14 +66,18 @@ def calibrate(voices: Sequence[Voice], data: Data, rows: np.ndarray) -> tuple[np
 
 
 def _logits(voice: Voice, data: Data, rows: np.ndarray) -> np.ndarray:
-    return np.concatenate([outputs.logits.cpu().numpy() for _, outputs in _asked(voice.model, data, rows)])
+    return np.concatenate([said[0].logits.cpu().numpy() for said in _asked([voice.model], data, rows)])
 
 
-def _asked(model: Model, data: Data, rows: np.ndarray):
-    loader = data.loader(device=engine.device() if isinstance(model, Classifier) else "cpu")
-    if isinstance(model, Classifier):
-        model.to(loader.device)
-    return engine.predict(_fast(model), engine.clean_batches(loader, rows, BATCH))
+def _asked(models: Sequence[Model], data: Data, rows: np.ndarray) -> Iterator[list[Outputs]]:
+    """Yield what each model says of a batch, batch by batch: models that share a backbone see the same tensor."""
+    networks = [model for model in models if isinstance(model, Classifier)]
+    loader = data.loader(device=engine.device() if len(networks) == len(models) else "cpu")
+    for network in networks:
+        network.to(loader.device)
+    asked = [_fast(model) for model in models]
+    for batch in engine.clean_batches(loader, rows, BATCH):
+        yield [next(engine.predict(model, [batch]))[1] for model in asked]
 
 
 def _fast(model: Model) -> Model:
@@ -83,19 +88,60 @@ def _fast(model: Model) -> Model:
     return lambda image: model(image.contiguous(memory_format=torch.channels_last))
 
 
+def has_features(voices: Sequence[Voice]) -> bool:
+    """Tell whether all voices can be looked into; an exported file cannot."""
+    return all(isinstance(voice.model, Classifier | Probed) for voice in voices)
+
+
+def together(voices: Sequence[Voice]) -> Model:
+    """Return the voices as one model, whose logits are the log of the mean of their calibrated probabilities."""
+    return EnsembleModel([_calibrated(v) for v in voices], [1.0] * len(voices), "probabilities", voices[0].model.card)
+
+
+def _calibrated(voice: Voice) -> Model:
+    def ask(image: torch.Tensor) -> Outputs:
+        if isinstance(voice.model, Classifier):
+            image = image.to(voice.model.eval().mean.device)
+        return Outputs(voice.model(image).logits.float() / voice.temperature)
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of the labels: the rows that were held out, and the places of the voices that have not seen them."""
+
+    held: np.ndarray
+    voices: tuple[int, ...]
+
+
+def folds_of(voices: Sequence[Voice], labelled: np.ndarray) -> list[Fold]:
+    """Return the folds of the voices that were trained here; of others nobody knows what they have seen."""
+    found: dict[bytes, Fold] = {}
+    for number, voice in enumerate(voices):
+        if len(voice.seen):
+            held = np.setdiff1d(labelled, voice.seen)
+            before = found.get(held.tobytes())
+            found[held.tobytes()] = Fold(held, (*(before.voices if before else ()), number))
+    return [fold for fold in found.values() if len(fold.held)]
+
+
 def label(
-    voices: Sequence[Voice], data: Data, rows: np.ndarray, folder: Path, *, strangeness: bool, title: str
-) -> Store:
+    voices: Sequence[Voice], data: Data, rows: np.ndarray, folder: Path, *, strangeness: bool, title: str,
+    folds: Sequence[Fold] = (),
+) -> Store:  # fmt: skip
     """Return the store of what the voices say of `rows`, asking about the parts that an interrupted call has not.
 
     Columns: logits, float16 [K], the log of the mean calibrated probabilities; disagreement, float16, the mean total
     variation of the voices from their mean, 0..1; strange, float16, the distance to the nearest labelled images as a
-    multiple of that of held-out images (0 where it is not asked for).
+    multiple of that of held-out images (0 where it is not asked for); fold-0 and so on, float16 [K], like logits but of
+    the voices of a fold alone.
     """
     source = {
         "voices": [[voice.identity, voice.temperature] for voice in voices],
         "images": data.manifest.select(rows).with_labels(np.full(len(rows), UNLABELLED)).fingerprint,
         "strangeness": strangeness,
+        "folds": [fold.voices for fold in folds],
     }
     store = Store(folder, rows, 1, source)
     if store.complete:
@@ -104,51 +150,61 @@ def label(
     missing = store.missing()
     with progress.task(title, len(missing)) as task:
         for view, part in missing:
-            store.write(view, part, _part(voices, far, data, store.part_rows(part)))
+            store.write(view, part, _part(voices, far, data, store.part_rows(part), folds))
             task.advance()
     store.close()
     return store
 
 
 def _part(
-    voices: Sequence[Voice], far: Sequence[_Distance | None], data: Data, rows: np.ndarray
+    voices: Sequence[Voice], far: Sequence[_Distance | None], data: Data, rows: np.ndarray, folds: Sequence[Fold]
 ) -> dict[str, np.ndarray]:
     votes = np.zeros((len(voices), len(rows), len(data.manifest.classes)), np.float32)
     strange = np.zeros((len(voices), len(rows)), np.float32)
     heard = np.stack([~np.isin(rows, voice.seen) for voice in voices])
-    for k, (voice, distance) in enumerate(zip(voices, far, strict=True)):
-        model, start = distance.model if distance else voice.model, 0
-        for batch, outputs in _asked(model, data, rows):
-            here = slice(start, start + len(batch.index))
+    models = [distance.model if distance else voice.model for voice, distance in zip(voices, far, strict=True)]
+    start = 0
+    for said in _asked(models, data, rows):
+        here = slice(start, start := start + len(said[0].logits))
+        for k, (voice, distance, outputs) in enumerate(zip(voices, far, said, strict=True)):
             votes[k, here] = F.softmax(outputs.logits / voice.temperature, 1).cpu().numpy()
             if distance:
                 strange[k, here] = distance.of(outputs)
-            start = here.stop
     assert heard.any(0).all(), "every image is unseen by somebody"
     weight = heard / heard.sum(0)
     mean = np.einsum("vn,vnk->nk", weight, votes)
     apart = 0.5 * np.abs(votes - mean).sum(2)
     return {
-        "logits": log_probabilities(torch.from_numpy(mean)).half().numpy(),
+        **{fold_column(number): _stored(votes[list(fold.voices)].mean(0)) for number, fold in enumerate(folds)},
+        "logits": _stored(mean),
         "disagreement": (weight * apart).sum(0).astype(np.float16),
         "strange": np.minimum((weight * strange).sum(0), 6e4).astype(np.float16),
     }
+
+
+def fold_column(number: int) -> str:
+    """Return the column of a store that has the answers of one fold's voices."""
+    return f"fold-{number}"
+
+
+def _stored(chance: np.ndarray) -> np.ndarray:
+    return log_probabilities(torch.from_numpy(chance)).half().numpy()
 
 
 class _Distance:
     """The cosine distance to the labelled images that a voice has seen, as a multiple of what is usual for others."""
 
     def __init__(self, voice: Voice, data: Data) -> None:
-        assert isinstance(voice.model, Classifier), "an exported file has no features"
-        self.model = voice.model.replace(taps=resolve(voice.model, ["pooled"])).eval()
+        assert has_features([voice]), "an exported file has no features"
+        self.model = _looked_into(voice.model)
         manifest = data.manifest
         learned = voice.seen if len(voice.seen) else manifest.rows("train", labelled=True)
         seen = learned[:: max(1, len(learned) // REFERENCES)]
-        self._known = torch.cat([_direction(outputs) for _, outputs in _asked(self.model, data, seen)])
+        self._known = torch.cat([_direction(said[0]) for said in _asked([self.model], data, seen)])
         self._usual = 1.0
         others = np.concatenate([manifest.rows(split, labelled=True) for split in ("train", "validation")])
         held = np.setdiff1d(others, learned)
-        found = [self.of(outputs) for _, outputs in _asked(self.model, data, held)]
+        found = [self.of(said[0]) for said in _asked([self.model], data, held)]
         self._usual = max(float(np.quantile(np.concatenate(found), 0.99)), 1e-6) if found else 1.0
 
     def of(self, outputs: Outputs) -> np.ndarray:
@@ -157,13 +213,17 @@ class _Distance:
         return ((1 - near) / self._usual).cpu().numpy()
 
 
+def _looked_into(model: Model) -> Model:
+    return model.replace(taps=resolve(model, ["pooled"])).eval() if isinstance(model, Classifier) else model
+
+
 def _direction(outputs: Outputs) -> torch.Tensor:
     return F.normalize(as_vector(outputs.features["pooled"]).float(), dim=1)
 
 
-def probabilities(store: Store, rows: np.ndarray) -> np.ndarray:
+def probabilities(store: Store, rows: np.ndarray, column: str = "logits") -> np.ndarray:
     """Return float32 [N, K] of what a store says of rows."""
-    return np.exp(store.read(rows, np.zeros_like(rows))["logits"].astype(np.float32))
+    return np.exp(store.read(rows, np.zeros_like(rows))[column].astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -171,24 +231,27 @@ class Targets:
     """A teacher, `Batch -> Outputs`, that looks up what was said: row i of a world is row `base[i]` of the stores.
 
     own: int64, for labelled images the label they have, else UNLABELLED. What they are taught comes from `first`, the
-    store of the teachers that had not seen them, and is mixed with the label by OWN_SHARE.
+    store of the teachers that had not seen them, and is mixed with the label by OWN_SHARE; without `first` it is the
+    label. column: of `store`, whose answers are taught.
     """
 
     store: Store
-    first: Store
+    first: Store | None
     base: np.ndarray
     own: np.ndarray
     classes: int
     hard: bool = False
+    column: str = "logits"
 
     def __call__(self, batch: Batch) -> Outputs:
         index = batch.index.cpu().numpy()
         base, own = self.base[index], torch.from_numpy(self.own[index])
         known = (own != UNLABELLED).numpy()
         said = torch.empty(len(index), self.classes)
-        for store, chosen in ((self.first, known), (self.store, ~known)):
-            if chosen.any():
-                said[chosen] = torch.from_numpy(probabilities(store, base[chosen]))
+        said[known] = F.one_hot(own[known], self.classes).float()
+        for store, column, chosen in ((self.first, "logits", known), (self.store, self.column, ~known)):
+            if store is not None and chosen.any():
+                said[chosen] = torch.from_numpy(probabilities(store, base[chosen], column))
         if self.hard:
             said = _one_hot(said.argmax(1), said.shape[1], HARD)
         said[known] = (1 - OWN_SHARE) * said[known] + OWN_SHARE * F.one_hot(own[known], said.shape[1])

@@ -9,18 +9,30 @@ from typing import Any
 import numpy as np
 
 from potstill import artifacts, progress
+from potstill.data.draws import permutation
 from potstill.models.outputs import Classifier
 from potstill.stages.data import Data
 from potstill.stages.distil import Trained
 from potstill.stages.evaluation import answers
 from potstill.stages.recipe import StudentConfig
 from potstill.stages.selftrain.choice import gain
-from potstill.stages.selftrain.pseudo import Voice, calibrate, label, probabilities
+from potstill.stages.selftrain.pseudo import Fold, Voice, calibrate, folds_of, has_features, label, probabilities
 from potstill.stages.selftrain.select import Selection, churn, select
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.students import EVALUATIONS, World, learn, steps_of, world
+from potstill.stages.selftrain.students import (
+    EVALUATIONS,
+    Lesson,
+    World,
+    from_itself,
+    from_labels,
+    from_teachers,
+    learn,
+    steps_of,
+    world,
+)
 from potstill.store import Store
 
+TEACHERS = "teachers"
 ALONE, ON_LABELS, WITH_POOL, SMALL = "labels only", "distilled on labels", "distilled with the pool", "small student"
 
 
@@ -35,6 +47,14 @@ class Row:
     pool: bool
     right: np.ndarray
     deliverable: bool = True
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Whether crossfitted students are right about the labels that their fold held out. bool [N] each."""
+
+    without: np.ndarray
+    with_pool: np.ndarray
 
 
 @dataclass
@@ -58,6 +78,8 @@ class Rounds:
         self.labelled = manifest.rows("train", labelled=True)
         self.validation = manifest.rows("validation", labelled=True)
         self.rows: dict[str, Row] = {}
+        self.folds: list[Fold] = []
+        self.evidence: Evidence | None = None
         self.labels: list[Labels] = []
         self.first: Store | None = None
 
@@ -68,33 +90,37 @@ class Rounds:
 
     def listen(self, voices: list[Voice]) -> Labels:
         """Ask a generation of teachers about every image, and select what to learn from."""
-        config, number = self.config, len(self.labels)
+        number = len(self.labels)
         asked = np.concatenate([self.validation, self.pool])
         if number == 0:
             asked = np.concatenate([self.labelled, asked])
-        strange = number == 0 and all(isinstance(voice.model, Classifier) for voice in voices)
+        strange = number == 0 and has_features(voices)
+        if number == 0 and self.config.crossfit:
+            self.folds = folds_of(voices, self.labelled)
         store = label(
             voices, self.data, asked, self.folder / "labels" / f"round-{number}", strangeness=strange,
-            title=f"labelling the pool, round {number}",
+            title=f"labelling the pool, round {number}", folds=self.folds if number == 0 else (),
         )  # fmt: skip
         self.first = self.first or store
-        chance = probabilities(store, self.pool)
-        prior = np.bincount(self.data.manifest.label[self.labelled], minlength=chance.shape[1])
+        found = self.found(store, self.labelled)
+        found.record = self._record(found, probabilities(store, self.pool))
+        self.labels.append(found)
+        return found
+
+    def found(self, store: Store, labelled: np.ndarray, column: str = "logits") -> Labels:
+        """Return what is selected from a store that has the pool and the validation images in it.
+
+        labelled: whose classes say how many of each there should be; column: whose answers count.
+        """
+        config, chance = self.config, probabilities(store, self.pool, column)
+        prior = np.bincount(self.data.manifest.label[labelled], minlength=chance.shape[1])
         selection = select(
             chance, self._strange(), prior, floor=config.floor, far=config.far, quota=config.quota,
             copies=config.copies, most=self.most,
         )  # fmt: skip
-        said = np.log(np.clip(probabilities(store, self.validation), 1e-30, 1))
-        found = Labels(
-            store,
-            selection,
-            artifacts.fingerprint(artifacts.read_json(store.folder / "source.json")),
-            said,
-            self.pool[selection.rows],
-        )
-        found.record = self._record(found, chance)
-        self.labels.append(found)
-        return found
+        said = np.log(np.clip(probabilities(store, self.validation, column), 1e-30, 1))
+        identity = artifacts.fingerprint([artifacts.read_json(store.folder / "source.json"), column])
+        return Labels(store, selection, identity, said, self.pool[selection.rows])
 
     def _strange(self) -> np.ndarray:
         assert self.first is not None
@@ -123,39 +149,45 @@ class Rounds:
         config = self.config
         steps = steps_of(self._world(labels), config.train.batch_size) if len(labels.rows) else config.steps
         alone = world(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
-        self._row(ALONE, config.student, alone, None, pool=False)
-        self._row(ON_LABELS, config.student, alone, labels, pool=False)
+        self._row(ALONE, config.student, alone, from_labels, pool=False)
+        self._row(ON_LABELS, config.student, alone, self._lesson(labels), pool=False)
 
-    def with_pool(self, name: str, student: StudentConfig, labels: Labels) -> Row:
-        """Train a row on labels and pool."""
-        return self._row(name, student, self._world(labels), labels, pool=True)
+    def with_pool(self, name: str, student: StudentConfig, labels: Labels, *, method: str = TEACHERS) -> Row:
+        """Train a row on labels and pool; method: who labels the pool."""
+        if method == TEACHERS:
+            return self._row(name, student, self._world(labels), self._lesson(labels), pool=True)
+        made = self._world_with(self.labelled, self.unchosen())
+        return self._row(name, student, made, from_itself(self.config), pool=True)
+
+    def _lesson(self, labels: Labels) -> Lesson:
+        return from_teachers(self.config, labels.store, self.first, labels.validation, labels.identity)
+
+    def unchosen(self) -> np.ndarray:
+        """Return the images that a student labels itself: any that are not strange, as many as the budget shows."""
+        near = self.pool[self._strange() <= self.config.far]
+        return near[permutation(self.config.seed, 0, len(near), "pool")[: self.most]] if len(near) else near
 
     def _world(self, labels: Labels) -> World:
-        train = np.concatenate([self.labelled, labels.rows])
-        return world(self.data, train, self.config.steps, self.config.train.batch_size)
+        return self._world_with(self.labelled, labels.rows)
 
-    def _row(self, name: str, student: StudentConfig, made: World, labels: Labels | None, *, pool: bool) -> Row:
-        folder = self.folder / name.replace(" ", "-")
-        stores = (labels.store, self.first) if labels else None
-        trained = [
-            learn(
-                self.config, student, made, stores, folder, seed,
-                validation=labels.validation if labels else None, identity=labels.identity if labels else "",
-            )
-            for seed in self.seeds
-        ]  # fmt: skip
-        deliverable = student == self.config.student
-        steps = steps_of(made, self.config.train.batch_size)
-        row = Row(name, student, trained, steps, pool, self._right(trained), deliverable)
+    def _world_with(self, labelled: np.ndarray, rows: np.ndarray) -> World:
+        return world(self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size)
+
+    def _row(self, name: str, student: StudentConfig, made: World, lesson: Lesson, *, pool: bool) -> Row:
+        config, folder = self.config, self.folder / name.replace(" ", "-")
+        own = student == config.student
+        noise = config.noise if own or config.large_noise is None else config.large_noise
+        trained = [learn(config, student, made, lesson, folder, seed, noise=noise) for seed in self.seeds]
+        steps = steps_of(made, config.train.batch_size)
+        row = Row(name, student, trained, steps, pool, self._right(trained), own)
         self.rows[name] = row
         return row
 
     def _right(self, trained: list[Trained]) -> np.ndarray:
-        truth = self.data.manifest.label[self.validation]
-        return np.stack([answers(t.load(), self.data, self.validation).argmax(1) == truth for t in trained])
+        return np.stack([right(one.load(), self.data, self.validation) for one in trained])
 
     def iterate(self) -> None:
-        """Let the students become the teacher until they gain nothing, or the rounds are over."""
+        """Let the students become the teacher until they lose on validation, or the rounds are over."""
         config = self.config
         learner = config.large or config.student
         before = self.rows[WITH_POOL] if config.large is None else None
@@ -163,10 +195,11 @@ class Rounds:
             labels = self.labels[0] if before is None else self.listen(self._promoted(before))
             if not len(labels.rows):
                 return
-            row = self.with_pool(f"round {number}", learner, labels)
-            if before is not None and gain(row.right, before.right)[0] <= 0:
+            method = config.method if before is None else TEACHERS
+            row = self.with_pool(f"round {number}", learner, labels, method=method)
+            if before is not None and gain(row.right, before.right)[0] < 0:
                 if number < config.rounds:
-                    progress.note(f"Round {number} gained nothing on validation, so it was the last.")
+                    progress.note(f"Round {number} lost on validation, so it was the last.")
                 break
             before = row
         if config.large is not None and before is not None:
@@ -181,6 +214,21 @@ class Rounds:
         calibrate(voices, self.data, self.validation)
         return voices
 
+    def evidence_of(self, row: Row) -> np.ndarray:
+        """Return bool [S, N]: whether models that had not learned from an image are right about it.
+
+        On validation it is the row's own; on the folds of the labels that of the crossfitted pair of its kind.
+        """
+        if self.evidence is None:
+            return row.right
+        folds = self.evidence.with_pool if row.pool else self.evidence.without
+        return np.concatenate([row.right, np.repeat(folds[None], len(row.right), 0)], 1)
+
     def accuracies(self, row: Row) -> list[float]:
         """Return validation accuracy in percent, a seed each."""
         return [round(100.0 * float(each.mean()), 3) for each in row.right]
+
+
+def right(model: Classifier, data: Data, rows: np.ndarray) -> np.ndarray:
+    """Return bool [N]: whether a model is right about these rows."""
+    return answers(model, data, rows).argmax(1) == data.manifest.label[rows]

@@ -6,6 +6,7 @@ their steps are as many as those of the others, each repetition in views of its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from potstill.stages import distil
 from potstill.stages.data import Data
 from potstill.stages.distil import Teaching, Trained
 from potstill.stages.recipe import ObjectiveConfig, Recipe, StudentConfig
+from potstill.stages.selftrain.consistent import Itself
 from potstill.stages.selftrain.pseudo import Targets
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.teacher import Taught
@@ -105,18 +107,51 @@ def steps_of(made: World, batch: int) -> int:
     return made.epochs * (count // min(batch, count))
 
 
-def learn(
-    config: SelftrainConfig, student: StudentConfig, made: World, labels: tuple[Store, Store] | None, folder: Path,
-    seed: int, *, validation: np.ndarray | None = None, identity: str = "",
-) -> Trained:  # fmt: skip
-    """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N.
+Lesson = Callable[["World"], tuple[tuple[Term, ...], Teaching | None]]
 
-    labels: the store to learn from and that of the labelled images; None learns from the labels alone. validation:
-    the teacher's logits there; identity: names what the stores hold.
+
+def from_labels(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
+    """The lesson of a student that has the labels and nothing else."""
+    return LABELS, None
+
+
+def from_teachers(
+    config: SelftrainConfig, store: Store, first: Store | None, validation: np.ndarray, identity: str,
+    column: str = "logits",
+) -> Lesson:  # fmt: skip
+    """Return the lesson of a student of what is in a store (`Targets`).
+
+    validation: the teachers' logits there, [N, K]; identity: names what the stores hold.
     """
-    noise = config.noise if student == config.student or config.teacher_noise is None else config.teacher_noise
+
+    def lesson(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
+        manifest = made.data.manifest
+        hard = config.labelling == "hard"
+        targets = Targets(store, first, made.base, manifest.label, len(manifest.classes), hard, column)
+        soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
+        return (*LABELS, soft), Says(targets, identity, validation, made.data)
+
+    return lesson
+
+
+def from_itself(config: SelftrainConfig) -> Lesson:
+    """Return the lesson of a student that labels the pool itself."""
+
+    def lesson(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
+        itself = Itself(
+            made.data, method=config.method, threshold=config.threshold, weight=config.unlabelled_weight
+        )  # fmt: skip
+        return LABELS, itself
+
+    return lesson
+
+
+def learn(
+    config: SelftrainConfig, student: StudentConfig, made: World, lesson: Lesson, folder: Path, seed: int, *, noise: Any
+) -> Trained:
+    """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N."""
     recipe = recipe_of(config, student, made.data, epochs=made.epochs, noise=noise)
-    trained = _one(recipe, config, made, labels, folder, seed, validation, identity)
+    trained = _one(recipe, made, lesson, folder, seed)
     if not config.clean or noise == "none":
         return trained
     few = _last(config, made)
@@ -124,24 +159,14 @@ def learn(
     weights = str(trained.folder / zoo.WEIGHTS)
     slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
     last = last.model_copy(update={"student": last.student.model_copy(update={"weights": weights}), "train": slow})
-    beside = folder.with_name(f"{folder.name}-clean")
-    after = _one(last, config, few, labels, beside, seed, validation, identity)
+    after = _one(last, few, lesson, folder.with_name(f"{folder.name}-clean"), seed)
     seconds = trained.record["seconds"] + after.record["seconds"]
     return replace(after, record={**after.record, "seconds": seconds})
 
 
-def _one(
-    recipe: Recipe, config: SelftrainConfig, made: World, labels: tuple[Store, Store] | None, folder: Path, seed: int,
-    validation: np.ndarray | None, identity: str,
-) -> Trained:  # fmt: skip
-    if labels is None:
-        return distil.train_one(recipe, made.data, LABELS, None, folder, seed)
-    manifest = made.data.manifest
-    targets = Targets(*labels, made.base, manifest.label, len(manifest.classes), config.labelling == "hard")
-    assert validation is not None
-    says = Says(targets, identity, validation, made.data)
-    soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
-    return distil.train_one(recipe, made.data, (*LABELS, soft), says, folder, seed)
+def _one(recipe: Recipe, made: World, lesson: Lesson, folder: Path, seed: int) -> Trained:
+    terms, teaching = lesson(made)
+    return distil.train_one(recipe, made.data, terms, teaching, folder, seed)
 
 
 def _last(config: SelftrainConfig, made: World) -> World:

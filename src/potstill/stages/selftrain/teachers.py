@@ -10,13 +10,13 @@ import numpy as np
 from potstill import progress
 from potstill.data.manifest import SPLITS
 from potstill.data.splits import folds
-from potstill.engine import Model
 from potstill.errors import DataError, ModelError
 from potstill.stages.data import Data
 from potstill.stages.recipe import StudentConfig, TeacherConfig
 from potstill.stages.selftrain.pseudo import Voice, calibrate, quality
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.students import EVALUATIONS, learn, world
+from potstill.stages.selftrain.students import EVALUATIONS, from_labels, learn, world
+from potstill.stages.selftrain.transferred import transferred
 from potstill.stages.teacher import find
 
 
@@ -59,15 +59,20 @@ def _given(name: str, model: Any, data: Data) -> Voice:
 def _made(config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path) -> list[Voice]:
     """Return one voice a fold of the labelled train rows, each trained on the other folds."""
     rows = data.manifest.rows("train", labelled=True)
-    student = StudentConfig(model=teacher.model, options=teacher.options, weights=teacher.weights)
+    parts = _folds(config, data, rows)
+    if teacher.weights:
+        made = transferred(config, teacher, data, parts, folder)
+        return [Voice(fold.model, fold.identity, fold.seen) for fold in made]
+    student = StudentConfig(model=teacher.model, options=teacher.options)
     batch = config.train.batch_size
     voices = []
-    for k, held in enumerate(_folds(config, data, rows)):
+    for k, held in enumerate(parts):
         seen = np.setdiff1d(rows, held)
         made = world(data, seen, config.teacher_steps, batch, evaluations=EVALUATIONS)
         seed = config.seed + 1000 * number + k
-        trained = learn(config, student, made, None, folder / f"fold-{k}", seed)
-        model: Model = trained.load()
+        noise = config.noise if config.teacher_noise is None else config.teacher_noise
+        trained = learn(config, student, made, from_labels, folder / f"fold-{k}", seed, noise=noise)
+        model = trained.load()
         voices.append(Voice(model, model.card.weights_sha256, seen))
     return voices
 
