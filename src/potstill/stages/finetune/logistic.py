@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from potstill.threads import threads
@@ -63,9 +62,7 @@ def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear
     begin = start or Linear(torch.zeros(classes, x.shape[1]), _log_share(label, classes))
     said = _Said(x, label, classes, penalty)
     options = {"maxiter": STEPS, "gtol": 1e-5, "ftol": 1e-7}
-    # Vectors this short gain nothing from several threads of scipy's BLAS, which wait for each other at full speed.
-    with threadpool_limits(1, user_api="blas"):
-        found = minimize(said, _flat(begin.weight, begin.bias), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(said, _flat(begin.weight, begin.bias), jac=True, method="L-BFGS-B", options=options)
     return said.linear(found.x)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from potstill import progress
@@ -83,6 +84,8 @@ def _layers(tried: Sequence[Tried]) -> list[str]:
     return list(dict.fromkeys(t.layer for t in tried))
 
 
+# What scipy's BLAS multiplies here is short: several threads of it would only wait for each other, at full speed.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def probe(features: Features, manifest: Manifest, *, penalty: float | None, folds: int, seed: int) -> Probe:
     """Return the best probe of the train split over the layers and, where `penalty` is None, over penalties.
 
