@@ -83,13 +83,15 @@ def finetune(
     docs/finetuning.md. `summary["folder"]` is a stage folder that every teacher= accepts.
     """
     _one_process("finetune")
+    from potstill.report import write_transfer
     from potstill.stages.finetune import FinetuneConfig
     from potstill.stages.finetune import finetune as work
 
     given = {"data": _settings(data, "path"), "model": model, **settings}
     built = config.build(FinetuneConfig, given, origin="this command")
     folder = new_folder(f"finetune-{_last_name(given['data']['path'])}", "finetune", built, out)
-    return work(built, folder, command=command)
+    summary = work(built, folder, command=command)
+    return {**summary, "report": str(write_transfer(folder))}
 
 
 def selftrain(

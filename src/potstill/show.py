@@ -276,6 +276,4 @@ def transfer(summary: dict[str, Any]) -> None:
         kept = " (kept)" if name == summary["kept"] else ""
         table.add_row(f"{name}{kept}", f"{figures['accuracy']:.2f}", f"{low:.2f} to {high:.2f}")
     console.print(table)
-    if summary["choice"]:
-        console.print(str(summary["choice"].get("sentence", "")), soft_wrap=True, markup=False)
-    console.print(f"Model: {summary['folder']}", soft_wrap=True)
+    console.print(f"Model: {summary['folder']}\nReport: {summary['report']}", soft_wrap=True, markup=False)

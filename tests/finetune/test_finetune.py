@@ -17,6 +17,7 @@ from potstill.config import build
 from potstill.errors import RunError
 from potstill.models import zoo
 from potstill.models.freeze import bits
+from potstill.report import words, write_transfer
 from potstill.stages import data as data_stage
 from potstill.stages import teacher
 from potstill.stages.evaluation import answers
@@ -26,6 +27,7 @@ from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
 from tests.conftest import ROOT
 from tests.finetune.world import settings
+from tests.report.test_report import Page
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,9 @@ def test_the_summary_holds_what_happened(done) -> None:
     assert summary["choice"]["sentence"] in summary["notes"]
     assert summary["model"]["card"]["classes"] == ["circle", "cross", "stripes"]
     assert {"features", "probe", "tuning"} == set(summary["seconds"])
+    text = (ROOT / "docs" / "summary.md").read_text(encoding="utf-8")
+    told = [*summary, *summary["choice"], *summary["tuning"], *summary["probe"], *summary["test"]["probe"]]
+    assert not [key for key in told if f"`{key}`" not in text and key not in ("inputs", "kind")]
 
 
 def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
@@ -88,6 +93,29 @@ def test_fine_tuning_is_kept_where_it_is_better(
 def wrong(tree: Path, rows: np.ndarray) -> np.ndarray:
     label = Images(settings(tree, None).data).manifest.label[rows]
     return np.eye(3, dtype=np.float32)[(label + 1) % 3]
+
+
+def test_the_page_says_what_was_kept_and_why(done) -> None:
+    folder, summary = done
+    page = Page(write_transfer(folder).read_text(encoding="utf-8"))
+    assert page.sections() == ["models", "notes", "probe", "tuning", "steps", "data", "measured", "recipe"]
+    assert summary["choice"]["sentence"] in page.text
+    for figures in summary["test"].values():
+        assert words.percent(figures["accuracy"]).replace(words.NBSP, " ") in page.text
+    assert summary["tuning"]["frozen_bits"][:12] in page.text
+    assert "21 kept their statistics" in page.text and page.count("svg") == 3
+    assert not [at for _, at in page.tags if "src" in at or not str(at.get("href", "#")).startswith("#")]
+        value for _, at in page.tags for name, value in at.items() if name in ("src", "href") and "#" not in str(value)
+    ]
+
+
+def test_the_page_of_a_probe_and_of_a_training_from_scratch(tree: Path, weights: Path, tmp_path: Path) -> None:
+    finetune(settings(tree, weights, unfreeze="none", views=0, penalty=0.01), tmp_path / "probe")
+    page = Page(write_transfer(tmp_path / "probe").read_text(encoding="utf-8"))
+    assert "tuning" not in page.sections() and "A probe: " in page.text and page.count("svg") == 0
+    finetune(settings(tree, None, from_scratch=True, train={"epochs": 1}), tmp_path / "scratch")
+    page = Page(write_transfer(tmp_path / "scratch").read_text(encoding="utf-8"))
+    assert "probe" not in page.sections() and "all of it, from random weights" in page.text
 
 
 def test_from_scratch_needs_no_weights(tree: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def frozen_bits(network: nn.Module) -> str:
     """Return the sha256 of what must not change: parameters without gradient, buffers of modules kept in eval mode."""
     still = [(name, p) for name, p in network.named_parameters() if not p.requires_grad]
     for path, module in network.named_modules():
-        if "train" in module.__dict__:
+        if is_pinned(module):
             still += [(f"{path}.{name}", buffer) for name, buffer in module.named_buffers(recurse=False)]
     return _digest(still)
 
@@ -77,6 +77,11 @@ def hold_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _pin(module)
+
+
+def is_pinned(module: nn.Module) -> bool:
+    """Tell whether a module stays in eval mode whatever `.train()` says."""
+    return "train" in module.__dict__
 
 
 def _related(name: str, path: str) -> bool:

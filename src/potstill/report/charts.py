@@ -147,6 +147,30 @@ def tradeoff(
         return _svg(figure, alt)
 
 
+def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: str, name: str, alt: str) -> str:
+    """Draw what was measured at each value of a setting as SVG: (setting, value, standard error), the chosen marked.
+
+    The setting is on a logarithmic axis.
+    """
+    with _style(name):
+        figure, axes = _figure(axis)
+        x, y, error = zip(*sorted(tried), strict=True)
+        axes.set_xscale("log")
+        low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=COLOURS["control"], alpha=0.18, linewidth=0)
+        axes.plot(x, y, color=COLOURS["control"], linewidth=1.8, marker="o", markersize=3)
+        at = (chosen, y[x.index(chosen)])
+        axes.plot(*at, color=COLOURS["student"], marker="o", markersize=7)
+        text = axes.annotate(f"{chosen:g}", at, xytext=(0, -14), textcoords="offset points")
+        text.set(color=COLOURS["student"], ha="center", annotation_clip=False)
+        axes.margins(y=0.15)
+        axes.xaxis.set_major_locator(LogLocator(numticks=8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure, alt)
+
+
 def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, model: str, name: str, alt: str) -> str:
     """Draw a reliability diagram as SVG: (confidence, accuracy) in percent by bin, larger for more images."""
     with _style(name):

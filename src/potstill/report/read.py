@@ -62,5 +62,9 @@ def read_curves(folder: Path) -> Curves:
 def _metrics(folder: Path) -> list[list[Row]]:
     below = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
     files = [one / "metrics.jsonl" for one in (folder, *below)]
-    read = [[json.loads(line) for line in file.read_text().splitlines()] for file in files if file.is_file()]
-    return [rows for rows in read if rows]
+    return [rows for rows in map(read_rows, files) if rows]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the epochs of a metrics.jsonl; none where there is no such file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

@@ -100,7 +100,8 @@ def probe(features: Features, manifest: Manifest, *, penalty: float | None, fold
             for layer in features.layers:
                 tried += _search(features, manifest, layer, asked, parts)
                 shown.advance()
-    best = min(tried, key=_loss) if tried else None
+    # Of two layers that are as good the later one: a map and its mean are one to the probe, but not to the network.
+    best = min(tried, key=lambda t: (round(t.loss, 4), -features.layers.index(t.layer))) if tried else None
     layer, chosen = (best.layer, best.penalty) if best else (features.layers[-1], penalty or USUAL_PENALTY)
     x, label = _rows(features, manifest, manifest.rows("train", labelled=True), layer)
     head = fit_head(x, label, len(manifest.classes), chosen)

@@ -94,7 +94,7 @@ class _Transfer:
         folder = self.folder / TUNED
         start = engine.clone(self.models.get(PROBE, self.pretrained))
         title = "training from scratch" if self.config.from_scratch else "fine-tuning"
-        inputs = {"data": self.images.manifest.fingerprint, **self.config.to_json()}
+        inputs = {**self.config.to_json(), "images": self.images.manifest.fingerprint}
         self.record = artifacts.stage(
             folder, inputs, lambda: tune(self.config, self.images, start, folder, title=title)
         )
@@ -142,7 +142,9 @@ class _Transfer:
                 "fingerprint": manifest.fingerprint,
                 "classes": list(manifest.classes),
                 "splits": {split: len(manifest.rows(split)) for split in ("train", "validation", "test")},
+                "image": {"channels": self.images.shown.channels, "height": card.size[0], "width": card.size[1]},
             },
+            "recipe": self.config.to_json(),
             "model": {"card": card.to_json(), "parameters": zoo.count_parameters(self.models[kept])},
             "kept": kept,
             "choice": choice.to_json() if choice else None,

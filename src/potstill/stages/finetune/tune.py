@@ -11,7 +11,7 @@ from torch import nn
 from potstill import engine
 from potstill.data.loader import Order
 from potstill.models import zoo
-from potstill.models.freeze import frozen_bits, hold_statistics, unfreeze
+from potstill.models.freeze import frozen_bits, hold_statistics, is_pinned, unfreeze
 from potstill.models.layers import freeze_below
 from potstill.models.outputs import Classifier, bare
 from potstill.models.taps import stages
@@ -32,7 +32,7 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
     freeze_below(classifier, "all" if config.from_scratch else config.unfreeze)
     if config.fixes_batchnorm:
         hold_statistics(network)
-    before = frozen_bits(network)
+    before, frozen = frozen_bits(network), _frozen(network)
     view = images.view(config.augment, config.seed)
     loader = images.loader(view, device=on)
     fitted = engine.fit(
@@ -48,10 +48,21 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
         title=title,
     )
     assert frozen_bits(network) == before, "a frozen layer changed"
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     unfreeze(network)
     zoo.save(classifier.eval(), folder)
-    return {**fitted.to_json(), "trainable_parameters": trainable}
+    return {**fitted.to_json(), **frozen, "frozen_bits": before}
+
+
+def _frozen(network: nn.Module) -> dict[str, int]:
+    """Return how much of a network learns and how much rests."""
+    learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return {
+        "trainable_parameters": learning,
+        "frozen_parameters": sum(p.numel() for p in network.parameters()) - learning,
+        "norms": len(norms),
+        "held_norms": sum(is_pinned(module) for module in norms),
+    }
 
 
 def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]]:
