@@ -122,7 +122,7 @@ def test_loading_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(loading, "WORKERS", 1)
     monkeypatch.setattr(loading, "generated", lambda *_: made)
     found = loading.measure(repeats=1, seconds=0.01, threads=1)
-    assert found["figures"]["small_images"] > 0 and "CIFAR-10" in loading.table(found)
+    assert found["figures"]["small_images"] > 0 and "32 px" in loading.table(found)
 
 
 @pytest.fixture

@@ -51,11 +51,11 @@ class Task:
 
 
 CIFAR = Task(
-    "CIFAR-10, 32 px, pad-crop and flip", 32, 32, 512, "cifar",
+    "images of 32 px, pad-crop and flip", 32, 32, 512, "cifar",
     (v2.RandomCrop(32, padding=4, padding_mode="reflect"), v2.RandomHorizontalFlip()), 10,
 )  # fmt: skip
 PHOTOS = Task(
-    "dogs-vs-cats, 224 px, random-resized crop and flip", 224, 256, 64,
+    "photos at 224 px, random-resized crop and flip", 224, 256, 64,
     [{"random-resized-crop": {"scale": [0.08, 1]}}, "flip"],
     (v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()), 3,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from potstill.cli.common import Json, app, carry_out
 @app.command()
 def bench(
     axes: Annotated[
-        list[str] | None, typer.Argument(metavar="[AXIS]...", help="data, speed, store (default: all three).")
+        list[str] | None, typer.Argument(metavar="AXIS", help="data, speed, store (default: all three).")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="As long as for the recorded figures: some minutes.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads that torch computes with.")] = 2,
