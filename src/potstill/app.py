@@ -111,7 +111,7 @@ def selftrain(
     given = {"name": f"selftrain-{_last_name(_settings(data, 'path')['path'])}", **settings}
     given |= {"data": _settings(data, "path"), "unlabelled": None if unlabelled is None else str(unlabelled)}
     built = config.build(SelftrainConfig, given, origin="this command")
-    folder = new_folder(built.name, "recipe.yaml", built, out)
+    folder = new_folder(built.name, "selftrain", built, out)
     return {**work(built, folder, command=command), "folder": str(folder)}
 
 

@@ -15,6 +15,7 @@ from potstill import artifacts
 from potstill.data.formats import from_arrays
 from potstill.stages import use
 from potstill.stages.selftrain import SelftrainConfig, leaks, selftrain
+from potstill.stages.selftrain import rounds as rounds_module
 from potstill.stages.selftrain.rounds import Rounds
 from potstill.stages.selftrain.settings import VALIDATION
 from potstill.stages.selftrain.students import noise_of, world
@@ -93,31 +94,37 @@ def killed(*_: Any) -> None:
     raise Killed
 
 
-def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Let the process die in training step `at` of all trainings, just after a checkpoint."""
-    count, step = [0], Run.train_step
+def killing(monkeypatch: pytest.MonkeyPatch, where: str, at: int = 5) -> None:
+    """Let the process die in step `at` of the training in the folder called `where`, just after a checkpoint."""
+    step = Run.train_step
 
-    def counted(self: Any, *given: Any) -> Any:
-        count[0] += 1
-        if count[0] == at:
+    def dying(self: Any, *given: Any) -> Any:
+        if where in self.job.folder.parts and self.step == at:
             self.save()
             raise Killed
         return step(self, *given)
 
-    monkeypatch.setattr(Run, "train_step", counted)
+    monkeypatch.setattr(Run, "train_step", dying)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = labelled(tmp_path, 150)
-    config = settings(data, pool_file(tmp_path, more(120)), seeds=1, labels=24, steps=20, teacher_steps=20)
+    config = settings(
+        data, pool_file(tmp_path, more(120)), seeds=1, labels=24, steps=20, teacher_steps=20, rounds=2, folds=2
+    )
+    monkeypatch.setattr(rounds_module, "gain", lambda after, before: (0.0, 0.0))  # both rounds, whatever they gain
     whole = selftrain(config, tmp_path / "whole")
-    for at in (5, 50):  # in a teacher's fold, in a student
+    for where in ("teachers", "labels-only", "crossfit"):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            killing(patch, at)
+            killing(patch, where)
             selftrain(config, tmp_path / "killed")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):  # between the first students and the rounds
         patch.setattr(Rounds, "iterate", killed)
         selftrain(config, tmp_path / "killed")
+    for where in ("round-1", "round-2"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            killing(patch, where)
+            selftrain(config, tmp_path / "killed")
     assert not (tmp_path / "killed" / "summary.json").is_file()
     resumed = selftrain(config, tmp_path / "killed")
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")

@@ -94,7 +94,8 @@ def label(
     def show(facts: dict[str, Any]) -> None:
         typer.echo(
             f"Soft labels of {facts['images']:,} images in {facts['views']} views, {facts['bytes'] / 1000:,.0f} kB: "
-            f"{facts['folder']}\nTeach with them: potstill distill {data} --teacher {facts['folder']}"
+            f"{facts['folder']}\nLook at them: labels.html there; most worth labelling by hand: worth-labelling.csv\n"
+            f"Teach with them: potstill distill {data} --teacher {facts['folder']}"
         )
 
     carry_out(work, show, as_json)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 from safetensors.numpy import load_file, save
 
@@ -17,6 +18,7 @@ from potstill import artifacts, columns, engine, processes, progress
 from potstill.config import Config
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError, RunError
+from potstill.measure import metrics
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.stages import data as data_stage
@@ -29,6 +31,7 @@ from potstill.store import Store
 from potstill.teachers import StoredTeacher, Teacher
 
 FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
+REVIEWED = 20_000_000  # probabilities that the review holds at once
 SAME = 2 / 255  # how far a pixel of a view may be off between two machines
 
 
@@ -41,6 +44,7 @@ class LabelConfig(Config):
     augment: str | list[Any] = "auto"
     seed: int = Field(default=0, ge=0)
     top_k: int | None = Field(default=None, ge=1, description="classes kept of each answer; null: all, while they fit")
+    worth: int = Field(default=50, ge=0, description="how many images to propose for labelling by hand")
 
 
 def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
@@ -60,8 +64,11 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
     data = data_stage.prepare(config.data, at_least=size_of(config.teacher))
     teacher = prepare(recipe, data, out / "teacher")
     name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
-    return label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
-                 top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
+    facts = label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
+                  top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
+    if processes.is_main():
+        review(data, teacher, facts, out, worth=config.worth)
+    return facts
 
 
 def label(
@@ -102,6 +109,41 @@ def label(
     }
     artifacts.write_json(out / FACTS, facts)
     return facts
+
+
+def review(data: Data, teacher: Taught, facts: dict[str, Any], out: Path, *, worth: int) -> None:
+    """Write labels.csv, worth-labelling.csv and labels.html of the images without labels, or of all where none is.
+
+    Confidences are calibrated on the labelled validation images. Disagreement is between views, where there are some.
+    """
+    from potstill.stages.selftrain.review import write_review
+
+    manifest, classes, views = data.manifest, len(data.manifest.classes), range(facts["views"])
+    rows = manifest.rows("train", labelled=False)
+    rows = _not_too_many(rows if len(rows) else manifest.rows("train"), max(1, REVIEWED // classes))
+    said = columns.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
+    index, temperature = torch.from_numpy(rows), _temperature(data, teacher)
+
+    def chance(view: int) -> np.ndarray:
+        logits = columns.to_logits(said(index, torch.full_like(index, view)), classes)
+        return torch.softmax(logits / temperature, 1).numpy()
+
+    mean = sum(chance(view) for view in views) / len(views)
+    apart = sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views) / len(views)
+    write_review(out, data, rows, mean, apart, worth=worth)
+
+
+def _not_too_many(rows: np.ndarray, most: int) -> np.ndarray:
+    if len(rows) <= most:
+        return rows
+    progress.note(f"The page and the tables show {most:,} of the {len(rows):,} images, evenly spaced.")
+    return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+
+
+def _temperature(data: Data, teacher: Taught) -> float:
+    held = data.manifest.rows("validation", labelled=True)
+    said = teacher.said(data, held) if len(held) else None
+    return 1.0 if said is None else metrics.fit_temperature(said, data.manifest.label[held], low=0.25, high=20.0)
 
 
 def _best(top_k: int | None, data: Data, views: int) -> int | None:

@@ -26,8 +26,8 @@ from potstill.stages.selftrain import corrections, leaks, pool, proof
 from potstill.stages.selftrain.choice import Choice, choose
 from potstill.stages.selftrain.crossfit import crossfit
 from potstill.stages.selftrain.leaks import Sieved
-from potstill.stages.selftrain.page import write_page
 from potstill.stages.selftrain.pseudo import Voice, probabilities
+from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import teachers
@@ -121,12 +121,10 @@ def _show(config: SelftrainConfig, rounds: Rounds, sieved: Sieved, choice: Choic
     """Write the labels of the last generation of teachers as tables and as a page."""
     last = rounds.labels[-1]
     apart = last.store.read(rounds.pool, np.zeros_like(rounds.pool))["disagreement"].astype(np.float32)
-    chance = probabilities(last.store, rounds.pool)
-    manifest = rounds.data.manifest
-    worth = corrections.worth_labelling(chance, apart, config.worth)
-    for name, rows in (("labels", np.arange(len(rounds.pool))), ("worth-labelling", worth)):
-        corrections.write_table(folder / f"{name}.csv", manifest, rounds.pool, last.selection, apart, rows)
-    write_page(folder / "labels.html", rounds.data, rounds.pool, last.selection, worth, sieved, choice.sentence)
+    write_review(
+        folder, rounds.data, rounds.pool, probabilities(last.store, rounds.pool), apart, worth=config.worth,
+        selection=last.selection, sieved=sieved, choice=choice.sentence,
+    )  # fmt: skip
 
 
 def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:

@@ -29,6 +29,8 @@ from potstill.wiring import Wiring
 Rule = Callable[[Tensor, Tensor], Tensor]
 WEAK = "auto"  # the policy of the weak view
 RISE = 0.4  # share of the steps in which the weight of the student's own labels rises
+LONGEST = 0.999  # what FreeMatch's averages keep at each step, as published for a million steps
+MEMORY = 10  # and no more than that they forget the beginning so many times
 
 
 class Consistency(Objective):
@@ -95,14 +97,14 @@ class Itself(Teaching):
     def objective(self, recipe: Recipe, data: Data, terms: Sequence[Term], wiring: Wiring) -> Objective:
         """Return the objective of a student that labels for itself."""
         count = len(data.manifest.rows("train"))
-        steps = count // min(recipe.train.batch_size, count)
+        steps = recipe.train.epochs * (count // min(recipe.train.batch_size, count))
         weak = data.loader(augment=WEAK, seed=recipe.seed, device=wiring.student.mean.device)
         return Consistency(
-            terms, wiring.student, weak, rule=self._rule(len(data.manifest.classes)), title=self._method,
-            weight=self._weight, rise=round(RISE * recipe.train.epochs * steps),
+            terms, wiring.student, weak, rule=self._rule(len(data.manifest.classes), steps), title=self._method,
+            weight=self._weight, rise=round(RISE * steps),
         )  # fmt: skip
 
-    def _rule(self, classes: int) -> Rule:
+    def _rule(self, classes: int, steps: int) -> Rule:
         if self._method == "freematch":
-            return FreeMatch(classes)
+            return FreeMatch(classes, momentum=min(LONGEST, 1 - MEMORY / max(steps, 2 * MEMORY)))
         return lambda student, teacher: fixmatch(student, teacher, threshold=self._threshold)
