@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from potstill import runtime
-from potstill.bench import accuracy, axes, loading, scale, sides, speed
+from potstill.bench import accuracy, axes, loading, rivals, scale, sides, speed
 from potstill.bench.bars import Bar, judge, table, where
 from potstill.bench.world import World, generated, load, save
 from potstill.cli import app
@@ -61,17 +61,37 @@ def test_bars_are_met_or_missed() -> None:
     assert "| `b` | B | 5.00 | at least 5.00 | met |" in table(judged)
 
 
-@pytest.mark.parametrize("name", ["none", "stored", "hand", "store", "forward", "plain, no workers"])
-def test_every_side_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(sides, "TEACHER", "builtin:resnet20-cifar")  # as right as the larger one, and sooner done
-    monkeypatch.setattr("potstill.bench.rivals.TEACHER", "builtin:resnet20-cifar")
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks in place of the ResNets, computed in a plan that needs no measuring: as right, and sooner done."""
+    for module in (accuracy, rivals, sides):
+        monkeypatch.setattr(module, "TEACHER", "builtin:small-cnn")
+        monkeypatch.setattr(module, "STUDENT", "builtin:small-cnn")
     monkeypatch.setattr(sides, "student_plan", lambda world: Plan("bf16", channels_last=True))
     monkeypatch.setattr(sides, "teacher_plan", lambda world: Plan())
-    monkeypatch.setattr("potstill.engine.EVALUATION_BATCH", 64)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", ["none", "stored", "hand", "store", "forward", "plain, no workers"])
+def test_every_side_works(tmp_path: Path, name: str) -> None:
     save(generated(256), tmp_path / "world.npz")
     step = sides.SIDES[name](load(tmp_path / "world.npz"), tmp_path)
-    images = {"store": 256, "forward": 64}.get(name, 128)
+    images = {"store": 256, "forward": 512}.get(name, 128)
     assert [step() for _ in range(2)] == [images, images]
+
+
+@pytest.mark.usefixtures("small")
+def test_both_loops_are_trained_and_compared() -> None:
+    """Ten flat colours with a little noise are learned by both loops in a few epochs."""
+    label = np.arange(1280) % 10
+    random = np.random.default_rng(0)
+    colour = random.integers(30, 225, (10, 1, 1, 3))[label] + random.integers(-20, 21, (1280, 32, 32, 3))
+    world = World(colour.astype(np.uint8), label)
+    found = accuracy.measure(world, World(world.images[:200], label[:200]), epochs=3, seeds=2, threads=1)
+    assert {name: len(values) for name, values in found["accuracy"].items()} == {"plain": 2, "potstill": 2}
+    assert all(took > 0 for took in found["seconds"].values())
+    assert found["figures"]["lower_end"] <= found["figures"]["difference"] <= found["figures"]["upper_end"]
+    assert found["verdict"]["result"] in accuracy.table(found) and "1,280 training images" in accuracy.table(found)
 
 
 def test_torchdistill_works() -> None:
