@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from potstill.errors import UserError
 
@@ -27,6 +28,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights for a model given by name.")]
 Model = Annotated[str, typer.Argument(help="A run or stage folder, an .onnx file, or a name with --weights.")]
 Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]
+
+
+class Grouped(TyperCommand):
+    """A command with many options: its help has a section for each `rich_help_panel`, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections of the help."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                usual = "Arguments" if parameter.param_type_name == "argument" else "Others"
+                panel = parameter.rich_help_panel if isinstance(parameter, TyperOption) else None
+                sections.setdefault(panel or usual, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def given(settings: dict[str, Any]) -> dict[str, Any]:

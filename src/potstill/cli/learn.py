@@ -7,45 +7,71 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Json, Model, Out, Weights, app, carry_out, given, numbers, typed
+from potstill.cli.common import Data, Grouped, Json, Model, Out, Weights, app, carry_out, given, numbers, typed
 
 Limit = Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")]
 Seed = Annotated[int | None, typer.Option(help="The seed.")]
 
 
-@app.command()
+WEIGHTS, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
+
+
+def _option(panel: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+@app.command(cls=Grouped)
 def finetune(
     data: Data,
-    model: Annotated[str, typer.Option(help="A model's name, or a stage folder whose network is reused.")],
-    weights: Annotated[str | None, typer.Option(help="A file, or 'hub' for the published weights.")] = None,
-    features: Annotated[str | None, typer.Option(help="The layer the probe sees; 'auto' tries several.")] = None,
-    views: Annotated[int | None, typer.Option(help="Augmented views of each image for the probe.")] = None,
-    unfreeze: Annotated[str | None, typer.Option(help="none, all, or how many of the last stages learn.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Ignore weights: for comparison.")] = False,
-    mean: Annotated[str | None, typer.Option(help="Normalisation where the weights have no card.")] = None,
-    std: Annotated[str | None, typer.Option(help="Normalisation, comma-separated.")] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
-    augment: Augment = None,
-    limit: Limit = None,
+    model: Annotated[str, _option(WEIGHTS, "A model's name, or a stage folder whose network is reused.")],
+    weights: Annotated[str | None, _option(WEIGHTS, "A file, or 'hub' for the published weights (default).")] = None,
+    mean: Annotated[str | None, _option(WEIGHTS, "Normalisation, where the weights have no card: 0.5,0.5,0.5.")] = None,
+    std: Annotated[str | None, _option(WEIGHTS, "The same: standard deviation of images in 0..1.")] = None,
+    from_scratch: Annotated[bool, _option(WEIGHTS, "Ignore weights: for comparison.", "--from-scratch")] = False,
+    size: Annotated[int | None, _option(IMAGES, "Pixels a side (default: the network's own).")] = None,
+    augment: Annotated[str | None, _option(IMAGES, "Augmentation policy, or none (default: auto).")] = None,
+    limit: Annotated[int | None, _option(IMAGES, "Use about this many, the same share of each class.")] = None,
+    features: Annotated[str | None, _option(PROBE, "The layer it sees; auto tries several (default: pooled).")] = None,
+    views: Annotated[int | None, _option(PROBE, "Augmented views of each image (default: 8).")] = None,
+    penalty: Annotated[float | None, _option(PROBE, "Of the weights (default: chosen by folds).")] = None,
+    folds: Annotated[int | None, _option(PROBE, "Parts of the images that choose the penalty (default: 5).")] = None,
+    unfreeze: Annotated[str | None, _option(TUNING, "none, all (default), or so many of the last stages.")] = None,
+    epochs: Annotated[int | None, _option(TUNING, "Passes over the images (default: 10).")] = None,
+    batch_size: Annotated[int | None, _option(TUNING, "Images a step (default: 32).")] = None,
+    lr: Annotated[float | None, _option(TUNING, "Highest learning rate (default: 0.0001).")] = None,
+    head_rate: Annotated[float | None, _option(TUNING, "Rate of the head, times --lr (default: 1).")] = None,
+    layer_decay: Annotated[
+        float | None, _option(TUNING, "Rate of a stage, as a share of that above (default: 0.75).")
+    ] = None,
+    batchnorm: Annotated[
+        str | None, _option(TUNING, "fixed keeps its statistics, adapted moves them (default: by batch size).")
+    ] = None,
+    ema: Annotated[float | None, _option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).")] = None,
+    patience: Annotated[
+        int | None, _option(TUNING, "Epochs without a better validation that end it (default: 5).")
+    ] = None,
     seed: Seed = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Fit a pretrained network to your images: features, a probe, then fine-tuning. It only gets better."""
+    train = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "ema": ema, "patience": patience}
     settings = {
         "data": {"path": data, "limit": limit, "size": size},
         "weights": weights,
-        "features": features,
-        "views": views,
-        "unfreeze": int(unfreeze) if unfreeze and unfreeze.isdigit() else unfreeze,
-        "train": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
-        "from_scratch": from_scratch or None,
         "mean": numbers(mean, "--mean"),
         "std": numbers(std, "--std"),
+        "from_scratch": from_scratch or None,
+        "features": features,
+        "views": views,
+        "penalty": penalty,
+        "folds": folds,
+        "unfreeze": int(unfreeze) if unfreeze and unfreeze.isdigit() else unfreeze,
+        "head_rate": head_rate,
+        "layer_decay": layer_decay,
+        "batchnorm": batchnorm,
+        "train": train,
         "augment": augment,
         "seed": seed,
     }

@@ -15,6 +15,9 @@ from potstill.models.weights import Fit, State, fit
 TRIED = 10
 """How many architectures of a similar name are tried in each family; building one without memory is quick."""
 
+ALIKE = 0.2
+"""Share of a file's tensors that must have their place in an architecture that is named as the nearest."""
+
 
 def misfit(fits: Fit, file: Path, card: Card, state: State) -> ModelError:
     """Return the error for weights that do not fit the model of `card`."""
@@ -47,7 +50,7 @@ def _advice(card: Card, state: State) -> str:
     spelling, fits = nearest(card, state)
     if spelling == card.model and fits is not None and not fits.missing and not fits.unexpected:
         return "All names agree: it was made with other options (a width, a number of channels); give them."
-    if fits is None or fits.matching == 0:
+    if fits is None or fits.matching < ALIKE * len(state):
         return "No architecture of a similar name fits it either; `potstill models` lists all names."
     if fits.holds(but=fits.head):
         return f"It fits '{spelling}': use that name instead."

@@ -22,6 +22,7 @@ from potstill.errors import ModelError
 from potstill.models.hooks import extra_tokens
 from potstill.progress import note
 
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
 """Keys under which training scripts put a state dict, in the order they are looked for."""
 
@@ -35,15 +36,35 @@ def sha256(file: Path) -> str:
 
 
 def read_state(file: Path) -> State:
-    """Return the tensors of a `.safetensors`, `.pth`, `.pt`, `.bin`, `.th` or `.tar` file by name.
+    """Return the tensors of a file by name; its suffix is one of `SUFFIXES`.
 
     Wrappers such as {"state_dict": ...} and the prefix "module." are taken off; half precision becomes float32.
     Raises `ModelError` for a file that is absent, damaged, not weights, or that holds code.
     """
+    present(file)
+    state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    _refuse_nan(file, state)
+    return {_strip(name): _widen(tensor) for name, tensor in state.items()}
+
+
+def present(file: Path) -> Path:
+    """Return the path of a file that may hold weights; raise `ModelError` where it is none."""
+    if file.is_dir():
+        raise ModelError(f"{file} is a folder. Give the file of weights in it; the folder of a stage is a --model.")
     if not file.is_file():
         raise ModelError(f"There is no file {file} to read weights from. Check the path after --weights.")
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    return {_strip(name): _widen(tensor) for name, tensor in state.items()}
+    if file.suffix not in SUFFIXES:
+        raise ModelError(f"{file} is no file of weights: they are read from {', '.join(SUFFIXES)}.")
+    return file
+
+
+def _refuse_nan(file: Path, state: State) -> None:
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.isnan().any()]
+    if broken:
+        raise ModelError(
+            f"{file} holds values that are no numbers, first in '{broken[0]}' ({len(broken)} of {len(state)} tensors): "
+            "the training that made it diverged. Give an earlier checkpoint of it, or another file."
+        )
 
 
 def _read_safetensors(file: Path) -> State:

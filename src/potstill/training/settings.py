@@ -27,7 +27,9 @@ class TrainConfig(Config):
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which lr rises from 0")
     clip: float | None = Field(default=None, gt=0, description="largest norm of the gradient")
-    ema: float | None = Field(default=None, gt=0, lt=1, description="keep a moving average of the weights, decay 0..1")
+    ema: float | None = Field(
+        default=None, ge=0, lt=1, description="keep a moving average of the weights, decay 0..1; 0 is none"
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", True, False] = Field(default="auto", description="torch.compile")
     select: Literal["last", "best"] = Field(default="last", description="which epoch's weights are kept")

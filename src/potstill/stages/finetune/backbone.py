@@ -16,7 +16,7 @@ from potstill.models import facts, zoo
 from potstill.models.card import Card
 from potstill.models.families import blueprint
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
+from potstill.models.weights import present, sha256
 from potstill.stages.finetune.images import Images
 from potstill.stages.finetune.settings import FinetuneConfig
 
@@ -75,17 +75,10 @@ def _weights(config: FinetuneConfig, folder: Path | None) -> Path | str | None:
     if config.from_scratch:
         return None
     if folder is None:
-        return _file(config.weights) if config.weights not in (None, "hub") else "hub"
+        return present(Path(config.weights)) if config.weights not in (None, "hub") else "hub"
     if config.weights:
         raise ConfigError(f"{folder} carries its weights and their card: leave --weights out, or give a model's name.")
     return folder / zoo.WEIGHTS
-
-
-def _file(weights: str) -> Path:
-    file = Path(weights)
-    if not file.is_file():
-        raise ModelError(f"There is no file {file} to read weights from. Check the path after --weights.")
-    return file
 
 
 def _check_normalisation(config: FinetuneConfig, weights: Path | str | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Config
 from potstill.engine import TrainConfig
@@ -17,7 +17,7 @@ from potstill.stages.recipe import DataConfig
 
 FINE: dict[str, Any] = {
     **{"epochs": 10, "batch_size": 32, "lr": 0.0001, "warmup": 0.1, "clip": 1.0},
-    **{"select": "best", "patience": 5},
+    **{"select": "best", "patience": 5, "ema": 0.999},
 }
 SCRATCH: dict[str, Any] = {**FINE, "lr": 0.002}
 
@@ -59,12 +59,18 @@ class FinetuneConfig(Config):
             return given
         return {**given, "train": {**(SCRATCH if given.get("from_scratch") else FINE), **train}}
 
+    @field_validator("unfreeze", mode="before")
+    @classmethod
+    def _part(cls, given: Any) -> Any:
+        """Say in one sentence what a union of types says in several."""
+        if given in ("none", "all") or (isinstance(given, int) and given >= 0):
+            return given
+        raise ValueError(f"must be none, all or how many of the last stages learn, and is {given}.")
+
     @model_validator(mode="after")
     def _start(self) -> FinetuneConfig:
         if self.from_scratch and self.weights:
             raise ValueError("from_scratch and weights exclude each other: leave one out.")
-        if isinstance(self.unfreeze, int) and self.unfreeze < 0:
-            raise ValueError(f"unfreeze must be none, all or a number of stages, and is {self.unfreeze}.")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std belong together: give both, one value a channel, for images in 0..1.")
         return self
