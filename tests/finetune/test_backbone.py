@@ -75,7 +75,8 @@ def test_the_card_of_another_file_does_not_count(tree: Path, weights: Path, tmp_
         ({"from_scratch": True}, "exclude each other"),
         ({"model": "resnet18x"}, "There is no model 'resnet18x'. Did you mean 'resnet18"),
         ({"model": "model.onnx"}, "is an exported file, which cannot learn"),
-        ({"unfreeze": -1}, "none, all or a number of stages"),
+        ({"unfreeze": -1}, "^unfreeze: must be none, all or how many"),
+        ({"unfreeze": "two"}, "^unfreeze: must be none, all or how many of the last stages learn, and is two"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(tree: Path, weights: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -97,6 +98,20 @@ def test_a_truncated_file_and_a_pickle_with_code_are_refused(tree: Path, weights
     torch.save(torch.nn.Linear(2, 2), whole)
     with pytest.raises(ModelError, match="pickle with code inside"):
         made(tree, whole)
+
+
+def test_what_is_no_file_of_weights_is_told(tree: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder"):
+        made(tree, tmp_path)
+    other = tmp_path / "weights.npz"
+    other.write_bytes(b"PK")
+    with pytest.raises(ModelError, match="no file of weights: they are read from .safetensors, .pth"):
+        made(tree, other)
+    state = load_file(weights)
+    state["layer1.0.conv1.weight"][0, 0] = torch.nan
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(ModelError, match=r"no numbers, first in 'layer1.0.conv1.weight' \(1 of 128"):
+        made(tree, tmp_path / "nan.safetensors")
 
 
 def test_missing_and_unexpected_names_are_counted(tree: Path, weights: Path, tmp_path: Path) -> None:

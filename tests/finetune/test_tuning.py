@@ -11,11 +11,13 @@ from torch import nn
 
 from potstill import engine
 from potstill.engine import TrainConfig
+from potstill.models import zoo
 from potstill.models.cut import cut
 from potstill.models.freeze import bits, frozen_bits, hold_statistics, unfreeze
 from potstill.models.hooks import as_vector
 from potstill.models.layers import freeze_below
 from potstill.models.taps import resolve
+from potstill.stages.evaluation import answers
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.head import with_head
 from potstill.stages.finetune.images import Images
@@ -115,6 +117,35 @@ def test_groups_have_their_share_of_the_learning_rate(transfer, tmp_path: Path, 
         assert seen[id(parameter)] == pytest.approx(config.train.lr * 0.5 ** found[name])
 
 
+@pytest.mark.parametrize("batchnorm", ["fixed", "adapted"])
+def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, monkeypatch, batchnorm: str) -> None:
+    """One step at a large rate: the average of its start and its end is kept, in the way that Average weighs them."""
+    from potstill.training.run import Run
+
+    config, images, classifier = transfer(batchnorm=batchnorm, train={"epochs": 1, "lr": 0.1, "warmup": 0.0})
+    states = [{k: v.clone() for k, v in classifier.network.state_dict().items()}]
+    step = Run.train_step
+
+    def watch(self) -> None:
+        step(self)
+        states.append({k: v.clone() for k, v in self.classifier.network.state_dict().items()})
+
+    monkeypatch.setattr(Run, "train_step", watch)
+    record = tune(config, images, classifier, tmp_path, title="x")
+    average = states[0]
+    for number, state in enumerate(states[1:]):
+        stays = (1 + number) / (10 + number)
+        average = {k: stays * average[k] + (1 - stays) * v for k, v in state.items()}
+    kept = classifier.network.state_dict()
+    assert config.train.ema == 0.999 and len(states) == 1 + record["steps"]
+    for name in ("layer4.0.conv1.weight", "layer4.0.bn1.running_mean", "fc.bias"):
+        torch.testing.assert_close(kept[name], average[name], atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(kept["fc.bias"], states[-1]["fc.bias"])
+    rows = images.manifest.rows("validation")
+    right = answers(zoo.load(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
+    assert record["validation_accuracy"]["best"] == pytest.approx(100 * right.mean(), abs=1e-3)
+
+
 def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Path) -> None:
     config, images, classifier = transfer(train={"epochs": 30, "lr": 1e-9, "patience": 2})
     record = tune(config, images, classifier, tmp_path, title="x")
@@ -126,8 +157,6 @@ def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Pa
 @pytest.mark.parametrize("family", ["resnet", "vgg", "mobilenet", "vit", "builtin"])
 @pytest.mark.parametrize("layer", ["pooled", "stage:1"])
 def test_a_probe_becomes_a_model_that_can_be_saved(family: str, layer: str, tmp_path: Path) -> None:
-    from potstill.models import zoo
-
     classifier = small(family)
     (tap,) = resolve(classifier, [layer])
     width = tap.shape[-1] if tap.kind == "tokens" else tap.shape[0]
@@ -147,8 +176,6 @@ def test_a_probe_becomes_a_model_that_can_be_saved(family: str, layer: str, tmp_
 
 
 def test_a_convolution_that_ends_in_a_relu_is_replaced_by_a_linear_head() -> None:
-    from potstill.models import zoo
-
     classifier = zoo.create("torchvision:squeezenet1_1", classes=("a", "b"), size=(64, 64)).eval()
     head = Linear(torch.randn(2, 512), torch.randn(2))
     made = with_head(classifier, "pooled", head)
