@@ -34,28 +34,27 @@ from potstill.stages.finetune import FinetuneConfig, finetune
 from potstill.stages.summary import machine, versions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PROBED, TRAINED = 225, 161  # pixels a side; 32 n + 1 suits the padding these weights were trained with
+SIDE, SCRATCH_SIDE = 225, 161  # pixels; 32 n + 1 suits the padding these weights were trained with
 EPOCHS = 4
 FEATURES: dict[str, Any] = {"unfreeze": "none", "views": 0}
-TUNED: dict[str, Any] = {"views": 0, "data": {"size": TRAINED}}
+SCRATCH: dict[str, Any] = {"views": 0, "data": {"size": SCRATCH_SIDE}, "from_scratch": True}
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
-    "scratch": ("from scratch", {**TUNED, "from_scratch": True, "augment": "none"}),
-    "scratch-augmented": ("from scratch, augmentation", {**TUNED, "from_scratch": True}),
+    "scratch": ("from scratch", {**SCRATCH, "augment": "none"}),
+    "scratch-augmented": ("from scratch, augmentation", SCRATCH),
     "features": ("features, probe", FEATURES),
     "features-views": ("features of 8 augmented views, probe", {**FEATURES, "views": 8}),
-    "features-small": ("features, probe", {**FEATURES, **TUNED}),
-    "top": ("probe, then the last 2 stages", {**TUNED, "unfreeze": 2}),
-    "all": ("probe, then the whole network", {**TUNED, "unfreeze": "all"}),
+    "top": ("probe, then the last 2 stages", {"views": 0, "unfreeze": 2}),
+    "all": ("probe, then the whole network", {"views": 0, "unfreeze": "all"}),
 }
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-ONE_SEED = ("features", "features-small")  # nothing in them is drawn
+ONE_SEED = ("features",)  # nothing in them is drawn
 
 
 def settings(name: str, photos: Path, weights: Path, seed: int) -> FinetuneConfig:
     """Return the transfer of a row."""
     changes = dict(ROWS[name][1])
     pretrained = {} if changes.get("from_scratch") else {"weights": str(weights), "mean": MEAN, "std": STD}
-    data = {"path": str(photos), "size": PROBED, **changes.pop("data", {})}
+    data = {"path": str(photos), "size": SIDE, **changes.pop("data", {})}
     train = {"epochs": EPOCHS, "precision": "bf16"}
     start = {"model": "torchvision:mobilenet_v2", "seed": seed, "train": train}
     return build(FinetuneConfig, {**start, **pretrained, "data": data, **changes})
@@ -88,7 +87,7 @@ def rows(out: Path) -> Iterator[dict[str, Any]]:
         yield {
             "name": name,
             "title": title,
-            "pixels": changes.get("data", {}).get("size", PROBED),
+            "pixels": changes.get("data", {}).get("size", SIDE),
             "test_accuracy": [summary["test"][model]["accuracy"] for summary in found],
             "delivered_accuracy": [summary["test"][summary["kept"]]["accuracy"] for summary in found],
             "kept": [summary["kept"] for summary in found],
