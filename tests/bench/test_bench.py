@@ -107,8 +107,9 @@ def test_worlds_are_saved(tmp_path: Path) -> None:
 
 def test_a_side_that_dies_is_told(tmp_path: Path) -> None:
     side = speed.Side("stored", tmp_path / "no.npz", tmp_path / "side", threads=1, python=sys.executable)
+    side.prepare()
     with pytest.raises(ChildProcessError, match=r"FileNotFoundError.*no\.npz"):
-        side.prepare()
+        side.ready()
     side.close()
 
 

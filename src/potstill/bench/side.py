@@ -48,10 +48,10 @@ def turn(step: sides.Step, seconds: float, *, at_least: int = 1) -> dict[str, fl
 
 
 def work() -> float:
-    """Return the seconds that the cores worked for this process and those it started."""
+    """Return the seconds that the cores worked for this process and those it started, compilers that ended too."""
     me = psutil.Process()
     times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
-    return sum(time.user + time.system for time in times)
+    return sum(time.user + time.system + time.children_user + time.children_system for time in times)
 
 
 if __name__ == "__main__":

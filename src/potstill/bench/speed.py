@@ -68,23 +68,30 @@ class Side:
             )  # fmt: skip
         self.notes: list[str] = []
 
-    def prepare(self) -> Rates:
-        """Have it get ready; return the seconds that took, and those that cores worked."""
-        ready = self._asked("prepare")
-        self.notes = ready["notes"]
-        return ready["seconds"], ready["work"]
+    def prepare(self) -> None:
+        """Have it begin to get ready."""
+        self._ask("prepare")
+
+    def ready(self) -> float:
+        """Wait until it is; return the seconds that took, or those that cores worked where others held it up."""
+        found = self._answer()
+        self.notes = found["notes"]
+        return min(found["seconds"], found["work"])
 
     def turn(self, seconds: float) -> Rates:
         """Return images a second, and images a second of work of a core."""
-        found = self._asked(str(seconds))
+        self._ask(str(seconds))
+        found = self._answer()
         return found["images"] / found["seconds"], found["images"] / found["work"]
 
-    def _asked(self, line: str) -> dict[str, Any]:
+    def _ask(self, line: str) -> None:
         try:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
+
+    def _answer(self) -> dict[str, Any]:
         for answer in self._process.stdout:
             if answer.startswith("{"):  # torchdistill logs to standard output
                 return json.loads(answer)
@@ -120,17 +127,16 @@ def measure(
                 folder = Path(parent) / str(len(sides))
                 sides[name] = Side(name, file, folder, threads=threads, python=python)
                 running.callback(sides[name].close)
-        ready = _prepared(sides)
+        start = _prepared(sides)
         taken, worked = _in_turns(sides, rounds, seconds)
         plans = {name: sides[name].notes for name in ("stored", "store")}
-    start = ready["none"]  # what every training pays, and nothing of the store
-    found = figures(taken, start[0])
+    found = figures(taken, start)
     return {
         "figures": found,
         "bars": judge(bars(), found),
-        "figures_of_work": figures(worked, start[1]),
+        "figures_of_work": figures(worked, start),
         "images_a_second": {name: round(statistics.median(rates), 1) for name, rates in taken.items()},
-        "start_seconds": round(start[0], 1),
+        "start_seconds": round(start, 1),
         "rounds": {name: [round(rate, 1) for rate in rates] for name, rates in taken.items()},
         "plans": plans,
         **provenance(threads),
@@ -142,14 +148,20 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in (*OURS, *RIVALS) if name != "hand" or engine.device().type == "cpu")
 
 
-def _prepared(sides: Mapping[str, Side]) -> dict[str, Rates]:
-    """Return what getting ready took each side, one after the other: they measure what is fastest here."""
+def _prepared(sides: Mapping[str, Side]) -> float:
+    """Have all sides get ready; return the seconds that took potstill's loop.
+
+    The first two are alone, for they measure how student and teacher are computed fastest here, and remember it.
+    """
     found = {}
     with progress.task("getting ready", len(sides)) as task:
-        for name, side in sides.items():
-            found[name] = side.prepare()
-            task.advance(text=name)
-    return found
+        for together in (["none"], ["store"], [name for name in sides if name not in ("none", "store")]):
+            for name in together:
+                sides[name].prepare()
+            for name in together:
+                found[name] = sides[name].ready()
+                task.advance(text=name)
+    return found["none"]
 
 
 def _in_turns(

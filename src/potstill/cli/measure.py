@@ -22,8 +22,8 @@ def bench(
 
     data: batches a second, beside torchvision's loader. speed: distillation with a stored teacher, beside training
     without one, a plain loop, and torchdistill where it is installed. store: memory and time of stores of 10,000 and
-    100,000 images (with --full also 1,000,000). All three take about two minutes on two idle cores; images are
-    generated.
+    100,000 images (with --full also 1,000,000). Images are generated. On two idle cores speed takes two minutes, the
+    others some twenty seconds each.
     """
 
     def work() -> dict[str, Any]:
