@@ -99,3 +99,22 @@ def test_settings_that_contradict_each_other_are_refused(trained: Path) -> None:
         settings(trained, keep=0.5, structure="all", importance="bn")
     with pytest.raises(UserError, match="masks are made once"):
         settings(trained, keep=0.5, structure="unstructured", rounds=2)
+
+
+def test_channels_of_residual_sums_go_too(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    options = {"channels": (8, 16, 24, 32), "stem_width": 8}
+    whole = zoo.create("resnet18", classes=[str(d) for d in range(10)], size=(32, 32), options=options)
+    zoo.save(whole.with_card(whole.card.replace(crop=(8, 8), resize=8)), tmp_path / "whole")
+    given = settings(tmp_path / "whole", keep=0.5, structure="all", images=64, data={**DATA, "limit": 300})
+    summary = prune(given, tmp_path / "out")
+    before, after = summary["models"]["original"], summary["models"]["pruned"]
+    assert 0.25 * before["macs"] < after["macs"] <= 0.5 * before["macs"] and after["bytes"] < 0.7 * before["bytes"]
+    assert zoo.load(tmp_path / "out").network.layer1[0].conv2.out_channels < 8  # it writes into a residual sum
+    assert use.evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
+
+
+def test_shortcuts_that_torch_pruning_cannot_narrow_are_told(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    with pytest.raises(UserError, match="prune inner channels only"):
+        prune(settings(trained, keep=0.5, structure="all"), tmp_path / "out")

@@ -29,8 +29,6 @@ from potstill.compress.quantize import QuantConv2d, QuantLinear, quantized_layer
 from potstill.errors import ModelError
 from potstill.models.outputs import Classifier, bare
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
-
 
 def export_quantized(
     classifier: Classifier,
@@ -148,7 +146,7 @@ def _find(model: onnx.ModelProto, layers: list[_Layer], name: str) -> list[_Use]
     uses = []
     for number, node in enumerate(model.graph.node):
         node.name = f"node{number}"
-        if node.op_type in WEIGHTED and node.input[1] in held:
+        if node.op_type in int8.WEIGHTED and node.input[1] in held:
             weight = numpy_helper.to_array(held[node.input[1]])
             uses += [_Use(layer, node, axis) for layer, axis in _tagged(weight, layers)]
     found = len({id(use.layer) for use in uses})
@@ -177,7 +175,7 @@ def _tagged(weight: np.ndarray, layers: list[_Layer]) -> Iterator[tuple[_Layer, 
 def _options(model: onnx.ModelProto, uses: list[_Use]) -> dict[str, Any]:
     """Return what onnxruntime must know: the grids of the network, and the layers that it left in float."""
     mine = {use.node.name for use in uses}
-    floats = [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.name not in mine]
+    floats = [node.name for node in model.graph.node if node.op_type in int8.WEIGHTED and node.name not in mine]
     return {"nodes_to_exclude": floats, "extra_options": {"TensorQuantOverrides": dict(_overrides(uses))}}
 
 
