@@ -45,6 +45,10 @@ def selftrain(
     as_json: Json = False,
 ) -> None:
     """Learn from images without labels too, and prove that it helped; else keep the model without them."""
+    if not teacher_weights and (mean or std or size):
+        raise typer.BadParameter("--mean, --std and --size are of pretrained weights: give these by --teacher-weights.")
+    if teacher_weights and not teacher:
+        raise typer.BadParameter("--teacher-weights needs the name of the network they belong to: --teacher NAME.")
     settings = {
         "data": {"path": data, "limit": limit, "group": group},
         "unlabelled": unlabelled,

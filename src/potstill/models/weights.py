@@ -52,7 +52,7 @@ def present(file: Path) -> Path:
     if file.is_dir():
         raise ModelError(f"{file} is a folder. Give the file of weights in it; the folder of a stage is a --model.")
     if not file.is_file():
-        raise ModelError(f"There is no file {file} to read weights from. Check the path after --weights.")
+        raise ModelError(f"There is no file {file} to read weights from. Check the path of the weights.")
     if file.suffix not in SUFFIXES:
         raise ModelError(f"{file} is no file of weights: they are read from {', '.join(SUFFIXES)}.")
     return file
