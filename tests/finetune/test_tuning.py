@@ -154,7 +154,7 @@ def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Pa
     assert isinstance(config.train, TrainConfig) and engine.EVALUATION_BATCH
 
 
-@pytest.mark.parametrize("family", ["resnet", "vgg", "mobilenet", "vit", "builtin"])
+@pytest.mark.parametrize("family", ["resnet", "vgg", "xception", "mobilenet", "vit", "swin", "builtin"])
 @pytest.mark.parametrize("layer", ["pooled", "stage:1"])
 def test_a_probe_becomes_a_model_that_can_be_saved(family: str, layer: str, tmp_path: Path) -> None:
     classifier = small(family)
