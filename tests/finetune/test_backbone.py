@@ -107,6 +107,8 @@ def test_what_is_no_file_of_weights_is_told(tree: Path, weights: Path, tmp_path:
     other.write_bytes(b"PK")
     with pytest.raises(ModelError, match="no file of weights: they are read from .safetensors, .pth"):
         made(tree, other)
+    with pytest.raises(ModelError, match="does not say what network they belong to"):
+        made(tree, weights, model=str(weights))
     state = load_file(weights)
     state["layer1.0.conv1.weight"][0, 0] = torch.nan
     save_file(state, tmp_path / "nan.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,6 +96,11 @@ def family_of(spelling: str) -> tuple[Family, str]:
 
 
 def _unknown(spelling: str, family: Family, name: str) -> ModelError:
+    if Path(spelling).is_file():
+        return ModelError(
+            f"{spelling} is a file of weights, which does not say what network they belong to. Give the network's name "
+            "as the model, and the file with --weights."
+        )
     elsewhere = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
     hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
     hint = hint or did_you_mean(spelling, [family.spell(known) for known in family.names()])
