@@ -94,7 +94,7 @@ class _Transfer:
         folder = self.folder / TUNED
         start = engine.clone(self.models.get(PROBE, self.pretrained))
         title = "training from scratch" if self.config.from_scratch else "fine-tuning"
-        inputs = {**self.config.to_json(), "images": self.images.manifest.fingerprint}
+        inputs = {"images": self.images.manifest.fingerprint}  # settings are those of the folder: see `claim`
         self.record = artifacts.stage(
             folder, inputs, lambda: tune(self.config, self.images, start, folder, title=title)
         )
@@ -128,7 +128,7 @@ class _Transfer:
             return {"images": len(rows)}
 
         tested = self.images.manifest.select(rows).fingerprint
-        artifacts.stage(folder, {"test": tested, "recipe": self.config.to_json()}, ask)
+        artifacts.stage(folder, {"test": tested}, ask)
         return load_file(folder / FILE)
 
     def _summary(self, command: str, kept: str, choice: Choice | None, test: dict[str, np.ndarray]) -> dict[str, Any]:
