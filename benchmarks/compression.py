@@ -29,20 +29,21 @@ import torch
 from PIL import Image
 
 from potstill import artifacts
-from potstill.compress.export import export_onnx
-from potstill.compress.export.low_bit import export_quantized
-from potstill.engine import TrainConfig
-from potstill.measure import metrics
-from potstill.measure.latency import latency_ms
-from potstill.measure.statistics import mcnemar, proportion_interval
+from potstill.evaluate import metrics
+from potstill.evaluate.statistics import mcnemar, proportion_interval
+from potstill.export import export_onnx
+from potstill.export.onnx_low_bit import export_quantized
+from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.packed import load_packed, packed
 from potstill.models import zoo
-from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
-from potstill.models.packed import load_packed, packed
-from potstill.stages import compressing, evaluation
-from potstill.stages.compressing import CompressConfig, Given
-from potstill.stages.prune import PruneConfig, prune
-from potstill.stages.quantize import ONNX, PACKED, QuantizeConfig, calibrated, learned, quantize
+from potstill.stages import test_split
+from potstill.stages.compress import common
+from potstill.stages.compress.common import CompressConfig, Given
+from potstill.stages.compress.prune import PruneConfig, prune
+from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, calibrated, learned, quantize
+from potstill.training.settings import TrainConfig
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
 SEEDS = {8: 1, 6: 1, 5: 1, 4: 3, 3: 3, 2: 3}
@@ -172,7 +173,7 @@ def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -
 def opened(config: QuantizeConfig, earlier: Given | None) -> Given:
     """Return model and data for a configuration; images that were decoded for another one are used again."""
     if earlier is None:
-        return compressing.open_model(config)
+        return common.open_model(config)
     recipe = earlier.recipe.model_copy(update={"train": config.train})
     return Given(earlier.model, earlier.data, recipe, earlier.steps, config.seed)
 
@@ -183,7 +184,7 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     floating, model, layers = calibrated(config, given)
     record: dict[str, Any] = {}
     if config.mode == "qat":
-        teacher = compressing.teaching(given, out, out.parent / "stores")
+        teacher = common.teaching(given, out, out.parent / "stores")
         model, trained = learned(config, given, floating, model, folder / "trained", teacher)
         record |= {
             "validation_accuracy": trained["validation_accuracy"]["last"],
@@ -213,7 +214,7 @@ def opened_test(options: argparse.Namespace, given: Given, names: list[str]) -> 
 
 def tested(model: Any, identity: str, given: Given, folder: Path) -> np.ndarray:
     """Return the logits of a model over the test images."""
-    return evaluation.open_test({"model": model}, {"model": identity}, given.data, folder)["model"]
+    return test_split.open_test({"model": model}, {"model": identity}, given.data, folder)["model"]
 
 
 def compared(said: np.ndarray, whole: np.ndarray, label: np.ndarray) -> dict[str, Any]:
@@ -274,15 +275,15 @@ def longer(options: argparse.Namespace) -> dict[str, Any]:
         images=options.images,
         views=1,
     )
-    given = compressing.open_model(config)
-    teacher = compressing.teaching(given, folder, options.out.parent / "stores")
+    given = common.open_model(config)
+    teacher = common.teaching(given, folder, options.out.parent / "stores")
     student = Classifier(copy.deepcopy(given.model.network), given.model.card)
-    record = compressing.recover(student, given, teacher, folder / "trained", title="longer")
-    student = zoo.load(folder / "trained")
+    record = common.recover(student, given, teacher, folder / "trained", title="longer")
+    student = folder.load(folder / "trained")
     export_onnx(student, folder / "model.onnx")
     files = {"original": before / "original.onnx", "pruned": folder / "model.onnx"}
     read = {name: OnnxModel(file, threads=1) for name, file in files.items()}
-    return {"record": record, "models": compressing.measured(read, files, given, folder)} | speed(list(files.values()))
+    return {"record": record, "models": common.measured(read, files, given, folder)} | speed(list(files.values()))
 
 
 def speed(files: list[Path]) -> dict[str, Any]:

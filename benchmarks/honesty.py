@@ -26,17 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill import engine
 from potstill.config import build
 from potstill.data.loader import Batch, Order
-from potstill.measure.statistics import compare, proportion_interval
+from potstill.evaluate.statistics import compare, proportion_interval
 from potstill.models.outputs import Outputs
-from potstill.objective import Objective, Term, lecture_terms
-from potstill.stages import data as data_stage
-from potstill.stages import distil, summary
-from potstill.stages.data import Data
+from potstill.objectives.objective import Objective, Term, lecture_terms
+from potstill.stages import dataset, summary
+from potstill.stages.dataset import Data
 from potstill.stages.recipe import Recipe
-from potstill.teachers import Teacher
+from potstill.teachers.base import Teacher
+from potstill.training import engine, predict
 
 SEEDS = 3  # as in a run
 NOISE_SCALE = 3.0  # standard deviation of the noise teacher's logits: it is as sure of itself as a real one
@@ -60,18 +59,18 @@ class World:
     def make(cls) -> World:
         """Return scikit-learn's digits and a small MLP, trained for 48 steps."""
         recipe = build(Recipe, RECIPE)
-        return cls(recipe, data_stage.prepare(recipe.data))
+        return cls(recipe, dataset.prepare(recipe.data))
 
     def right(self, seed: int, terms: Sequence[Term], teacher: Teacher | None = None) -> np.ndarray:
         """Train from `seed`; return bool [N], on which test images the model is right."""
         data, train = self.data, self.recipe.train
-        student, loader = distil.new_student(self.recipe, data, seed), data.loader()
+        student, loader = train.new_student(self.recipe, data, seed), data.loader()
         order = Order(data.manifest, batch_size=train.batch_size, seed=seed, views=1)
         objective = Objective(terms, classes=len(data.manifest.classes), teacher=teacher)
         with tempfile.TemporaryDirectory() as folder:
             engine.fit(student, objective, loader, order, train, folder=Path(folder), seed=seed)
         rows = data.manifest.rows("test")
-        return engine.predict_logits(student, loader, rows).argmax(1) == data.manifest.label[rows]
+        return predict.predict_logits(student, loader, rows).argmax(1) == data.manifest.label[rows]
 
     def noise(self, seed: int) -> Teacher:
         """Return a teacher that says the same random logits of an image whenever it is asked."""

@@ -27,17 +27,17 @@ from safetensors.numpy import load_file
 import potstill
 from potstill import artifacts
 from potstill.config import build
-from potstill.measure import metrics
-from potstill.measure.latency import latency_ms
-from potstill.measure.statistics import compare, mean_interval, proportion_interval
-from potstill.stages import data as data_stage
-from potstill.stages.prune import PruneConfig, prune
-from potstill.stages.quantize import QuantizeConfig, quantize
+from potstill.evaluate import metrics
+from potstill.evaluate.statistics import compare, mean_interval, proportion_interval
+from potstill.model_files.latency import latency_ms
+from potstill.stages import dataset
+from potstill.stages.compress.prune import PruneConfig, prune
+from potstill.stages.compress.quantize import QuantizeConfig, quantize
 from potstill.stages.recipe import DataConfig
 from potstill.stages.summary import machine, versions
 
 TEACHER, STUDENT = "builtin:resnet56-cifar", "builtin:resnet20-cifar"
-WAYS = {"taught": "distil", "alone": "control"}  # and the folder of the run that each starts from
+WAYS = {"taught": "distill", "alone": "control"}  # and the folder of the run that each starts from
 STEPS = {"small": "ResNet-20", "pruned": "half the multiply-accumulates", "int8": "8 bits"}
 LOGITS = {"small": ("pruned", "original"), "pruned": ("pruned", "pruned"), "int8": ("int8", "onnx")}
 FILES = {"small": "pruned/original.onnx", "pruned": "pruned/model.onnx", "int8": "int8/model.onnx"}
@@ -119,7 +119,7 @@ def smaller(asked: argparse.Namespace, run: Path, way: str, seed: int) -> None:
 
 def figures(asked: argparse.Namespace, run: Path) -> dict[str, Any]:
     """Return what came out: the teacher, every step of both ways, and what the teacher is worth at each."""
-    manifest = data_stage.read(build(DataConfig, images(asked)))
+    manifest = dataset.read(build(DataConfig, images(asked)))
     label = manifest.label[manifest.rows("test", labelled=True)]
     said = answers(asked, run)
     right = {name: np.stack([metrics.correct(one, label) for one in each]) for name, each in said.items()}

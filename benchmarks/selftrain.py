@@ -20,11 +20,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from potstill import config, progress
-from potstill.measure.statistics import compare, mean_interval
+from potstill.evaluate.statistics import compare, mean_interval
 from potstill.stages.selftrain import SelftrainConfig, selftrain
-from potstill.stages.selftrain.pool import read
-from potstill.stages.selftrain.proof import TEACHERS
 from potstill.stages.selftrain.rounds import ALONE
+from potstill.stages.selftrain.test_table import TEACHERS
+from potstill.stages.selftrain.unlabelled import read
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from potstill import artifacts
 from potstill.cli import app
+from potstill.model_files.folder import save_model
 from tests.test_road import write_tree
 
 FAST = ["--teacher-epochs", "1", "--epochs", "1", "--seeds", "1"]
@@ -72,7 +73,7 @@ def test_unreadable_images(tree: Path, tmp_path: Path) -> None:
 def test_a_teacher_of_other_classes(tree: Path, tmp_path: Path) -> None:
     from potstill.models import zoo
 
-    zoo.save(zoo.create("builtin:cnn", classes=list("abcd"), size=(8, 8), channels=3), tmp_path / "teacher")
+    save_model(zoo.create("builtin:cnn", classes=list("abcd"), size=(8, 8), channels=3), tmp_path / "teacher")
     told = refused("distill", tree, "--teacher", tmp_path / "teacher", told="name their classes", out=tmp_path / "run")
     assert "0 of the data's 3 are among its 4" in told and "class_map" in told
 

@@ -12,10 +12,10 @@ from typer.main import get_command
 
 from potstill import config
 from potstill.cli import app
-from potstill.objective import check
-from potstill.stages.distil import terms_of
+from potstill.objectives.objective import check
+from potstill.stages.distill.run import with_overrides
+from potstill.stages.distill.train import terms_of
 from potstill.stages.recipe import Recipe
-from potstill.stages.road import with_overrides
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,23 +11,26 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from potstill import engine
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
-from potstill.engine import TrainConfig, fill_store, fit, predict_logits
 from potstill.errors import RunError
-from potstill.measure.metrics import accuracy
+from potstill.evaluate.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
-from potstill.objective import Objective, lecture_terms
-from potstill.store import Store
-from potstill.teachers import LiveTeacher, StoredTeacher
-from potstill.training.ahead import Ahead
-from potstill.training.plan import Plan
-from potstill.training.run import Run
+from potstill.objectives.objective import Objective, lecture_terms
+from potstill.teachers.live import LiveTeacher
+from potstill.teachers.prediction_store import Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.training import engine, predict
+from potstill.training.autotune import ExecutionPlan
+from potstill.training.engine import fit
+from potstill.training.loop import TrainingLoop
+from potstill.training.predict import fill_store, predict_logits
+from potstill.training.prefetch import Prefetcher
+from potstill.training.settings import TrainConfig
 from tests.worlds import shapes
 
 CONFIG = TrainConfig(epochs=3, batch_size=32, optimizer="adamw", lr=0.01, precision="fp32")
@@ -102,27 +105,27 @@ def die_at(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Save after every step, and die after so many of them; return a list that grows with every step."""
     monkeypatch.setattr(engine, "CHECKPOINT_SECONDS", -1.0)
     calls = []
-    save = Run.save_now_and_then
+    save = TrainingLoop.save_now_and_then
 
-    def dies(self: Run, every: float) -> None:
+    def dies(self: TrainingLoop, every: float) -> None:
         save(self, every)
         calls.append(1)
         if len(calls) == number:
             raise Killed
 
-    monkeypatch.setattr(Run, "save_now_and_then", dies)
+    monkeypatch.setattr(TrainingLoop, "save_now_and_then", dies)
     return calls
 
 
 def test_who_goes_on_computes_as_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement at the start may say something else the second time; the run does not."""
     auto = CONFIG.model_copy(update={"precision": "auto"})
-    monkeypatch.setattr(engine, "choose", lambda *_, **__: Plan("bf16", channels_last=True))
+    monkeypatch.setattr(engine, "choose", lambda *_, **__: ExecutionPlan("bf16", channels_last=True))
     straight, _ = train(tmp_path / "straight", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         die_at(2, patch)
         train(tmp_path / "killed", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
-    monkeypatch.setattr(engine, "choose", lambda *_, **__: Plan())
+    monkeypatch.setattr(engine, "choose", lambda *_, **__: ExecutionPlan())
     resumed, _ = train(tmp_path / "killed", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
     other, _ = train(tmp_path / "other", LiveTeacher(teacher()), auto, student="builtin:small-cnn")
     assert bits(resumed) == bits(straight) != bits(other)
@@ -177,10 +180,12 @@ def test_more_parts_than_images_are_refused(tmp_path: Path) -> None:
 def test_the_moving_average_is_validated_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the definition, from the weights after every step."""
     config, seen = CONFIG.model_copy(update={"ema": 0.8, "epochs": 1}), []
-    step = Run.train_step
+    step = TrainingLoop.train_step
 
     first = next(name for name, _ in model(1, hidden=8).network.named_parameters())
-    monkeypatch.setattr(Run, "train_step", lambda self: (step(self), seen.append(weight(self.classifier).clone())))
+    monkeypatch.setattr(
+        TrainingLoop, "train_step", lambda self: (step(self), seen.append(weight(self.classifier).clone()))
+    )
 
     def weight(classifier: Classifier) -> torch.Tensor:
         return dict(classifier.network.named_parameters())[first].detach()
@@ -216,13 +221,13 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    step = Run.train_step
+    step = TrainingLoop.train_step
 
-    def watched(self: Run) -> None:
+    def watched(self: TrainingLoop) -> None:
         with NoWaiting():
             step(self)
 
-    monkeypatch.setattr(Run, "train_step", watched)
+    monkeypatch.setattr(TrainingLoop, "train_step", watched)
     config = CONFIG.model_copy(update={**EVERYTHING, "optimizer": optimizer, "epochs": 1})
     train(tmp_path, LiveTeacher(teacher()), config)
     with pytest.raises(AssertionError), NoWaiting():
@@ -231,15 +236,15 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.M
 
 def test_batches_made_ahead_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight, _ = train(tmp_path / "straight", LiveTeacher(teacher()), CONFIG.model_copy(update={"accumulate": 2}))
-    batches = Run._batches
+    batches = TrainingLoop._batches
 
-    def ahead(self: Run) -> Ahead:
+    def ahead(self: TrainingLoop) -> Prefetcher:
         def following(step: int, part: int) -> tuple[int, int]:
             return (step, 1) if part == 0 else (step + 1, 0)
 
-        return Ahead(batches(self), following, torch.device("cpu"))
+        return Prefetcher(batches(self), following, torch.device("cpu"))
 
-    monkeypatch.setattr(Run, "_batches", ahead)
+    monkeypatch.setattr(TrainingLoop, "_batches", ahead)
     threaded, _ = train(tmp_path / "ahead", LiveTeacher(teacher()), CONFIG.model_copy(update={"accumulate": 2}))
     assert bits(threaded) == bits(straight)
 
@@ -287,7 +292,7 @@ def test_predict_leaves_the_mode_alone_and_does_not_depend_on_the_batch(monkeypa
     classifier, loaded = model(1, hidden=8).train(), loader()
     rows = loaded.manifest.rows("test")
     whole = predict_logits(classifier, loaded, rows)
-    monkeypatch.setattr(engine, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(predict, "EVALUATION_BATCH", 7)
     assert classifier.training and whole.shape == (len(rows), 3)
     assert np.allclose(whole, predict_logits(classifier, loaded, rows), atol=1e-6)
 

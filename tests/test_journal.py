@@ -7,7 +7,7 @@ import pytest
 from potstill import progress
 from potstill.config import Config
 from potstill.errors import RunError
-from potstill.stages.journal import Journal, claim, differences
+from potstill.stages.run_folder import Journal, claim, differences
 
 
 class Train(Config):

@@ -11,7 +11,7 @@ from potstill.data.augment.mix import Mix
 from potstill.data.loader import Batch
 from potstill.errors import ConfigError
 from potstill.models.outputs import Outputs
-from potstill.objective import Objective, Term, control_terms, lecture_terms
+from potstill.objectives.objective import Objective, Term, control_terms, lecture_terms
 
 LABEL = torch.tensor([0, 2, -100, 1, -100])
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import potstill
 from potstill import artifacts
-from potstill.models import zoo
+from potstill.model_files.folder import load_model
 from potstill.models.freeze import bits
 from tests.worlds import shapes
 
@@ -87,11 +87,11 @@ def test_control_and_student_start_alike_and_see_the_same(done: dict[str, Any]) 
     folder = Path(done["folder"])
     rows = {
         kind: json.loads((folder / kind / "seed-0" / "metrics.jsonl").read_text().splitlines()[0])
-        for kind in ("control", "distil")
+        for kind in ("control", "distill")
     }
-    assert rows["control"]["step"] == rows["distil"]["step"]
+    assert rows["control"]["step"] == rows["distill"]["step"]
     assert set(rows["control"]["train"]) == {"cross_entropy", "loss"}
-    assert set(rows["distil"]["train"]) == {"cross_entropy", "kd", "loss"}
+    assert set(rows["distill"]["train"]) == {"cross_entropy", "kd", "loss"}
 
 
 def test_the_same_command_again_changes_nothing(tree: Path, done: dict[str, Any]) -> None:
@@ -131,8 +131,8 @@ def test_a_stage_folder_teaches_another_run(tree: Path, done: dict[str, Any], tm
     teacher = {"model": str(Path(done["folder"]) / "teacher")}
     again = potstill.run(recipe(tree, teacher=teacher, comparisons={}, seeds=1), out=tmp_path / "run")
     assert again["models"]["teacher"]["test_accuracy"] == done["models"]["teacher"]["test_accuracy"]
-    assert bits(zoo.load(tmp_path / "run" / "control" / "seed-0")) == bits(
-        zoo.load(Path(done["folder"]) / "control" / "seed-0")
+    assert bits(load_model(tmp_path / "run" / "control" / "seed-0")) == bits(
+        load_model(Path(done["folder"]) / "control" / "seed-0")
     )
 
 
@@ -147,7 +147,7 @@ def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path
     )
     command = [sys.executable, "-c", program, str(file), str(tmp_path / "killed")]
     child = subprocess.Popen(command, start_new_session=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
-    half_way = tmp_path / "killed" / "distil" / "seed-0" / "checkpoint.safetensors"
+    half_way = tmp_path / "killed" / "distill" / "seed-0" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     while not half_way.is_file() and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -155,8 +155,8 @@ def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path
     child.wait()
     assert half_way.is_file() and artifacts.finished(half_way.parent) is None
     resumed = potstill.run(file, out=tmp_path / "killed")
-    for kind in ("control", "distil"):
-        assert bits(zoo.load(tmp_path / "killed" / kind / "seed-0")) == bits(
-            zoo.load(tmp_path / "straight" / kind / "seed-0")
+    for kind in ("control", "distill"):
+        assert bits(load_model(tmp_path / "killed" / kind / "seed-0")) == bits(
+            load_model(tmp_path / "straight" / kind / "seed-0")
         )
     assert resumed["verdict"] == straight["verdict"]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from potstill import progress
-from potstill import store as store_module
 from potstill.errors import RunError
-from potstill.store import Store, map_safetensors
+from potstill.teachers import prediction_store as store_module
+from potstill.teachers.prediction_store import Store, map_safetensors
 
 ROWS = np.array([3, 5, 8, 13, 21, 34, 55])
 SOURCE = {"teacher": "a", "images": "x", "augmentation": "shift", "normalisation": [0.5]}

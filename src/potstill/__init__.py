@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from potstill._version import __version__
+
 if TYPE_CHECKING:
-    from potstill.app import (
+    from potstill.api import (
         compare,
         demo,
         distill,
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     )
     from potstill.errors import UserError
 
-__version__ = "0.1.0"
 
 _FUNCTIONS = (
     "compare",
@@ -43,11 +44,12 @@ _FUNCTIONS = (
     "run",
     "selftrain",
 )
-_WHERE = dict.fromkeys(_FUNCTIONS, "potstill.app")
+_WHERE = dict.fromkeys(_FUNCTIONS, "potstill.api")
 _WHERE["UserError"] = "potstill.errors"
 
 __all__ = [
     "UserError",
+    "__version__",
     "compare",
     "demo",
     "distill",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill import processes
+from potstill import distributed
 from potstill.errors import RunError
 
 MANIFEST = "manifest.json"
@@ -31,13 +31,13 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     Of several processes (`torchrun`) only the first keeps what it wrote; by_all: each writes files of its own.
     Raises `RunError` where the disk is full or not writable.
     """
-    temporary = file.with_name(f".{file.name}.{processes.rank()}-{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
-        if by_all or processes.is_main():
+        if by_all or distributed.is_main():
             temporary.replace(file)
     except OSError as error:
         raise _disk_error(error, file) from error
@@ -99,13 +99,13 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
     Of several processes all must call it. Raises `RunError` where the folder is complete but came from other inputs.
     """
     done = finished(folder)
-    processes.wait()  # all have looked before the first writes
+    distributed.wait()  # all have looked before the first writes
     if done is None:
         recorded = work()
         finish(folder, {"inputs": inputs, **recorded})
-        if processes.is_main():
+        if distributed.is_main():
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        processes.wait()
+        distributed.wait()
         return read_json(folder / MANIFEST)
     inputs = json.loads(json.dumps(inputs))
     if done["inputs"] != inputs:

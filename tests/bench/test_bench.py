@@ -22,7 +22,7 @@ from potstill.bench.bars import Bar, judge, table, where
 from potstill.bench.world import World, generated, load, save
 from potstill.cli import app
 from potstill.errors import RunError
-from potstill.training.plan import Plan
+from potstill.training.autotune import ExecutionPlan
 
 ROOT = Path(__file__).parents[2]
 RATES = {
@@ -67,8 +67,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (accuracy, rivals, sides):
         monkeypatch.setattr(module, "TEACHER", "builtin:small-cnn")
         monkeypatch.setattr(module, "STUDENT", "builtin:small-cnn")
-    monkeypatch.setattr(sides, "student_plan", lambda world: Plan("bf16", channels_last=True))
-    monkeypatch.setattr(sides, "teacher_plan", lambda world: Plan())
+    monkeypatch.setattr(sides, "student_plan", lambda world: ExecutionPlan("bf16", channels_last=True))
+    monkeypatch.setattr(sides, "teacher_plan", lambda world: ExecutionPlan())
 
 
 @pytest.mark.usefixtures("small")

@@ -12,8 +12,8 @@ import yaml
 
 import potstill
 from potstill import config
-from potstill.objective import Term, check
-from potstill.stages import choose as search
+from potstill.objectives.objective import Term, check
+from potstill.stages.distill import search as search
 from potstill.stages.recipe import Recipe
 from tests.test_road import write_tree
 
@@ -87,6 +87,6 @@ def test_a_run_that_chooses_says_so(tmp_path: Path) -> None:
     assert any("short search on the 30 validation images" in note for note in done["notes"])
     chosen = yaml.safe_load((tmp_path / "run" / "search" / "chosen.yaml").read_text())
     assert chosen["objective"]["terms"] == told["terms"]
-    trained = json.loads((tmp_path / "run" / "distil" / "seed-0" / "manifest.json").read_text())
+    trained = json.loads((tmp_path / "run" / "distill" / "seed-0" / "manifest.json").read_text())
     assert trained["inputs"]["terms"] == told["terms"]
     assert config.build(Recipe, chosen).objective.method is None

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
-from potstill import config, engine
+from potstill import config
 from potstill.errors import ConfigError, RunError
-from potstill.measure.metrics import accuracy
+from potstill.evaluate.metrics import accuracy
 from potstill.report import write_comparison
 from potstill.stages.compare import CompareConfig, compare, figures
 from potstill.stages.compare.settings import plan
+from potstill.training import engine
 from tests.test_road import write_tree
 
 TRAIN = {"epochs": 2, "batch_size": 32, "lr": 0.01}

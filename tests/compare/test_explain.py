@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 import potstill
-from potstill import show
-from potstill.measure import metrics
+from potstill.cli import show
+from potstill.evaluate import metrics
 from potstill.models import zoo
 from potstill.report.likeness import render
-from potstill.stages import explain as stage
-from potstill.stages.use import Said
+from potstill.stages.inference import explain as stage
+from potstill.stages.inference.evaluate import Said
 
 
 def save(folder: Path, *, classes: tuple[str, ...], seed: int) -> str:
     options = {"hidden": 8}
-    zoo.save(zoo.create("builtin:mlp", classes=classes, size=(8, 8), channels=1, options=options, seed=seed), folder)
+    folder.save(zoo.create("builtin:mlp", classes=classes, size=(8, 8), channels=1, options=options, seed=seed), folder)
     return str(folder)
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from potstill.compress.cost import cost
-from potstill.compress.graph import evaluating, replaced, trace
+from potstill.models.inspect.dataflow import evaluating, replaced, trace
+from potstill.models.inspect.macs import cost
 from tests.compress.nets import FAMILIES, OptionAResNet, family
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.compress.cost import cost
-from potstill.compress.graph import trace
 from potstill.compress.prune import all_channels, inner_channels, resized, scores, sensitivity
 from potstill.compress.prune.groups import Group, channel_groups
 from potstill.compress.prune.inner import best_channels, rounded
 from potstill.compress.prune.surgery import keep_channels
 from potstill.errors import ConfigError, ModelError
+from potstill.models.inspect.dataflow import trace
+from potstill.models.inspect.macs import cost
 from potstill.progress import display
 from tests.compress.nets import FAMILIES, OptionAResNet, family, flattened, lived_in, separable
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.compress.export import export_onnx
+from potstill.export import export_onnx
 
 from . import nets
 

@@ -13,14 +13,14 @@ from PIL import Image
 import potstill
 from potstill import progress
 from potstill.cli.export import show
-from potstill.compress.export.golden import golden_difference, write_golden
 from potstill.config import build
 from potstill.errors import ModelError, RunError
+from potstill.export.golden import golden_difference, write_golden
+from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
-from potstill.models.exported import open_exported
-from potstill.models.onnx import OnnxModel
-from potstill.stages import deliver as stage
-from potstill.stages.deliver import DeliverConfig, deliver, recommended
+from potstill.stages.compress import export as stage
+from potstill.stages.compress.export import ExportStageConfig, export_files, recommended
 
 from . import nets
 
@@ -31,12 +31,12 @@ DIGITS = {"path": "digits", "limit": 300}
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     made = zoo.create("builtin:mlp", classes=[str(d) for d in range(10)], size=(8, 8), channels=1)
-    zoo.save(made, folder)
+    folder.save(made, folder)
     return folder
 
 
-def config(model: Path, **settings: Any) -> DeliverConfig:
-    return build(DeliverConfig, {"model": str(model), "data": DIGITS, "calibration": 32, **settings})
+def config(model: Path, **settings: Any) -> ExportStageConfig:
+    return build(ExportStageConfig, {"model": str(model), "data": DIGITS, "calibration": 32, **settings})
 
 
 def test_the_folder_holds_measured_files(
@@ -58,9 +58,9 @@ def test_the_folder_holds_measured_files(
     assert [one["speed_up"] for one in rows["model.onnx"]["latency"]] == [1, 1]
     assert told["recommended"]["file"] in rows
     assert told["temperature"] is None  # these images may be those that the network learned from
-    assert deliver(config(model, golden=12), folder) == {key: told[key] for key in told if key != "folder"}
+    assert export_files(config(model, golden=12), folder) == {key: told[key] for key in told if key != "folder"}
     with pytest.raises(RunError, match="other settings"):
-        deliver(config(model, int8=False), folder)
+        export_files(config(model, int8=False), folder)
 
     show(told)
     printed = capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_an_absent_runtime_is_told_before_the_work(
     with pytest.raises(
         ModelError, match=rf"{runtime} is not installed. Install it: pip install 'potstill\[{runtime}\]'"
     ):
-        deliver(config(model, to=["onnx", runtime]), tmp_path / "out")
+        export_files(config(model, to=["onnx", runtime]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

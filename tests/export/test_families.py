@@ -11,9 +11,9 @@ from timm import create_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from potstill.compress.export import export_onnx, parity, quantize_int8
+from potstill.export import export_onnx, parity, quantize_int8
+from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
-from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 from tests.models.families import SMALL, small
 

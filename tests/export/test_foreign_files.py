@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from potstill.errors import ModelError
+from potstill.model_files.onnx import CARD, OnnxModel, describe
 from potstill.models.card import Card
-from potstill.models.onnx import CARD, OnnxModel, describe
 
 from . import nets
 

@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 import torch
 
-from potstill.compress.export import parity, quantize_int8
-from potstill.compress.export.slim import slim
 from potstill.errors import DataError, ModelError
-from potstill.models.onnx import OnnxModel
+from potstill.export import parity, quantize_int8
+from potstill.export.onnx_slim import slim
+from potstill.model_files.onnx import OnnxModel
 
 from . import nets
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from potstill.compress.export import export_onnx
 from potstill.errors import ModelError
-from potstill.measure import latency
-from potstill.measure.latency import latency_ms
-from potstill.models.onnx import OnnxModel
+from potstill.export import export_onnx
+from potstill.model_files import latency
+from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 
 from . import nets

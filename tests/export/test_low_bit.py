@@ -13,11 +13,11 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from potstill.compress.export import export_quantized, parity
-from potstill.compress.export.packed import OPSET, Packer
 from potstill.compress.quantize import fold_batchnorm, observe, packed_bytes, quantized
 from potstill.errors import ModelError
-from potstill.models.onnx import OnnxModel
+from potstill.export import export_quantized, parity
+from potstill.export.onnx_packed_weights import OPSET, Packer
+from potstill.model_files.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 
 from . import nets

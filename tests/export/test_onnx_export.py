@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.export import export_onnx, parity
-from potstill.compress.export import file as onnx_file
 from potstill.errors import ModelError, RunError
+from potstill.export import export_onnx, parity
+from potstill.export import onnx_file as onnx_file
+from potstill.model_files.onnx import OnnxModel
 from potstill.models.freeze import bits
-from potstill.models.onnx import OnnxModel
 from potstill.models.outputs import Classifier
 
 from . import nets

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from potstill.compress.export import parity, quantize_int8
-from potstill.compress.export.targets import to_executorch, to_openvino
 from potstill.errors import ModelError
-from potstill.measure.latency import latency_ms
-from potstill.models.exported import open_exported
+from potstill.export import parity, quantize_int8
+from potstill.export.other_runtimes import to_executorch, to_openvino
+from potstill.model_files.latency import latency_ms
+from potstill.model_files.runtimes import open_exported
 
 from . import nets
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from potstill import progress
 from potstill.errors import ConfigError, ModelError, UserError
+from potstill.model_files.folder import save_model
 from potstill.models import hub, zoo
 from potstill.stages.finetune.backbone import backbone, side_of
-from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.lazy_data import Images
 from tests.finetune.world import MEAN, SIDE, STD, settings
 
 
@@ -49,7 +50,7 @@ def test_the_card_of_a_saved_model_is_used_and_may_not_be_contradicted(
     tree: Path, weights: Path, tmp_path: Path
 ) -> None:
     saved = made(tree, weights, mean=(0.5,) * 3, std=(0.5,) * 3)
-    zoo.save(saved, tmp_path)
+    save_model(saved, tmp_path)
     again = made(tree, None, model=str(tmp_path), options={})
     assert again.card.mean == (0.5, 0.5, 0.5) and again.card.model == "resnet18"
     with pytest.raises(ModelError, match="contradicts the card beside .* mean 0.5,0.5,0.5"):
@@ -59,7 +60,7 @@ def test_the_card_of_a_saved_model_is_used_and_may_not_be_contradicted(
 
 
 def test_the_card_of_another_file_does_not_count(tree: Path, weights: Path, tmp_path: Path) -> None:
-    zoo.save(made(tree, weights), tmp_path)
+    save_model(made(tree, weights), tmp_path)
     card = json.loads((tmp_path / zoo.CARD).read_text())
     (tmp_path / zoo.CARD).write_text(json.dumps({**card, "weights_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="has no card"):

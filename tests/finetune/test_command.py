@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import potstill.app
+import potstill.api
 from potstill.cli import app
 from potstill.config import build
 from potstill.stages.finetune import FinetuneConfig
@@ -39,7 +39,7 @@ FLAGS = {
 @pytest.mark.parametrize(("flags", "expected"), FLAGS.items(), ids=lambda one: str(one))
 def test_a_flag_reaches_its_setting(flags: str, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(potstill.app, "finetune", lambda data=None, **settings: asked.update(settings, data=data) or {})
+    monkeypatch.setattr(potstill.api, "finetune", lambda data=None, **settings: asked.update(settings, data=data) or {})
     result = CliRunner().invoke(app, ["finetune", "photos", "--model", "resnet18", "--json", *flags.split()])
     assert result.exit_code == 0, result.output
     settings = {key: value for key, value in asked.items() if key not in ("out", "command")}

@@ -11,11 +11,11 @@ import torch
 from potstill.data import decode
 from potstill.data.views import CLEAN
 from potstill.models.hooks import as_vector
-from potstill.models.taps import resolve
+from potstill.models.inspect.taps import resolve
 from potstill.stages.finetune import finetune
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.features import extract, layers_of
-from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import _parts, probe
 from tests.finetune.world import settings
 from tests.worlds import shapes

@@ -15,16 +15,17 @@ import potstill
 from potstill import artifacts
 from potstill.config import build
 from potstill.errors import RunError
+from potstill.model_files.folder import load_model, read_card
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.report import words, write_transfer
-from potstill.stages import data as data_stage
-from potstill.stages import teacher
-from potstill.stages.evaluation import answers
-from potstill.stages.finetune import FinetuneConfig, finetune, road
-from potstill.stages.finetune.images import Images
+from potstill.stages import dataset
+from potstill.stages.finetune import FinetuneConfig, finetune, run
+from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
+from potstill.stages.teacher import input_size, prepare
+from potstill.stages.test_split import answers
 from tests.conftest import ROOT
 from tests.finetune.world import settings
 from tests.report.test_report import Page
@@ -56,28 +57,28 @@ def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
     images = Images(settings(tree, None).data)
     rows = images.manifest.rows("test")
     for name in ("probe", "tuned"):
-        logits = answers(zoo.load(folder / name), images.data, rows)
+        logits = answers(load_model(folder / name), images.data, rows)
         right = logits.argmax(1) == images.manifest.label[rows]
         assert summary["test"][name]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
-    kept, same = zoo.load(folder), zoo.load(folder / summary["kept"])
+    kept, same = load_model(folder), load_model(folder / summary["kept"])
     assert bits(kept) == bits(same)
 
 
 def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path: Path) -> None:
     folder, summary = done
-    assert bits(teacher.find(str(folder))) == bits(zoo.load(folder))
+    assert bits(prepare.find(str(folder))) == bits(load_model(folder))
     found = potstill.evaluate(folder, tree)
     assert found["accuracy"] == pytest.approx(summary["test"][summary["kept"]]["accuracy"], abs=1e-3)
     recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
-    taught = teacher.prepare(recipe, data_stage.prepare(recipe.data, at_least=teacher.own_size(str(folder))), tmp_path)
-    assert taught.card.weights_sha256 == zoo.read_card(folder).weights_sha256
-    assert taught.identity == bits(zoo.load(folder))
+    taught = prepare.prepare(recipe, dataset.prepare(recipe.data, at_least=input_size.own_size(str(folder))), tmp_path)
+    assert taught.card.weights_sha256 == read_card(folder).weights_sha256
+    assert taught.identity == bits(load_model(folder))
 
 
 def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:
     ruined = finetune(settings(tree, weights, unfreeze="all", train={"lr": 0.5, "epochs": 1}), tmp_path / "run")
     assert ruined["kept"] == "probe" and "The probe was kept" in ruined["choice"]["sentence"]
-    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(tmp_path / "run" / "probe"))
+    assert bits(load_model(tmp_path / "run")) == bits(load_model(tmp_path / "run" / "probe"))
 
 
 def test_fine_tuning_is_kept_where_it_is_better(
@@ -87,7 +88,7 @@ def test_fine_tuning_is_kept_where_it_is_better(
     monkeypatch.setattr(Probe, "logits", lambda self, features, rows: wrong(tree, rows))
     summary = finetune(settings(tree, weights, train={"epochs": 1}), tmp_path / "run")
     assert summary["kept"] == "tuned" and summary["choice"]["difference"] > summary["choice"]["standard_error"]
-    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(tmp_path / "run" / "tuned"))
+    assert bits(load_model(tmp_path / "run")) == bits(load_model(tmp_path / "run" / "tuned"))
 
 
 def wrong(tree: Path, rows: np.ndarray) -> np.ndarray:
@@ -125,7 +126,7 @@ def test_from_scratch_needs_no_weights(tree: Path, tmp_path: Path) -> None:
 def test_features_from_below_give_a_smaller_model(tree: Path, weights: Path, tmp_path: Path) -> None:
     config = settings(tree, weights, features="stage:2", unfreeze="all", train={"epochs": 1})
     summary = finetune(config, tmp_path / "run")
-    loaded = zoo.load(tmp_path / "run")
+    loaded = load_model(tmp_path / "run")
     assert loaded.card.model == "cut:resnet18"
     assert summary["model"]["parameters"] == zoo.count_parameters(loaded) < 30_000
     assert torch.isfinite(loaded(torch.rand(1, 3, 32, 32)).logits).all()
@@ -141,7 +142,7 @@ def test_asked_twice_it_answers_from_the_folder_and_others_are_refused(
     done, tree: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, summary = done
-    monkeypatch.setattr(road, "backbone", lambda *_: pytest.fail("it did the work again"))
+    monkeypatch.setattr(run, "backbone", lambda *_: pytest.fail("it did the work again"))
     assert finetune(settings(tree, weights, unfreeze=1), folder) == summary
     with pytest.raises(RunError, match="other settings"):
         finetune(settings(tree, weights, unfreeze=2), folder)
@@ -159,11 +160,11 @@ def test_a_killed_transfer_goes_on_to_the_same_result(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(road._Transfer, "_open_test", dies)
+        patch.setattr(run._Transfer, "_open_test", dies)
         finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
     assert artifacts.finished(tmp_path / "run") is None
     again = finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
-    assert bits(zoo.load(tmp_path / "run")) == bits(zoo.load(folder))
+    assert bits(load_model(tmp_path / "run")) == bits(load_model(folder))
     assert again["test"] == summary["test"]
 
 

@@ -9,20 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from potstill import engine
-from potstill.engine import TrainConfig
+from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
-from potstill.models.cut import cut
 from potstill.models.freeze import bits, frozen_bits, hold_statistics, unfreeze
 from potstill.models.hooks import as_vector
-from potstill.models.layers import freeze_below
-from potstill.models.taps import resolve
-from potstill.stages.evaluation import answers
+from potstill.models.inspect.layer_table import freeze_below
+from potstill.models.inspect.taps import resolve
+from potstill.models.truncated import cut
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.head import with_head
-from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.logistic import Linear
 from potstill.stages.finetune.tune import depths, rates, tune
+from potstill.stages.test_split import answers
+from potstill.training import predict
+from potstill.training.settings import TrainConfig
 from tests.finetune.world import settings
 from tests.models.families import SMALL, small
 
@@ -120,17 +121,17 @@ def test_groups_have_their_share_of_the_learning_rate(transfer, tmp_path: Path, 
 @pytest.mark.parametrize("batchnorm", ["fixed", "adapted"])
 def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, monkeypatch, batchnorm: str) -> None:
     """One step at a large rate: the average of its start and its end is kept, in the way that Average weighs them."""
-    from potstill.training.run import Run
+    from potstill.training.loop import TrainingLoop
 
     config, images, classifier = transfer(batchnorm=batchnorm, train={"epochs": 1, "lr": 0.1, "warmup": 0.0})
     states = [{k: v.clone() for k, v in classifier.network.state_dict().items()}]
-    step = Run.train_step
+    step = TrainingLoop.train_step
 
     def watch(self) -> None:
         step(self)
         states.append({k: v.clone() for k, v in self.classifier.network.state_dict().items()})
 
-    monkeypatch.setattr(Run, "train_step", watch)
+    monkeypatch.setattr(TrainingLoop, "train_step", watch)
     record = tune(config, images, classifier, tmp_path, title="x")
     average = states[0]
     for number, state in enumerate(states[1:]):
@@ -142,7 +143,7 @@ def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, mon
         torch.testing.assert_close(kept[name], average[name], atol=1e-6, rtol=1e-5)
     assert not torch.allclose(kept["fc.bias"], states[-1]["fc.bias"])
     rows = images.manifest.rows("validation")
-    right = answers(zoo.load(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
+    right = answers(load_model(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
     assert record["validation_accuracy"]["best"] == pytest.approx(100 * right.mean(), abs=1e-3)
 
 
@@ -151,7 +152,7 @@ def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Pa
     record = tune(config, images, classifier, tmp_path, title="x")
     assert record["kept_epoch"] == 1
     assert record["steps"] == 3 * (len(images.manifest.rows("train")) // 18)
-    assert isinstance(config.train, TrainConfig) and engine.EVALUATION_BATCH
+    assert isinstance(config.train, TrainConfig) and predict.EVALUATION_BATCH
 
 
 @pytest.mark.parametrize("family", ["resnet", "vgg", "xception", "mobilenet", "vit", "swin", "builtin"])
@@ -168,8 +169,8 @@ def test_a_probe_becomes_a_model_that_can_be_saved(family: str, layer: str, tmp_
     with torch.no_grad():
         vector = as_vector(classifier.replace(taps=(tap,)).eval()(image).features[layer])
         torch.testing.assert_close(made(image).logits, head(vector), atol=1e-3, rtol=1e-3)
-        zoo.save(made, tmp_path)
-        assert torch.equal(zoo.load(tmp_path)(image).logits, made(image).logits)
+        save_model(made, tmp_path)
+        assert torch.equal(load_model(tmp_path)(image).logits, made(image).logits)
     assert bits(classifier) == untouched
     if layer != "pooled":
         assert zoo.count_parameters(made) < zoo.count_parameters(classifier)

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from potstill.errors import ModelError
+from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.aux_heads import attach_aux, strip_aux
 from potstill.models.freeze import bits, freeze, freeze_except, unfreeze
-from potstill.models.layers import freeze_below, learning
+from potstill.models.inspect.layer_table import freeze_below, learning
 from potstill.models.outputs import Classifier
 from tests.models.families import SMALL, small
 
@@ -50,7 +51,7 @@ def test_a_side_head_goes_on_any_model_and_comes_off(family: str, tmp_path) -> N
     assert list(stripped.state_dict()) == keys
     with torch.no_grad():
         assert torch.equal(stripped.eval()(image).logits, with_head.eval()(image).logits)
-    zoo.save(with_head, tmp_path)
+    save_model(with_head, tmp_path)
     assert set(load_file(tmp_path / zoo.WEIGHTS)) == {key.removeprefix("network.") for key in keys}
 
 
@@ -70,7 +71,7 @@ def test_side_heads_are_seeded_and_add_up() -> None:
 
 
 def test_side_heads_and_taps_work_together() -> None:
-    from potstill.models.taps import tapped
+    from potstill.models.inspect.taps import tapped
 
     outputs = tapped(attach_aux(small("builtin"), ["stage:1"]), ["pooled"]).train()(torch.rand(2, 3, 16, 16))
     assert outputs.features["pooled"].shape == (2, 32)
@@ -80,9 +81,9 @@ def test_side_heads_and_taps_work_together() -> None:
 def test_googlenet_loses_its_heads(tmp_path) -> None:
     classifier = zoo.create("builtin:googlenet-cifar", classes=("a", "b"), size=(32, 32))
     assert sum(p.numel() for p in strip_aux(classifier).parameters()) == zoo.count_parameters(classifier)
-    zoo.save(classifier, tmp_path)
+    save_model(classifier, tmp_path)
     assert not [key for key in load_file(tmp_path / zoo.WEIGHTS) if "heads" in key]
-    assert zoo.load(tmp_path).train()(torch.rand(2, 3, 32, 32)).aux == ()
+    assert load_model(tmp_path).train()(torch.rand(2, 3, 32, 32)).aux == ()
 
 
 # Freezing

@@ -14,11 +14,11 @@ from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.freeze import bits
 from potstill.models.hooks import Tap, as_map, as_vector
-from potstill.models.layers import describe_layers
+from potstill.models.inspect.forward_trace import trace
+from potstill.models.inspect.layer_table import describe_layers
+from potstill.models.inspect.taps import resolve, stages, tapped
 from potstill.models.outputs import Classifier
 from potstill.models.projectors import projector
-from potstill.models.taps import resolve, stages, tapped
-from potstill.models.trace import trace
 from tests.models.families import SMALL, small
 
 STAGES = {

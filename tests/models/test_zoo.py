@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from potstill import progress
 from potstill.errors import ModelError
+from potstill.model_files.folder import load_model, save_model
 from potstill.models import catalogue, hub, zoo
 from potstill.models.freeze import bits
 
@@ -282,8 +283,8 @@ def test_a_saved_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None
     classifier = zoo.create(name, classes=AB, size=(32, 32), mean=(0.1, 0.2, 0.3), seed=7)
     image = torch.rand(2, 3, 32, 32)
     classifier.train()(image)  # BatchNorm's buffers are no longer those of a fresh network
-    card = zoo.save(classifier, tmp_path)
-    loaded = zoo.load(tmp_path)
+    card = save_model(classifier, tmp_path)
+    loaded = load_model(tmp_path)
     assert loaded.card == card
     assert not loaded.training
     assert torch.equal(loaded(image).logits, classifier.eval()(image).logits)
@@ -291,7 +292,7 @@ def test_a_saved_model_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None
 
 
 def test_weights_from_a_stage_folder_bring_their_normalisation(tmp_path: Path) -> None:
-    zoo.save(student(mean=(0.1, 0.2, 0.3), std=(1, 1, 1)), tmp_path)
+    save_model(student(mean=(0.1, 0.2, 0.3), std=(1, 1, 1)), tmp_path)
     loaded = student(weights=tmp_path / zoo.WEIGHTS)
     assert loaded.card.mean == (0.1, 0.2, 0.3)
     assert progress.display().notes == []
@@ -299,14 +300,14 @@ def test_weights_from_a_stage_folder_bring_their_normalisation(tmp_path: Path) -
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model.safetensors and card.json is not there"):
-        zoo.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_weights_that_were_replaced_are_noticed(tmp_path: Path) -> None:
-    zoo.save(student(), tmp_path)
+    save_model(student(), tmp_path)
     save_file(student(seed=1).network.state_dict(), tmp_path / zoo.WEIGHTS)
     with pytest.raises(ModelError, match="sha256 differ"):
-        zoo.load(tmp_path)
+        load_model(tmp_path)
 
 
 # The catalogue

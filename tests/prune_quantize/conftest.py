@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from potstill import artifacts
-from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.stages import data as data_stage
+from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
 
 DATA = {"path": "digits"}
@@ -21,16 +20,16 @@ DATA = {"path": "digits"}
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a ResNet-20 of 4, 8 and 16 channels, trained for a few seconds."""
     torch.manual_seed(0)
-    data = data_stage.prepare(DataConfig(**DATA))
+    data = dataset.prepare(DataConfig(**DATA))
     classifier = data.model("builtin:resnet20-cifar", options={"width": 4})
     fit(classifier, data)
     folder = tmp_path_factory.mktemp("trained")
-    zoo.save(classifier.eval(), folder)
+    folder.save(classifier.eval(), folder)
     artifacts.finish(folder, {})
     return folder
 
 
-def fit(classifier: Classifier, data: data_stage.Data, steps: int = 150) -> None:
+def fit(classifier: Classifier, data: dataset.Data, steps: int = 150) -> None:
     loader, rows = data.loader(), data.manifest.rows("train")
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=0.01)
     random = np.random.default_rng(0)

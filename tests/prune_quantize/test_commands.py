@@ -12,35 +12,35 @@ from typer.testing import CliRunner
 from potstill import artifacts
 from potstill.cli import app
 from potstill.report.sensitivity import write_sensitivity
-from potstill.stages import compressing
-from potstill.stages.quantize import QuantizeConfig
+from potstill.stages.compress import common
+from potstill.stages.compress.quantize import QuantizeConfig
 
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     """A run folder whose student and teacher are the same small network."""
     folder = tmp_path / "run"
-    for stage in ("teacher", "distil/seed-0"):
+    for stage in ("teacher", "distill/seed-0"):
         shutil.copytree(trained, folder / stage)
     recipe = {"data": {"path": "digits", "limit": 600}, "teacher": {"model": "builtin:cnn"}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    artifacts.write_json(folder / "student.json", {"folder": "distil/seed-0"})
+    artifacts.write_json(folder / "student.json", {"folder": "distill/seed-0"})
     return folder
 
 
 def test_a_run_brings_its_data_and_its_teacher(run: Path) -> None:
-    given = compressing.open_model(QuantizeConfig(model=str(run), mode="qat", seed=3))
+    given = common.open_model(QuantizeConfig(model=str(run), mode="qat", seed=3))
     assert len(given.data.manifest) < 1000  # the test images are not limited
     assert given.recipe.teacher.model == str(run / "teacher") and given.seed == 3
 
 
 def test_a_model_without_a_run_is_its_own_teacher(trained: Path) -> None:
-    given = compressing.open_model(QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}))
-    teacher = compressing.teaching(given, Path("unused"))
-    assert given.recipe.teacher.model == compressing.ORIGINAL
+    given = common.open_model(QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}))
+    teacher = common.teaching(given, Path("unused"))
+    assert given.recipe.teacher.model == common.ORIGINAL
     assert teacher.network is not given.model  # a copy, which training does not change
     nobody = QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}, teacher="none")
-    assert compressing.teaching(compressing.open_model(nobody), Path("unused")) is None
+    assert common.teaching(common.open_model(nobody), Path("unused")) is None
 
 
 def test_a_budget_in_images_is_kept(trained: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_budget_in_images_is_kept(trained: Path) -> None:
         "train": {"batch_size": 64, "epochs": 9, "weight_decay": 0},
     }
     for images, epochs in ((640, 1), (3000, 3)):
-        given = compressing.open_model(QuantizeConfig(**settings, images=images))
+        given = common.open_model(QuantizeConfig(**settings, images=images))
         assert given.recipe.train.epochs == epochs
         assert images - 64 * 3 < epochs * given.steps * 64 <= images + 64 * 3
 

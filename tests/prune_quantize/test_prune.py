@@ -10,10 +10,11 @@ import torch
 from potstill import config
 from potstill.compress.prune import sparsity_of
 from potstill.errors import UserError
+from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
-from potstill.stages import use
-from potstill.stages.prune import MODEL, PruneConfig, prune
-from potstill.stages.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.prune import MODEL, PruneConfig, prune
+from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.inference import evaluate
 
 DATA = {"path": "digits"}
 TRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0001, "batch_size": 64}
@@ -45,9 +46,9 @@ def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict])
 def test_the_pruned_folder_is_an_ordinary_model(half: tuple[Path, dict]) -> None:
     folder, summary = half
     for model in (folder, folder / MODEL):
-        found = use.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        found = evaluate.evaluate(str(model), "digits", weights=None, split="test", limit=None)
         assert found["accuracy"] == pytest.approx(summary["models"]["pruned"]["accuracy"], abs=0.01)
-    model = zoo.load(folder)
+    model = load_model(folder)
     assert model.card.compressed["pruned"]["keep"] == 0.6
     model.train()
     model(torch.rand(2, 1, 8, 8)).logits.sum().backward()
@@ -60,12 +61,12 @@ def test_a_pruned_model_is_quantized_and_remembers_both(half: tuple[Path, dict],
     told = quantize(given, tmp_path / "out")
     assert told["models"]["original"]["accuracy"] == summary["models"]["pruned"]["accuracy"]
     assert abs(told["models"]["packed"]["lost"]) < 2
-    assert set(zoo.load(tmp_path / "out").card.compressed) == {"pruned", "quantized"}
+    assert set(load_model(tmp_path / "out").card.compressed) == {"pruned", "quantized"}
 
 
 def test_masks_leave_zeros_and_say_so(trained: Path, tmp_path: Path) -> None:
     summary = prune(settings(trained, keep=0.5, structure="unstructured"), tmp_path / "out")
-    assert 0.45 < sparsity_of(zoo.load(tmp_path / "out").network) < 0.55
+    assert 0.45 < sparsity_of(load_model(tmp_path / "out").network) < 0.55
     assert summary["models"]["pruned"]["macs"] == summary["models"]["original"]["macs"]
     assert any("speed does not change" in note for note in summary["notes"])
 
@@ -105,13 +106,13 @@ def test_channels_of_residual_sums_go_too(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     options = {"channels": (8, 16, 24, 32), "stem_width": 8}
     whole = zoo.create("resnet18", classes=[str(d) for d in range(10)], size=(32, 32), options=options)
-    zoo.save(whole.with_card(whole.card.replace(crop=(8, 8), resize=8)), tmp_path / "whole")
+    save_model(whole.with_card(whole.card.replace(crop=(8, 8), resize=8)), tmp_path / "whole")
     given = settings(tmp_path / "whole", keep=0.5, structure="all", images=64, data={**DATA, "limit": 300})
     summary = prune(given, tmp_path / "out")
     before, after = summary["models"]["original"], summary["models"]["pruned"]
     assert 0.25 * before["macs"] < after["macs"] <= 0.5 * before["macs"] and after["bytes"] < 0.7 * before["bytes"]
-    assert zoo.load(tmp_path / "out").network.layer1[0].conv2.out_channels < 8  # it writes into a residual sum
-    assert use.evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
+    assert load_model(tmp_path / "out").network.layer1[0].conv2.out_channels < 8  # it writes into a residual sum
+    assert evaluate.evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
 
 
 def test_shortcuts_that_torch_pruning_cannot_narrow_are_told(trained: Path, tmp_path: Path) -> None:

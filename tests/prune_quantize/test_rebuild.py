@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from potstill.compress import prune, quantize
-from potstill.compress.cost import cost
 from potstill.errors import ModelError
+from potstill.model_files.folder import load_model, save_model
+from potstill.model_files.packed import load_packed, packed
 from potstill.models import zoo
+from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
-from potstill.models.packed import load_packed, packed
 from tests.models.families import SMALL, small
 
 PRUNABLE = ("vgg", "resnet", "mobilenet", "builtin")
@@ -39,8 +40,8 @@ def test_pruned_networks_come_back(family: str, tmp_path: Path) -> None:
     seen = whole.prepare(image(whole))
     before = cost(whole.network, seen).total_macs
     pruned = marked(whole, prune.inner_channels(whole.network, seen, keep=0.6), "pruned")
-    zoo.save(pruned, tmp_path)
-    loaded = zoo.load(tmp_path)
+    save_model(pruned, tmp_path)
+    loaded = load_model(tmp_path)
     same(pruned, loaded)
     assert cost(loaded.network, seen).total_macs <= 0.6 * before
     for layer in loaded.network.modules():
@@ -55,8 +56,8 @@ def test_quantized_networks_come_back(family: str, tmp_path: Path) -> None:
     folded = quantize.fold_batchnorm(whole.network, seen)
     network = quantize.quantized(folded, quantize.observe(folded, [seen]), weight_bits=4)
     model = marked(whole, quantize.correct_bias(network, folded, seen), "quantized")
-    zoo.save(model, tmp_path)
-    same(model, zoo.load(tmp_path))
+    save_model(model, tmp_path)
+    same(model, load_model(tmp_path))
     (tmp_path / "packed").write_bytes(packed(model))
     same(model, load_packed(tmp_path / "packed"))
 
@@ -67,15 +68,15 @@ def test_a_pruned_network_is_quantized_and_comes_back(tmp_path: Path) -> None:
     smaller = quantize.fold_batchnorm(prune.inner_channels(whole.network, seen, keep=0.5), seen)
     network = quantize.quantized(smaller, quantize.observe(smaller, [seen]))
     model = marked(whole, network, "quantized")
-    zoo.save(model, tmp_path)
-    same(model, zoo.load(tmp_path))
+    save_model(model, tmp_path)
+    same(model, load_model(tmp_path))
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
-    zoo.save(small("builtin"), tmp_path)
+    save_model(small("builtin"), tmp_path)
     card = (tmp_path / zoo.CARD).read_text()
-    zoo.save(marked(small("builtin"), prune.inner_channels(
+    save_model(marked(small("builtin"), prune.inner_channels(
         small("builtin").network, torch.rand(2, 3, 16, 16), keep=0.5), "pruned"), tmp_path)  # fmt: skip
     (tmp_path / zoo.CARD).write_text(card)
     with pytest.raises(ModelError):
-        zoo.load(tmp_path)
+        load_model(tmp_path)

@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from potstill import config
-from potstill.compress.export import export_onnx
 from potstill.compress.prune import inner_channels
 from potstill.errors import UserError
-from potstill.models import taps, zoo
-from potstill.models.onnx import OnnxModel
+from potstill.export import export_onnx
+from potstill.model_files.folder import load_model, save_model
+from potstill.model_files.onnx import OnnxModel
+from potstill.models import zoo
+from potstill.models.inspect import taps
 from potstill.models.outputs import Classifier
-from potstill.models.reuse import reuse_head
-from potstill.stages import data as data_stage
-from potstill.stages import distil
-from potstill.stages.data import Data
-from potstill.stages.prune import PruneConfig, prune
-from potstill.stages.quantize import QuantizeConfig, quantize
+from potstill.models.shared_head import reuse_head
+from potstill.stages import dataset
+from potstill.stages.compress.prune import PruneConfig, prune
+from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train
 from potstill.stages.recipe import DataConfig, Recipe
 
 DATA = {"path": "digits", "limit": 300}
@@ -28,7 +30,7 @@ DATA = {"path": "digits", "limit": 300}
 
 @pytest.fixture(scope="module")
 def digits() -> Data:
-    return data_stage.prepare(DataConfig(**DATA))
+    return dataset.prepare(DataConfig(**DATA))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def borrowed(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     student, teacher = (digits.model("builtin:small-cnn", options={"width": width}).eval() for width in (8, 12))
     (on,), (there,) = (taps.resolve(model, ["stage:-1"]) for model in (student, teacher))
     folder = tmp_path_factory.mktemp("borrowed")
-    zoo.save(reuse_head(student, on, teacher, there), folder)
+    save_model(reuse_head(student, on, teacher, there), folder)
     return folder
 
 
@@ -51,7 +53,7 @@ def test_a_student_with_a_borrowed_classifier_is_pruned_and_quantized(borrowed: 
     told = prune(config_of(PruneConfig, borrowed, keep=0.6, train=train, images=64), tmp_path / "pruned")
     before, after = told["models"]["original"], told["models"]["pruned"]
     assert after["macs"] <= 0.6 * before["macs"] and after["bytes"] < before["bytes"]
-    pruned = zoo.load(tmp_path / "pruned")
+    pruned = load_model(tmp_path / "pruned")
     assert pruned.card.model.startswith("reused:")
     told = quantize(config_of(QuantizeConfig, tmp_path / "pruned"), tmp_path / "int8")
     for name in ("packed", "onnx"):
@@ -65,8 +67,8 @@ def test_a_student_with_a_borrowed_classifier_is_pruned_and_quantized(borrowed: 
 def pruned(digits: Data, folder: Path) -> Classifier:
     whole = digits.model("builtin:resnet20-cifar", options={"width": 4}).eval()
     network = inner_channels(whole.network, torch.rand(2, 1, 8, 8), keep=0.5)
-    zoo.save(Classifier(network, whole.card.replace(compressed={"pruned": {"keep": 0.5}})), folder)
-    return zoo.load(folder)
+    save_model(Classifier(network, whole.card.replace(compressed={"pruned": {"keep": 0.5}})), folder)
+    return load_model(folder)
 
 
 def recipe(student: dict[str, Any]) -> Recipe:
@@ -78,24 +80,24 @@ def test_a_pruned_folder_is_a_student(digits: Data, tmp_path: Path) -> None:
     model = pruned(digits, folder)
     settings = recipe({"model": str(folder)})
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": 1})})
-    student = distil.new_student(settings, digits, seed=3)
+    student = train.new_student(settings, digits, seed=3)
     assert all(torch.equal(tensor, student.state_dict()[name]) for name, tensor in model.state_dict().items())
-    terms = distil.control_terms(distil.terms_of(settings))
-    trained = distil.train_one(settings, digits, terms, None, tmp_path / "control", 0)
+    terms = train.control_terms(train.terms_of(settings))
+    trained = train.train_one(settings, digits, terms, None, tmp_path / "control", 0)
     assert zoo.count_parameters(trained.load()) == zoo.count_parameters(model)
     assert trained.load().card.compressed == model.card.compressed
-    again = distil.train_one(settings, digits, terms, None, tmp_path / "control", 0)
+    again = train.train_one(settings, digits, terms, None, tmp_path / "control", 0)
     assert again.record == trained.record
 
 
 def test_folders_that_cannot_learn_here_are_refused(digits: Data, tmp_path: Path) -> None:
     pruned(digits, tmp_path / "pruned")
     with pytest.raises(UserError, match="has weights and options of its own"):
-        distil.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}), digits, 0)
     two = zoo.create("builtin:mlp", classes=("cat", "dog"), size=(8, 8), channels=1)
-    zoo.save(two, tmp_path / "two")
+    save_model(two, tmp_path / "two")
     with pytest.raises(UserError, match="tells apart cat, dog, .* and the data holds 0, 1"):
-        distil.new_student(recipe({"model": str(tmp_path / "two")}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "two")}), digits, 0)
     export_onnx(two.eval(), tmp_path / "two.onnx")
     with pytest.raises(UserError, match="is the exported file .*two.onnx. Give the folder"):
-        distil.new_student(recipe({"model": str(tmp_path / "two.onnx")}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "two.onnx")}), digits, 0)

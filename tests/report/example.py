@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from potstill.measure import metrics, statistics
+from potstill.evaluate import metrics, statistics
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -71,7 +71,7 @@ def summary(
             "data": {"source": "digits", "validation": 0.1},
             "teacher": {"model": "builtin:cnn", "train": {"epochs": 20, "lr": 0.05}},
             "student": {"model": "builtin:mlp", "options": {"hidden": [32]}},
-            "distil": {"alpha": 0.1, "temperature": 4.0, "train": {"epochs": 60, "lr": 0.1}},
+            "distill": {"alpha": 0.1, "temperature": 4.0, "train": {"epochs": 60, "lr": 0.1}},
             "seeds": seeds,
         },
         "data": {
@@ -96,7 +96,7 @@ def summary(
             _stage("teacher", "Trained the teacher", 12.3, "builtin:cnn, 20 epochs on the 100 labelled images."),
             _stage("label", "Asked the teacher about every image", 1.4, "4 views of each of 1,131 images."),
             _stage("control", "Trained the control", 9.1, "The student alone: same start, same batches, no teacher."),
-            _stage("distil", "Distilled the student", 11.7, "0.1 cross_entropy + 0.9 kd at temperature 4."),
+            _stage("distill", "Distilled the student", 11.7, "0.1 cross_entropy + 0.9 kd at temperature 4."),
             _stage("export", "Exported and checked", 3.2, "student.onnx, and student_int8.onnx."),
         ],
         "notes": ["No test split was found, so 30 % of the images were held out for it, class by class."],
@@ -134,7 +134,7 @@ def write_curves(folder: Path, *, control: float, student: float, seeds: int) ->
     for seed in range(seeds):
         write_curve(folder / f"control/seed-{seed}", last=control, epochs=60, terms=("cross_entropy",), seed=seed)
         terms = ("cross_entropy", "kd")
-        write_curve(folder / f"distil/seed-{seed}", last=student, epochs=60, terms=terms, seed=10 + seed)
+        write_curve(folder / f"distill/seed-{seed}", last=student, epochs=60, terms=terms, seed=10 + seed)
 
 
 def examples(classes: tuple[str, ...], temperature: float, count: int = 6) -> dict[str, Any]:

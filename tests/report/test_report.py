@@ -198,7 +198,7 @@ def test_names_cannot_break_the_page(tmp_path):
 
 def test_training_that_went_wrong_is_still_drawn(tmp_path):
     example.write_run(tmp_path)
-    file = tmp_path / "distil/seed-1/metrics.jsonl"
+    file = tmp_path / "distill/seed-1/metrics.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     for row in rows[5:]:
         row["train"]["loss"] = float("nan")

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from potstill.data.manifest import UNLABELLED
-from potstill.objective import Term
-from potstill.stages import data as data_stage
+from potstill.objectives.objective import Term
+from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
-from potstill.stages.selftrain import pool, selftrain
-from potstill.stages.selftrain.consistent import Consistency
+from potstill.stages.selftrain import selftrain, unlabelled
+from potstill.stages.selftrain.fixmatch import Consistency
 from potstill.stages.selftrain.rounds import right
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.students import from_itself, from_labels, learn, world
-from potstill.training.run import Run
+from potstill.stages.selftrain.students import from_itself, from_labels, learn, training_set
+from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pool_file, settings
 
 STRONG = [{"affine": {"degrees": 15, "translate": 0.12, "scale": 0.15}}, {"cutout": {"pixels": 3, "fill": "zero"}}]
@@ -38,13 +38,13 @@ def error_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], float]
             method=method, threshold=0.9, clean=0.0, seeds=1,
             train={"batch_size": 64, "lr": 0.004, "compile": False, "precision": "fp32"},
         )  # fmt: skip
-        manifest = pool.read(config)
-        data = data_stage.prepare(config.data, manifest=manifest)
+        manifest = unlabelled.read(config)
+        data = dataset.prepare(config.data, manifest=manifest)
         known, others = manifest.rows("train", labelled=True), manifest.rows("train", labelled=False)
         if method == "teachers":
-            made, lesson = world(data, known, STEPS, 64, evaluations=2), from_labels
+            made, lesson = training_set(data, known, STEPS, 64, evaluations=2), from_labels
         else:
-            made, lesson = world(data, np.concatenate([known, others]), STEPS, 64), from_itself(config)
+            made, lesson = training_set(data, np.concatenate([known, others]), STEPS, 64), from_itself(config)
         folder = tmp_path_factory.mktemp(method) / "student"
         trained = learn(config, config.student, made, lesson, folder, 0, noise=STRONG)
         return 100 - 100 * float(right(trained.load(), data, manifest.rows("test")).mean())
@@ -57,8 +57,8 @@ def test_it_learns_digits_from_six_labels_a_class(method: str, error_of: Callabl
     assert error_of(method) < 0.85 * error_of("teachers")
 
 
-def consistency(weak_seen: list[np.ndarray]) -> tuple[Consistency, data_stage.Data]:
-    data = data_stage.prepare(DataConfig(path="digits"))
+def consistency(weak_seen: list[np.ndarray]) -> tuple[Consistency, dataset.Data]:
+    data = dataset.prepare(DataConfig(path="digits"))
     student = data.model("builtin:mlp", seed=0)
 
     def rule(strong: torch.Tensor, weak: torch.Tensor) -> torch.Tensor:
@@ -113,16 +113,16 @@ def test_freematch_with_an_average_goes_on_bit_for_bit(tmp_path: Path, monkeypat
         return hashlib.sha256((run / "distilled-with-the-pool/seed-0/model.safetensors").read_bytes()).hexdigest()
 
     selftrain(config, tmp_path / "whole")
-    step = Run.train_step
+    step = TrainingLoop.train_step
 
-    def dying(self: Run) -> None:
+    def dying(self: TrainingLoop) -> None:
         if self.job.objective.learned and self.step == 11:
             self.save()
             raise Killed
         step(self)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "train_step", dying)
+        patch.setattr(TrainingLoop, "train_step", dying)
         selftrain(config, tmp_path / "killed")
     selftrain(config, tmp_path / "killed")
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")

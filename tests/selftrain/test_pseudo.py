@@ -13,12 +13,20 @@ from potstill.data.formats import from_arrays
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
 from potstill.models.outputs import Outputs
-from potstill.stages import data as data_stage
-from potstill.stages.data import Data
+from potstill.stages import dataset
+from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
-from potstill.stages.selftrain import pseudo
-from potstill.stages.selftrain.pseudo import OWN_SHARE, Targets, Voice, calibrate, label, probabilities, quality
-from potstill.store import PART_ROWS, Store
+from potstill.stages.selftrain import pseudo_labels
+from potstill.stages.selftrain.pseudo_labels import (
+    OWN_SHARE,
+    CalibratedTeacher,
+    Targets,
+    calibrate,
+    label,
+    probabilities,
+    quality,
+)
+from potstill.teachers.prediction_store import PART_ROWS, Store
 
 NOBODY = np.zeros(0, np.int64)
 
@@ -29,10 +37,10 @@ def world(count: int, known: int) -> Data:
     images[:, 0, 0], images[:, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
     labels = np.where(np.arange(count) < known, np.arange(count) % 3, UNLABELLED)
     manifest = from_arrays(images, labels, classes=["a", "b", "c"])
-    return data_stage.prepare(DataConfig(path="none"), manifest=manifest)
+    return dataset.prepare(DataConfig(path="none"), manifest=manifest)
 
 
-class Says:
+class PoolTeacher:
     """A model that says the same logits of every row, and remembers the rows and the sizes of its batches."""
 
     def __init__(self, *logits: float) -> None:
@@ -47,7 +55,10 @@ class Says:
 
 def test_a_labelled_image_is_labelled_by_who_has_not_seen_it(tmp_path: Path) -> None:
     data = world(6, known=4)
-    one, other = Voice(Says(5, 0, 0), "one", np.array([0, 1])), Voice(Says(0, 5, 0), "other", np.array([2, 3]))
+    one, other = (
+        CalibratedTeacher(PoolTeacher(5, 0, 0), "one", np.array([0, 1])),
+        CalibratedTeacher(PoolTeacher(0, 5, 0), "other", np.array([2, 3])),
+    )
     store = label([one, other], data, np.arange(6), tmp_path / "s", strangeness=False, title="")
     said = probabilities(store, np.arange(6))
     first, second = (F.softmax(voice.model.logits, 0).numpy() for voice in (one, other))
@@ -59,7 +70,7 @@ def test_a_labelled_image_is_labelled_by_who_has_not_seen_it(tmp_path: Path) -> 
 
 
 def test_an_image_that_everybody_has_seen_is_refused(tmp_path: Path) -> None:
-    voice = Voice(Says(1, 0, 0), "one", np.array([0]))
+    voice = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", np.array([0]))
     with pytest.raises(AssertionError, match="unseen"):
         label([voice], world(6, known=3), np.arange(6), tmp_path / "s", strangeness=False, title="")
 
@@ -75,7 +86,7 @@ def test_the_temperature_of_overconfident_answers_is_recovered() -> None:
     def model(image: torch.Tensor) -> Outputs:
         return Outputs(table[(image[:, 0, 0, 0] * 255).round().long()])
 
-    voice = Voice(model, "sharp", NOBODY)
+    voice = CalibratedTeacher(model, "sharp", NOBODY)
     said, truth = calibrate([voice], data, np.arange(200))
     assert (truth == drawn).all() and said.shape == (200, 3)
     assert voice.temperature == pytest.approx(3.0, rel=0.3)
@@ -83,7 +94,10 @@ def test_the_temperature_of_overconfident_answers_is_recovered() -> None:
 
 def test_calibration_asks_each_voice_only_about_what_it_has_not_seen() -> None:
     data = world(6, known=6)
-    one, other = Voice(Says(2, 0, 0), "one", np.array([0, 1, 2])), Voice(Says(0, 2, 0), "other", np.array([3, 4, 5]))
+    one, other = (
+        CalibratedTeacher(PoolTeacher(2, 0, 0), "one", np.array([0, 1, 2])),
+        CalibratedTeacher(PoolTeacher(0, 2, 0), "other", np.array([3, 4, 5])),
+    )
     calibrate([one, other], data, np.arange(6))
     assert (one.model.rows, other.model.rows) == ([3, 4, 5], [0, 1, 2])
     assert one.temperature == other.temperature
@@ -109,9 +123,9 @@ def test_targets_fit_their_image_however_often_it_is_repeated(tmp_path: Path) ->
 
 def test_labelling_goes_on_with_the_parts_that_are_missing_in_small_batches(tmp_path: Path) -> None:
     data, rows = world(PART_ROWS + 50, known=3), np.arange(3, PART_ROWS + 50)
-    voice = Voice(Says(1, 0, 0), "one", NOBODY)
+    voice = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", NOBODY)
     store = label([voice], data, rows, tmp_path / "s", strangeness=False, title="")
-    assert max(voice.model.sizes) <= pseudo.BATCH and sorted(voice.model.rows) == rows.tolist()
+    assert max(voice.model.sizes) <= pseudo_labels.BATCH and sorted(voice.model.rows) == rows.tolist()
     whole = store.read(rows, np.zeros_like(rows))["logits"]
     (tmp_path / "s" / "manifest.json").unlink()
     (tmp_path / "s" / "view-0000" / "part-00001.safetensors").unlink()

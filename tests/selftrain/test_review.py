@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import potstill
-from potstill.stages.selftrain import corrections, pool
+from potstill.stages.selftrain import corrections, unlabelled
 from tests.selftrain.worlds import labelled, more, pixels, settings
 
 
@@ -49,7 +49,7 @@ def test_labels_are_shown_and_corrections_read_back(tmp_path: Path) -> None:
         writer = csv.DictWriter(text, list(worth[0]))
         writer.writeheader()
         writer.writerows(worth)
-    manifest = pool.read(settings(data, None))
+    manifest = unlabelled.read(settings(data, None))
     mended = corrections.corrected(manifest, tmp_path / "mended.csv")
     (changed,) = np.flatnonzero(mended.label != manifest.label)
     assert manifest.name(int(changed)) == worth[0]["path"] and mended.classes[mended.label[changed]] == "cross"

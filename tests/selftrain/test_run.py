@@ -13,13 +13,13 @@ import pytest
 import potstill
 from potstill import artifacts
 from potstill.data.formats import from_arrays
-from potstill.stages import use
-from potstill.stages.selftrain import SelftrainConfig, leaks, selftrain
+from potstill.model_files import open
+from potstill.stages.selftrain import SelftrainConfig, deduplicate, selftrain
 from potstill.stages.selftrain import rounds as rounds_module
 from potstill.stages.selftrain.rounds import Rounds
 from potstill.stages.selftrain.settings import VALIDATION
-from potstill.stages.selftrain.students import noise_of, world
-from potstill.training.run import Run
+from potstill.stages.selftrain.students import noise_of, training_set
+from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
 ROWS = ["teachers, averaged", "labels only", "distilled on labels", "distilled with the pool", "round 1"]
@@ -42,7 +42,7 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
     for name in ("labels.csv", "worth-labelling.csv", "labels.html", "student.json"):
         assert (tmp_path / "run" / name).is_file()
     assert len((tmp_path / "run" / "worth-labelling.csv").read_text().splitlines()) == 1 + config.worth
-    assert use.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
+    assert open.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
 
 
 def noise(random: np.random.Generator) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_five_percent_copies_of_test_images_are_left_out(tmp_path: Path) -> None
     test = made.rows("test")
     images = np.concatenate([more(190), pixels(made, test[:10])])
     found = selftrain(settings(data, pool_file(tmp_path, images), rounds=0, seeds=1), tmp_path / "run")
-    assert found["pool"]["left_out"][leaks.REASONS[leaks.COPY_OF_TEST]] == 10
+    assert found["pool"]["left_out"][deduplicate.REASONS[deduplicate.COPY_OF_TEST]] == 10
     assert found["pool"]["kept"] == 190
     assert "10 a copy of a test image" in " ".join(found["notes"])
 
@@ -96,7 +96,7 @@ def killed(*_: Any) -> None:
 
 def killing(monkeypatch: pytest.MonkeyPatch, where: str, at: int = 5) -> None:
     """Let the process die in step `at` of the training in the folder called `where`, just after a checkpoint."""
-    step = Run.train_step
+    step = TrainingLoop.train_step
 
     def dying(self: Any, *given: Any) -> Any:
         if where in self.job.folder.parts and self.step == at:
@@ -104,7 +104,7 @@ def killing(monkeypatch: pytest.MonkeyPatch, where: str, at: int = 5) -> None:
             raise Killed
         return step(self, *given)
 
-    monkeypatch.setattr(Run, "train_step", dying)
+    monkeypatch.setattr(TrainingLoop, "train_step", dying)
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,11 +156,11 @@ def test_a_teacher_that_is_given_is_calibrated_on_validation(tmp_path: Path) -> 
 
 
 def test_noise_grows_with_the_student(tmp_path: Path) -> None:
-    from potstill.stages import data as data_stage
+    from potstill.stages import dataset
     from potstill.stages.recipe import StudentConfig
 
     manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
-    data = data_stage.prepare(settings(tmp_path, None).data, manifest=manifest)
+    data = dataset.prepare(settings(tmp_path, None).data, manifest=manifest)
     small, middle = StudentConfig(), StudentConfig(options={"hidden": 2000})
     assert noise_of(small, data, "auto")[0] == ["auto"]
     assert noise_of(middle, data, "auto")[0] == ["auto", {"randaugment": {"magnitude": 3}}]
@@ -171,11 +171,11 @@ def test_noise_grows_with_the_student(tmp_path: Path) -> None:
 
 
 def test_a_world_repeats_rows_for_the_steps_that_were_asked_for() -> None:
-    from potstill.stages import data as data_stage
+    from potstill.stages import dataset
 
     manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
-    data = data_stage.prepare(SelftrainConfig(data={"path": "x"}).data, manifest=manifest)
-    made = world(data, np.array([4, 7]), 100, 8, evaluations=5)
+    data = dataset.prepare(SelftrainConfig(data={"path": "x"}).data, manifest=manifest)
+    made = training_set(data, np.array([4, 7]), 100, 8, evaluations=5)
     assert made.epochs * (len(made.data.manifest) // 8) == 100
     for row in range(6):
         assert (made.data.manifest.image(row) == manifest.image(int(made.base[row]))).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from potstill.stages.selftrain.corrections import worth_labelling
-from potstill.stages.selftrain.select import STRANGE, SURPLUS, UNSURE, USED, churn, select
+from potstill.stages.selftrain.selection import STRANGE, SURPLUS, UNSURE, USED, churn, select
 
 EVEN = np.array([5, 5])
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from potstill import progress
+from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.stages import data as data_stage
-from potstill.stages.data import Data
-from potstill.stages.selftrain import pool
+from potstill.stages import dataset
+from potstill.stages.dataset import Data
+from potstill.stages.selftrain import unlabelled
+from potstill.stages.selftrain.pretrained_teachers import transferred
 from potstill.stages.selftrain.probed import Backbone, Probed
-from potstill.stages.selftrain.pseudo import Voice, label, probabilities
+from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, label, probabilities
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import teachers
-from potstill.stages.selftrain.transferred import transferred
 from tests.selftrain.worlds import labelled, more, pool_file, settings
 
 
@@ -27,16 +28,16 @@ from tests.selftrain.worlds import labelled, more, pool_file, settings
 def world(tmp_path: Path) -> tuple[SelftrainConfig, Data]:
     """Return the settings of a transfer from a random network, and its data."""
     backbone = zoo.create("builtin:small-cnn", classes=("x", "y"), size=(8, 8), channels=1, seed=5)
-    zoo.save(backbone, tmp_path / "backbone")
+    save_model(backbone, tmp_path / "backbone")
     data, _ = labelled(tmp_path, 200)
     config = settings(
         data, pool_file(tmp_path, more(60)), labels=60, folds=3, transfer={"views": 1, "unfreeze": "none"},
         teachers=[{"model": "builtin:small-cnn", "weights": str(tmp_path / "backbone" / zoo.WEIGHTS)}], noise="none",
     )  # fmt: skip
-    return config, data_stage.prepare(config.data, manifest=pool.read(config))
+    return config, dataset.prepare(config.data, manifest=unlabelled.read(config))
 
 
-def made(config: SelftrainConfig, data: Data, folder: Path) -> list[Voice]:
+def made(config: SelftrainConfig, data: Data, folder: Path) -> list[CalibratedTeacher]:
     return teachers(config, data, folder)[0]
 
 

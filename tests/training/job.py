@@ -10,19 +10,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from potstill import artifacts, engine, processes
-from potstill import store as store_module
+from potstill import artifacts, distributed
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
-from potstill.engine import TrainConfig
-from potstill.measure.metrics import accuracy
+from potstill.evaluate.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.objective import Objective, lecture_terms
-from potstill.store import Store
-from potstill.teachers import StoredTeacher
+from potstill.objectives.objective import Objective, lecture_terms
+from potstill.teachers import prediction_store as store_module
+from potstill.teachers.prediction_store import Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.training import engine, predict
+from potstill.training.settings import TrainConfig
 from tests.worlds import shapes
 
 CONFIG = TrainConfig(
@@ -53,7 +54,7 @@ def main(folder: Path, data: Path) -> None:
     pixels = load_pixels(manifest, size=(8, 8), resize=8, channels=1)
     loader = Loader(manifest, pixels, View(parse_policy("shift"), size=(8, 8), seed=0))
     store = Store(folder / "store", manifest.rows("train"), 2, {"teacher": "t"})
-    engine.fill_store(store, network("batchnorm").eval(), loader)
+    predict.fill_store(store, network("batchnorm").eval(), loader)
     wrote = sum(1 for file in (folder / "store").rglob("*.safetensors") if file.stat().st_size)
     artifacts.write_json(folder / "parts.json", wrote)
     for kind in ("dense", "convolution", "batchnorm"):
@@ -66,7 +67,7 @@ def _train(kind: str, folder: Path, loader: Loader, teacher: StoredTeacher) -> N
     rows = manifest.rows("validation")
 
     def validate(classifier: Classifier) -> dict[str, float]:
-        logits = engine.predict_logits(classifier, loader, rows)
+        logits = predict.predict_logits(classifier, loader, rows)
         assert logits.shape == (len(rows), 3)
         return {"accuracy": accuracy(logits, manifest.label[rows]), "sum": float(np.abs(logits).sum())}
 
@@ -74,9 +75,9 @@ def _train(kind: str, folder: Path, loader: Loader, teacher: StoredTeacher) -> N
     order = Order(manifest, batch_size=CONFIG.batch_size, seed=0, views=2)
     engine.fit(classifier, objective, loader, order, CONFIG, folder=folder, seed=0, validate=validate)
     state = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
-    agreed = processes.gather({name: tensor.clone() for name, tensor in state.items()})
+    agreed = distributed.gather({name: tensor.clone() for name, tensor in state.items()})
     assert all(torch.equal(other[name], state[name]) for other in agreed for name in state)
-    if processes.is_main():
+    if distributed.is_main():
         save_file(state, folder / "model.safetensors")
 
 

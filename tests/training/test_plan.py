@@ -12,17 +12,17 @@ from potstill import progress
 from potstill.errors import RunError
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.training import plan as plan_module
-from potstill.training.plan import Plan, Trial, choose, measure, plan_of
+from potstill.training import autotune as plan_module
+from potstill.training.autotune import ExecutionPlan, Trial, choose, measure, plan_of
 
-FULL, LAST, HALF = Plan(), Plan("fp32", channels_last=True), Plan("bf16", channels_last=True)
+FULL, LAST, HALF = ExecutionPlan(), ExecutionPlan("fp32", channels_last=True), ExecutionPlan("bf16", channels_last=True)
 
 
 def network(name: str = "builtin:small-cnn", **options: object) -> Classifier:
     return zoo.create(name, classes=("a", "b", "c"), size=(8, 8), channels=1, options=options, seed=0)
 
 
-def chosen(classifier: Classifier, **settings: object) -> Plan:
+def chosen(classifier: Classifier, **settings: object) -> ExecutionPlan:
     given = {"precision": "auto", "compile": False, "batch_size": 16, "images": 100, "training": True, **settings}
     return choose(classifier, **given)
 
@@ -37,7 +37,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let every training be worth a measurement, and say what it finds: seconds by plan."""
     monkeypatch.setattr(plan_module, "WORTH_A_TRIAL", 0)
 
-    def set_times(times: dict[Plan, float]) -> None:
+    def set_times(times: dict[ExecutionPlan, float]) -> None:
         monkeypatch.setattr(plan_module, "_in_turns", lambda steps, *_: {p: times[p] for p in steps})
 
     return set_times
@@ -47,9 +47,9 @@ def test_short_trainings_and_dense_networks_are_not_measured(monkeypatch: pytest
     monkeypatch.setattr(plan_module, "measure", lambda *_: pytest.fail("measured"))
     assert chosen(network()) == FULL
     assert chosen(network("builtin:mlp"), images=10**9) == FULL
-    assert chosen(network(), precision="bf16") == HALF and chosen(network("builtin:mlp"), precision="bf16") == Plan(
-        "bf16"
-    )
+    assert chosen(network(), precision="bf16") == HALF and chosen(
+        network("builtin:mlp"), precision="bf16"
+    ) == ExecutionPlan("bf16")
     assert not progress.display().notes
 
 
@@ -63,7 +63,7 @@ def test_short_trainings_and_dense_networks_are_not_measured(monkeypatch: pytest
     ],
 )
 def test_the_usual_way_unless_another_is_clearly_faster(
-    takes: Callable[..., None], times: dict[Plan, float], expected: Plan
+    takes: Callable[..., None], times: dict[ExecutionPlan, float], expected: ExecutionPlan
 ) -> None:
     takes(times)
     assert chosen(network()) == expected
@@ -99,13 +99,13 @@ def test_compiled_where_it_pays(
     takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, gain: float, compiled: bool
 ) -> None:
     monkeypatch.setattr(Trial, "step", lambda self, plan: None)
-    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, Plan(compiled=True): 1 / gain})
+    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(compiled=True): 1 / gain})
     assert chosen(network(), compile="auto", images=16 * 1000).compiled == compiled
     assert f"{gain:.2f} times as fast" in progress.display().notes[0]
     assert not chosen(network(), compile="auto", images=16 * 100).compiled  # a hundred seconds are over too soon
 
 
-def broken(self: Trial, plan: Plan) -> Callable[[], torch.Tensor]:
+def broken(self: Trial, plan: ExecutionPlan) -> Callable[[], torch.Tensor]:
     def run() -> torch.Tensor:
         if plan.compiled:
             raise OSError("no C++ compiler\nat all")
@@ -129,5 +129,5 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_precision_stands_for_its_usual_layout() -> None:
     assert plan_of("fp32", network()) == FULL and plan_of("bf16", network()) == HALF
-    assert plan_of("bf16", lambda image: image) == Plan("bf16") and plan_of(LAST) == LAST
-    assert HALF.memory_format == torch.channels_last and Plan(**HALF.to_json()) == HALF
+    assert plan_of("bf16", lambda image: image) == ExecutionPlan("bf16") and plan_of(LAST) == LAST
+    assert HALF.memory_format == torch.channels_last and ExecutionPlan(**HALF.to_json()) == HALF

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from potstill import processes
-from potstill import store as store_module
+from potstill import distributed
 from potstill.errors import UserError
-from potstill.store import Store
+from potstill.teachers import prediction_store as store_module
+from potstill.teachers.prediction_store import Store
 from tests.test_road import write_tree
 from tests.training import job
 from tests.worlds import shapes
@@ -97,23 +97,23 @@ def test_a_whole_run_is_the_same_but_for_what_is_measured(folders: tuple[Path, P
     for kind in ("teacher", "control", "student"):
         assert one["models"][kind]["test_accuracy"] == pytest.approx(two["models"][kind]["test_accuracy"], abs=10)
         assert two["models"][kind]["parameters"] == one["models"][kind]["parameters"]
-    record = json.loads((folders[1] / "road" / "distil" / "seed-0" / "manifest.json").read_text())
+    record = json.loads((folders[1] / "road" / "distill" / "seed-0" / "manifest.json").read_text())
     assert record["computed"]["processes"] == 2
 
 
 def test_commands_that_are_not_shared_out_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from potstill import app
+    from potstill import api
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert processes.rank() == 1 and not processes.is_main()
+    assert distributed.rank() == 1 and not distributed.is_main()
     with pytest.raises(UserError, match="prune works in one process. Start it without torchrun"):
-        app.prune("model.onnx")
+        api.prune("model.onnx")
 
 
 def test_one_process_gathers_its_own() -> None:
-    assert processes.gather("said") == ["said"] and processes.of_main(3) == 3
+    assert distributed.gather("said") == ["said"] and distributed.broadcast(3) == 3
     values = np.arange(6.0).reshape(3, 2)
-    assert np.array_equal(processes.gather_rows(values, np.array([2, 0, 1]), 3), values[[1, 2, 0]])
+    assert np.array_equal(distributed.gather_rows(values, np.array([2, 0, 1]), 3), values[[1, 2, 0]])
     with pytest.raises(AssertionError, match="missing or was done twice"):
-        processes.gather_rows(values, np.array([2, 0, 0]), 3)
+        distributed.gather_rows(values, np.array([2, 0, 0]), 3)

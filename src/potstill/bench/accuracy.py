@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from potstill import engine, progress
+from potstill import progress
 from potstill.bench import sides
 from potstill.bench.bars import Bar, judge, provenance
 from potstill.bench.rivals import SGD, published
 from potstill.bench.world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.data.loader import Order
-from potstill.engine import TrainConfig
 from potstill.models.outputs import Classifier
-from potstill.objective import Objective, lecture_terms
+from potstill.objectives.objective import Objective, lecture_terms
 from potstill.stages.summary import accuracies, verdict
-from potstill.store import Store
-from potstill.teachers import StoredTeacher
-from potstill.threads import threads as limited
+from potstill.teachers.prediction_store import Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.torch_context import threads as limited
+from potstill.training import devices, engine, predict
+from potstill.training.settings import TrainConfig
 
 BARS = {
     "upper_end": Bar(
@@ -89,14 +90,14 @@ class Potstill:
         self._world, self._views, self._folder = world, views, folder
         self._loader, self._plan = sides.loader_of(world), sides.student_plan(world)
         self._store = Store(folder / "answers", np.arange(len(world.label)), views, {"teacher": "resnet56"})
-        teacher = world.network(TEACHER).to(engine.device())
-        engine.fill_store(self._store, teacher, self._loader, precision=sides.teacher_plan(world))
+        teacher = world.network(TEACHER).to(devices.device())
+        predict.fill_store(self._store, teacher, self._loader, precision=sides.teacher_plan(world))
         self._config = TrainConfig(epochs=epochs, batch_size=BATCH, optimizer="sgd", warmup=0.0, **SGD)
         self.ready = time.perf_counter() - began
 
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
-        student = self._world.network(STUDENT, seed).to(engine.device())
+        student = self._world.network(STUDENT, seed).to(devices.device())
         objective = Objective(
             lecture_terms(alpha=ALPHA, temperature=TEMPERATURE), classes=10, teacher=StoredTeacher(self._store, 10)
         )
@@ -108,7 +109,7 @@ class Potstill:
 
 def _answers(student: Classifier, test: World) -> np.ndarray:
     loader = sides.loader_of(test)
-    return engine.predict_logits(student.to(engine.device()), loader, np.arange(len(test.label)))
+    return predict.predict_logits(student.to(devices.device()), loader, np.arange(len(test.label)))
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import potstill
+from potstill._version import __version__
 from potstill.stages.summary import machine, versions
 
 
@@ -67,7 +67,7 @@ def provenance(threads: int) -> dict[str, Any]:
         "machine": {**machine(), "threads": threads},
         "load": round(os.getloadavg()[0], 1),
         "versions": versions(),
-        "potstill": potstill.__version__,
+        "potstill": __version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": _commit(),
     }
@@ -85,7 +85,7 @@ def where(found: Mapping[str, Any]) -> str:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that runs, None where it is no checkout."""
-    here = Path(potstill.__file__).parents[2]
+    here = Path(__file__).parents[3]
     if not (here / ".git").exists():
         return None
     asked = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)

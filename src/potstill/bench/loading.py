@@ -31,7 +31,7 @@ from potstill.data.formats import read_manifest
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
-from potstill.threads import threads as limited
+from potstill.torch_context import threads as limited
 
 WORKERS = 2
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

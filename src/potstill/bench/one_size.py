@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from potstill import engine
 from potstill.data.augment import parse_policy
 from potstill.data.draws import uniform
 from potstill.data.loader import Batch, Loader, Order
@@ -21,8 +20,9 @@ from potstill.data.manifest import Manifest
 from potstill.data.views import View
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.store import Store
-from potstill.teachers import StoredTeacher
+from potstill.teachers.prediction_store import Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.training import devices, predict
 
 CLASSES, BEST, BATCH = 1000, 16, 128
 SIDE = 8  # pixels
@@ -45,14 +45,14 @@ def loader_of(images: int) -> Loader:
     """Return a loader of so many generated images, all of them training images."""
     columns = np.arange(images) % CLASSES, np.zeros(images, np.uint8)
     manifest = Manifest(Generated(), *columns, tuple(map(str, range(CLASSES))), np.arange(images, dtype=np.uint64))
-    return Loader(manifest, Generated(), View(parse_policy("none"), size=(SIDE, SIDE), seed=0), device=engine.device())
+    return Loader(manifest, Generated(), View(parse_policy("none"), size=(SIDE, SIDE), seed=0), device=devices.device())
 
 
 def teacher() -> Classifier:
     """Return a dense network whose answers differ from image to image."""
     names = tuple(map(str, range(CLASSES)))
     made = zoo.create("builtin:mlp", classes=names, size=(SIDE, SIDE), channels=3, options={"hidden": 64}, seed=0)
-    return made.to(engine.device()).eval()
+    return made.to(devices.device()).eval()
 
 
 def read(store: Store, loader: Loader) -> None:
@@ -84,7 +84,7 @@ def main() -> None:
     loader, model, before = loader_of(images), teacher(), peak_bytes()
     began = time.perf_counter()
     store = Store(folder, np.arange(images), 1, {"teacher": "generated"})
-    engine.fill_store(store, model, loader, best=BEST)
+    predict.fill_store(store, model, loader, best=BEST)
     written = time.perf_counter()
     read(Store(folder, np.arange(images), 1, {"teacher": "generated"}), loader)
     seconds = {"write_seconds": written - began, "read_seconds": time.perf_counter() - written}

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill import engine
 from potstill.bench.world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.models.outputs import Classifier
+from potstill.training import devices
 
 Step = Callable[[], int]
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
@@ -58,7 +58,7 @@ def published(world: World, classifier: Classifier, *, workers: int = 0, steps: 
 
     steps: over which the learning rate falls to 0 (cosine); None keeps it.
     """
-    on = engine.device()
+    on = devices.device()
     teacher, student = world.network(TEACHER).network.eval().to(on), classifier.network.train().to(on)
     optimizer = torch.optim.SGD(student.parameters(), **SGD)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if steps else None
@@ -93,7 +93,7 @@ def torchdistill(world: World, folder: Path) -> Step:
     """Return a step of torchdistill's KD recipe for CIFAR-10, with these networks and images."""
     from torchdistill.core.distillation import get_distillation_box
 
-    on = engine.device()
+    on = devices.device()
     networks = (world.network(name).network.to(on) for name in (TEACHER, STUDENT))
     box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(), on, [], False, 1)
     box.teacher_model.eval()

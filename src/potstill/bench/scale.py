@@ -21,9 +21,9 @@ from typing import Any
 from potstill import progress
 from potstill.bench.bars import Bar, judge, provenance
 from potstill.bench.one_size import BEST, CLASSES
-from potstill.columns import row_bytes
 from potstill.errors import RunError
 from potstill.runtime import ENVIRONMENT
+from potstill.teachers.logit_codec import row_bytes
 
 SIZES = (10_000, 100_000, 1_000_000)
 SHORT = SIZES[:2]

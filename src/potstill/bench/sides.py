@@ -14,20 +14,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potstill import engine
 from potstill.bench.rivals import SGD, Step, plain, torchdistill
 from potstill.bench.world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
-from potstill.engine import Job, Plan, TrainConfig
 from potstill.losses.logits import kd
-from potstill.objective import Objective, Term, lecture_terms
+from potstill.objectives.objective import Objective, Term, lecture_terms
 from potstill.runtime import keep_freed
-from potstill.store import PART_ROWS, Store
-from potstill.teachers import StoredTeacher, autocast
-from potstill.training.plan import choose
+from potstill.teachers.prediction_store import PART_ROWS, Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.torch_context import autocast
+from potstill.training import autotune, devices, engine, predict
+from potstill.training.autotune import ExecutionPlan, choose
+from potstill.training.loop import Job
+from potstill.training.settings import TrainConfig
 
 VIEWS = 2
 AS_IF = 50_000 * 30  # images of the training that the machine's measurement is told of: 30 epochs of CIFAR-10
@@ -37,19 +39,19 @@ def loader_of(world: World) -> Loader:
     """Return a loader with the usual augmentation of CIFAR-10."""
     manifest = world.manifest
     pixels = load_pixels(manifest, size=(32, 32), resize=32, channels=3)
-    return Loader(manifest, pixels, View(parse_policy("cifar"), size=(32, 32), seed=0), device=engine.device())
+    return Loader(manifest, pixels, View(parse_policy("cifar"), size=(32, 32), seed=0), device=devices.device())
 
 
-def student_plan(world: World) -> Plan:
+def student_plan(world: World) -> ExecutionPlan:
     """Return how the student is trained on this machine."""
-    student = world.network(STUDENT).to(engine.device())
+    student = world.network(STUDENT).to(devices.device())
     return choose(student, precision="auto", compile="auto", batch_size=BATCH, images=AS_IF, training=True)
 
 
-def teacher_plan(world: World) -> Plan:
+def teacher_plan(world: World) -> ExecutionPlan:
     """Return how the teacher is asked on this machine."""
-    precision = engine.resolve_precision("auto", engine.device(), world.network(TEACHER), AS_IF)
-    return engine.plan_of(precision, world.network(TEACHER))
+    precision = predict.resolve_precision("auto", devices.device(), world.network(TEACHER), AS_IF)
+    return autotune.plan_of(precision, world.network(TEACHER))
 
 
 def potstills(world: World, folder: Path, *, teacher: bool) -> Step:
@@ -58,13 +60,13 @@ def potstills(world: World, folder: Path, *, teacher: bool) -> Step:
     terms, taught = (Term(loss="cross_entropy"),), None
     if teacher:
         store = Store(folder / "answers", np.arange(len(world.label)), VIEWS, {"teacher": "resnet56"})
-        engine.fill_store(store, world.network(TEACHER).to(engine.device()), loader, precision=teacher_plan(world))
+        predict.fill_store(store, world.network(TEACHER).to(devices.device()), loader, precision=teacher_plan(world))
         terms, taught = lecture_terms(alpha=ALPHA, temperature=TEMPERATURE), StoredTeacher(store, 10)
     config = TrainConfig(epochs=10_000, batch_size=BATCH, optimizer="sgd", **SGD)
     order = Order(loader.manifest, batch_size=BATCH, seed=0, views=VIEWS)
     objective = Objective(terms, classes=10, teacher=taught)
-    job = Job(world.network(STUDENT).to(engine.device()), objective, loader, order, config, folder, seed=0)
-    run = engine.begun(job, student_plan(world))
+    job = Job(world.network(STUDENT).to(devices.device()), objective, loader, order, config, folder, seed=0)
+    run = engine.start_or_resume(job, student_plan(world))
 
     def step() -> int:
         run.train_step()
@@ -118,12 +120,12 @@ def _endless(count: int, dice: np.random.Generator) -> Iterator[tuple[int, np.nd
 
 def store(world: World, folder: Path) -> Step:
     """Return the writing of one part of a store."""
-    loader, teacher, plan = loader_of(world), world.network(TEACHER).to(engine.device()), teacher_plan(world)
+    loader, teacher, plan = loader_of(world), world.network(TEACHER).to(devices.device()), teacher_plan(world)
     rows = np.arange(min(PART_ROWS, len(world.label)))
 
     def step() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as target:
-            engine.fill_store(Store(Path(target), rows, 1, {}), teacher, loader, precision=plan)
+            predict.fill_store(Store(Path(target), rows, 1, {}), teacher, loader, precision=plan)
         return len(rows)
 
     return step
@@ -133,8 +135,8 @@ def forward(world: World, folder: Path) -> Step:
     """Return the bare forward pass of the teacher over one batch that is ready in memory."""
     keep_freed()
     plan = teacher_plan(world)
-    network = world.network(TEACHER).to(engine.device()).eval().network
-    image = torch.rand(engine.EVALUATION_BATCH, 3, 32, 32, device=engine.device())
+    network = world.network(TEACHER).to(devices.device()).eval().network
+    image = torch.rand(predict.EVALUATION_BATCH, 3, 32, 32, device=devices.device())
     image = image.contiguous(memory_format=plan.memory_format)
 
     def step() -> int:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill import engine, progress
+from potstill import progress
 from potstill.bench.bars import Bar, judge, provenance
 from potstill.bench.world import World, save
 from potstill.runtime import ENVIRONMENT
+from potstill.training import devices
 
 EPOCHS, VIEWS, IMAGES = 10, 2, 50_000  # of the run whose writing of the store is counted
 OURS = ("none", "stored", "hand", "forward", "store")
@@ -145,7 +146,7 @@ def measure(
 
 def names() -> tuple[str, ...]:
     """Return the sides of this machine: the tightest loop is written for CPUs."""
-    return tuple(name for name in (*OURS, *RIVALS) if name != "hand" or engine.device().type == "cpu")
+    return tuple(name for name in (*OURS, *RIVALS) if name != "hand" or devices.device().type == "cpu")
 
 
 def _prepared(sides: Mapping[str, Side]) -> float:
@@ -213,7 +214,7 @@ def figures(taken: Mapping[str, list[float]], start: float) -> dict[str, float |
 
 def bars() -> dict[str, Bar]:
     """Return the bars of this machine."""
-    return GPU_BARS if engine.device().type == "cuda" else BARS
+    return GPU_BARS if devices.device().type == "cuda" else BARS
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -62,10 +62,10 @@ def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: boo
 
     A mistake of the user's is told in sentences, with exit status 2; Ctrl-C tells how to go on, with 130.
     """
-    from potstill import processes, progress
-    from potstill import show as shown
+    from potstill import distributed, progress
+    from potstill.cli import show as shown
 
-    speaks = processes.is_main()
+    speaks = distributed.is_main()
     try:
         with progress.use(shown.LiveDisplay() if speaks else progress.Display()):
             result = work()

@@ -120,12 +120,12 @@ def _shared(
 
 def _show(kind: str, model: str, out: Path | None, settings: dict[str, Any], as_json: bool) -> None:
     def work() -> dict[str, Any]:
-        from potstill import app as public
+        from potstill import api as public
 
         return getattr(public, kind)(model, out=out, **given(settings))
 
     def show(result: dict[str, Any]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.compression(result)
 

@@ -36,7 +36,7 @@ def export(
     }
 
     def work() -> dict[str, Any]:
-        from potstill import app as public
+        from potstill import api as public
 
         return public.export(model, out=out, **given(settings))
 

@@ -22,12 +22,12 @@ def evaluate(
     """Measure a model on images with labels."""
 
     def work() -> dict[str, Any]:
-        from potstill import app as public
+        from potstill import api as public
 
         return public.evaluate(model, data, weights=weights, split=split, limit=limit)
 
     def show(result: dict[str, Any]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.evaluation(result)
 
@@ -45,13 +45,13 @@ def predict(
     """Say what is on images."""
 
     def work() -> list[dict[str, Any]]:
-        from potstill import app as public
+        from potstill import api as public
 
         names = [name.strip() for name in classes.split(",")] if classes else None
         return public.predict(model, images, weights=weights, classes=names)
 
     def show(result: list[dict[str, Any]]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.predictions(result)
 
@@ -77,7 +77,7 @@ def check(
         return look(data, group=group, html=html, fix=fix, augment=augment, sheet=sheet, probe=probe_augment)
 
     def show(result: dict[str, Any]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.findings(result)
 
@@ -93,12 +93,12 @@ def models(
     """List models by name, with parameters, input size and known accuracy."""
 
     def work() -> dict[str, Any]:
-        from potstill.stages.look import models as list_models
+        from potstill.stages.inference.lists import models as list_models
 
         return list_models(pattern, most)
 
     def show(result: dict[str, Any]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.catalogue(result)
 
@@ -114,12 +114,12 @@ def layers(
     """Show the depths at which a model's features can be taken."""
 
     def work() -> list[dict[str, Any]]:
-        from potstill.stages.look import layers as list_layers
+        from potstill.stages.inference.lists import layers as list_layers
 
         return list_layers(model, depth)
 
     def show(result: list[dict[str, Any]]) -> None:
-        from potstill import show
+        from potstill.cli import show
 
         show.layers(result)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from potstill.models.builtin.init import he
+from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, SideHead, SideHeads, bare
 from potstill.models.projectors import channels
-from potstill.models.taps import resolve
 from potstill.models.zoo import seeded
 
 

@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from potstill.models.families import FAMILIES, blueprint
 from potstill.models.outputs import bare
+from potstill.models.registry import FAMILIES, blueprint
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from potstill.artifacts import atomic, read_json, write_json
-from potstill.compress.rebuild import rebuilt
-from potstill.errors import ModelError
+from potstill.artifacts import read_json
 from potstill.models.card import Card
-from potstill.models.families import Request, family_of
-from potstill.models.misfit import misfit
 from potstill.models.outputs import Classifier, bare
+from potstill.models.registry import Request, family_of
+from potstill.models.weight_errors import weight_error
 from potstill.models.weights import fit, head_names, read_state, sha256, with_positions, without_side_heads
 from potstill.progress import note
 
@@ -95,7 +92,7 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
-        raise misfit(fits, file, card, state)
+        raise weight_error(fits, file, card, state)
     trunk.load_state_dict({**trunk.state_dict(), **{k: v for k, v in state.items() if k not in left_out}})
     return classifier.with_card(_sourced(card, file))
 
@@ -109,50 +106,6 @@ def _sourced(card: Card, file: Path) -> Card:
     if theirs.weights_sha256 != card.weights_sha256 or theirs.channels != card.channels:
         return card
     return card.replace(mean=theirs.mean, std=theirs.std, interpolation=theirs.interpolation, licence=theirs.licence)
-
-
-def save(classifier: Classifier, folder: Path) -> Card:
-    """Write `model.safetensors` and `card.json` into a folder; return the card as written.
-
-    Side heads are for training and are left behind. The folder's manifest is written by `artifacts.finish`.
-    """
-    state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
-        card = classifier.card.replace(weights_sha256=sha256(temporary))
-    write_json(folder / CARD, card.to_json())
-    return card
-
-
-def load(path: Path | str) -> Classifier:
-    """Return the classifier that `save` wrote into a folder, in eval mode and without side heads.
-
-    Raises `ModelError` where the folder holds no model, or weights other than those its card names.
-    """
-    folder = Path(path)
-    card = read_card(folder)
-    made = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
-    network = bare(made.network)
-    if card.compressed:
-        network = rebuilt(network, read_state(folder / WEIGHTS), torch.zeros(2, card.channels, *card.size))
-    classifier = load_weights(Classifier(network, card), folder / WEIGHTS)
-    if classifier.card.weights_sha256 != card.weights_sha256:
-        raise ModelError(
-            f"{folder / WEIGHTS} is not the file that {folder / CARD} describes (their sha256 differ). "
-            "One of them was replaced; make the stage again."
-        )
-    return classifier.with_card(card).eval()
-
-
-def read_card(folder: Path) -> Card:
-    """Return the card of a saved model; raise `ModelError` where the folder holds none."""
-    absent = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
-    if absent:
-        raise ModelError(
-            f"{folder} holds no saved model: {' and '.join(absent)} is not there. Give the folder of a finished "
-            "stage, such as runs/NAME/teacher, or a model's name with --weights FILE."
-        )
-    return Card.from_json(read_json(folder / CARD))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from potstill.measure.statistics import FINE
+from potstill.evaluate.statistics import FINE
 from potstill.report import words
 
 HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",

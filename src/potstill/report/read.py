@@ -10,7 +10,7 @@ from typing import Any
 from potstill.artifacts import read_json
 from potstill.errors import RunError
 
-FOLDERS = {"teacher": "teacher", "control": "control", "student": "distil"}  # model in summary.json: its folder
+FOLDERS = {"teacher": "teacher", "control": "control", "student": "distill"}  # model in summary.json: its folder
 
 Row = dict[str, Any]
 Curves = dict[str, list[list[Row]]]  # model -> one list of epochs a seed

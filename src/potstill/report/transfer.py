@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import read_json, write_text
-from potstill.measure.statistics import FINE
+from potstill.evaluate.statistics import FINE
 from potstill.report import charts, words
 from potstill.report.pictures import Picture
 from potstill.report.read import Row, read_rows

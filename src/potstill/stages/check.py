@@ -50,7 +50,7 @@ def check(
 
 
 def _digits() -> Manifest:
-    from potstill.stages.data import digits
+    from potstill.stages.dataset import digits
 
     return digits()
 
@@ -58,13 +58,13 @@ def _digits() -> Manifest:
 def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:
     """Write a contact sheet of a policy's views of some images, spread over the classes; return its path."""
     from potstill.data.augment.sheet import contact_sheet
-    from potstill.stages import data as data_stage
+    from potstill.stages import dataset
     from potstill.stages.recipe import DataConfig
 
     config = DataConfig(path=path)
-    manifest = data_stage.read(config)
+    manifest = dataset.read(config)
     few = manifest.select(_spread(manifest))
-    data = data_stage.prepare(config, manifest=few)
+    data = dataset.prepare(config, manifest=few)
     view = data.loader(augment=augment).view
     contact_sheet(data.pixels, view, np.arange(len(few))).save(sheet)
     return str(sheet)
@@ -83,8 +83,8 @@ def _spread(manifest: Manifest) -> np.ndarray:
 def probed(path: str) -> list[dict[str, Any]]:
     """Return for each operation of augmentation how much of a cheap probe's accuracy it costs on these images."""
     from potstill.data.augment.probe import probe_augment
-    from potstill.stages import data as data_stage
+    from potstill.stages import dataset
     from potstill.stages.recipe import DataConfig
 
-    data = data_stage.prepare(DataConfig(path=path))
+    data = dataset.prepare(DataConfig(path=path))
     return [dataclasses.asdict(effect) for effect in probe_augment(data.manifest, data.pixels, size=data.crop)]

@@ -12,27 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from potstill import artifacts, columns, engine, processes, progress
+from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.data.loader import Loader
-from potstill.errors import ConfigError, RunError
-from potstill.measure import metrics
-from potstill.models.card import Card
+from potstill.errors import ConfigError
+from potstill.evaluate import metrics
 from potstill.models.outputs import Classifier
-from potstill.stages import data as data_stage
-from potstill.stages.asking import fill, pixels_fingerprint, probe, source_of
-from potstill.stages.data import Data
-from potstill.stages.journal import claim
-from potstill.stages.recipe import DataConfig, OneTeacher, Recipe, TeacherConfig
-from potstill.stages.teacher import Taught, prepare, size_of
-from potstill.store import Store
-from potstill.teachers import StoredTeacher, Teacher
+from potstill.stages import dataset
+from potstill.stages.dataset import Data
+from potstill.stages.recipe import DataConfig, Recipe, TeacherConfig
+from potstill.stages.run_folder import claim
+from potstill.stages.teacher.input_size import size_of
+from potstill.stages.teacher.prepare import prepare_teacher
+from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.replay import fill, probe, source_of
+from potstill.stages.teacher.soft_labels import ANSWERS, FACTS, PROBE
+from potstill.teachers import logit_codec
+from potstill.teachers.prediction_store import Store
+from potstill.training import devices, predict
 
-FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
 REVIEWED = 20_000_000  # probabilities that the review holds at once
-SAME = 2 / 255  # how far a pixel of a view may be off between two machines
 
 
 class LabelConfig(Config):
@@ -58,15 +59,15 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
             "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
             "recipe of a student. The folder of such a run can be the teacher here."
         )
-    with processes.main_first():
+    with distributed.main_first():
         claim(out, config, kind="label")
     recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
-    data = data_stage.prepare(config.data, at_least=size_of(config.teacher))
-    teacher = prepare(recipe, data, out / "teacher")
+    data = dataset.prepare(config.data, at_least=size_of(config.teacher))
+    teacher = prepare_teacher(recipe, data, out / "teacher")
     name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
     facts = label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
                   top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
-    if processes.is_main():
+    if distributed.is_main():
         review(data, teacher, facts, out, worth=config.worth)
     return facts
 
@@ -83,12 +84,12 @@ def label(
     """
     if teacher.model is None:
         raise ConfigError(f"{name} already is a file of answers: give it as teacher.model, there is nothing to ask.")
-    on, classes = engine.device(), len(data.manifest.classes)
+    on, classes = devices.device(), len(data.manifest.classes)
     if isinstance(teacher.model, Classifier):
         teacher.model.to(on)
     rows, best = data.manifest.rows("train"), _best(top_k, data, views)
     loader = data.loader(augment=augment, seed=seed, device=on)
-    precision = engine.resolve_precision("auto", on, teacher.model, views * len(rows))
+    precision = predict.resolve_precision("auto", on, teacher.model, views * len(rows))
     source = source_of(teacher, data, loader, precision) | {"classes kept": best}
     store = Store(out / ANSWERS, rows, views, source)
     fill(store, teacher.model, loader, precision=precision, classes=classes, best=best)
@@ -121,11 +122,11 @@ def review(data: Data, teacher: Taught, facts: dict[str, Any], out: Path, *, wor
     manifest, classes, views = data.manifest, len(data.manifest.classes), range(facts["views"])
     rows = manifest.rows("train", labelled=False)
     rows = _not_too_many(rows if len(rows) else manifest.rows("train"), max(1, REVIEWED // classes))
-    said = columns.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
+    said = logit_codec.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
     index, temperature = torch.from_numpy(rows), _temperature(data, teacher)
 
     def chance(view: int) -> np.ndarray:
-        logits = columns.to_logits(said(index, torch.full_like(index, view)), classes)
+        logits = logit_codec.to_logits(said(index, torch.full_like(index, view)), classes)
         return torch.softmax(logits / temperature, 1).numpy()
 
     mean = sum(chance(view) for view in views) / len(views)
@@ -149,7 +150,7 @@ def _temperature(data: Data, teacher: Taught) -> float:
 def _best(top_k: int | None, data: Data, views: int) -> int | None:
     classes = len(data.manifest.classes)
     if top_k is None:
-        return columns.kept(classes, len(data.manifest.rows("train")), views)
+        return logit_codec.kept(classes, len(data.manifest.rows("train")), views)
     if top_k >= classes:
         progress.note(f"There are {classes} classes, so all of them are kept and not the best {top_k}.")
         return None
@@ -164,62 +165,3 @@ def _write_probe(store: Store, loader: Loader, out: Path) -> None:
 
 
 # -- learning from them --------------------------------------------------------------------------------------------
-
-
-def taught(config: OneTeacher, data: Data) -> Taught:
-    """Return the teacher whose soft labels lie in the folder `config.model`."""
-    folder = Path(config.model)
-    facts = artifacts.read_json(folder / FACTS)
-    known = None if facts["known"] is None else tuple(facts["known"])
-    identity = artifacts.fingerprint(facts["source"])
-    record = {"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {}
-
-    def teacher(recipe: Recipe, data: Data) -> Teacher:
-        return opened(folder, facts, recipe, data)
-
-    title = f"Took the soft labels of {facts['teacher']} from {folder}"
-    return Taught(None, Card.from_json(facts["card"]), identity, title, record, labels=teacher, views=facts["views"],
-                  known=known)  # fmt: skip
-
-
-def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> Teacher:
-    """Return the teacher, once the recipe's views were shown to be those that were labelled.
-
-    Raises `ConfigError` for a recipe of other images, splits or views, and `RunError` where the pixels differ.
-    """
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed)
-    problems = []
-    if pixels_fingerprint(data) != facts["source"]["images"]:
-        problems.append(
-            f"{folder} holds soft labels of other images, of another split of them or of other classes. Give the same "
-            "data settings as they were made with, or label these images."
-        )
-    if loader.view.fingerprint != facts["source"]["augmentation"]:
-        problems.append(
-            f"{folder} holds soft labels of views made with augment={facts['augment']} and seed={facts['seed']}, and "
-            f"the recipe has augment={recipe.augment} and seed={recipe.seed} (or images of another size). Make them "
-            "equal."
-        )
-    if recipe.view_count > facts["views"]:
-        problems.append(
-            f"{folder} holds soft labels of {facts['views']} views of each image, and the recipe asks for "
-            f"{recipe.view_count}. Set views: {facts['views']}, or label more."
-        )
-    if problems:
-        raise ConfigError(*problems)
-    store = Store(folder / ANSWERS, data.manifest.rows("train"), facts["views"], facts["source"])
-    if not store.complete:
-        raise RunError(f"{folder} is not finished. Run the same `potstill label` command again; it goes on.")
-    _check_probe(store, loader, folder)
-    return StoredTeacher(store, len(data.manifest.classes))
-
-
-def _check_probe(store: Store, loader: Loader, folder: Path) -> None:
-    was, now = load_file(folder / PROBE), probe(store, loader)
-    image = now.image.half().cpu().numpy()
-    fits = image.shape == was["image"].shape and np.array_equal(now.index.cpu().numpy(), was["index"])
-    if not fits or np.abs(image.astype(np.float32) - was["image"].astype(np.float32)).max() > SAME:
-        raise RunError(
-            f"The views of these images are not those that were labelled in {folder}: the same numbers give other "
-            "pixels here, perhaps because another version of potstill made them. Label the images again."
-        )

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
-from potstill.engine import TrainConfig
-from potstill.objective import Term
+from potstill.objectives.objective import Term
+from potstill.training.settings import TrainConfig
 
 
 class DataConfig(Config):

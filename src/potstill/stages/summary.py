@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import potstill
-from potstill.measure.metrics import accuracy, agreement
-from potstill.measure.statistics import Verdict, compare
+from potstill._version import __version__
+from potstill.evaluate.metrics import accuracy, agreement
+from potstill.evaluate.statistics import Verdict, compare
 
 SCHEMA = 1
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime", "numpy")
@@ -47,7 +47,7 @@ def header(command: str, name: str) -> dict[str, Any]:
     """Return the part of a summary that says what made it, where and when."""
     return {
         "schema": SCHEMA,
-        "potstill": potstill.__version__,
+        "potstill": __version__,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "name": name,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from potstill.compress.graph import Call, Trace
-from potstill.compress.layers import plain_types
+from potstill.models.inspect.dataflow import Call, Trace
+from potstill.models.inspect.plain_layers import plain_types
 
 ELEMENTWISE = {
     f"aten.{name}{suffix}"

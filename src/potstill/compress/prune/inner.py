@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.cost import cost
-from potstill.compress.graph import trace
 from potstill.compress.prune.groups import Group, channel_groups
 from potstill.compress.prune.importance import IMPORTANCE, Importance, scores
 from potstill.compress.prune.surgery import keep_channels
 from potstill.errors import ConfigError, ModelError, did_you_mean
+from potstill.models.inspect.dataflow import trace
+from potstill.models.inspect.macs import cost
 
 Scope = Literal["layer", "global"]
 Measure = Literal["macs", "params"]

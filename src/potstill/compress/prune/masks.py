@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
-from potstill.compress.layers import plain_layers, settle_weights
 from potstill.errors import ConfigError
+from potstill.models.inspect.plain_layers import plain_layers, settle_weights
 from potstill.progress import note
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from potstill.compress.graph import trace
 from potstill.compress.prune.groups import channel_groups
 from potstill.compress.prune.importance import Importance, scores
 from potstill.compress.prune.inner import best_channels, rounded
 from potstill.compress.prune.surgery import keep_channels
+from potstill.models.inspect.dataflow import trace
 
 
 def sensitivity(

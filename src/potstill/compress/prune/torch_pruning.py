@@ -8,9 +8,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from potstill.compress.cost import cost
-from potstill.compress.graph import trace
 from potstill.errors import ConfigError, ModelError
+from potstill.models.inspect.dataflow import trace
+from potstill.models.inspect.macs import cost
 from potstill.progress import note
 
 STEPS = 50

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.graph import evaluating
-from potstill.compress.layers import plain_layers
 from potstill.compress.quantize.fake import quantized_layers
+from potstill.models.inspect.dataflow import evaluating
+from potstill.models.inspect.plain_layers import plain_layers
 
 
 def correct_bias(model: nn.Module, reference: nn.Module, image: Tensor) -> nn.Module:

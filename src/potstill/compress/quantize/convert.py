@@ -9,12 +9,12 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.graph import replaced
-from potstill.compress.layers import other_layers, plain_layers
 from potstill.compress.quantize.fake import QuantConv2d, QuantLinear, StepQuantizer
 from potstill.compress.quantize.observe import Histogram
 from potstill.compress.quantize.ranges import ActivationMethod, WeightMethod, activation_grid, weight_steps
 from potstill.errors import ConfigError, did_you_mean
+from potstill.models.inspect.dataflow import replaced
+from potstill.models.inspect.plain_layers import other_layers, plain_layers
 from potstill.progress import note
 
 

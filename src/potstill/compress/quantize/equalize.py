@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.graph import Call, Trace, trace
-from potstill.compress.layers import plain_types
+from potstill.models.inspect.dataflow import Call, Trace, trace
+from potstill.models.inspect.plain_layers import plain_types
 
 # for s > 0, f(s * x) = s * f(x), each channel for itself; ReLU6 and hard swish are not like that
 HOMOGENEOUS = {

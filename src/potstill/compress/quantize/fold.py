@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from potstill.compress.graph import Call, Trace, replaced, trace
-from potstill.compress.layers import plain_types
+from potstill.models.inspect.dataflow import Call, Trace, replaced, trace
+from potstill.models.inspect.plain_layers import plain_types
 
 
 def fold_batchnorm(model: nn.Module, image: Tensor) -> nn.Module:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 
 from torch import nn
 
-from potstill.compress.layers import plain_layers
 from potstill.compress.quantize.convert import quantized
 from potstill.compress.quantize.observe import Histogram
 from potstill.compress.quantize.ranges import WeightMethod
 from potstill.errors import ConfigError
+from potstill.models.inspect.plain_layers import plain_layers
 
 
 def sensitivity(

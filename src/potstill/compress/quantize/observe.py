@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from potstill.compress.graph import evaluating
-from potstill.compress.layers import plain_layers
 from potstill.errors import DataError, ModelError
+from potstill.models.inspect.dataflow import evaluating
+from potstill.models.inspect.plain_layers import plain_layers
 
 BINS = 8192  # on each side of zero
 

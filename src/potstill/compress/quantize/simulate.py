@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from potstill.compress.formats import IntegerFormat, NumberFormat
-from potstill.compress.layers import plain_layers, settle_weights
+from potstill.models.inspect.plain_layers import plain_layers, settle_weights
 
 
 def simulated(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from potstill.data.augment.operation import Operation, Ratios, Shares, integers
-from potstill.threads import threads
+from potstill.torch_context import threads
 
 ATTEMPTS = 10  # shapes that are tried before the largest centred one is taken
 

@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 
 from potstill import artifacts
-from potstill.engine import Model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.stages import data as data_stage
-from potstill.stages import distil, evaluation, summary
-from potstill.stages import teacher as teacher_stage
+from potstill.stages import dataset, summary, test_split
 from potstill.stages.compare import figures
 from potstill.stages.compare.cells import Row, check_all, run_cells
 from potstill.stages.compare.settings import CompareConfig, plan
-from potstill.stages.data import Data
-from potstill.stages.distil import Teaching
-from potstill.stages.journal import Journal, claim
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train
+from potstill.stages.distill.chain import prepare_with_chain
+from potstill.stages.distill.train import Teaching
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import Taught
+from potstill.stages.run_folder import Journal, claim
+from potstill.stages.teacher import input_size
+from potstill.stages.teacher.prepared import Taught
+from potstill.training.predict import Model
 
 __all__ = ["CompareConfig", "compare"]
 
@@ -40,7 +41,7 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     journal = Journal(folder)
     first = next(iter(cells.values()))[0]
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
-    taught = journal.timed("teacher", "", lambda: teacher_stage.prepare(first, data, folder / "teacher"))
+    taught = journal.timed("teacher", "", lambda: prepare_with_chain(first, data, folder))
     journal.stages[-1]["title"] = taught.title
     teaching = Teaching(first, taught, data, folder / "stores")
     check_all(cells, data, teaching)
@@ -66,8 +67,8 @@ def _title(config: CompareConfig) -> str:
 
 
 def _data(config: CompareConfig) -> Data:
-    sizes = [teacher_stage.own_size(student.model) for student in config.students.values()]
-    return data_stage.prepare(config.data, at_least=max(teacher_stage.size_of(config.teacher), *sizes))
+    sizes = [input_size.own_size(student.model) for student in config.students.values()]
+    return dataset.prepare(config.data, at_least=max(input_size.size_of(config.teacher), *sizes))
 
 
 def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dict[str, np.ndarray]:
@@ -78,7 +79,7 @@ def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dic
             model = trained.load()
             models[figures.key(row, trained.seed)] = model
             identities[figures.key(row, trained.seed)] = model.card.weights_sha256
-    logits = evaluation.open_test(models, identities, data, folder / "evaluation")
+    logits = test_split.open_test(models, identities, data, folder / "evaluation")
     given = taught.said(data, data.manifest.rows("test", labelled=True)) if taught.given is not None else None
     return logits if given is None else logits | {"teacher": given}
 
@@ -120,4 +121,4 @@ def _name(config: CompareConfig) -> str:
 
 
 def _untrained(recipe: Recipe, data: Data) -> Classifier:
-    return distil.new_student(recipe, data, recipe.seed)
+    return train.new_student(recipe, data, recipe.seed)

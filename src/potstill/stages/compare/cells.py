@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill import progress
-from potstill.objective import Term
-from potstill.stages import distil
+from potstill.objectives.objective import Term
 from potstill.stages.compare.settings import CONTROL, CompareConfig
-from potstill.stages.data import Data
-from potstill.stages.distil import Teaching, Trained
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train
+from potstill.stages.distill.train import Teaching, Trained
 from potstill.stages.recipe import Recipe
 
 TUNING_SEED = 1000  # tuning starts from a seed that no figure is made from
@@ -33,7 +33,7 @@ class Row:
 
 def terms_for(recipe: Recipe, method: str) -> tuple[Term, ...]:
     """Return what a cell is trained with: the labels alone for the control."""
-    return (Term(loss="cross_entropy"),) if method == CONTROL else distil.terms_of(recipe)
+    return (Term(loss="cross_entropy"),) if method == CONTROL else train.terms_of(recipe)
 
 
 def check_all(plan: dict[tuple[str, str], list[Recipe]], data: Data, teaching: Teaching) -> None:
@@ -41,7 +41,7 @@ def check_all(plan: dict[tuple[str, str], list[Recipe]], data: Data, teaching: T
     for (_, method), recipes in plan.items():
         for recipe in recipes:
             taught_by = None if method == CONTROL else teaching
-            distil.check_terms(recipe, data, terms_for(recipe, method), taught_by)
+            train.check_terms(recipe, data, terms_for(recipe, method), taught_by)
 
 
 def run_cells(
@@ -65,8 +65,8 @@ def _cell(
 ) -> Trained:  # fmt: skip
     student, method = key
     taught_by = None if method == CONTROL else teaching
-    return distil.train_one(
-        recipe, distil.with_labels_of(recipe, data), terms_for(recipe, method), taught_by,
+    return train.train_one(
+        recipe, train.with_labels_of(recipe, data), terms_for(recipe, method), taught_by,
         folder / student / method, seed,
     )  # fmt: skip
 

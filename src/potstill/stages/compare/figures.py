@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from potstill.measure.metrics import accuracy, agreement, expected_calibration_error
-from potstill.measure.statistics import BEATS, LOSES, TIES, compare, holm, mean_interval, p_value
-from potstill.stages import guards, summary
+from potstill.evaluate.metrics import accuracy, agreement, expected_calibration_error
+from potstill.evaluate.statistics import BEATS, LOSES, TIES, compare, holm, mean_interval, p_value
+from potstill.stages import summary
 from potstill.stages.compare.cells import Row
 from potstill.stages.compare.settings import CONTROL
+from potstill.stages.distill import watch
 
 LEVEL = 0.05  # the chance that any method of a student is called wrongly, after Holm's correction
 
@@ -83,7 +84,7 @@ def notes(students: dict[str, Any], teacher: float | None) -> list[str]:
         for told in methods:
             verdict = {"result": told["corrected"]}
             who = f"{name} by {told['method']}"
-            found += guards.findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
+            found += watch.findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
     return list(dict.fromkeys(found))
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config, build, override
-from potstill.engine import TrainConfig
 from potstill.errors import ConfigError
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
+from potstill.training.settings import TrainConfig
 
 CONTROL = "control"
 TUNABLE = ("objective.", "train.lr", "train.weight_decay", "train.momentum")  # none of them changes the budget

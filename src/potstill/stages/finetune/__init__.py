@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.stages.finetune.road import finetune
+from potstill.stages.finetune.run import finetune
 from potstill.stages.finetune.settings import FinetuneConfig
 
 __all__ = ["FinetuneConfig", "finetune"]

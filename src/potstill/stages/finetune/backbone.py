@@ -12,19 +12,20 @@ from pathlib import Path
 from potstill import progress
 from potstill.artifacts import read_json
 from potstill.errors import ConfigError, ModelError
-from potstill.models import facts, zoo
+from potstill.model_files.folder import read_card
+from potstill.models import input_facts, zoo
 from potstill.models.card import Card
-from potstill.models.families import blueprint
 from potstill.models.outputs import Classifier
+from potstill.models.registry import blueprint
 from potstill.models.weights import present, sha256
-from potstill.stages.finetune.images import Images
+from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.settings import FinetuneConfig
 
 
 def side_of(config: FinetuneConfig) -> int:
     """Return the pixels a side that the network shall see: as asked for, or its own; 0 where it takes any."""
     folder = _folder(config)
-    own = max(zoo.read_card(folder).crop) if folder else facts.own_size(config.model)
+    own = max(read_card(folder).crop) if folder else input_facts.own_size(config.model)
     return config.data.size or own
 
 
@@ -36,7 +37,7 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
     folder = _folder(config)
     weights = _weights(config, folder)
     _check_normalisation(config, weights)
-    card = zoo.read_card(folder) if folder else None
+    card = read_card(folder) if folder else None
     name = card.model if card else config.model
     own = name.startswith("builtin:")
     made = zoo.create(

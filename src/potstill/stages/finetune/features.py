@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill import artifacts, engine, progress
+from potstill import artifacts, progress
 from potstill.data.views import CLEAN, View
 from potstill.models.freeze import bits
 from potstill.models.hooks import as_vector
+from potstill.models.inspect.forward_trace import trace
+from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, Outputs, bare
-from potstill.models.taps import resolve
-from potstill.models.trace import trace
-from potstill.stages.finetune.images import Images
-from potstill.store import Store
+from potstill.stages.finetune.lazy_data import Images
+from potstill.teachers.prediction_store import Store
+from potstill.training import devices, predict
 
 DEPTHS = ("stage:1/4", "stage:2/4", "stage:3/4", "pooled")
 """What `auto` tries: three depths below, and what the head sees."""
@@ -82,7 +83,7 @@ def extract(
     clean = _store(images, images.labelled, 1, {**source, "precision": "fp32"})
     augmented = None
     if views and view.policy.operations:
-        precision = engine.resolve_precision(precision, engine.device(), classifier)
+        precision = predict.resolve_precision(precision, devices.device(), classifier)
         facts = {**source, "precision": precision, "policy": view.fingerprint}
         augmented = _store(images, images.manifest.rows("train", labelled=True), views, facts)
     elif views:
@@ -108,7 +109,7 @@ def _store(images: Images, rows: np.ndarray, views: int, source: dict[str, Any])
 
 
 def _fill(store: Store, tapped: Classifier, images: Images, view: View, *, clean: bool, precision: str) -> None:
-    on = engine.device()
+    on = devices.device()
     loader, model = images.loader(view, device=on), _fast(tapped.to(on))
     missing = store.missing()
     total = sum(len(store.part_rows(part)) for _, part in missing)
@@ -118,14 +119,14 @@ def _fill(store: Store, tapped: Classifier, images: Images, view: View, *, clean
             chunks = np.array_split(rows, -(-len(rows) // BATCH))
             batches = (loader.batch(c, np.full(len(c), CLEAN if clean else number)) for c in chunks)
             said = []
-            for batch, outputs in engine.predict(model, batches, precision=precision):
+            for batch, outputs in predict.predict(model, batches, precision=precision):
                 said.append(_vectors(outputs, exact=clean))
                 task.advance(len(batch.index))
             store.write(number, part, {layer: np.concatenate([s[layer] for s in said]) for layer in said[0]})
     store.close()
 
 
-def _fast(classifier: Classifier) -> engine.Model:
+def _fast(classifier: Classifier) -> predict.Model:
     """Return the classifier, given images in the memory layout that convolutions are fastest in."""
     classifier.eval()
     return lambda image: classifier(image.contiguous(memory_format=torch.channels_last))

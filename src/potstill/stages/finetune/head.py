@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from potstill.errors import ModelError
-from potstill.models.cut import cut
 from potstill.models.hooks import Tap, as_vector
+from potstill.models.inspect.forward_trace import trace
+from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, bare
-from potstill.models.taps import resolve
-from potstill.models.trace import trace
+from potstill.models.truncated import cut
 from potstill.stages.finetune.logistic import Linear
 
 

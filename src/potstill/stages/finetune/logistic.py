@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from potstill.threads import threads
+from potstill.torch_context import threads
 
 STEPS = 200
 T = TypeVar("T")

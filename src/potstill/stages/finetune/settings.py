@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Config
-from potstill.engine import TrainConfig
 from potstill.stages.recipe import DataConfig
+from potstill.training.settings import TrainConfig
 
 FINE: dict[str, Any] = {
     **{"epochs": 10, "batch_size": 32, "lr": 0.0001, "warmup": 0.1, "clip": 1.0},

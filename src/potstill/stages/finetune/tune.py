@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import nn
 
-from potstill import engine
 from potstill.data.loader import Order
-from potstill.models import zoo
+from potstill.model_files.folder import save_model
 from potstill.models.freeze import frozen_bits, hold_statistics, is_pinned, unfreeze
-from potstill.models.layers import freeze_below
+from potstill.models.inspect.forward_trace import trace
+from potstill.models.inspect.layer_table import freeze_below
+from potstill.models.inspect.taps import stages
 from potstill.models.outputs import Classifier, bare
-from potstill.models.taps import stages
-from potstill.models.trace import trace
-from potstill.objective import Objective, Term
-from potstill.stages.finetune.images import Images
+from potstill.objectives.objective import Objective, Term
+from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.settings import FinetuneConfig
-from potstill.stages.teacher import validator
+from potstill.stages.training import validator
+from potstill.training import devices, engine
 
 
 def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder: Path, *, title: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
 
     What is frozen, buffers included, is asserted to be bit for bit what it was.
     """
-    on, train = engine.device(), config.train
+    on, train = devices.device(), config.train
     network = bare(classifier.to(on).network)
     freeze_below(classifier, "all" if config.from_scratch else config.unfreeze)
     if config.fixes_batchnorm:
@@ -49,7 +49,7 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
     )
     assert frozen_bits(network) == before, "a frozen layer changed"
     unfreeze(network)
-    zoo.save(classifier.eval(), folder)
+    save_model(classifier.eval(), folder)
     return {**fitted.to_json(), **frozen, "frozen_bits": before}
 
 

@@ -16,21 +16,20 @@ from safetensors.numpy import load_file, save
 from potstill import artifacts, progress
 from potstill.errors import DataError
 from potstill.models import zoo
-from potstill.stages import data as data_stage
-from potstill.stages import summary
-from potstill.stages import teacher as teacher_stage
-from potstill.stages.data import Data
-from potstill.stages.journal import Journal, claim
+from potstill.stages import dataset, summary
+from potstill.stages.dataset import Data
 from potstill.stages.recipe import TeacherConfig
-from potstill.stages.selftrain import corrections, leaks, pool, proof
+from potstill.stages.run_folder import Journal, claim
+from potstill.stages.selftrain import corrections, deduplicate, test_table, unlabelled
 from potstill.stages.selftrain.choice import Choice, choose
 from potstill.stages.selftrain.crossfit import crossfit
-from potstill.stages.selftrain.leaks import Sieved
-from potstill.stages.selftrain.pseudo import Voice, probabilities
+from potstill.stages.selftrain.deduplicate import Deduplicated
+from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, probabilities
 from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import teachers
+from potstill.stages.teacher import input_size
 
 __all__ = ["SelftrainConfig", "selftrain"]
 
@@ -57,7 +56,7 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
     progress.note(choice.sentence)
     measured = journal.timed(
         "evaluation", "Opened the test split, once",
-        lambda: proof.table(rounds, voices, choice.kept, folder / "evaluation"),
+        lambda: test_table.table(rounds, voices, choice.kept, folder / "evaluation"),
     )  # fmt: skip
     _show(config, rounds, sieved, choice, folder)
     _deliver(rounds, choice, folder)
@@ -69,8 +68,8 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
     return result
 
 
-def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Sieved]:
-    manifest = pool.read(config)
+def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
+    manifest = unlabelled.read(config)
     if config.corrections is not None:
         manifest = corrections.corrected(manifest, Path(config.corrections))
     if not len(manifest.rows("validation", labelled=True)):
@@ -79,30 +78,30 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Sieved]:
             "knows whether the unlabelled images helped. Label two images of a class at least."
         )
     learners = [config.student.model, *([config.large.model] if config.large else [])]
-    own = max(*(_size_of(t) for t in config.teachers), *(teacher_stage.own_size(model) for model in learners))
+    own = max(*(_size_of(t) for t in config.teachers), *(input_size.own_size(model) for model in learners))
     file = folder / "pool" / "pool.safetensors"
 
     def work() -> dict[str, Any]:
-        found = leaks.sieve(manifest)
+        found = deduplicate.deduplicate(manifest)
         with artifacts.atomic(file) as temporary:
             temporary.write_bytes(save({"pool": found.pool, "reason": found.reason}))
         return {"left_out": found.counts()}
 
     artifacts.stage(file.parent, {"data": manifest.fingerprint}, work)
     kept = load_file(file)
-    sieved = Sieved(kept["pool"], kept["reason"])
-    progress.note(leaks.describe(manifest, sieved))
-    return data_stage.prepare(config.data, manifest=manifest, at_least=own), sieved
+    sieved = Deduplicated(kept["pool"], kept["reason"])
+    progress.note(deduplicate.describe(manifest, sieved))
+    return dataset.prepare(config.data, manifest=manifest, at_least=own), sieved
 
 
 def _size_of(teacher: TeacherConfig) -> int:
     """Return the pixels a side that a teacher wants, 0 where it takes any."""
     if teacher.weights and teacher.card and teacher.card.size:
         return max(teacher.card.size)
-    return teacher_stage.own_size(teacher.model)
+    return input_size.own_size(teacher.model)
 
 
-def _learn(rounds: Rounds, voices: list[Voice]) -> None:
+def _learn(rounds: Rounds, voices: list[CalibratedTeacher]) -> None:
     labels = rounds.listen(voices)
     rounds.without_pool(labels)
     if len(labels.rows):
@@ -117,7 +116,7 @@ def _choose(rounds: Rounds) -> Choice:
     return choose(without, with_pool, validation=len(rounds.validation))
 
 
-def _show(config: SelftrainConfig, rounds: Rounds, sieved: Sieved, choice: Choice, folder: Path) -> None:
+def _show(config: SelftrainConfig, rounds: Rounds, sieved: Deduplicated, choice: Choice, folder: Path) -> None:
     """Write the labels of the last generation of teachers as tables and as a page."""
     last = rounds.labels[-1]
     apart = last.store.read(rounds.pool, np.zeros_like(rounds.pool))["disagreement"].astype(np.float32)
@@ -135,7 +134,7 @@ def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:
 
 
 def _summary(
-    config: SelftrainConfig, command: str, rounds: Rounds, sieved: Sieved, worth: dict[str, Any], choice: Choice,
+    config: SelftrainConfig, command: str, rounds: Rounds, sieved: Deduplicated, worth: dict[str, Any], choice: Choice,
     measured: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     manifest = rounds.data.manifest

@@ -12,7 +12,7 @@ from potstill.artifacts import write_text
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.stages.selftrain.select import STATES, Selection
+from potstill.stages.selftrain.selection import STATES, Selection
 
 COLUMNS = ("path", "label", "predicted", "confidence", "disagreement", "state")
 

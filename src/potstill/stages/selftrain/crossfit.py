@@ -10,18 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from potstill import progress
-from potstill.stages.selftrain.pseudo import Fold, fold_column
+from potstill.stages.selftrain.pseudo_labels import Fold, fold_column
 from potstill.stages.selftrain.rounds import TEACHERS, Evidence, Labels, Rounds, right
 from potstill.stages.selftrain.students import (
     EVALUATIONS,
-    Lesson,
-    World,
+    TrainingSet,
+    TrainingSignal,
     from_itself,
     from_labels,
     from_teachers,
     learn,
     steps_of,
-    world,
+    training_set,
 )
 
 
@@ -54,12 +54,12 @@ def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> tuple[np.n
     if config.method_of_student != TEACHERS:
         rows, lesson = rounds.unchosen(), from_itself(config)
 
-    def student(name: str, made: World, taught: Lesson) -> np.ndarray:
+    def student(name: str, made: TrainingSet, taught: TrainingSignal) -> np.ndarray:
         folder = rounds.folder / "crossfit" / f"fold-{number}" / name
         trained = learn(config, config.student, made, taught, folder, config.seed, noise=config.noise)
         return right(trained.load(), rounds.data, fold.held)
 
-    pool = world(rounds.data, np.concatenate([seen, rows]), config.steps, batch)
-    alone = world(rounds.data, seen, steps_of(pool, batch), batch, evaluations=EVALUATIONS)
+    pool = training_set(rounds.data, np.concatenate([seen, rows]), config.steps, batch)
+    alone = training_set(rounds.data, seen, steps_of(pool, batch), batch, evaluations=EVALUATIONS)
     without = student("without", alone, from_labels)
     return without, student("with", pool, lesson) if len(rows) else without

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from potstill.artifacts import write_text
-from potstill.stages.data import Data
-from potstill.stages.selftrain.leaks import REASONS, Sieved
-from potstill.stages.selftrain.select import STATES, USED, Selection
+from potstill.stages.dataset import Data
+from potstill.stages.selftrain.deduplicate import REASONS, Deduplicated
+from potstill.stages.selftrain.selection import STATES, USED, Selection
 
 SIDE = 64  # pixels of a thumbnail
 SHOWN = 12  # in a line
@@ -22,7 +22,7 @@ LEVELS = (("surest", 0.0), ("in the middle", 0.5), ("least sure", 1.0))
 
 
 def write_page(
-    file: Path, data: Data, pool: np.ndarray, selection: Selection, worth: np.ndarray, sieved: Sieved, choice: str
+    file: Path, data: Data, pool: np.ndarray, selection: Selection, worth: np.ndarray, sieved: Deduplicated, choice: str
 ) -> None:
     """Write the page; it needs no network and no other file."""
     classes = data.manifest.classes

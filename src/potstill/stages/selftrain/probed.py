@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from potstill.models.hooks import as_vector
+from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, Outputs
-from potstill.models.taps import resolve
 from potstill.stages.finetune.logistic import Linear
 
 LAYER = "pooled"

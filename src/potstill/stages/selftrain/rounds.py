@@ -11,26 +11,34 @@ import numpy as np
 from potstill import artifacts, progress
 from potstill.data.draws import permutation
 from potstill.models.outputs import Classifier
-from potstill.stages.data import Data
-from potstill.stages.distil import Trained
-from potstill.stages.evaluation import answers
+from potstill.stages.dataset import Data
+from potstill.stages.distill.train import Trained
 from potstill.stages.recipe import StudentConfig
 from potstill.stages.selftrain.choice import gain
-from potstill.stages.selftrain.pseudo import Fold, Voice, calibrate, folds_of, has_features, label, probabilities
-from potstill.stages.selftrain.select import Selection, churn, select
+from potstill.stages.selftrain.pseudo_labels import (
+    CalibratedTeacher,
+    Fold,
+    calibrate,
+    folds_of,
+    has_features,
+    label,
+    probabilities,
+)
+from potstill.stages.selftrain.selection import Selection, churn, select
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.students import (
     EVALUATIONS,
-    Lesson,
-    World,
+    TrainingSet,
+    TrainingSignal,
     from_itself,
     from_labels,
     from_teachers,
     learn,
     steps_of,
-    world,
+    training_set,
 )
-from potstill.store import Store
+from potstill.stages.test_split import answers
+from potstill.teachers.prediction_store import Store
 
 TEACHERS = "teachers"
 ALONE, ON_LABELS, WITH_POOL, SMALL = "labels only", "distilled on labels", "distilled with the pool", "small student"
@@ -88,7 +96,7 @@ class Rounds:
         """The seeds of every row."""
         return range(self.config.seed, self.config.seed + self.config.seeds)
 
-    def listen(self, voices: list[Voice]) -> Labels:
+    def listen(self, voices: list[CalibratedTeacher]) -> Labels:
         """Ask a generation of teachers about every image, and select what to learn from."""
         number = len(self.labels)
         asked = np.concatenate([self.validation, self.pool])
@@ -148,7 +156,7 @@ class Rounds:
         """Train the rows that need no pool, with as many steps as those that do."""
         config = self.config
         steps = steps_of(self._world(labels), config.train.batch_size) if len(labels.rows) else config.steps
-        alone = world(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
+        alone = training_set(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
         self._row(ALONE, config.student, alone, from_labels, pool=False)
         self._row(ON_LABELS, config.student, alone, self._lesson(labels), pool=False)
 
@@ -159,7 +167,7 @@ class Rounds:
         made = self._world_with(self.labelled, self.unchosen())
         return self._row(name, student, made, from_itself(self.config), pool=True)
 
-    def _lesson(self, labels: Labels) -> Lesson:
+    def _lesson(self, labels: Labels) -> TrainingSignal:
         return from_teachers(self.config, labels.store, self.first, labels.validation, labels.identity)
 
     def unchosen(self) -> np.ndarray:
@@ -167,13 +175,15 @@ class Rounds:
         near = self.pool[self._strange() <= self.config.far]
         return near[permutation(self.config.seed, 0, len(near), "pool")[: self.most]] if len(near) else near
 
-    def _world(self, labels: Labels) -> World:
+    def _world(self, labels: Labels) -> TrainingSet:
         return self._world_with(self.labelled, labels.rows)
 
-    def _world_with(self, labelled: np.ndarray, rows: np.ndarray) -> World:
-        return world(self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size)
+    def _world_with(self, labelled: np.ndarray, rows: np.ndarray) -> TrainingSet:
+        return training_set(
+            self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size
+        )
 
-    def _row(self, name: str, student: StudentConfig, made: World, lesson: Lesson, *, pool: bool) -> Row:
+    def _row(self, name: str, student: StudentConfig, made: TrainingSet, lesson: TrainingSignal, *, pool: bool) -> Row:
         config, folder = self.config, self.folder / name.replace(" ", "-")
         own = student == config.student
         noise = config.noise if own or config.large_noise is None else config.large_noise
@@ -205,12 +215,12 @@ class Rounds:
         if config.large is not None and before is not None:
             self.with_pool(SMALL, config.student, self.listen(self._promoted(before)))
 
-    def _promoted(self, row: Row) -> list[Voice]:
+    def _promoted(self, row: Row) -> list[CalibratedTeacher]:
         """Return the students of a row as voices, calibrated on validation, which they have not seen."""
         voices = []
         for trained in row.trained:
             model = trained.load()
-            voices.append(Voice(model, model.card.weights_sha256, self.labelled))
+            voices.append(CalibratedTeacher(model, model.card.weights_sha256, self.labelled))
         calibrate(voices, self.data, self.validation)
         return voices
 

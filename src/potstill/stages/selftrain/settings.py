@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
-from potstill.engine import TrainConfig
 from potstill.stages.recipe import DataConfig, StudentConfig, TeacherConfig
+from potstill.training.settings import TrainConfig
 
 VALIDATION = 0.2  # of few labels a tenth is no measure
 

@@ -20,16 +20,16 @@ from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
-from potstill.objective import Term
-from potstill.stages import distil
-from potstill.stages.data import Data
-from potstill.stages.distil import Teaching, Trained
+from potstill.objectives.objective import Term
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train
+from potstill.stages.distill.train import Teaching, Trained
 from potstill.stages.recipe import ObjectiveConfig, Recipe, StudentConfig
-from potstill.stages.selftrain.consistent import Itself
-from potstill.stages.selftrain.pseudo import Targets
+from potstill.stages.selftrain.fixmatch import ConsistencyTeacher
+from potstill.stages.selftrain.pseudo_labels import Targets
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.teacher import Taught
-from potstill.store import Store
+from potstill.stages.teacher.prepared import Taught
+from potstill.teachers.prediction_store import Store
 
 VIEWS = 1_000_000_000  # every pass over an image is another view of it
 STRENGTHS = ((100_000, 0), (1_000_000, 3), (10_000_000, 6))  # parameters up to which RandAugment has this magnitude
@@ -55,7 +55,7 @@ class Picked(Pixels):
 
 
 @dataclass(frozen=True)
-class World:
+class TrainingSet:
     """Images to train on: row i is row `base[i]` of all images; `epochs` makes the steps that were asked for."""
 
     data: Data
@@ -63,7 +63,7 @@ class World:
     epochs: int
 
 
-class Says(Teaching):
+class PoolTeacher(Teaching):
     """What was said of the images, as the distillation stage's teacher. validation: its logits there, [N, K]."""
 
     validation: np.ndarray = np.zeros((0, 0), np.float32)
@@ -80,7 +80,7 @@ class Says(Teaching):
         return self._targets
 
 
-def world(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> World:
+def training_set(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> TrainingSet:
     """Return a world of these rows for about `steps` steps, at least one pass over the rows.
 
     evaluations: repeat the rows so that there are that many epochs of exactly `steps` steps in all.
@@ -94,23 +94,23 @@ def world(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations:
     split = np.zeros(len(base), np.uint8)
     split[len(train) :] = 1
     chosen = _without_groups(data.manifest.select(base)).with_split(split)
-    return World(replace(data, manifest=chosen, pixels=Picked(data.pixels, base)), base, epochs)
+    return TrainingSet(replace(data, manifest=chosen, pixels=Picked(data.pixels, base)), base, epochs)
 
 
 def _without_groups(manifest: Manifest) -> Manifest:
     return replace(manifest, group=None)
 
 
-def steps_of(made: World, batch: int) -> int:
+def steps_of(made: TrainingSet, batch: int) -> int:
     """Return the steps that a training on a world takes."""
     count = len(made.data.manifest.rows("train"))
     return made.epochs * (count // min(batch, count))
 
 
-Lesson = Callable[["World"], tuple[tuple[Term, ...], Teaching | None]]
+TrainingSignal = Callable[[TrainingSet], tuple[tuple[Term, ...], Teaching | None]]
 
 
-def from_labels(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
+def from_labels(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
     """The lesson of a student that has the labels and nothing else."""
     return LABELS, None
 
@@ -118,27 +118,27 @@ def from_labels(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
 def from_teachers(
     config: SelftrainConfig, store: Store, first: Store | None, validation: np.ndarray, identity: str,
     column: str = "logits",
-) -> Lesson:  # fmt: skip
+) -> TrainingSignal:  # fmt: skip
     """Return the lesson of a student of what is in a store (`Targets`).
 
     validation: the teachers' logits there, [N, K]; identity: names what the stores hold.
     """
 
-    def lesson(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
+    def lesson(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
         manifest = made.data.manifest
         hard = config.labelling == "hard"
         targets = Targets(store, first, made.base, manifest.label, len(manifest.classes), hard, column)
         soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
-        return (*LABELS, soft), Says(targets, identity, validation, made.data)
+        return (*LABELS, soft), PoolTeacher(targets, identity, validation, made.data)
 
     return lesson
 
 
-def from_itself(config: SelftrainConfig) -> Lesson:
+def from_itself(config: SelftrainConfig) -> TrainingSignal:
     """Return the lesson of a student that labels the pool itself."""
 
-    def lesson(made: World) -> tuple[tuple[Term, ...], Teaching | None]:
-        itself = Itself(
+    def lesson(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
+        itself = ConsistencyTeacher(
             made.data, method=config.method, threshold=config.threshold, weight=config.unlabelled_weight
         )  # fmt: skip
         return LABELS, itself
@@ -147,7 +147,14 @@ def from_itself(config: SelftrainConfig) -> Lesson:
 
 
 def learn(
-    config: SelftrainConfig, student: StudentConfig, made: World, lesson: Lesson, folder: Path, seed: int, *, noise: Any
+    config: SelftrainConfig,
+    student: StudentConfig,
+    made: TrainingSet,
+    lesson: TrainingSignal,
+    folder: Path,
+    seed: int,
+    *,
+    noise: Any,
 ) -> Trained:
     """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N."""
     recipe = recipe_of(config, student, made.data, epochs=made.epochs, noise=noise)
@@ -164,12 +171,12 @@ def learn(
     return replace(after, record={**after.record, "seconds": seconds})
 
 
-def _one(recipe: Recipe, made: World, lesson: Lesson, folder: Path, seed: int) -> Trained:
+def _one(recipe: Recipe, made: TrainingSet, lesson: TrainingSignal, folder: Path, seed: int) -> Trained:
     terms, teaching = lesson(made)
-    return distil.train_one(recipe, made.data, terms, teaching, folder, seed)
+    return train.train_one(recipe, made.data, terms, teaching, folder, seed)
 
 
-def _last(config: SelftrainConfig, made: World) -> World:
+def _last(config: SelftrainConfig, made: TrainingSet) -> TrainingSet:
     """Return a world for the clean steps at the end: evenly spaced rows of each kind."""
     manifest, batch = made.data.manifest, config.train.batch_size
     train = manifest.rows("train")
@@ -181,7 +188,7 @@ def _last(config: SelftrainConfig, made: World) -> World:
     validation = manifest.rows("validation")
     rows = np.concatenate([chosen, validation])
     data = replace(made.data, manifest=manifest.select(rows), pixels=Picked(made.data.pixels, rows))
-    return World(data, made.base[rows], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
+    return TrainingSet(data, made.base[rows], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
 
 
 def recipe_of(config: SelftrainConfig, student: StudentConfig, data: Data, *, epochs: int, noise: Any) -> Recipe:

@@ -11,18 +11,18 @@ from potstill import progress
 from potstill.data.manifest import SPLITS
 from potstill.data.splits import folds
 from potstill.errors import DataError, ModelError
-from potstill.stages.data import Data
+from potstill.stages.dataset import Data
 from potstill.stages.recipe import StudentConfig, TeacherConfig
-from potstill.stages.selftrain.pseudo import Voice, calibrate, quality
+from potstill.stages.selftrain.pretrained_teachers import transferred
+from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, calibrate, quality
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.students import EVALUATIONS, from_labels, learn, world
-from potstill.stages.selftrain.transferred import transferred
-from potstill.stages.teacher import find
+from potstill.stages.selftrain.students import EVALUATIONS, from_labels, learn, training_set
+from potstill.stages.teacher.prepare import find
 
 
-def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Voice], dict[str, Any]]:
+def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[CalibratedTeacher], dict[str, Any]]:
     """Return calibrated voices, and what their labels are worth by answers about images they had not seen."""
-    voices: list[Voice] = []
+    voices: list[CalibratedTeacher] = []
     logits, labels, temperatures = [], [], []
     for number, teacher in enumerate(config.teachers):
         found = find(teacher.model)
@@ -41,7 +41,7 @@ def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Vo
     return voices, {**worth, "temperature": temperatures, "models": len(voices)}
 
 
-def _given(name: str, model: Any, data: Data) -> Voice:
+def _given(name: str, model: Any, data: Data) -> CalibratedTeacher:
     card = model.card
     if tuple(card.classes) != data.manifest.classes:
         missing = [c for c in data.manifest.classes if c not in card.classes] or ["none, but their order differs"]
@@ -53,27 +53,29 @@ def _given(name: str, model: Any, data: Data) -> Voice:
         f"The teacher {name} is taken as it is. Whether it was trained on these labels is not known here, so its "
         "confidence is calibrated on the validation images."
     )
-    return Voice(model, card.weights_sha256, np.zeros(0, np.int64))
+    return CalibratedTeacher(model, card.weights_sha256, np.zeros(0, np.int64))
 
 
-def _made(config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path) -> list[Voice]:
+def _made(
+    config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path
+) -> list[CalibratedTeacher]:
     """Return one voice a fold of the labelled train rows, each trained on the other folds."""
     rows = data.manifest.rows("train", labelled=True)
     parts = _folds(config, data, rows)
     if teacher.weights:
         made = transferred(config, teacher, data, parts, folder)
-        return [Voice(fold.model, fold.identity, fold.seen) for fold in made]
+        return [CalibratedTeacher(fold.model, fold.identity, fold.seen) for fold in made]
     student = StudentConfig(model=teacher.model, options=teacher.options)
     batch = config.train.batch_size
     voices = []
     for k, held in enumerate(parts):
         seen = np.setdiff1d(rows, held)
-        made = world(data, seen, config.teacher_steps, batch, evaluations=EVALUATIONS)
+        made = training_set(data, seen, config.teacher_steps, batch, evaluations=EVALUATIONS)
         seed = config.seed + 1000 * number + k
         noise = config.noise if config.teacher_noise is None else config.teacher_noise
         trained = learn(config, student, made, from_labels, folder / f"fold-{k}", seed, noise=noise)
         model = trained.load()
-        voices.append(Voice(model, model.card.weights_sha256, seen))
+        voices.append(CalibratedTeacher(model, model.card.weights_sha256, seen))
     return voices
 
 

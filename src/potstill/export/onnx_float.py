@@ -1,0 +1,74 @@
+"""A trained classifier as one ONNX file with normalisation inside."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from potstill.errors import ModelError
+from potstill.export import onnx_file as onnx_file
+from potstill.export.quiet import quiet
+from potstill.models import zoo
+from potstill.models.outputs import Classifier, bare
+
+OPSET = 20
+"""Widely run by now, and the newest that needs no 8-bit or 4-bit types of later operator sets."""
+
+
+def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, temperature: float | None = None) -> None:
+    """Write a classifier, in eval mode and without side heads, as an ONNX file.
+
+    The graph takes `image` float32 [batch, C, H, W] in 0..1 at the card's size, any batch, and gives `logits`
+    [batch, K]; normalisation is inside. The card, and `temperature` where given, lie in the file's metadata. Weights
+    are in the file itself. The classifier is left as it is; an existing file is replaced when the new one is whole.
+    Raises `ModelError` where the network cannot be written as a graph, or not below 2 GB.
+    """
+    size = 4 * zoo.count_parameters(classifier)
+    if size > onnx_file.LARGEST:
+        raise onnx_file.too_large(file, size)
+    model = _traced(Graph(classifier), opset)
+    onnx_file.write(model, file, onnx_file.metadata_of(classifier.card, temperature))
+
+
+class Graph(nn.Module):
+    """What is exported: image in 0..1 -> logits."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        network = copy.deepcopy(bare(classifier.network)).cpu().float()
+        self.model = classifier.replace(network=network, taps=()).cpu()
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image).logits
+
+
+def _traced(graph: Graph, opset: int) -> onnx.ModelProto:
+    card = graph.model.card
+    # Two images, because a batch of one would be taken for a constant.
+    example = torch.full((2, card.channels, *card.size), 0.5)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                graph, (example,), dynamo=True, opset_version=opset, verbose=False,
+                input_names=["image"], output_names=["logits"],
+                dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            )  # fmt: skip
+    except Exception as error:  # whatever a network of the user's does may be raised here
+        raise ModelError(_refused(card.model, error)) from error
+    return program.model_proto
+
+
+def _refused(name: str, error: Exception) -> str:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return (
+        f"{name} cannot be written as ONNX: {reason[:300]} Networks whose path depends on the values of the image, or "
+        "that use an operator without ONNX counterpart, are not exportable; choose another student."
+    )

@@ -1,0 +1,1 @@
+"""Every path that becomes a model, and back."""

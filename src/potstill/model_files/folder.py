@@ -1,0 +1,65 @@
+"""A model in a folder: `save` writes model.safetensors and card.json, `load` reads them back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from potstill.artifacts import atomic, read_json, write_json
+from potstill.errors import ModelError
+from potstill.model_files.rebuild import rebuilt
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier, bare
+from potstill.models.weights import read_state, sha256
+from potstill.models.zoo import (
+    CARD,
+    WEIGHTS,
+    create,
+    load_weights,
+)
+
+
+def save_model(classifier: Classifier, folder: Path) -> Card:
+    """Write `model.safetensors` and `card.json` into a folder; return the card as written.
+
+    Side heads are for training and are left behind. The folder's manifest is written by `artifacts.finish`.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(state, temporary)
+        card = classifier.card.replace(weights_sha256=sha256(temporary))
+    write_json(folder / CARD, card.to_json())
+    return card
+
+
+def load_model(path: Path | str) -> Classifier:
+    """Return the classifier that `save` wrote into a folder, in eval mode and without side heads.
+
+    Raises `ModelError` where the folder holds no model, or weights other than those its card names.
+    """
+    folder = Path(path)
+    card = read_card(folder)
+    made = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    network = bare(made.network)
+    if card.compressed:
+        network = rebuilt(network, read_state(folder / WEIGHTS), torch.zeros(2, card.channels, *card.size))
+    classifier = load_weights(Classifier(network, card), folder / WEIGHTS)
+    if classifier.card.weights_sha256 != card.weights_sha256:
+        raise ModelError(
+            f"{folder / WEIGHTS} is not the file that {folder / CARD} describes (their sha256 differ). "
+            "One of them was replaced; make the stage again."
+        )
+    return classifier.with_card(card).eval()
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of a saved model; raise `ModelError` where the folder holds none."""
+    absent = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
+    if absent:
+        raise ModelError(
+            f"{folder} holds no saved model: {' and '.join(absent)} is not there. Give the folder of a finished "
+            "stage, such as runs/NAME/teacher, or a model's name with --weights FILE."
+        )
+    return Card.from_json(read_json(folder / CARD))

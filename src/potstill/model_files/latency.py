@@ -1,0 +1,92 @@
+"""Milliseconds that exported files take, measured so that their ratios hold on a busy machine.
+
+The files take turns in short blocks: whatever slows the machine down for a second slows all of them, which a
+measurement of one file after the other would book on the one that was running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill.model_files.runtimes import open_exported
+
+BLOCK = 0.02
+"""Seconds that one file runs before the next takes over: long enough to have its weights in the caches."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one run over a batch, in milliseconds: median, and the quartiles below and above it.
+
+    threads: 0 stands for all cores. runs: how many were timed.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    batch: int
+    threads: int
+    runs: int
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second at the median."""
+        return 1000 * self.batch / self.median_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def latency_ms(
+    files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = 5
+) -> list[Latency]:
+    """Return the latency of each exported file, measured side by side, in the order of `files`.
+
+    batch: images a run. threads: of onnxruntime, 0 for all cores. seconds: time given to each file; slow ones are
+    run `least` times however long it takes. The images are noise in 0..1 at the card's size.
+    Raises `ModelError` where a file cannot be read.
+    """
+    runners = [_Runner(file, batch, threads) for file in files]
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds * len(runners) or min(len(r.times) for r in runners) < least:
+        for runner in runners:
+            runner.block()
+    return [runner.result(batch, threads) for runner in runners]
+
+
+class _Runner:
+    """One file, ready to be timed."""
+
+    def __init__(self, file: Path, batch: int, threads: int) -> None:
+        self._model = open_exported(file, threads=threads or None)
+        card = self._model.card
+        noise = torch.rand((batch, card.channels, *card.size), generator=torch.Generator().manual_seed(0))
+        self._image = self._model.arranged(noise)
+        self.times: list[float] = []
+        self._run()
+
+    def block(self) -> None:
+        """Run once untimed, because another file was there before, then time a block."""
+        self._run()
+        ends = time.perf_counter() + BLOCK
+        while True:
+            self.times.append(self._run())
+            if time.perf_counter() > ends:
+                return
+
+    def _run(self) -> float:
+        started = time.perf_counter()
+        self._model.run(self._image)
+        return 1000 * (time.perf_counter() - started)
+
+    def result(self, batch: int, threads: int) -> Latency:
+        low, median, high = np.percentile(self.times, [25, 50, 75])
+        return Latency(float(median), float(low), float(high), batch, threads, len(self.times))

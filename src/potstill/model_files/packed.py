@@ -1,0 +1,49 @@
+"""A packed file (docs/packed-weights.md) read back as a classifier, so that its accuracy comes from what is on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from potstill.compress.quantize.pack import KEY, pack, read_head, unpack
+from potstill.errors import ModelError
+from potstill.model_files.rebuild import rebuilt
+from potstill.models import zoo
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier, bare
+from potstill.models.weights import sha256
+
+CARD = "card"
+
+
+def packed(classifier: Classifier) -> bytes:
+    """Return the packed file of a classifier whose network was quantized, with its card inside."""
+    text = json.dumps(classifier.card.to_json(), ensure_ascii=False, separators=(",", ":"))
+    return pack(classifier.network, metadata={CARD: text})
+
+
+def is_packed(file: Path) -> bool:
+    """Tell whether a file holds packed weights; only its first bytes are looked at."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as handle:
+        return KEY.encode() in handle.read(256)
+
+
+def load_packed(file: Path) -> Classifier:
+    """Return the classifier in a packed file, in eval mode; it computes with the rounded weights and inputs.
+
+    Raises `ModelError` where the file is damaged, something else, or was packed without a card.
+    """
+    metadata = read_head(file.read_bytes(), str(file))["metadata"]
+    if CARD not in metadata:
+        raise ModelError(
+            f"{file} holds packed weights but not what network they belong to. Pack it with `potstill quantize`, or "
+            "read the weights with potstill.compress.quantize.unpack."
+        )
+    card = Card.from_json(json.loads(metadata[CARD])).replace(weights_sha256=sha256(file))
+    made = zoo.create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    example = torch.zeros(2, card.channels, *card.size)
+    return Classifier(rebuilt(bare(made.network), unpack(file), example), card).eval()

@@ -1,0 +1,51 @@
+"""Facts of an architecture that are known before it is built with real memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from potstill.errors import ModelError
+from potstill.models import zoo
+from potstill.models.outputs import Classifier, bare
+from potstill.models.registry import blueprint
+from potstill.models.weights import read_state
+
+
+def own_size(name: str) -> int:
+    """Return the input size, in pixels a side, that a model by this name was made for; 0 where it takes any.
+
+    The built-in networks are built for the size of the images, so they have none of their own.
+    """
+    if name.startswith("builtin:"):
+        zoo.family_of(name)  # an unknown name is told here too
+        return 0
+    _, card = blueprint(name, ("0", "1"))
+    return max(card.crop)
+
+
+def from_weights(name: str, weights: Path, *, classes: Sequence[str] | None = None) -> Classifier:
+    """Return a model by name with weights that carry no card; classes are numbered where no names are given.
+
+    Raises `ModelError` where the weights' head has another number of classes than there are names.
+    """
+    count = class_count(name, weights)
+    names = tuple(classes or (str(number) for number in range(count)))
+    if len(names) != count:
+        raise ModelError(f"{weights} tells {count} classes apart, and --classes names {len(names)}. Name all {count}.")
+    return zoo.create(name, classes=names, weights=weights).eval()
+
+
+def class_count(name: str, weights: Path) -> int:
+    """Return how many classes the weights of an architecture tell apart."""
+    shapes = []
+    for count in (2, 3):
+        network, _ = blueprint(name, tuple("abc"[:count]))
+        shapes.append({key: value.shape for key, value in bare(network).state_dict().items()})
+    head = [key for key in shapes[0] if shapes[0][key] != shapes[1][key]]
+    state = read_state(weights)
+    if head[-1] not in state:
+        raise ModelError(
+            f"{weights} does not fit {name}: it has no {head[-1]}. Check the name; `potstill models` lists them."
+        )
+    return state[head[-1]].shape[0]

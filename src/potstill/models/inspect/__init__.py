@@ -1,0 +1,1 @@
+"""What a network consists of, seen from one traced forward pass."""

@@ -1,0 +1,1 @@
+"""The objective: named, weighted loss terms of one batch."""

@@ -1,0 +1,310 @@
+"""What pruning and quantizing share: the model, its data, its teacher, training it back, and the last measurement."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from potstill import artifacts, progress
+from potstill.config import Config, build, read_yaml
+from potstill.data.loader import Order
+from potstill.errors import ConfigError, DataError, ModelError
+from potstill.evaluate import metrics
+from potstill.evaluate.statistics import mcnemar, proportion_interval
+from potstill.model_files import open
+from potstill.model_files.folder import save_model
+from potstill.model_files.latency import latency_ms
+from potstill.models import zoo
+from potstill.models.outputs import Classifier, bare
+from potstill.objectives.feature_terms import wire
+from potstill.objectives.objective import Objective, Term, check, control_terms
+from potstill.stages import dataset, test_split
+from potstill.stages.dataset import Data
+from potstill.stages.distill.files import calibration_images
+from potstill.stages.distill.train import Teaching, terms_of
+from potstill.stages.recipe import DataConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
+from potstill.stages.teacher import input_size
+from potstill.stages.teacher.prepare import prepare_teacher
+from potstill.stages.teacher.prepared import Taught
+from potstill.training import devices, engine, loop
+from potstill.training.predict import Model
+from potstill.training.settings import TrainConfig
+
+ORIGINAL = "original"
+NO_TEACHER = "none"
+HELD_OUT = 1024  # validation images that judge single layers
+
+
+class CompressConfig(Config):
+    """What is compressed, with which images, and who teaches while it trains again."""
+
+    model: str = Field(description="a run or stage folder, or a name with weights")
+    weights: str | None = None
+    options: dict[str, Any] = {}
+    data: DataConfig | None = Field(default=None, description="null: the data of the run")
+    teacher: str | None = Field(default=None, description="null: the run's own, or the model as it was; or 'none'")
+    teacher_weights: str | None = None
+    objective: ObjectiveConfig = ObjectiveConfig(temperature=4)
+    train: TrainConfig = TrainConfig()
+    images: int | None = Field(default=None, ge=1, description="train on so many images, instead of train.epochs")
+    augment: str | list[Any] = "auto"
+    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
+    seed: int = Field(default=0, ge=0)
+    calibration: int = Field(default=512, ge=8, description="training images for ranges and batch statistics")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model to be compressed and its data; `recipe` is the run with which it is trained again.
+
+    steps: of an epoch. seed: of the order of images; the views of each image, which a stored teacher saw, have the
+    recipe's.
+    """
+
+    model: Classifier
+    data: Data
+    recipe: Recipe
+    steps: int
+    seed: int
+
+    @functools.cached_property
+    def calibration(self) -> Tensor:
+        """Clean training images, normalised as the network wants them: [N, C, H, W]."""
+        return self.model.prepare(torch.from_numpy(self.raw_calibration))
+
+    @functools.cached_property
+    def raw_calibration(self) -> np.ndarray:
+        """The same images in 0..1."""
+        count = self.recipe.export.calibration
+        images = calibration_images(self.model, self.data, count)
+        if len(images) < count:
+            progress.note(f"There are {len(images)} training images to calibrate with; {count} were asked for.")
+        return images
+
+    @property
+    def example(self) -> Tensor:
+        """Two images for the network, to see which tensor goes where."""
+        return self.calibration[:2]
+
+    @functools.cached_property
+    def held_out(self) -> tuple[Tensor, np.ndarray]:
+        """Validation images [N, C, H, W], normalised, and their labels."""
+        rows = self.data.manifest.rows("validation", labelled=True)[:HELD_OUT]
+        image = self.data.loader().clean_batch(rows).image
+        return self.model.prepare(image), self.data.manifest.label[rows]
+
+    def loss(self, network: torch.nn.Module) -> float:
+        """Return the cross-entropy of a network on the held-out images."""
+        image, label = self.held_out
+        network.eval()
+        with torch.inference_mode():
+            logits = torch.cat([network(part) for part in image.split(256)])
+        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)))
+
+
+def open_model(config: CompressConfig) -> Given:
+    """Return the model and its data; raise a `UserError` where they do not go together."""
+    run = Path(config.model) if (Path(config.model) / "recipe.yaml").is_file() else None
+    found = open.find(config.model)
+    if found is not None and not isinstance(found, Classifier):
+        raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
+    settings = _data_settings(config, run)
+    size = max(found.card.crop) if found else input_size.own_size(config.model)
+    data = dataset.prepare(settings, at_least=size)
+    if found is None:
+        if config.weights is None:
+            raise ModelError(
+                f"{config.model} is the name of a network, not of a trained model. Add --weights FILE, or give a run "
+                "or stage folder."
+            )
+        found = data.model(config.model, weights=config.weights, options=config.options)
+    _check(found, data, config)
+    found = Classifier(bare(found.network), found.card).eval()
+    train, steps = _budget(config, data)
+    recipe = Recipe(
+        data=settings,
+        teacher=_teacher(config, run),
+        student=StudentConfig(model=found.card.model),
+        objective=config.objective,
+        train=train,
+        augment=config.augment,
+        views=config.views,
+        seeds=1,
+        seed=config.seed,
+        export={"calibration": config.calibration},
+    )
+    check(terms_of(recipe), classes=len(found.card.classes), teacher=True)
+    return Given(found, data, recipe, steps, config.seed)
+
+
+def _data_settings(config: CompressConfig, run: Path | None) -> DataConfig:
+    theirs = read_yaml(run / "recipe.yaml")["data"] if run else {}
+    if config.data is not None:
+        return build(DataConfig, theirs | config.data.model_dump(mode="json", exclude_unset=True))
+    if not run:
+        raise DataError(f"{config.model} does not say what images it is for. Name them with --data.")
+    return build(DataConfig, theirs)
+
+
+def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
+    classes = data.manifest.classes
+    if tuple(model.card.classes) != tuple(classes):
+        raise ModelError(
+            f"{config.model} tells apart {', '.join(model.card.classes[:5])}, ... and the data holds "
+            f"{', '.join(classes[:5])}, ...: these must be the same classes in the same order."
+        )
+    if tuple(data.crop) != tuple(model.card.crop):
+        progress.note(
+            f"The images are {data.crop[0]}x{data.crop[1]} pixels and the model was made for {model.card.crop[0]}x"
+            f"{model.card.crop[1]}: they are resized, which may cost accuracy."
+        )
+
+
+def _budget(config: CompressConfig, data: Data) -> tuple[TrainConfig, int]:
+    """Return how to train, and the steps of an epoch."""
+    rows = len(data.manifest.rows("train"))
+    batch = min(config.train.batch_size, rows)
+    if config.images is None:
+        return config.train, rows // batch
+    steps = max(1, config.images // batch)
+    epochs = math.ceil(steps / (rows // batch))
+    return config.train.model_copy(update={"epochs": epochs}), math.ceil(steps / epochs)
+
+
+def _teacher(config: CompressConfig, run: Path | None) -> TeacherConfig:
+    """Return who teaches; a model of ORIGINAL stands for the model as it was."""
+    if config.teacher is not None:
+        return TeacherConfig(model=config.teacher, weights=config.teacher_weights)
+    if run and (run / "teacher" / zoo.CARD).is_file():
+        return TeacherConfig(model=str(run / "teacher"))
+    theirs = read_yaml(run / "recipe.yaml")["teacher"]["model"] if run else ""
+    return TeacherConfig(model=theirs if Path(theirs).exists() and theirs else ORIGINAL)
+
+
+def teaching(given: Given, folder: Path, stores: Path | None = None) -> Teaching | None:
+    """Return the teacher at work, None where training goes on without one."""
+    recipe, model = given.recipe, given.model
+    if recipe.teacher.model == NO_TEACHER:
+        return None
+    if recipe.teacher.model == ORIGINAL:
+        original = engine.clone(model)
+        identity = model.card.weights_sha256 or artifacts.fingerprint(model.card.to_json())
+        taught = Taught(original, model.card, identity, "The teacher is the model as it was", {})
+    else:
+        taught = prepare_teacher(recipe, given.data, folder / "teacher")
+    return Teaching(recipe, taught, given.data, stores or folder / "stores")
+
+
+def recover(
+    student: Classifier, given: Given, teaching: Teaching | None, folder: Path, *, title: str
+) -> dict[str, Any]:
+    """Train `student` in place by the objective of the recipe; save it and return the record of its folder."""
+    inputs = {
+        "recipe": given.recipe.to_json(),
+        "steps": given.steps,
+        "seed": given.seed,
+        "student": student.card.compressed,
+    }
+    record = artifacts.stage(folder, inputs, lambda: _recover(student, given, teaching, folder, title))
+    return record
+
+
+def _recover(student: Classifier, given: Given, teaching: Teaching | None, folder: Path, title: str) -> dict[str, Any]:
+    recipe, data, on = given.recipe, given.data, devices.device()
+    student.to(on)
+    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
+    order = Order(data.manifest, batch_size=recipe.train.batch_size, seed=given.seed, views=recipe.view_count)
+    order.steps_per_epoch = given.steps
+    terms = _terms(given, teaching)
+    wiring = wire(
+        terms, student, teaching.network if teaching else None, rows=torch.from_numpy(data.manifest.rows("train")),
+        steps=recipe.train.epochs * given.steps, seed=given.seed,
+    )  # fmt: skip
+    objective = Objective(
+        terms, classes=len(data.manifest.classes), teacher=teaching.function(wiring.taps) if teaching else None,
+        aux_weight=recipe.objective.aux_weight, connections=wiring.connections,
+    )  # fmt: skip
+    fitted = engine.fit(
+        wiring.student, objective, loader, order, recipe.train, folder=folder, seed=given.seed,
+        validate=validator(given), title=title,
+    )  # fmt: skip
+    if teaching:
+        teaching.assert_unchanged()
+    save_model(wiring.student, folder)
+    return fitted.to_json()
+
+
+def _terms(given: Given, teaching: Teaching | None) -> tuple[Term, ...]:
+    terms = terms_of(given.recipe)
+    return terms if teaching else control_terms(terms)
+
+
+def validator(given: Given) -> loop.Validate:
+    """Return a function that measures a classifier on the validation split."""
+    rows = given.data.manifest.rows("validation", labelled=True)
+    label = given.data.manifest.label[rows]
+
+    def validate(classifier: Classifier) -> dict[str, float]:
+        return {"accuracy": metrics.accuracy(test_split.answers(classifier, given.data, rows), label)}
+
+    return validate
+
+
+def measured(models: Mapping[str, Model], files: Mapping[str, Path], given: Given, folder: Path) -> dict[str, Any]:
+    """Open the test split once for all models; the first is the one that the others are compared with.
+
+    Returns for each name accuracy (percent), interval, points lost, McNemar's p, agreement with the first (percent),
+    largest difference of a logit, bytes of its file, and milliseconds an image (batch 1, one thread) of ONNX files.
+    """
+    identities = {name: zoo.sha256(file) for name, file in files.items()}
+    logits = test_split.open_test(dict(models), identities, given.data, folder / "evaluation")
+    manifest = given.data.manifest
+    label = manifest.label[manifest.rows("test", labelled=True)]
+    first = logits[next(iter(models))]
+    runnable = {name: file for name, file in files.items() if file.suffix == ".onnx"}
+    speed = dict(zip(runnable, latency_ms(list(runnable.values())), strict=True))
+    told = {}
+    for name, said in logits.items():
+        right = metrics.correct(said, label)
+        told[name] = {
+            "file": files[name].name,
+            "bytes": files[name].stat().st_size,
+            "accuracy": round(metrics.accuracy(said, label), 3),
+            "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
+            "lost": round(metrics.accuracy(first, label) - metrics.accuracy(said, label), 3),
+            "p": round(mcnemar(metrics.correct(first, label), right), 4),
+            "agreement": round(metrics.agreement(first, said), 3),
+            "largest_logit_difference": round(float(np.abs(first - said).max()), 5),
+        }
+        if name in speed:
+            told[name]["latency_ms"] = round(speed[name].median_ms, 4)
+    return {name: told[name] for name in models}
+
+
+def warn_of_slow(told: Mapping[str, Any]) -> None:
+    """Tell which files are slower than the first."""
+    first = next(iter(told.values()))["latency_ms"]
+    for name, row in told.items():
+        if row.get("latency_ms", 0) > first:
+            progress.note(
+                f"{name} is slower than the original here: {row['latency_ms']:.3g} ms an image instead of {first:.3g} "
+                "(batch 1, one thread). It is smaller, not faster; keep the original where speed matters."
+            )
+
+
+def one_target(**targets: object) -> tuple[str, Any]:
+    """Return the name and value of the one target that is given; raise `ConfigError` for none or several."""
+    given = {name: value for name, value in targets.items() if value is not None}
+    if len(given) != 1:
+        flags = ", ".join("--" + name.replace("_", "-") for name in targets)
+        raise ConfigError(f"Give one of {flags}: how small the model shall become. {len(given)} were given.")
+    return next(iter(given.items()))

@@ -1,0 +1,127 @@
+"""From what the user typed to images ready for training: manifest, splits, pixels, views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from potstill import distributed, progress
+from potstill.data.augment import default_policy, parse_policy
+from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.loader import Loader
+from potstill.data.manifest import Manifest
+from potstill.data.pixels import Pixels, load_pixels
+from potstill.data.splits import hold_out, limit
+from potstill.data.views import View
+from potstill.errors import DataError
+from potstill.models import zoo
+from potstill.models.outputs import Classifier
+from potstill.stages.recipe import DataConfig
+
+PHOTO_SIZE = 128  # pixels a side where neither the recipe nor a model says
+CROP = 0.875  # the share of the short side that the centre crop keeps
+
+
+@dataclass(frozen=True)
+class Data:
+    """A manifest with train, validation and test splits, its pixels, and how models are shown them."""
+
+    manifest: Manifest
+    pixels: Pixels
+    crop: tuple[int, int]
+    resize: int
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return self.pixels.shape[1]
+
+    def model(self, name: str, *, weights: str | Path | None = None, **settings: object) -> Classifier:
+        """Return a model for these images: the built-in ones take their size, others keep their own."""
+        builtin = name.startswith("builtin:")
+        made = zoo.create(
+            name,
+            classes=self.manifest.classes,
+            size=self.crop if builtin else None,
+            channels=self.channels if builtin else None,
+            weights=weights,
+            **settings,
+        )
+        return made.with_card(made.card.replace(resize=self.resize, crop=self.crop))
+
+    def loader(self, *, augment: object = "none", seed: int = 0, **options: object) -> Loader:
+        """Return a loader whose views are augmented by the policy `augment` ("auto" chooses by kind of image)."""
+        height, width = self.crop
+        auto = default_policy(height=height, width=width, channels=self.channels, classes=self.manifest.classes)
+        view = View(parse_policy(augment, auto=auto), size=self.crop, seed=seed)
+        return Loader(self.manifest, self.pixels, view, **options)
+
+    def facts(self, path: str) -> dict[str, object]:
+        """Return what the summary says of the data."""
+        manifest = self.manifest
+        splits = {split: len(manifest.rows(split)) for split in ("train", "validation", "test")}
+        height, width = self.crop
+        return {
+            "source": path,
+            "fingerprint": manifest.fingerprint,
+            "classes": list(manifest.classes),
+            "splits": splits,
+            "image": {"channels": self.channels, "height": height, "width": width},
+        }
+
+
+def read(config: DataConfig) -> Manifest:
+    """Return the manifest of the data a recipe names, with a validation and a test split."""
+    if config.path == "digits":
+        manifest = digits()
+    else:
+        manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
+    if not len(manifest.rows("train", labelled=True)):
+        raise DataError(
+            f"{config.path} holds no labelled images. Sort some into one folder a class, such as "
+            f"{config.path}/cat/ and {config.path}/dog/, and run the command again."
+        )
+    if not len(manifest.rows("test")):
+        manifest = hold_out(manifest, split="test", fraction=config.test, seed=config.seed)
+        progress.note(
+            f"The data has no test split: {len(manifest.rows('test'))} images were held out as one. "
+            "They are not looked at before the end."
+        )
+    if not len(manifest.rows("validation")):
+        manifest = hold_out(manifest, split="validation", fraction=config.validation, seed=config.seed)
+    return limit(manifest, config.limit, seed=config.seed) if config.limit else manifest
+
+
+def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: int = 0) -> Data:
+    """Return the data of a recipe, decoded.
+
+    at_least: the largest input size, in pixels, of the models that come with a size of their own.
+    """
+    manifest = manifest or read(config)
+    size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
+    with distributed.main_first():  # who comes later finds photos decoded
+        pixels = load_pixels(
+            manifest, size=(size, size), resize=round(size / CROP), channels=_channels(manifest), cache=None
+        )
+    height, width = pixels.shape[-2:]
+    if (height, width) == (round(size / CROP),) * 2:
+        return Data(manifest, pixels, (size, size), height)
+    return Data(manifest, pixels, (height, width), min(height, width))
+
+
+def _channels(manifest: Manifest) -> int:
+    """Return 3 where any of some images spread over the data is in colour, else 1."""
+    rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
+    return max(manifest.image(int(row)).shape[-1] for row in rows)
+
+
+def digits() -> Manifest:
+    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 30 % for testing."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    images = (loaded.images * (255 / 16)).round().astype(np.uint8)
+    manifest = from_arrays(images, loaded.target, classes=[str(digit) for digit in range(10)], root="digits")
+    return hold_out(manifest, split="test", fraction=0.3, seed=0)

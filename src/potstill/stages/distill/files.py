@@ -1,0 +1,50 @@
+"""Files for devices: every student as ONNX and as 8-bit ONNX, and how fast they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import artifacts
+from potstill.data.draws import permutation
+from potstill.export import export_onnx, quantize_int8
+from potstill.models.freeze import bits
+from potstill.models.outputs import Classifier
+from potstill.stages.dataset import Data
+from potstill.stages.recipe import ExportConfig
+
+MODEL, INT8 = "model.onnx", "model_int8.onnx"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files of one trained model; `int8` is None where it was not asked for."""
+
+    model: Path
+    int8: Path | None
+
+
+def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
+    """Write `folder`/model.onnx and, where `int8`, model_int8.onnx calibrated on clean training images."""
+    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
+    artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
+    return Exported(folder / MODEL, folder / INT8 if int8 else None)
+
+
+def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool) -> dict[str, Any]:
+    export_onnx(classifier, folder / MODEL)
+    if int8:
+        images = calibration_images(classifier, data, config.calibration)
+        quantize_int8(folder / MODEL, folder / INT8, images)
+    return {"bytes": {file.name: file.stat().st_size for file in sorted(folder.glob("*.onnx"))}}
+
+
+def calibration_images(classifier: Classifier, data: Data, count: int) -> np.ndarray:
+    """Return float32 [N, C, H, W] in 0..1 at the model's size: clean training images, drawn by a fixed seed."""
+    rows = data.manifest.rows("train")
+    rows = rows[permutation(0, 0, len(rows), "calibration")[:count]]
+    image = data.loader().clean_batch(rows).image
+    return classifier.resize(image).numpy()

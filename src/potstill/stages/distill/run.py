@@ -1,0 +1,305 @@
+"""The whole road of a recipe: data, teacher, students and controls, files, the test split once, the summary."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill import artifacts, distributed, progress
+from potstill.config import build
+from potstill.errors import ConfigError
+from potstill.evaluate.metrics import accuracy
+from potstill.model_files.folder import load_model
+from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
+from potstill.models import zoo
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier
+from potstill.stages import dataset, summary, test_split
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train, watch
+from potstill.stages.distill.chain import prepare_with_chain
+from potstill.stages.distill.examples import write_examples
+from potstill.stages.distill.files import Exported, export
+from potstill.stages.distill.train import Pair, Trained
+from potstill.stages.recipe import Recipe
+from potstill.stages.run_folder import Journal, claim
+from potstill.stages.teacher import input_size
+from potstill.stages.teacher.prepared import Taught
+from potstill.training.predict import Model
+
+
+@dataclass
+class Experiment:
+    """One comparison of students with controls, and its files."""
+
+    name: str
+    recipe: Recipe
+    pair: Pair
+    exports: list[Exported]
+    control_export: Exported
+
+
+def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
+    journal = Journal(folder)
+    recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
+    with distributed.main_first():
+        claim(folder, recipe)
+    done = artifacts.finished(folder)
+    if done is not None:
+        return artifacts.read_json(folder / "summary.json")
+    data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
+    taught = journal.timed("teacher", "", lambda: prepare_with_chain(recipe, data, folder))
+    journal.stages[-1]["title"] = taught.title
+    train.warn_of_capacity(taught, train.new_student(recipe, data, recipe.seed))
+    pairs = {name: _pair(name, each, data, taught, folder, journal) for name, each in recipes.items()}
+    if not distributed.is_main():
+        return {}  # training is shared out; what follows is done by one
+    with distributed.alone():
+        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal, command)
+
+
+def _summed_up(
+    recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
+    journal: Journal, command: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Export, measure and sum up what was trained."""
+    experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
+    teacher_files = _teacher_files(taught, data, recipe, folder)
+    logits = journal.timed(
+        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
+    )
+    result = _summary(recipe, experiments, taught, teacher_files, data, logits, command)
+    if "teacher" in logits:
+        write_examples(folder / "examples.json", data, recipe, logits)
+    _deliver(experiments[0], folder)
+    result["stages"] = journal.stages
+    result["seconds"] = journal.seconds
+    result["notes"] = [*journal.notes, *_findings(result)]
+    artifacts.write_json(folder / "summary.json", result)
+    return result
+
+
+def _findings(result: dict[str, Any]) -> list[str]:
+    """Return what a reader should know of teacher, student and control once the test split was opened."""
+    models = result["models"]
+    teacher, student, control = (models[kind].get("test_accuracy") for kind in ("teacher", "student", "control"))
+    return watch.findings(teacher, student, control, result["verdict"])
+
+
+def with_overrides(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of a comparison: the same but for the settings named under `comparisons.NAME`."""
+    settings = recipe.to_json()
+    changes = {key: value for key, value in recipe.comparisons[name].items() if key != "description"}
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        inner = settings
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        if parents[:1] not in ([], ["student"], ["objective"], ["train"]) or key in ("data", "teacher"):
+            raise ConfigError(
+                f"comparisons.{name}.{key}: a comparison keeps data and teacher; it may change student, objective, "
+                "train, augment, mix and views."
+            )
+        inner[last] = value
+    settings["comparisons"] = {}
+    return build(Recipe, settings, origin=f"the comparison {name}")
+
+
+def _data(recipe: Recipe) -> Data:
+    models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
+    sizes = [input_size.size_of(recipe.teacher), *map(input_size.own_size, models)]
+    return dataset.prepare(recipe.data, at_least=max(sizes))
+
+
+def _inside(name: str, folder: Path) -> Path:
+    return folder / "comparisons" / name if name else folder
+
+
+def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, journal: Journal) -> Pair:
+    label = f" ({name})" if name else ""
+    return journal.timed(
+        "distill", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
+        lambda: train.experiment(recipe, data, taught, _inside(name, folder), folder / "stores"),
+    )  # fmt: skip
+
+
+def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, journal: Journal) -> Experiment:
+    label = f" ({name})" if name else ""
+    exports, control = journal.timed(
+        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, _inside(name, folder))
+    )
+    return Experiment(name, recipe, pair, exports, control)
+
+
+def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[Exported], Exported]:
+    settings, int8 = recipe.export, recipe.export.int8
+    with progress.task("export", total=len(pair.students) + 1) as task:
+        students = []
+        for trained in pair.students:
+            where = folder / "export" / f"seed-{trained.seed}"
+            students.append(export(trained.load(), data, settings, where, int8=int8))
+            task.advance()
+        control = export(pair.controls[0].load(), data, settings, folder / "export" / "control", int8=False)
+        task.advance()
+    return students, control
+
+
+def _teacher_files(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
+    """Return the teacher's file, to be measured; none where it is no single network."""
+    if isinstance(taught.model, Classifier):
+        return [export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model]
+    return [Path(recipe.teacher.model)] if taught.model is not None and not taught.members else []
+
+
+def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder: Path) -> dict[str, Any]:
+    rows = data.manifest.rows("test", labelled=True)
+    models: dict[str, Model] = {}
+    identities = {"teacher": taught.identity}
+    if taught.model is not None:
+        models["teacher"] = taught.model
+    elif taught.peer:
+        models["teacher"] = load_model(experiments[0].pair.students[0].folder / train.PEER)
+
+    def add(name: str, model: Model, card: Card) -> None:
+        models[name], identities[name] = model, card.weights_sha256
+
+    for experiment in experiments:
+        for kind, group in (("control", experiment.pair.controls), ("student", experiment.pair.students)):
+            for trained in group:
+                model = trained.load()
+                add(key(experiment.name, kind, trained.seed), model, model.card)
+        for trained, files in zip(experiment.pair.students, experiment.exports, strict=True):
+            for kind, file in (("onnx", files.model), ("int8", files.int8)):
+                if file is not None:
+                    model = OnnxModel(file)
+                    add(key(experiment.name, kind, trained.seed), model, model.card)
+    logits = test_split.open_test(models, identities, data, folder / "evaluation")
+    given = taught.said(data, rows) if "teacher" not in models else None
+    return logits if given is None else logits | {"teacher": given}
+
+
+def key(experiment: str, kind: str, seed: int) -> str:
+    """Return the name of a model's answers in the evaluation file."""
+    return f"{experiment}/{kind}-{seed}" if experiment else f"{kind}-{seed}"
+
+
+def _summary(
+    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_files: list[Path], data: Data,
+    logits: dict[str, Any], command: str,
+) -> dict[str, Any]:  # fmt: skip
+    manifest = data.manifest
+    label = manifest.label[manifest.rows("test", labelled=True)]
+    main, *others = experiments
+    result = summary.header(command, recipe.name)
+    result["recipe"] = recipe.to_json()
+    result["data"] = data.facts(recipe.data.path)
+    rows = main.pair.manifest.rows
+    result["data"]["splits"] |= {
+        "labelled": len(rows("train", labelled=True)),
+        "unlabelled": len(rows("train", labelled=False)),
+    }
+    described = _described(main, logits, label, teacher_files)
+    teacher = _teacher(recipe, taught, logits, label)
+    for measured in described.pop("files"):
+        teacher |= measured
+    result["models"] = {"teacher": teacher, **described["models"]}
+    result["verdict"], result["export"] = described["verdict"], described["export"]
+    if main.pair.search is not None:
+        result["search"] = main.pair.search
+    result["comparisons"] = []
+    for other in others:
+        told = _described(other, logits, label, [])
+        text = _told(recipe.comparisons[other.name])
+        result["comparisons"].append(
+            {"name": other.name, "text": text, "models": told["models"], "verdict": told["verdict"]}
+        )
+    return result
+
+
+def _teacher(recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any) -> dict[str, Any]:
+    """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
+    names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
+    told: dict[str, Any] = {"name": " + ".join(names)}
+    if "teacher" in logits:
+        told["test_accuracy"] = round(float(accuracy(logits["teacher"], label)), 3)
+    told["validation_accuracy"] = taught.record.get("validation_accuracy", {}).get("last")
+    if isinstance(taught.model, Classifier):
+        told["parameters"] = zoo.count_parameters(taught.model)
+    return told | {key: taught.facts[key] for key in ("members", "chain") if key in taught.facts}
+
+
+def _told(changes: dict[str, Any]) -> str:
+    """Return what a comparison changes, in the recipe's own words where it has some."""
+    settings = ", ".join(f"{name} = {value}" for name, value in changes.items())
+    return changes.get("description") or f"The same with {settings}."
+
+
+def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_files: list[Path]) -> dict[str, Any]:
+    """Return the figures of one experiment; `files` holds bytes and latency of `more_files`."""
+    pair, name = experiment.pair, experiment.name
+
+    def said(kind: str, group: list[Trained]) -> list[Any]:
+        return [logits[key(name, kind, trained.seed)] for trained in group]
+
+    students, controls = said("student", pair.students), said("control", pair.controls)
+    first = experiment.exports[0]
+    files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
+    measured = [
+        {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
+        for file, latency in zip(files, latency_ms(files), strict=True)
+    ]
+    counts = {  # a student that keeps its teacher's classifier has more than its control
+        kind: zoo.count_parameters(group[0].load())
+        for kind, group in (("control", pair.controls), ("student", pair.students))
+    }
+    facts = {"name": experiment.recipe.student.model, "parameters": counts["student"]}
+    models = {
+        kind: {
+            **facts,
+            "parameters": counts[kind],
+            "test_accuracy": summary.accuracies(group, label),
+            **_validation(trained),
+            **file,
+        }
+        for kind, group, trained, file in (
+            ("control", controls, pair.controls, measured[0]),
+            ("student", students, pair.students, measured[1]),
+        )
+    }
+    exported = {"student": summary.parity(students[0], said("onnx", pair.students)[0])}
+    if first.int8:
+        int8 = said("int8", pair.students)
+        models["student_int8"] = {**facts, "test_accuracy": summary.accuracies(int8, label), **measured[2]}
+        exported["student_int8"] = summary.parity(students[0], int8[0])
+    return {
+        "models": models,
+        "verdict": summary.verdict(students, controls, label).to_json(),
+        "export": exported,
+        "files": measured[len(measured) - len(more_files) :],
+    }
+
+
+def _validation(group: list[Trained]) -> dict[str, Any]:
+    recorded = [trained.record["validation_accuracy"] for trained in group]
+    return {"validation_accuracy": {which: [one[which] for one in recorded] for which in ("last", "best")}}
+
+
+def best_seed(experiment: Experiment) -> int:
+    """Return the position of the student that is best on validation: the one that is delivered."""
+    accuracy = [trained.record["validation_accuracy"]["last"] for trained in experiment.pair.students]
+    return accuracy.index(max(accuracy))
+
+
+def _deliver(experiment: Experiment, folder: Path) -> None:
+    """Put the files of the student that is best on validation into the run folder itself."""
+    chosen = best_seed(experiment)
+    files = experiment.exports[chosen]
+    for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):
+        if source is not None:
+            with artifacts.atomic(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+    artifacts.write_json(folder / "student.json", {"folder": f"distill/seed-{experiment.pair.students[chosen].seed}"})

@@ -1,0 +1,1 @@
+"""From a recipe to a teacher that is ready to teach."""

@@ -1,0 +1,52 @@
+"""The test split, opened once: every model of a run is asked about every test image, after all choices were made.
+
+The answers are kept in one file, so that tables, intervals and reports can be made again without a second look.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from potstill import artifacts, progress
+from potstill.models.outputs import Classifier
+from potstill.stages.dataset import Data
+from potstill.training import devices, predict
+from potstill.training.predict import Model
+
+FILE = "logits.safetensors"
+
+
+def open_test(models: dict[str, Model], identities: dict[str, str], data: Data, folder: Path) -> dict[str, np.ndarray]:
+    """Return the logits [N, K] of every model, by name, over the test split."""
+    inputs = {"test": test_fingerprint(data), "models": identities}
+    artifacts.stage(folder, inputs, lambda: _ask(models, data, folder))
+    return load_file(folder / FILE)
+
+
+def test_fingerprint(data: Data) -> str:
+    """Return the fingerprint of the test split: the lock of promise 7."""
+    return data.manifest.select(data.manifest.rows("test")).fingerprint
+
+
+def _ask(models: dict[str, Model], data: Data, folder: Path) -> dict[str, Any]:
+    rows = data.manifest.rows("test", labelled=True)
+    logits = {}
+    with progress.task("test split, once", total=len(models)) as task:
+        for name, model in models.items():
+            logits[name] = answers(model, data, rows)
+            task.advance(text=name)
+    with artifacts.atomic(folder / FILE) as temporary:
+        temporary.write_bytes(save(logits))
+    return {"images": len(rows)}
+
+
+def answers(model: Model, data: Data, rows: np.ndarray) -> np.ndarray:
+    """Return a model's logits for clean images, computed in float32."""
+    loader = data.loader(device=devices.device() if isinstance(model, Classifier) else "cpu")
+    if isinstance(model, Classifier):
+        model.to(loader.device)
+    return predict.predict_logits(model, loader, rows)

@@ -1,0 +1,1 @@
+"""Teachers: functions `Batch -> Outputs`; what is trained never contains one."""

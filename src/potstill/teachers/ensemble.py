@@ -1,0 +1,53 @@
+"""Several teachers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from potstill.data.loader import Batch
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier, Outputs
+from potstill.teachers.base import Teacher, averaged
+from potstill.teachers.live import LiveTeacher
+
+
+class EnsembleTeacher:
+    """Several teachers at once: the weighted mean of their probabilities, or of their logits.
+
+    weights: one positive number a teacher; they are normalised to sum to 1. average: "probabilities" or "logits".
+    """
+
+    def __init__(
+        self, teachers: Sequence[Teacher], weights: Sequence[float], *, average: str = "probabilities"
+    ) -> None:
+        self._teachers, self._weights, self._average = list(teachers), tuple(weights), average
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return Outputs(averaged([t(batch).logits for t in self._teachers], self._weights, self._average))
+
+    def assert_unchanged(self) -> None:
+        """Assert that every live teacher among them is what it was."""
+        for teacher in self._teachers:
+            if isinstance(teacher, LiveTeacher):
+                teacher.assert_unchanged()
+
+
+class EnsembleModel:
+    """The same as a model `image -> Outputs`, to be measured; `card` is of the first."""
+
+    def __init__(
+        self, models: Sequence[Callable[[Tensor], Outputs]], weights: Sequence[float], average: str, card: Card
+    ) -> None:
+        self._models, self._weights, self._average, self.card = list(models), tuple(weights), average, card
+
+    def __call__(self, image: Tensor) -> Outputs:
+        said = [self._ask(model, image).to(image.device) for model in self._models]
+        return Outputs(averaged(said, self._weights, self._average))
+
+    @staticmethod
+    def _ask(model: Callable[[Tensor], Outputs], image: Tensor) -> Tensor:
+        if isinstance(model, Classifier):
+            image = image.to(model.eval().mean.device)
+        return model(image).logits.float()

@@ -1,0 +1,321 @@
+"""The state of one training: what a step changes, what an epoch reports, what a checkpoint holds.
+
+Nothing in a step waits for the device: losses are summed where they are computed and read once an epoch, and with
+them it is told whether training diverged.
+
+Over several processes every one computes its stripe of the batch. Gradients are averaged by DistributedDataParallel,
+losses and running statistics when an epoch is reported or a checkpoint written. BatchNorm normalises over the whole
+batch on GPUs (SyncBatchNorm) and over the stripe on CPUs, where torch has no such layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from potstill import artifacts, distributed, progress
+from potstill.data.loader import Batch, Loader, Order
+from potstill.errors import RunError
+from potstill.models.outputs import Classifier, Outputs
+from potstill.objectives.objective import Objective
+from potstill.torch_context import autocast
+from potstill.training import checkpoint
+from potstill.training.autotune import ExecutionPlan
+from potstill.training.optimizer import Average, floating_buffers, optimizer
+from potstill.training.prefetch import Prefetcher
+from potstill.training.settings import TrainConfig
+
+Validate = Callable[[Classifier], dict[str, float]]
+Watch = Callable[[dict[str, Any]], str]  # an epoch's row -> words to show beside the bar
+Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with settings of their own
+
+
+@dataclass
+class Fitted:
+    """What `fit` reports: a row an epoch, which epoch was kept, and how it was computed."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    kept_epoch: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    computed: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a stage records about its training."""
+        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
+        validation = {"last": accuracy[-1], "best": max(accuracy)} if accuracy else {}
+        return {
+            "validation_accuracy": validation,
+            "kept_epoch": self.kept_epoch,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "computed": self.computed,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained, on what, by what: the arguments of `engine.fit`."""
+
+    classifier: Classifier
+    objective: Objective
+    loader: Loader
+    order: Order
+    config: TrainConfig
+    folder: Path
+    seed: int
+    validate: Validate | None = None
+    watch: Watch | None = None
+    groups: Groups | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.epochs * self.order.steps_per_epoch
+
+    @property
+    def stripes(self) -> int:
+        """Into how many parts a batch is cut."""
+        return distributed.world() * self.config.accumulate
+
+
+class TrainingLoop:
+    """One training under way.
+
+    model: the classifier as it is called in training: under DistributedDataParallel, compiled, or itself.
+    """
+
+    def __init__(self, job: Job, plan: ExecutionPlan, model: nn.Module, device: torch.device) -> None:
+        self.job, self.plan, self.device = job, plan, device
+        self.classifier, self.config = job.classifier, job.config
+        self.model = torch.compile(model, dynamic=False) if plan.compiled else model
+        self.wrapped = model
+        self.learned = job.objective.learned.to(device)
+        self.parameters = [p for p in (*job.classifier.parameters(), *self.learned.parameters()) if p.requires_grad]
+        self.optimizer = optimizer(self.parameters, job.config, job.groups(job.classifier) if job.groups else ())
+        self.average = Average(job.classifier, job.config.ema) if job.config.ema else None
+        if self.average:
+            job.objective.follow(self.average.state_dict())
+        self.batches = self._batches()
+        self.classifier.train()
+        self.step, self.began, self.earlier = 0, time.monotonic(), 0.0
+        self.saved, self.save_at = time.monotonic(), 1
+        self.sums: dict[str, Tensor] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] = {}
+
+    # -- one step ------------------------------------------------------------------------------------------
+
+    def train_step(self) -> None:
+        """Make one step."""
+        self._seed_noise()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr_at(self.step, self.job.steps) * group.get("scale", 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(self.config.accumulate):
+            with self._without_exchange(part < self.config.accumulate - 1):
+                self._backward(self.batches(self.step, part))
+        self._share_gradients()
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.step)
+        self.step += 1
+
+    def _backward(self, batch: Batch) -> None:
+        with autocast(self.device, self.plan.precision):
+            outputs = self.model(batch.mixed_image().contiguous(memory_format=self.plan.memory_format))
+        losses = self.job.objective(in_float(outputs), batch, self.step)
+        # Stripes may differ by a row: each counts by its rows. Gradients and sums are averaged over the processes.
+        share = len(batch.index) * distributed.world() / self.job.order.batch_size
+        (losses["loss"] if share == 1 else losses["loss"] * share).backward()
+        for name, value in losses.items():
+            value = value.detach() * share
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def _batches(self) -> Callable[[int, int], Batch]:
+        """Return what makes the batch of (step, part): this process's stripe of it."""
+        job, stripes, first = self.job, self.job.stripes, distributed.rank()
+
+        def make(step: int, part: int) -> Batch:
+            return job.loader.train_batch(job.order, step, stripe=(first + part * distributed.world(), stripes))
+
+        def following(step: int, part: int) -> tuple[int, int]:
+            return (step, part + 1) if part + 1 < self.config.accumulate else (step + 1, 0)
+
+        return make if self.device.type == "cpu" else Prefetcher(make, following, self.device)
+
+    def _without_exchange(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep gradients to this process while more of them are to come."""
+        return self.wrapped.no_sync() if quiet and distributed.world() > 1 else contextlib.nullcontext()
+
+    def _share_gradients(self) -> None:
+        """Average the gradients of the objective's own layers over the processes, as the student's already are."""
+        distributed.mean_in_place([p.grad for p in self.learned.parameters() if p.grad is not None])
+
+    def _seed_noise(self) -> None:
+        """Make dropout a function of the step too (`torch.manual_seed` costs milliseconds where CUDA is absent)."""
+        seed = (self.job.seed * 1_000_003 + self.step + distributed.rank() * 2**40) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    # -- one epoch -----------------------------------------------------------------------------------------
+
+    def end_epoch(self) -> str:
+        """Write the epoch's row; return a few words for the display."""
+        self._agree()
+        count = self.job.order.steps_per_epoch
+        train = {name: float(value) / count for name, value in self.sums.items()}
+        self._refuse_divergence(train)
+        self.sums = {}
+        row = {"epoch": self.step // count, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row["train"] = train
+        if self.job.validate:
+            row["validation"] = self._validated()
+        row["seconds"] = round(self.seconds, 2)
+        self.rows.append(row)
+        self._write_metrics()
+        told = [f"loss {train['loss']:.3f}"]
+        if self.job.validate:
+            told.append(f"validation {row['validation']['accuracy']:.1f} %")
+        if self.job.watch and (words := self.job.watch(row)):
+            told.append(words)
+        return ", ".join(told)
+
+    def _agree(self) -> None:
+        """Average over the processes what each has of its own: sums of losses, running statistics."""
+        own = [*self.sums.values(), *floating_buffers(self.classifier)]
+        distributed.mean_in_place([*own, *(self.average.state_dict().values() if self.average else ())])
+
+    def _refuse_divergence(self, train: dict[str, float]) -> None:
+        if math.isfinite(train["loss"]):
+            return
+        broken = [name for name, value in train.items() if name != "loss" and not math.isfinite(value)]
+        epoch = self.step // self.job.order.steps_per_epoch
+        where = f"in epoch {epoch}, by {' and '.join(broken) or 'the sum of its terms'}"
+        raise RunError(
+            f"The loss became {train['loss']} {where}: training diverged. "
+            f"Lower the learning rate (it is {self.config.lr}; try train.lr={self.config.lr / 10:g}), "
+            "or set train.clip=1."
+        )
+
+    def _validated(self) -> dict[str, float]:
+        """Return the validation of the weights that would be kept, and keep them if they are the best so far."""
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            found = self.job.validate(self.classifier)
+            earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
+            if self.config.select == "best" and found["accuracy"] > earlier:
+                self.best = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
+        self.classifier.train()
+        return found
+
+    def _write_metrics(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        artifacts.write_text(self.job.folder / "metrics.jsonl", text)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether validation has not become better for `patience` epochs."""
+        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
+        waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
+        return self.config.patience is not None and waited >= self.config.patience
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, with those before it was interrupted."""
+        return self.earlier + time.monotonic() - self.began
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def save_now_and_then(self, every: float) -> None:
+        """Write a checkpoint if the last one is about `every` seconds old.
+
+        Processes have different clocks and must save together, so there process 0 says at which step.
+        """
+        if distributed.world() == 1:
+            due = time.monotonic() - self.saved > every
+        else:
+            due = self.step >= self.save_at
+        if due:
+            self.save()
+            ahead = every * self.step / max(self.seconds, 1e-6)
+            self.save_at = distributed.broadcast(self.step + max(1, round(ahead)))
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self._agree()
+        tensors = {
+            "model": self.classifier.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "best": self.best,
+            "sums": self.sums,
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+            "objective": self.learned.state_dict(),
+        }
+        facts = {
+            "step": self.step,
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "threads": torch.get_num_threads(),
+            "plan": self.plan.to_json(),
+        }
+        if distributed.is_main():
+            checkpoint.save(self.job.folder / artifacts.CHECKPOINT, tensors, facts)
+        self.saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one."""
+        file = self.job.folder / artifacts.CHECKPOINT
+        if not file.is_file():
+            return
+        tensors, facts = checkpoint.load(file, self.device)
+        self.classifier.load_state_dict(tensors["model"])
+        if self.average:
+            self.average.load_state_dict(tensors["average"])
+        checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
+        self.learned.load_state_dict(tensors["objective"])
+        self.best, self.sums = tensors["best"], tensors["sums"]
+        self.step, self.rows, self.earlier = facts["step"], facts["rows"], facts["seconds"]
+        self.save_at = self.step + 1
+        if facts["threads"] != torch.get_num_threads():
+            torch.set_num_threads(facts["threads"])
+            progress.note(
+                f"Resumed with {facts['threads']} threads, as the run was started, so that its result is "
+                "bit for bit what it would have been."
+            )
+
+    def finish(self) -> Fitted:
+        """Put the weights that are kept into the classifier; return the report."""
+        if isinstance(self.batches, Prefetcher):
+            self.batches.close()
+        if self.best:
+            self.classifier.load_state_dict(self.best)
+        elif self.average:
+            self.average.apply()
+        self.classifier.to(memory_format=torch.contiguous_format).eval()
+        accuracy = [row.get("validation", {}).get("accuracy", 0.0) for row in self.rows]
+        kept = accuracy.index(max(accuracy)) + 1 if self.best else len(self.rows)
+        computed = {**self.plan.to_json(), "threads": torch.get_num_threads(), "processes": distributed.world()}
+        return Fitted(self.rows, kept, self.step, self.seconds, computed)
+
+
+def recorded_plan(folder: Path) -> ExecutionPlan | None:
+    """Return the plan of the checkpoint in a folder: who goes on computes as was begun."""
+    facts = checkpoint.facts(folder / artifacts.CHECKPOINT)
+    return ExecutionPlan(**facts["plan"]) if facts else None
+
+
+def in_float(outputs: Outputs) -> Outputs:
+    """Return logits and side heads in float32: losses in half precision lose what distillation is about."""
+    return Outputs(outputs.logits.float(), outputs.features, tuple(head.float() for head in outputs.aux))

@@ -1,0 +1,165 @@
+"""`predict`: the loop without gradients, and what is built on it: logits of a split, a filled store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from potstill import distributed, progress
+from potstill.data.loader import Batch, Loader
+from potstill.models.outputs import Classifier, Outputs
+from potstill.runtime import keep_freed
+from potstill.teachers.logit_codec import from_logits
+from potstill.teachers.prediction_store import Store
+from potstill.torch_context import autocast
+from potstill.training.autotune import ExecutionPlan, choose, plan_of
+from potstill.training.devices import init_process_group
+from potstill.training.loop import in_float
+
+EVALUATION_BATCH = 512
+
+
+MANY_IMAGES = 10**6  # what a network is asked about where the caller does not say: worth measuring
+
+
+Model = Callable[[Tensor], Outputs]
+
+
+def resolve_precision(precision: str, on: torch.device, model: object, images: int = MANY_IMAGES) -> str:
+    """Return "fp32" or "bf16" for asking a model about `images` images; "auto" is what was measured to be faster."""
+    if precision != "auto":
+        return precision
+    if not isinstance(model, Classifier):
+        return "fp32"
+    model.to(on)
+    return choose(
+        model, precision=precision, compile=False, batch_size=EVALUATION_BATCH, images=images, training=False
+    ).precision
+
+
+def predict(
+    model: Model, batches: Iterable[Batch], *, precision: str | ExecutionPlan = "fp32"
+) -> Iterator[tuple[Batch, Outputs]]:
+    """Yield (batch, outputs) without gradient; a module is put into eval mode and left as it was.
+
+    model: a `Classifier`, an exported file read back, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
+    """
+    plan = plan_of(precision, model)
+    keep_freed()
+    with _evaluating(model), torch.inference_mode():
+        for batch in batches:
+            with autocast(batch.image.device, plan.precision):
+                outputs = model(batch.image.contiguous(memory_format=plan.memory_format))
+            yield batch, in_float(outputs)
+
+
+@contextlib.contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    training = isinstance(model, nn.Module) and model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
+
+
+def clean_batches(loader: Loader, rows: np.ndarray, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
+    """Yield `rows` in order, without augmentation."""
+    for start in range(0, len(rows), size):
+        yield loader.clean_batch(rows[start : start + size])
+
+
+def predict_logits(
+    model: Model, loader: Loader, rows: np.ndarray, *, precision: str | ExecutionPlan = "fp32", title: str = ""
+) -> np.ndarray:
+    """Return float32 logits [N, K] for the clean images of `rows`.
+
+    Under torchrun all processes must call it: each is asked about its stripe of the rows, none is padded, and all
+    get the whole.
+    """
+    init_process_group()
+    rank, world = distributed.rank(), distributed.world()
+    positions = np.arange(rank, len(rows), world)
+    parts = []
+    shown = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
+    with shown as task:
+        for batch, outputs in predict(model, clean_batches(loader, rows[positions]), precision=precision):
+            parts.append(outputs.logits.cpu().numpy())
+            task.advance(len(batch.index))
+    if world == 1:
+        return np.concatenate(parts)
+    return distributed.gather_rows(_stacked(parts), positions, len(rows))
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """Return the parts as one array; a process without rows has an empty one."""
+    classes = max(distributed.gather(parts[0].shape[1] if parts else 0))
+    return np.concatenate([np.empty((0, classes), np.float32), *parts])
+
+
+def fill_store(
+    store: Store,
+    model: Model,
+    loader: Loader,
+    *,
+    precision: str | ExecutionPlan = "fp32",
+    best: int | None = None,
+    title: str = "",
+) -> None:
+    """Write every missing part of `store`: the logits of each row in each view, float16, of the `best` classes only
+    where that is given (`potstill.teachers.logit_codec`).
+
+    Under torchrun all processes must call it, and each writes its stripe of the missing parts. A part is written while
+    the next one is computed.
+    """
+    init_process_group()
+    if distributed.is_main() and not store.complete:
+        store.discard_damaged()
+    distributed.wait()
+    mine = store.missing()[distributed.rank() :: distributed.world()]
+    distributed.wait()  # nobody writes before all have seen what is missing
+    with progress.task(title or "asking the teacher", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
+        under_way: Future | None = None
+        for view, part in mine:
+            columns = _said(model, loader, store.part_rows(part), view, plan_of(precision, model), best)
+            if under_way:
+                under_way.result()
+            under_way = writer.submit(store.write, view, part, columns)
+            task.advance()
+        if under_way:
+            under_way.result()
+    distributed.wait()
+    if distributed.is_main() and not store.complete:
+        store.close()
+    distributed.wait()
+
+
+def images_a_second(
+    model: Model, loader: Loader, rows: np.ndarray, *, precision: str | ExecutionPlan = "fp32"
+) -> float:
+    """Return how fast a model answers, from one batch after another that warmed it up."""
+    chunk = rows[:EVALUATION_BATCH]
+    for _ in range(2):
+        began = time.perf_counter()
+        batches = [loader.batch(chunk, np.zeros(len(chunk), np.int64))]
+        for _, outputs in predict(model, batches, precision=precision):
+            outputs.logits.cpu()
+    return len(chunk) / (time.perf_counter() - began)
+
+
+def _said(
+    model: Model, loader: Loader, rows: np.ndarray, view: int, plan: ExecutionPlan, best: int | None
+) -> dict[str, np.ndarray]:
+    """Return the columns of some rows in a view."""
+    chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
+    batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
+    said = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
+    return {name: np.concatenate([columns[name] for columns in said]) for name in said[0]}

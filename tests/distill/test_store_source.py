@@ -1,0 +1,53 @@
+"""A store that was begun with other weights, data, transform or normalisation is refused, and the difference named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.data.pixels import load_pixels
+from potstill.errors import RunError
+from potstill.models.freeze import bits
+from potstill.models.outputs import Classifier
+from potstill.stages.dataset import Data
+from potstill.stages.label import label
+from potstill.stages.teacher.prepared import Taught
+from tests.distill.lessons import model
+from tests.worlds import shapes
+
+
+def data(seed: int = 0) -> Data:
+    manifest = shapes(seed=seed)
+    return Data(manifest, load_pixels(manifest, size=(8, 8), resize=8, channels=1), (8, 8), 8)
+
+
+def taught(network: Classifier) -> Taught:
+    return Taught(network, network.card, bits(network), "T", {})
+
+
+def write(folder: Path, *, seed: int = 1, images: int = 0, mean: float = 0.5, **settings: Any) -> None:
+    network = model("mlp", seed=seed, hidden=8).eval()
+    network = network.with_card(network.card.replace(mean=(mean,)))
+    label(data(images), taught(network), folder, **{"views": 1, "augment": "shift", **settings})
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"seed": 2}, "teacher"),
+        ({"images": 1}, "images"),
+        ({"augment": "none"}, "augmentation"),
+        ({"mean": 0.25}, "normalisation"),
+    ],
+    ids=["weights", "data", "transform", "normalisation"],
+)
+def test_another_source_is_refused(tmp_path: Path, changed: dict[str, Any], word: str) -> None:
+    write(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("part-*")}
+    with pytest.raises(RunError, match=rf"holds what a model said with another (\w+ and )*{word}\b") as caught:
+        write(tmp_path, **changed)
+    assert "--out" in str(caught.value)
+    write(tmp_path)
+    assert before and {file: file.stat().st_mtime_ns for file in before} == before
