@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
 # The longest matching prefix decides. A module may import from lower floors, and from its own folder on its floor.
 FLOORS = {
     "errors": 0,
+    "wording": 0,
     "_version": 0,
     "progress": 0,
     "distributed": 0,
@@ -29,7 +30,7 @@ FLOORS = {
     "models.hooks": 0,
     "models.freeze": 0,
     "evaluate.metrics": 0,
-    "evaluate.statistics": 0,
+    "evaluate.statistics": 1,
     "config": 1,
     "artifacts": 1,
     "data.decode": 1,
@@ -67,6 +68,7 @@ FLOORS = {
 }
 LIGHT = (
     "errors",
+    "wording",
     "progress",
     "config",
     "artifacts",

@@ -1,20 +1,14 @@
-"""Figures as people read them: sizes, times, counts and shares, with as many digits as they deserve."""
+"""Numbers as text for the report's pages: figures and their units stay on one line, with few digits."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-NBSP = "\N{NO-BREAK SPACE}"  # a figure and its unit stay on one line
-MINUS = "\N{MINUS SIGN}"
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+from potstill.wording import count, duration, file_size, plural, signed, significant
 
+__all__ = ["count", "date", "duration", "milliseconds", "percent", "plural", "ratio", "signed", "significant", "size"]
 
-def signed(points: float, digits: int = 1) -> str:
-    """Return a difference with its sign: "+8.4", "−0.3", "0.0"."""
-    text = f"{abs(points):.{digits}f}"
-    if not float(text):
-        return text
-    return ("+" if points > 0 else MINUS) + text
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -22,13 +16,9 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share:.{digits}f}{NBSP}%"
 
 
-def size(count: float) -> str:
-    """Return bytes in the unit that suits: "812 B", "78 kB", "5.7 MB" (1 kB = 1,000 B)."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{significant(count)}{NBSP}{unit}"
-        count /= 1000
-    return f"{significant(count)}{NBSP}GB"
+def size(number: float) -> str:
+    """Return `file_size` with a no-break space."""
+    return file_size(number).replace(" ", NBSP)
 
 
 def milliseconds(value: float) -> str:
@@ -36,43 +26,12 @@ def milliseconds(value: float) -> str:
     return f"{significant(value)}{NBSP}ms"
 
 
-def significant(value: float) -> str:
-    """Return two significant digits, and all those before the decimal point: 0.0142 -> "0.014", 812.3 -> "812"."""
-    if value >= 9.95:
-        return f"{value:,.0f}"
-    if value >= 1e-4 or not value:
-        return f"{value:.1f}".removesuffix(".0") if value >= 0.995 else f"{value:.2g}"
-    digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPT)}"
-
-
-def duration(seconds: float) -> str:
-    """Return "12 s", "3 min 20 s" or "2 h 5 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def count(number: float) -> str:
-    """Return "1,412,394"."""
-    return f"{number:,.0f}"
-
-
-def plural(number: int, one: str, several: str = "") -> str:
-    """Return "1 seed" or "3 seeds"."""
-    return f"{count(number)} {one if number == 1 else several or one + 's'}"
-
-
-def share_of(part: float, whole: float) -> str:
-    """Return how big `part` is beside `whole`: "1/70", "1/3.9", "the same", "2.1 times"."""
-    ratio = whole / part
-    if 0.95 < ratio < 1.05:
-        return "the same"
-    return f"1/{significant(ratio)}" if ratio > 1 else f"{significant(1 / ratio)} times"
+def ratio(part: float, whole: float) -> str:
+    """Return the size of `part` relative to `whole`: "70x smaller", "2.1x larger", "same size"."""
+    factor = whole / part
+    if 0.95 < factor < 1.05:
+        return "same size"
+    return f"{significant(factor)}x smaller" if factor > 1 else f"{significant(1 / factor)}x larger"
 
 
 def date(iso: str) -> str:
