@@ -26,6 +26,7 @@ FLOORS = {
     "data.manifest": 0,
     "data.draws": 0,
     "data.workers": 0,
+    "data.thumbnails": 0,
     "models.card": 0,
     "models.hooks": 0,
     "models.freeze": 0,

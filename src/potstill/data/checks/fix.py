@@ -1,4 +1,4 @@
-"""A list of the images that are sound, written as a table beside the user's files, which are never changed."""
+"""A table of the usable images; the user's own files are never changed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from potstill.errors import DataError
 
 
 def fix(report: Report, out: str | Path) -> dict[str, Any]:
-    """Write the images that no finding leaves out to a CSV of path, label, split and group; say what was left out.
+    """Write the images that no finding leaves out to a CSV of path, label, split and group; return the counts.
 
-    Unreadable images are left out, of exact copies all but one, of images with conflicting labels every copy, and
-    whatever copies a test or validation image; test and validation images only where they conflict or are unreadable.
-    Paths are relative to the folder of `out`. Raises `DataError` where the images are not files of their own.
+    Left out are unreadable images, all but one of exact copies, every copy of images with conflicting labels, and
+    copies of test or validation images; test and validation images only if they conflict or are unreadable.
+    Paths are relative to the folder of `out`. Raises `DataError` if the images are not separate files.
     """
     out, seen = Path(out), report.survey
     _refuse(report, out)
@@ -41,20 +41,21 @@ def _refuse(report: Report, out: Path) -> None:
     if not isinstance(seen.source, Files):
         raise DataError(
             f"{seen.root} is an archive or an array, and --fix lists files. Unpack it into a folder, or leave the "
-            "images out where the archive is made."
+            "images out when the archive is created."
         )
     if seen.refusals:
-        raise DataError(f"{seen.root} cannot be listed before its layout is understood. {seen.refusals[0]}")
+        raise DataError(f"{seen.root} cannot be listed because its layout is not understood. {seen.refusals[0]}")
     if out.suffix.lower() != ".csv":
         raise DataError(
             f"--fix writes a table, and {out} does not end with .csv. Type: --fix {out.with_suffix('.csv')}"
         )
     if out.exists():
-        raise DataError(f"{out} exists already. Give another name, or remove it first.")
+        raise DataError(f"{out} exists already. Choose another name, or remove it first.")
 
 
 def _table(report: Report, kept: list[int], folder: Path) -> str:
     seen, source = report.survey, report.survey.source
+    assert isinstance(source, Files), "_refuse has checked it"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = ["path", "label", "split"] + (["group"] if seen.groups is not None else [])
