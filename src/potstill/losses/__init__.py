@@ -1,7 +1,7 @@
-"""Distillation losses: what to type, and the function behind it. docs/losses.md says when to use which.
+"""Distillation losses by name. docs/losses.md describes when to use which.
 
-A loss is a function of tensors that returns one value a sample [B]. The names of its parameters are the wiring:
-`student`, `teacher` (logits or features), `label`, `index`; everything else is a keyword with a default.
+A loss is a function of tensors that returns one value per sample [B]. Its inputs are selected by parameter name:
+`student`, `teacher` (logits or features), `label`, `index`; all other parameters are keywords with defaults.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "hcl": hcl,
 }
 
-# With parameters, memories or pieces of the teacher: built once, trained with the student, called like the others.
+# Modules with parameters, memories or parts of the teacher: created once, trained with the student, called alike.
 LEARNED: dict[str, type[nn.Module]] = {
     "ctkd": LearnedTemperature,
     "vid": Vid,
@@ -56,29 +56,29 @@ LEARNED: dict[str, type[nn.Module]] = {
     "simkd": SimKD,
 }
 
-# What `student` and `teacher` are. Losses that are not named here act on logits [B, K].
+# The inputs `student` and `teacher`. Losses not listed here take logits [B, K].
 FEATURES = frozenset({"feature_mse", "sp", "rkd", "pkt", "vid"})  # any shape [B, ...]
 POOLED = frozenset({"srrl", "crd"})  # [B, D]
 MAPS = frozenset({"at", "nst", "ickd", "ofd", "simkd"})  # [B, C, H, W]
 LAYERS = frozenset({"fsp", "hcl", "reviewkd"})  # lists of maps, shallow to deep
 
-# The student's feature needs a projector to the teacher's shape (channels are enough for ickd and fsp).
+# The student's features need a projector to the teacher's shape (only channels for ickd and fsp).
 NEEDS_PROJECTOR = frozenset({"feature_mse", "vid", "ickd", "fsp", "hcl"})
 
-# Why a method has nothing to say, or only half of it, where there are two classes.
+# Why a loss has no effect, or only part of it, with two classes.
 NEEDS_THREE_CLASSES: dict[str, str] = {
-    "dkd": "it compares the classes other than the labelled one, and with two classes that is a single one; "
-    "what is left is kd",
-    "nkd": "it compares the classes other than the labelled one, and with two classes that is a single one",
-    "ls_kd": "two standardised logits are always 0.71 and -0.71, so that nothing but their order is left, "
+    "dkd": "it compares the classes other than the labelled one, and with two classes there is only one; "
+    "what remains is kd",
+    "nkd": "it compares the classes other than the labelled one, and with two classes there is only one",
+    "ls_kd": "two standardised logits are always 0.71 and -0.71, so that only their order remains, "
     "which has no gradient",
 }
 
 
 def resolve(name: str) -> Callable[..., Tensor]:
-    """Return the loss called `name`: a key of `LOSSES`, or `path/to/file.py:function`.
+    """Return the loss `name`: a key of `LOSSES`, or `path/to/file.py:function`.
 
-    Raises `ConfigError` where there is none, with the nearest name and the list of them.
+    Raises `ConfigError` if there is none, with the closest name and the list of all names.
     """
     if name in LOSSES:
         return LOSSES[name]
@@ -86,5 +86,5 @@ def resolve(name: str) -> Callable[..., Tensor]:
         return own.load(name)
     raise ConfigError(
         f"There is no loss {name}.{did_you_mean(name, [*LOSSES, *LEARNED])} Losses: {', '.join([*LOSSES, *LEARNED])}; "
-        "or one of your own as FILE.py:FUNCTION."
+        "or your own as FILE.py:FUNCTION."
     )
