@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
 # The longest matching prefix decides. A module may import from lower floors, and from its own folder on its floor.
 FLOORS = {
     "errors": 0,
-    "wording": 0,
+    "words": 0,
     "_version": 0,
     "progress": 0,
     "distributed": 0,
@@ -69,7 +69,7 @@ FLOORS = {
 }
 LIGHT = (
     "errors",
-    "wording",
+    "words",
     "progress",
     "config",
     "artifacts",

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import potstill
-from potstill import artifacts
+from potstill import artifacts, words
 from potstill.config import build
 from potstill.errors import RunError
 from potstill.model_files.folder import load_model, read_card
 from potstill.models import zoo
 from potstill.models.freeze import bits
-from potstill.report import words, write_transfer
+from potstill.report import write_transfer
 from potstill.stages import dataset
 from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.lazy_data import Images

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from potstill import wording
-from potstill.report import advice, words
+from potstill import words
+from potstill.report import advice
 from potstill.report.charts import Line, mean_curve
 from potstill.report.layout import Box, place, spread
 
@@ -22,8 +22,8 @@ from potstill.report.layout import Box, place, spread
     (words.significant(0.997), "1"), (words.significant(9.97), "10"), (words.duration(3.21), "3.2 s"),
     (words.duration(59.6), "1 min 0 s"), (words.duration(200), "3 min 20 s"), (words.duration(7500), "2 h 5 min"),
     (words.plural(1, "seed"), "1 seed"), (words.plural(1200, "class"), "1,200 classes"),
-    (words.plural(2, "party", "parties"), "2 parties"), (wording.change(0.068), "gained 0.07 points"),
-    (wording.change(-1.2, 1), "lost 1.2 points"), (wording.change(-0.004), "unchanged"),
+    (words.plural(2, "party", "parties"), "2 parties"), (words.change(0.068), "gained 0.07 points"),
+    (words.change(-1.2, 1), "lost 1.2 points"), (words.change(-0.004), "unchanged"),
     (words.ratio(81_240, 5_655_120), "70x smaller"), (words.ratio(10, 39), "3.9x smaller"),
     (words.ratio(7, 7), "same size"), (words.ratio(21, 10), "2.1x larger"),
     (words.date("2026-11-21T13:05:00+00:00"), "21 November 2026, 13:05 UTC"),

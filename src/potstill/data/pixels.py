@@ -25,7 +25,7 @@ from potstill.data.squares import Window
 from potstill.data.workers import in_processes
 from potstill.errors import DataError, RunError
 from potstill.progress import note, task
-from potstill.wording import file_size, plural
+from potstill.words import file_size, plural
 
 SMALL = 64  # pixels per side up to which images are kept in memory
 _MEMORY = 2 * 2**30  # bytes up to which they are

@@ -18,7 +18,7 @@ from potstill.data.draws import uniform
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import ConfigError, DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from potstill.wording import plural
+from potstill.words import plural
 
 BEATS, TIES, LOSES = "BEATS", "TIES", "LOSES"
 FINE = 2000  # with at least so many test images, differences are printed to hundredths of a point

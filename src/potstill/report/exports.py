@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from potstill import words
 from potstill.evaluate.statistics import FINE
-from potstill.report import words
-from potstill.wording import MINUS
+from potstill.words import MINUS
 
 HEADINGS = (
     "Method",

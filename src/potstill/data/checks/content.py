@@ -11,7 +11,7 @@ from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.assemble import MOST_UNREADABLE
 from potstill.data.formats.files import Left, in_natural_order
-from potstill.wording import plural
+from potstill.words import plural
 
 # code: (predicate for one image, predicate for several, advice)
 _FAULTS = {

@@ -18,7 +18,7 @@ from potstill.data.decode import VERSION
 from potstill.data.manifest import SPLITS, UNLABELLED
 from potstill.errors import UserError
 from potstill.progress import note, task
-from potstill.wording import plural
+from potstill.words import plural
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 _MOST_PAIRS = 20_000  # candidate pairs whose pixels are compared, the closest first

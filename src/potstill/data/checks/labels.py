@@ -11,7 +11,7 @@ from potstill.data.checks.survey import Survey
 from potstill.data.formats.folders import split_of
 from potstill.data.formats.rules import near_equal, quoted
 from potstill.data.manifest import SPLITS
-from potstill.wording import plural
+from potstill.words import plural
 
 IMBALANCE = 10  # largest class / smallest class
 

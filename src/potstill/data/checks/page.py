@@ -13,7 +13,7 @@ from potstill.data.checks.finding import EXAMPLES
 from potstill.data.manifest import UNLABELLED
 from potstill.data.thumbnails import data_url, thumbnail
 from potstill.errors import DataError
-from potstill.wording import plural
+from potstill.words import plural
 
 _SIDE = 112  # pixels of a thumbnail's longer side
 _TOGETHER = 6  # images shown per case

@@ -16,7 +16,7 @@ from potstill.data.formats.rules import refuse_leaks
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 _IMAGES, _LABELS = ("x", "image", "images", "data"), ("y", "label", "labels", "target", "targets")
 

@@ -20,7 +20,7 @@ from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.errors import ConfigError, DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
 _NOTED = {  # trait: predicate for one image, for several

@@ -13,7 +13,7 @@ from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Files
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "validation"

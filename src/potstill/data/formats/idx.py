@@ -12,7 +12,7 @@ import numpy as np
 from potstill.data.formats.arrays import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
-from potstill.wording import plural
+from potstill.words import plural
 
 _NAME = re.compile(r"(.*?)(train|t10k|test)[-_](images|labels)[-._]idx([13])[-_]ubyte(\.gz)?")
 _SPLIT = {"train": "train", "t10k": "test", "test": "test"}

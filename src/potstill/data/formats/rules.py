@@ -11,7 +11,7 @@ import numpy as np
 from potstill.data.manifest import SPLITS, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 MOST_LEAKED = 0.01  # maximum fraction of test images that may also be in the training data
 

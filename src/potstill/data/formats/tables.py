@@ -15,7 +15,7 @@ from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Encoded, Files, Held
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.wording import plural
+from potstill.words import plural
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _COLUMNS = {

@@ -1,7 +1,10 @@
-"""Numbers as text: counts with plurals, file sizes, durations, signed differences."""
+"""Numbers as text: counts with their plural, sizes, times, percentages and signed differences."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
+NBSP = "\N{NO-BREAK SPACE}"  # keeps a figure and its unit on one line
 MINUS = "\N{MINUS SIGN}"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -22,13 +25,18 @@ def plural(number: int, noun: str, several: str = "") -> str:
     return f"{count(number)} {several or noun + ending}"
 
 
-def file_size(size: float) -> str:
+def size(number: float, space: str = NBSP) -> str:
     """Return a number of bytes with a suitable unit: "812 B", "78 kB", "5.7 MB" (1 kB = 1,000 B)."""
     for unit in ("B", "kB", "MB"):
-        if size < 999.5:
-            return f"{significant(size)} {unit}"
-        size /= 1000
-    return f"{significant(size)} GB"
+        if number < 999.5:
+            return f"{significant(number)}{space}{unit}"
+        number /= 1000
+    return f"{significant(number)}{space}GB"
+
+
+def file_size(number: float) -> str:
+    """Return `size` with a plain space, for messages."""
+    return size(number, " ")
 
 
 def significant(value: float) -> str:
@@ -57,6 +65,16 @@ def change(points: float, digits: int = 2) -> str:
     return f"{'gained' if points > 0 else 'lost'} {text} points"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """Return "97.1 %" for 97.12."""
+    return f"{share:.{digits}f}{NBSP}%"
+
+
+def milliseconds(value: float) -> str:
+    """Return "0.014 ms" or "12 ms"."""
+    return f"{significant(value)}{NBSP}ms"
+
+
 def duration(seconds: float) -> str:
     """Return "3.2 s", "12 s", "3 min 20 s" or "2 h 5 min"."""
     if seconds < 10:
@@ -66,3 +84,18 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def ratio(part: float, whole: float) -> str:
+    """Return the size of `part` relative to `whole`: "70x smaller", "2.1x larger", "same size"."""
+    factor = whole / part
+    if 0.95 < factor < 1.05:
+        return "same size"
+    return f"{significant(factor)}x smaller" if factor > 1 else f"{significant(1 / factor)}x larger"
+
+
+def date(iso: str) -> str:
+    """Return "21 November 2026, 13:00 UTC" for "2026-11-21T13:00:00+00:00"."""
+    moment = datetime.fromisoformat(iso)
+    zone = (moment.tzname() or "").removesuffix("+00:00")
+    return f"{moment.day} {moment:%B %Y, %H:%M} {zone}".strip()
