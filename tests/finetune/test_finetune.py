@@ -50,7 +50,7 @@ def test_the_summary_holds_what_happened(done) -> None:
     assert ["features", "probe", "tuning", "evaluation"] == [part["name"] for part in summary["stages"]]
     text = (ROOT / "docs" / "summary.md").read_text(encoding="utf-8")
     told = [*summary, *summary["choice"], *summary["tuning"], *summary["probe"], *summary["models"]["probe"]]
-    assert not [key for key in told if f"`{key}`" not in text and key != "inputs"]
+    assert not [key for key in told if f"`{key}" not in text and key != "inputs"]
 
 
 def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
