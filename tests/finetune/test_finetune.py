@@ -16,6 +16,7 @@ from potstill import artifacts
 from potstill.config import build
 from potstill.errors import RunError
 from potstill.model_files.folder import load_model, read_card
+from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.report import words, write_transfer
@@ -24,7 +25,7 @@ from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import input_size, prepare
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.stages.test_split import answers
 from tests.conftest import ROOT
 from tests.finetune.world import settings
@@ -66,13 +67,14 @@ def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
 
 def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path: Path) -> None:
     folder, summary = done
-    assert bits(prepare.find(str(folder))) == bits(load_model(folder))
+    assert bits(find(str(folder))) == bits(load_model(folder))
     found = potstill.evaluate(folder, tree)
     assert found["accuracy"] == pytest.approx(summary["test"][summary["kept"]]["accuracy"], abs=1e-3)
     recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
-    taught = prepare.prepare(recipe, dataset.prepare(recipe.data, at_least=input_size.own_size(str(folder))), tmp_path)
-    assert taught.card.weights_sha256 == read_card(folder).weights_sha256
-    assert taught.identity == bits(load_model(folder))
+    images = dataset.prepare(recipe.data, at_least=teacher_size(recipe.teacher))
+    teacher = prepare_teacher(recipe.teacher, images, tmp_path, views=recipe.training_views, seed=0)
+    assert teacher.card.weights_sha256 == read_card(folder).weights_sha256
+    assert teacher.identity == bits(load_model(folder))
 
 
 def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict])
 def test_the_pruned_folder_is_an_ordinary_model(half: tuple[Path, dict]) -> None:
     folder, summary = half
     for model in (folder, folder / MODEL):
-        found = evaluate.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        found = evaluate(str(model), "digits", weights=None, split="test", limit=None)
         assert found["accuracy"] == pytest.approx(summary["models"]["pruned"]["accuracy"], abs=0.01)
     model = load_model(folder)
     assert model.card.compressed["pruned"]["keep"] == 0.6
@@ -112,7 +112,7 @@ def test_channels_of_residual_sums_go_too(tmp_path: Path) -> None:
     before, after = summary["models"]["original"], summary["models"]["pruned"]
     assert 0.25 * before["macs"] < after["macs"] <= 0.5 * before["macs"] and after["bytes"] < 0.7 * before["bytes"]
     assert load_model(tmp_path / "out").network.layer1[0].conv2.out_channels < 8  # it writes into a residual sum
-    assert evaluate.evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
+    assert evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
 
 
 def test_shortcuts_that_torch_pruning_cannot_narrow_are_told(trained: Path, tmp_path: Path) -> None:
