@@ -128,8 +128,8 @@ def review(data: Data, teacher: TeacherSource, facts: dict[str, Any], out: Path,
         logits = logit_codec.to_logits(recall(index, torch.full_like(index, view)), classes)
         return torch.softmax(logits / temperature, 1).numpy()
 
-    mean = sum(chance(view) for view in views) / len(views)
-    apart = sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views) / len(views)
+    mean = np.asarray(sum(chance(view) for view in views)) / len(views)
+    apart = np.asarray(sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views)) / len(views)
     write_review(out, data, rows, mean, apart, worth=worth)
 
 

@@ -206,7 +206,7 @@ def _summary(
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     main, *others = experiments
-    result = summary.header(command, recipe.name)
+    result: dict[str, Any] = summary.header(command, recipe.name)
     result["recipe"] = recipe.to_json()
     result["data"] = data.facts(recipe.data.path)
     rows = main.pair.manifest.rows
@@ -215,10 +215,9 @@ def _summary(
         "unlabelled": len(rows("train", labelled=False)),
     }
     described = _described(main, logits, label, teacher_files)
-    figures = _teacher(recipe, teacher, logits, label)
+    result["models"] = {"teacher": _teacher(recipe, teacher, logits, label), **described["models"]}
     for measured in described.pop("files"):
-        figures |= measured
-    result["models"] = {"teacher": figures, **described["models"]}
+        result["models"]["teacher"] |= measured
     result["verdict"], result["export"] = described["verdict"], described["export"]
     if main.pair.search is not None:
         result["search"] = main.pair.search
