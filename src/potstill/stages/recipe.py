@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -143,6 +144,11 @@ class ObjectiveConfig(Config):
     def loss_terms(self) -> tuple[Term, ...]:
         """The terms, spelled out where only alpha, temperature and loss are given."""
         return self.terms or lecture_terms(alpha=self.alpha, temperature=self.temperature, loss=self.loss)
+
+    def completed(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `part` with the defaults of a command, but for alpha and temperature where it has its own terms."""
+        own = bool(part.get("terms") or part.get("method"))
+        return dict(part) if own else super().completed(part)
 
 
 class ExportConfig(Config):
