@@ -24,6 +24,29 @@ MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
 
 
+_awaited: list[tuple[Path, Callable[[], None]]] = []
+
+
+@contextlib.contextmanager
+def before_first_write(folder: Path, action: Callable[[], None]) -> Iterator[None]:
+    """Do `action` before the first file is written anywhere below `folder` inside the block."""
+    entry = (folder.absolute(), action)
+    _awaited.append(entry)
+    try:
+        yield
+    finally:
+        if entry in _awaited:
+            _awaited.remove(entry)
+
+
+def _announce(file: Path) -> None:
+    """Do what waits for the first file below its folder."""
+    for entry in list(_awaited):
+        if entry in _awaited and file.absolute().is_relative_to(entry[0]):
+            _awaited.remove(entry)
+            entry[1]()
+
+
 @contextlib.contextmanager
 def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     """Yield a temporary path; rename it to `file` on success, remove it on failure.
@@ -31,6 +54,7 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     With several processes (`torchrun`) only rank 0 keeps its file; by_all: every rank writes files of its own.
     Raises `RunError` if the disk is full or not writable.
     """
+    _announce(file)
     temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -116,10 +116,7 @@ def _more_seeds(seeds: int) -> list[str]:
 
 def mean_accuracy(model: dict[str, Any] | None) -> float | None:
     """Return a model's test accuracy in percent, the mean over seeds; None if it was not measured."""
-    accuracy = (model or {}).get("test_accuracy")
-    if isinstance(accuracy, list):
-        return sum(accuracy) / len(accuracy) if accuracy else None
-    return accuracy
+    return (model or {}).get("accuracy")
 
 
 def find(settings: Any, key: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from potstill import words
-from potstill.evaluate.statistics import mean_interval, proportion_interval
+from potstill.evaluation.statistics import mean_interval, proportion_interval
 from potstill.report.advice import mean_accuracy
 from potstill.words import plural
 
@@ -78,10 +78,8 @@ def _model_row(key: str, facts: dict[str, Any], images: int, digits: int, whole:
 
 
 def _seeds(facts: dict[str, Any]) -> list[float]:
-    accuracy = facts.get("test_accuracy")
-    if accuracy is None:
-        return []
-    return accuracy if isinstance(accuracy, list) else [accuracy]
+    accuracy = facts.get("accuracy")
+    return facts.get("test_accuracy") or ([] if accuracy is None else [accuracy])
 
 
 def _interval(mean: float, seeds: Sequence[float], images: int) -> tuple[float, float]:

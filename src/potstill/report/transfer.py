@@ -9,23 +9,19 @@ import yaml
 
 from potstill import words
 from potstill.artifacts import read_json, write_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import charts
 from potstill.report.pictures import Picture
 from potstill.report.read import Row, read_rows
 from potstill.report.templates import filled
 
 COLOURS = {"probe": "control", "tuned": "student"}  # keys of charts.COLOURS
-STEPS = {
-    "features": "Feature extraction with the frozen network",
-    "probe": "Linear probe: choice of the L2 penalty, and fit",
-    "tuning": "Fine-tuning",
-}
 
 
 def write_transfer(folder: Path) -> Path:
     """Write report.html into the folder of a finished `finetune`; return its path."""
-    text = render(read_json(folder / "summary.json"), read_rows(folder / "tuned" / "metrics.jsonl"))
+    summary = read_json(folder / "summary.json") | {"folder": str(folder)}
+    text = render(summary, read_rows(folder / "tuned" / "metrics.jsonl"))
     write_text(folder / "report.html", text)
     return folder / "report.html"
 
@@ -48,7 +44,6 @@ def render(summary: dict[str, Any], epochs: list[Row]) -> str:
         probe_pictures=[penalties(summary["probe"])] if summary["probe"] and summary["probe"]["penalties"] else [],
         curves=curves(summary, epochs),
         frozen=frozen(summary["tuning"]) if summary["tuning"] else "",
-        steps=[(title(name, summary), seconds) for name, seconds in summary["seconds"].items()],
         recipe=yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True, width=90),
     )
 
@@ -56,13 +51,7 @@ def render(summary: dict[str, Any], epochs: list[Row]) -> str:
 def names(summary: dict[str, Any]) -> dict[str, str]:
     """Return the titles of the models."""
     tuned = "From scratch" if summary["recipe"]["from_scratch"] else "Fine-tuned"
-    return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["test"]}
-
-
-def title(step: str, summary: dict[str, Any]) -> str:
-    """Return the title of a step."""
-    scratch = step == "tuning" and summary["recipe"]["from_scratch"]
-    return "Training from random weights" if scratch else STEPS[step]
+    return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["models"]}
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -73,7 +62,7 @@ def headline(summary: dict[str, Any]) -> str:
     if choice:
         images = words.plural(summary["data"]["splits"]["validation"], "validation image")
         return f"Kept the linear probe: fine-tuning was not measurably better on {images}"
-    accuracy = words.percent(summary["test"][summary["kept"]]["accuracy"])
+    accuracy = words.percent(summary["models"][summary["kept"]]["accuracy"])
     name = "Trained from scratch" if summary["recipe"]["from_scratch"] else "Linear probe"
     return f"{name}: {accuracy} test accuracy"
 
@@ -109,13 +98,13 @@ def advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:
     """Return the headline figures: (figure, caption)."""
-    kept = summary["test"][summary["kept"]]
+    kept = summary["models"][summary["kept"]]
     low, high = (f"{bound:.{digits}f}" for bound in kept["interval"])
     figures = [(words.percent(kept["accuracy"], digits), f"test accuracy (95 % interval {low} to {high})")]
     if summary["probe"]:
-        seconds = summary["seconds"]
-        figures.append((words.duration(seconds["features"] + seconds["probe"]), "feature extraction and linear probe"))
-    figures.append((words.count(summary["model"]["parameters"]), "parameters"))
+        seconds = sum(part["seconds"] for part in summary["stages"] if part["name"] in ("features", "probe"))
+        figures.append((words.duration(seconds), "feature extraction and linear probe"))
+    figures.append((words.count(kept["parameters"]), "parameters"))
     return figures
 
 
@@ -132,7 +121,7 @@ def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "validation": validation.get(name),
             **figures,
         }
-        for name, figures in summary["test"].items()
+        for name, figures in summary["models"].items()
     ]
 
 
