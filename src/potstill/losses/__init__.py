@@ -7,6 +7,7 @@ A loss is a function of tensors that returns one value per sample [B]. Its input
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from potstill.losses.maps import at, fsp, ickd, nst
 from potstill.losses.relations import pkt, rkd, sp
 from potstill.losses.spec import Spec
 
-OTHER_CLASSES = "it compares the classes other than the labelled one, and with two classes that is a single one"
+OTHER_CLASSES = "it compares the classes other than the labelled one, and with two classes there is only one"
 
 SPECS: dict[str, Spec] = {
     "cross_entropy": Spec(cross_entropy),
@@ -32,10 +33,10 @@ SPECS: dict[str, Spec] = {
     "kd": Spec(kd),
     "ls_kd": Spec(
         ls_kd,
-        two_classes="two standardised logits are always 0.71 and -0.71, so that nothing but their order is left, "
-        "which has no gradient",
+        two_classes="two standardised logits are always 0.71 and -0.71, so that only their order remains, which has "
+        "no gradient",
     ),
-    "dkd": Spec(dkd, two_classes=f"{OTHER_CLASSES}; what is left is kd"),
+    "dkd": Spec(dkd, two_classes=f"{OTHER_CLASSES}; what remains is kd"),
     "nkd": Spec(nkd, two_classes=OTHER_CLASSES),
     "dist": Spec(dist),
     "ttm": Spec(ttm),
@@ -58,17 +59,17 @@ SPECS: dict[str, Spec] = {
     "hcl": Spec(hcl, on="layers", projects=True),
     "reviewkd": Spec(ReviewKD, on="layers"),
 }
-"""Every loss: its function or its module, and what it compares (`losses/spec.py`)."""
+"""Every loss with its declaration (`losses/spec.py`)."""
 
 LOSSES: dict[str, Callable[..., Tensor]] = {name: spec.function for name, spec in SPECS.items() if not spec.learned}
-"""The losses that are functions."""
+"""The losses without parameters."""
 
-LEARNED: dict[str, type[nn.Module]] = {name: spec.function for name, spec in SPECS.items() if spec.learned}  # type: ignore[misc]
-"""The losses that are modules: built once, trained with the student, called like the others."""
+LEARNED: dict[str, type[nn.Module]] = {name: cast(Any, spec.function) for name, spec in SPECS.items() if spec.learned}
+"""The losses that are modules: built once, trained with the student, called the same way."""
 
 
 def spec_of(name: str) -> Spec:
-    """Return what the loss called `name` declares; one of the user's own declares nothing. Raises as `resolve` does."""
+    """Return the declaration of a loss; a user's own loss has the defaults. Raises like `resolve`."""
     return SPECS[name] if name in SPECS else Spec(resolve(name))
 
 
