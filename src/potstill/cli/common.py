@@ -25,6 +25,11 @@ app = typer.Typer(
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder (default: a new one under runs/).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output files that potstill did not write, too.")]
+AllowCode = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-code", metavar="FILE.py", help="A Python file that the recipe's losses may be in."),
+]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights for a model given by name.")]
 Model = Annotated[str, typer.Argument(help="A run or stage folder, an .onnx file, or a name with --weights.")]
 Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]

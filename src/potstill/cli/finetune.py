@@ -7,7 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Grouped, Json, Model, Out, Weights, app, carry_out, given, numbers, typed
+from potstill.cli.common import (
+    AllowCode,
+    Data,
+    Force,
+    Grouped,
+    Json,
+    Model,
+    Out,
+    Weights,
+    app,
+    carry_out,
+    given,
+    numbers,
+    typed,
+)
 
 Limit = Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")]
@@ -131,6 +145,7 @@ def label(
 def compare(
     recipe: Annotated[Path, typer.Argument(help="A YAML file: methods, students, seeds (docs/comparing.md).")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")] = None,
+    allow_code: AllowCode = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +154,7 @@ def compare(
     def work() -> dict[str, Any]:
         from potstill import api as public
 
-        return public.compare(recipe, overrides or (), out=out, command=typed())
+        return public.compare(recipe, overrides or (), out=out, allow_code=allow_code or (), command=typed())
 
     def show(summary: dict[str, Any]) -> None:
         from potstill.cli import show
@@ -160,6 +175,7 @@ def explain(
     weights: Weights = None,
     teacher_weights: Annotated[Path | None, typer.Option(help="Weights for a teacher given by name.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, for a data set.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """See what is transferred: probabilities at several temperatures, or likeness to the teacher over a data set."""
@@ -168,7 +184,7 @@ def explain(
         from potstill import api as public
 
         named = {"teacher": teacher, "control": control, "weights": weights, "teacher_weights": teacher_weights}
-        settings = {**named, "temperatures": temperature, "html": html}
+        settings = {**named, "temperatures": temperature, "html": html, "force": force or None}
         return public.explain(model, image_or_data, **given(settings))
 
     def show(result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+from potstill.names import SafeName
 from potstill.objectives.objective import Term
 from potstill.training.settings import TrainConfig
 
@@ -113,7 +114,7 @@ class ExportConfig(Config):
 class Recipe(Config):
     """One run: data, teacher, student, objective, budget, seeds."""
 
-    name: str = Field(default="run", pattern=r"^[\w.-]+$")
+    name: SafeName = "run"
     title: str = ""
     data: DataConfig
     teacher: TeacherConfig = TeacherConfig()
@@ -127,7 +128,7 @@ class Recipe(Config):
     seeds: int = Field(default=3, ge=1)
     seed: int = Field(default=0, ge=0, description="the first seed")
     export: ExportConfig = ExportConfig()
-    comparisons: dict[str, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
+    comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
 
     @model_validator(mode="after")
     def _terms_or_alpha(self) -> Recipe:
