@@ -9,6 +9,10 @@ from pydantic import Field
 
 from potstill.config import Config, build, override, read_yaml
 from potstill.errors import ConfigError
+from potstill.stages.compress.prune import PruneConfig
+from potstill.stages.compress.quantize import QuantizeConfig
+from potstill.stages.finetune.settings import FinetuneConfig
+from potstill.stages.recipe import Recipe
 
 
 class Inner(Config):
@@ -76,3 +80,39 @@ def test_overrides_reach_into_lists_by_number() -> None:
     assert original["teachers"] == [{"model": "a"}, {"model": "b"}]
     with pytest.raises(ConfigError, match="'2' is no place in a list of 2"):
         override(original, ["teachers.2.model=c"])
+
+
+class Deep(Config):
+    inner: Inner = Inner(epochs=7)
+
+
+class Command(Config):
+    train: Inner = Inner(lr=0.5)
+    deep: Deep = Deep(inner=Inner(lr=0.3))
+
+
+def test_a_group_given_in_part_keeps_the_other_defaults_of_its_command() -> None:
+    built = build(Command, {"train": {"epochs": 9}, "deep": {"inner": {"epochs": 1}}})
+    assert (built.train.epochs, built.train.lr) == (9, 0.5)
+    assert (built.deep.inner.epochs, built.deep.inner.lr) == (1, 0.3)
+    assert build(Command, {}).deep.inner.lr == 0.3
+    assert build(Command, {"train": Inner(epochs=4)}).train.lr == 0.1, "a whole group is taken as it is"
+
+
+def test_every_command_keeps_its_defaults_where_a_part_is_given() -> None:
+    prune = build(PruneConfig, {"model": "m", "keep": 0.5, "train": {"epochs": 12}, "objective": {"alpha": 0.3}})
+    assert (prune.train.optimizer, prune.train.lr, prune.train.epochs) == ("sgd", 0.02, 12)
+    assert (prune.objective.alpha, prune.objective.temperature) == (0.3, 4)
+    quantize = build(QuantizeConfig, {"model": "m", "mode": "qat", "train": {"epochs": 2, "lr": 0.001}})
+    assert (quantize.train.weight_decay, quantize.train.lr, quantize.train.epochs) == (0, 0.001, 2)
+    assert build(Recipe, {"data": {"path": "d"}, "teacher": {"train": {"lr": 0.1}}}).teacher.train.epochs == 10
+    finetune = build(FinetuneConfig, {"model": "m", "data": {"path": "d"}, "train": {"epochs": 2}})
+    assert (finetune.train.lr, finetune.train.select) == (0.0001, "best")
+    scratch = build(FinetuneConfig, {"model": "m", "data": {"path": "d"}, "from_scratch": True})
+    assert (scratch.train.lr, scratch.train.ema) == (0.002, 0.999)
+
+
+def test_terms_of_ones_own_do_not_meet_the_temperature_of_a_command() -> None:
+    built = build(PruneConfig, {"model": "m", "keep": 0.5, "objective": {"terms": [{"loss": "kd"}]}})
+    assert [term.loss for term in built.objective.terms] == ["kd"]
+    assert Recipe(data={"path": "d"}, objective=built.objective).objective.terms

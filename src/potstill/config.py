@@ -12,15 +12,35 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from potstill.errors import ConfigError, did_you_mean
 
 
 class Config(BaseModel):
-    """Base of every group of settings: immutable, unknown keys refused, defaults checked too."""
+    """Base of every group of settings: immutable, unknown keys refused, defaults checked too.
+
+    A group that is given in part keeps the defaults of the command for the rest: with `train: TrainConfig =
+    TrainConfig(optimizer="sgd")`, `{"train": {"epochs": 2}}` still trains with SGD.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_defaults(cls, settings: Any) -> Any:
+        """Complete the groups that are given in part from this class's own defaults of them."""
+        if not isinstance(settings, Mapping):
+            return settings
+        defaults = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Config)}
+        return {
+            key: defaults[key].completed(value) if key in defaults and isinstance(value, Mapping) else value
+            for key, value in settings.items()
+        }
+
+    def completed(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `part`, completed by those of these settings that were chosen explicitly."""
+        return _merged(self.model_dump(exclude_unset=True), part)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, defaults included: the resolved settings."""
@@ -28,6 +48,15 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two nested mappings as one; where both have a key, `above` decides."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], Mapping) and isinstance(above[key], Mapping):
+            result[key] = _merged(below[key], above[key])
+    return result
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

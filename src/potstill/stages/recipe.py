@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -102,6 +103,11 @@ class ObjectiveConfig(Config):
     loss: str = "kd"
     terms: tuple[Term, ...] = ()
     aux_weight: float = Field(default=0.3, ge=0)
+
+    def completed(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `part` with the defaults of a command, but for alpha and temperature where it has its own terms."""
+        own = bool(part.get("terms") or part.get("method"))
+        return dict(part) if own else super().completed(part)
 
 
 class ExportConfig(Config):

@@ -19,7 +19,7 @@ FINE: dict[str, Any] = {
     **{"epochs": 10, "batch_size": 32, "lr": 0.0001, "warmup": 0.1, "clip": 1.0},
     **{"select": "best", "patience": 5, "ema": 0.999},
 }
-SCRATCH: dict[str, Any] = {**FINE, "lr": 0.002}
+SCRATCH_LR = 0.002
 
 
 class FinetuneConfig(Config):
@@ -53,11 +53,11 @@ class FinetuneConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _budget(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Fill what `train` leaves open with what suits the start: pretrained weights, or random ones."""
+        """Random weights take a higher learning rate than pretrained ones, where none is given."""
         train = given.get("train", {})
-        if not isinstance(train, dict):
+        if not isinstance(train, dict) or not given.get("from_scratch"):
             return given
-        return {**given, "train": {**(SCRATCH if given.get("from_scratch") else FINE), **train}}
+        return {**given, "train": {"lr": SCRATCH_LR, **train}}
 
     @field_validator("unfreeze", mode="before")
     @classmethod
