@@ -22,6 +22,7 @@ from potstill.cli.common import (
     numbers,
     typed,
 )
+from potstill.cli.plain import echo
 
 Limit = Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")]
@@ -132,7 +133,7 @@ def label(
         return public.label(out=out, **given(settings))
 
     def show(facts: dict[str, Any]) -> None:
-        typer.echo(
+        echo(
             f"Soft labels of {facts['images']:,} images in {facts['views']} views, {facts['bytes'] / 1000:,.0f} kB: "
             f"{facts['folder']}\nLook at them: labels.html there; most worth labelling by hand: worth-labelling.csv\n"
             f"Teach with them: potstill distill {data} --teacher {facts['folder']}"
@@ -160,7 +161,7 @@ def compare(
         from potstill.cli import show
 
         show.comparison(summary)
-        typer.echo(f"Report: {summary['report']}")
+        echo(f"Report: {summary['report']}")
 
     carry_out(work, show, as_json)
 
@@ -192,6 +193,6 @@ def explain(
 
         (show.explanation if "temperatures" in result else show.likeness)(result)
         if "html" in result:
-            typer.echo(f"Page: {result['html']}")
+            echo(f"Page: {result['html']}")
 
     carry_out(work, show, as_json)

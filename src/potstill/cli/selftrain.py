@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from potstill.cli.common import Data, Json, Out, app, carry_out, given, numbers, typed
+from potstill.cli.plain import echo
 
 
 @app.command()
@@ -88,8 +89,6 @@ def _show(summary: dict[str, Any]) -> None:
     for row in summary["test"]["rows"]:
         accuracy = row["test_accuracy"]
         steps = f"{row['steps']:,} steps" if row.get("steps") else ""
-        typer.echo(
-            f"{row['name']:<24} {sum(accuracy) / len(accuracy):6.2f} % of {summary['test']['images']:,}  {steps}"
-        )
-    typer.echo(f"\n{summary['choice']['sentence']}")
-    typer.echo(f"Labels to look at: {summary['folder']}/labels.html; to mend: {summary['folder']}/labels.csv")
+        echo(f"{row['name']:<24} {sum(accuracy) / len(accuracy):6.2f} % of {summary['test']['images']:,}  {steps}")
+    echo(f"\n{summary['choice']['sentence']}")
+    echo(f"Labels to look at: {summary['folder']}/labels.html; to mend: {summary['folder']}/labels.csv")
