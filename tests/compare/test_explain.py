@@ -11,6 +11,7 @@ from PIL import Image
 import potstill
 from potstill.cli import show
 from potstill.evaluate import metrics
+from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.report.likeness import render
 from potstill.stages.inference import explain as stage
@@ -19,7 +20,7 @@ from potstill.stages.inference.evaluate import Said
 
 def save(folder: Path, *, classes: tuple[str, ...], seed: int) -> str:
     options = {"hidden": 8}
-    folder.save(zoo.create("builtin:mlp", classes=classes, size=(8, 8), channels=1, options=options, seed=seed), folder)
+    save_model(zoo.create("builtin:mlp", classes=classes, size=(8, 8), channels=1, options=options, seed=seed), folder)
     return str(folder)
 
 

@@ -16,6 +16,7 @@ from potstill.cli.export import show
 from potstill.config import build
 from potstill.errors import ModelError, RunError
 from potstill.export.golden import golden_difference, write_golden
+from potstill.model_files.folder import save_model
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
@@ -31,7 +32,7 @@ DIGITS = {"path": "digits", "limit": 300}
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     made = zoo.create("builtin:mlp", classes=[str(d) for d in range(10)], size=(8, 8), channels=1)
-    folder.save(made, folder)
+    save_model(made, folder)
     return folder
 
 
