@@ -13,22 +13,20 @@ from typing import cast
 
 from torch import Tensor
 
+from potstill import own_code
 from potstill.errors import ConfigError, did_you_mean
 from potstill.losses.common import full_precision
 
 INPUTS = ("student", "teacher", "label", "index")
 
 
-def names_a_file(name: str) -> bool:
-    """Whether `name` is a file and not a built-in loss."""
-    return ".py:" in name or name.endswith(".py")
-
-
 def load(name: str) -> Callable[..., Tensor]:
     """Return the function of `path/to/file.py:function`; it receives its inputs in float32.
 
-    Raises `ConfigError` if there is no such file or function, or if it has parameters that cannot be passed.
+    Raises `ConfigError` if the file is not allowed (potstill.own_code), if there is no such file or function, or if it
+    has parameters that cannot be passed.
     """
+    own_code.check([name])
     path, _, function = (name + ":" if name.endswith(".py") else name).rpartition(":")
     module = _module(Path(path).expanduser())
     names = [key for key, value in vars(module).items() if _is_own(value, module) and key[0] != "_"]
