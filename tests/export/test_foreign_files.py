@@ -134,7 +134,7 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no output with one value for each of 2 classes; it has z \[any, 3\]"):
         OnnxModel(file, card=describe(file, classes=("a", "b"), mean=[0.0] * 3, std=[1.0] * 3))
     open_size = write(tmp_path / "open.onnx", ["n", "h", "w", 3])
-    with pytest.raises(ModelError, match=r"does not say their size\. Give size"):
+    with pytest.raises(ModelError, match=r"without a fixed size\. Give size"):
         describe(open_size, **grey())
 
 

@@ -129,7 +129,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         export_quantized(low_bit(activation_bits=4, first_last_bits=None), file, images)
     unfolded = nets.tiny().eval()
     seen = observe(unfolded.network, [unfolded.prepare(nets.images(8))])
-    with pytest.raises(ModelError, match=r"2 of 3 quantized layers are not in the graph as they are. Fold BatchNorm"):
+    with pytest.raises(ModelError, match=r"2 of 3 quantized layers are not found in the graph. Fold BatchNorm"):
         export_quantized(unfolded.replace(network=quantized(unfolded.network, seen)), file, images)
     assert not file.exists()
 
