@@ -80,7 +80,7 @@ def test_text_is_plain(file: Path) -> None:
     assert [(line, found, text) for line, text in texts if (found := phrases(text))] == []
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.html")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*PACKAGE.rglob("*.html"), *PACKAGE.rglob("*.jinja")], ids=lambda file: file.name)
 def test_pages_are_plain(file: Path) -> None:
     assert phrases(shown(file.read_text(encoding="utf-8"))) == []
 
