@@ -54,7 +54,7 @@ def test_every_setting_that_becomes_a_folder_refuses(name: str) -> None:
         (CompareConfig, {**data, "students": {name: {}}, "methods": methods}),
         (CompareConfig, {**data, "students": students, "methods": {name: {}}}),
     ):
-        with pytest.raises(ConfigError, match="becomes the name of a folder"):
+        with pytest.raises(ConfigError, match="is used as the name of a folder"):
             build(kind, settings)
 
 
@@ -69,7 +69,7 @@ def test_a_recipe_that_leads_outside_writes_nothing(tmp_path: Path, name: str) -
     file = tmp_path / "recipe.yaml"
     file.write_text(f"data: {{path: digits}}\ncomparisons: {{{name}: {{objective.alpha: 0.5}}}}\n")
     result = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "run")])
-    assert result.exit_code == 2 and f"comparisons.{name}: '{name}' becomes the name of a folder" in result.stderr
+    assert result.exit_code == 2 and f"comparisons.{name}: '{name}' is used as the name of a folder" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
@@ -96,7 +96,7 @@ def test_student_json_leads_nowhere_else(tmp_path: Path, folder: object) -> None
     run = tmp_path / "run"
     run.mkdir()
     (run / "student.json").write_text(json.dumps({"folder": folder}))
-    with pytest.raises(RunError, match="student.json names .* does not lie inside"):
+    with pytest.raises(RunError, match="student.json names .* is not inside"):
         find(str(run))
 
 
