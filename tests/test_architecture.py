@@ -19,6 +19,7 @@ FLOORS = {
     "errors": 0,
     "_version": 0,
     "progress": 0,
+    "words": 0,
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,
@@ -31,6 +32,7 @@ FLOORS = {
     "evaluate.metrics": 0,
     "evaluate.statistics": 0,
     "config": 1,
+    "display": 1,
     "artifacts": 1,
     "data.decode": 1,
     "data.splits": 1,
@@ -62,12 +64,14 @@ FLOORS = {
     "stages": 10,
     "report": 10,
     "api": 11,
-    "bench": 11,
     "cli": 12,
+    "__main__": 13,
 }
 LIGHT = (
     "errors",
     "progress",
+    "words",
+    "display",
     "config",
     "artifacts",
     "evaluate",
@@ -164,7 +168,7 @@ FUNCTIONS = [
 
 
 def test_functions_stay_small() -> None:
-    assert not [function for function in FUNCTIONS if function[2] > 65]
+    assert not [function for function in FUNCTIONS if function[2] > 60]
     assert statistics.median(lines for *_, lines in FUNCTIONS) <= 8
 
 

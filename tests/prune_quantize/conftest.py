@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from potstill import artifacts
+from potstill.model_files.folder import save_model
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
@@ -24,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier = data.model("builtin:resnet20-cifar", options={"width": 4})
     fit(classifier, data)
     folder = tmp_path_factory.mktemp("trained")
-    folder.save(classifier.eval(), folder)
+    save_model(classifier.eval(), folder)
     artifacts.finish(folder, {})
     return folder
 

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from potstill import words
 from potstill.evaluate.statistics import FINE
-from potstill.report import words
 
 HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",
             "Agrees with teacher %", "ECE", "Seconds a seed", "Extra parameters")  # fmt: skip
