@@ -154,7 +154,7 @@ def export(
         to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
-        data, limit: the images, by default those of the run; images used, stratified.
+        data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
         out: the folder (default: a new one under runs/).
     """
     keywords = locals() | {"to": [to] if isinstance(to, str) else to}

@@ -122,7 +122,7 @@ def compare(
 ) -> CompareResult:
     """Compare methods, students and seeds at an equal budget, as a recipe defines them (docs/comparing.md).
 
-    Args are those of `run`.
+    recipe, overrides, out, command: as in `run`.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
