@@ -29,10 +29,11 @@ import torch
 from PIL import Image
 
 from potstill import artifacts
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import mcnemar, proportion_interval
-from potstill.export import export_onnx
-from potstill.export.onnx_low_bit import export_quantized
+from potstill.evaluation import metrics
+from potstill.evaluation.statistics import mcnemar, proportion_interval
+from potstill.exporters import export_onnx
+from potstill.exporters.onnx_low_bit import export_quantized
+from potstill.model_files.folder import load_model
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.packed import load_packed, packed
@@ -279,7 +280,7 @@ def longer(options: argparse.Namespace) -> dict[str, Any]:
     teacher = common.teaching(given, folder, options.out.parent / "stores")
     student = Classifier(copy.deepcopy(given.model.network), given.model.card)
     record = common.recover(student, given, teacher, folder / "trained", title="longer")
-    student = folder.load(folder / "trained")
+    student = load_model(folder / "trained")
     export_onnx(student, folder / "model.onnx")
     files = {"original": before / "original.onnx", "pruned": folder / "model.onnx"}
     read = {name: OnnxModel(file, threads=1) for name, file in files.items()}

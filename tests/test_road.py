@@ -66,7 +66,7 @@ def test_the_summary_holds_every_figure(done: potstill.RunResult) -> None:
         "train": 90, "validation": 30, "test": 30, "labelled": 30, "unlabelled": 60,
     }  # fmt: skip
     models = written["models"]
-    assert isinstance(models["teacher"]["test_accuracy"], float)
+    assert isinstance(models["teacher"]["accuracy"], float)
     for kind in ("control", "student", "student_int8"):
         assert len(models[kind]["test_accuracy"]) == 2
         assert models[kind]["parameters"] == 12 * 12 * 3 * 8 + 8 + 8 * 3 + 3
@@ -77,7 +77,7 @@ def test_the_summary_holds_every_figure(done: potstill.RunResult) -> None:
     low, high = written["verdict"]["interval"]
     assert low <= written["verdict"]["difference"] <= high
     assert written["export"]["student"]["max_logit_difference"] < 1e-3
-    assert written["export"]["student"]["label_agreement"] == 100.0
+    assert written["export"]["student"]["agreement"] == 100.0
     assert [other["name"] for other in written["comparisons"]] == ["every-label"]
     for name in ("report.html", "student.onnx", "student_int8.onnx", "recipe.yaml", "manifest.json", "examples.json"):
         assert (folder / name).is_file(), name

@@ -18,7 +18,7 @@ import torch
 
 from potstill import progress
 from potstill.data.loader import Order
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective, lecture_terms
 from potstill.stages.summary import verdict

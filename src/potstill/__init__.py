@@ -112,7 +112,7 @@ def __dir__() -> list[str]:
 
 
 class _Contents(ModuleType):
-    """`potstill.export` is the verb, also after the import system has loaded the package `potstill.export`."""
+    """`potstill.models` is the verb, also after the import system has loaded the package `potstill.models`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _WHERE or not isinstance(value, ModuleType):

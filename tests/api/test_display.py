@@ -11,8 +11,6 @@ import potstill
 from potstill import display, progress
 from potstill.api.verb import verb
 
-logger = logging.getLogger("potstill")
-
 
 @verb
 def work() -> str:
@@ -38,8 +36,8 @@ def _nobody_shows() -> Iterator[None]:
 
 @pytest.fixture
 def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a program that never touched logging: pytest's handlers sit on the root logger."""
-    monkeypatch.setattr(logger, "propagate", False)
+    """As in a program that never touched logging: pytest's handlers sit on every logger that it knows."""
+    monkeypatch.setattr(progress, "logger", logging.Logger("potstill"))
     monkeypatch.setattr(display, "SHORT_SECONDS", 0.0)
 
 
@@ -49,6 +47,7 @@ def test_lines_on_standard_error_and_nothing_stays(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     first, second = err.splitlines()
     assert first == "Something was ignored." and second.startswith("Counting: 3 of 3 in 0.0 s, loss 0.5") and not out
+    logger = progress.logger
     assert not logger.handlers and logger.level == logging.NOTSET and not progress.installed()
     work()
     assert capsys.readouterr().err.count("Something was ignored.") == 1  # a new call is told anew
@@ -59,11 +58,8 @@ def test_quiet(capsys: pytest.CaptureFixture) -> None:
     potstill.set_verbosity("quiet")
     work()
     potstill.set_verbosity("normal")
-    logger.setLevel(logging.WARNING)
-    try:
-        work()
-    finally:
-        logger.setLevel(logging.NOTSET)
+    progress.logger.setLevel(logging.WARNING)
+    work()
     assert capsys.readouterr() == ("", "")
     with pytest.raises(potstill.UserError, match="no verbosity 'loud'. Choose one of quiet, normal"):
         potstill.set_verbosity("loud")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from PIL import Image
 import potstill
 from potstill.api.answers import Explanation
 from potstill.cli.show import show
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.report.likeness import render

@@ -16,12 +16,13 @@ import torch
 from potstill import artifacts, progress
 from potstill.config import build
 from potstill.errors import ConfigError, DataError, RunError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.models.freeze import bits
 from potstill.stages import label
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
+from potstill.stages.distill.chain import prepare_with_chain
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import replay
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -51,7 +52,7 @@ def recipe(teacher: dict[str, Any], **settings: Any) -> Recipe:
 
 
 def learn(settings: Recipe, folder: Path) -> tuple[Taught, train.Trained, list[dict[str, Any]]]:
-    taught = prepare_teacher(settings, data(), folder / "teacher")
+    taught = prepare_with_chain(settings, data(), folder)
     pair = train.experiment(settings, data(), taught, folder, folder / "stores")
     (trained,) = pair.students
     lines = (trained.folder / "metrics.jsonl").read_text().splitlines()
@@ -259,7 +260,7 @@ def test_a_chain_tells_what_it_cost(tmp_path: Path) -> None:
     assert first["name"] == "builtin:small-cnn" and second["name"] == "builtin:mlp"
     assert first["steps"] == second["steps"] == trained.record["steps"] == 8 * 3
     assert any("48 steps" in note and "that the control did not have" in note for note in progress.display().notes)
-    again = prepare_teacher(settings, data(), tmp_path / "run" / "teacher")
+    again = prepare_with_chain(settings, data(), tmp_path / "run")
     assert again.identity == taught.identity and again.identity != trained.load().card.weights_sha256
     assert (tmp_path / "run" / "chain" / "2" / "seed-2000" / "model.safetensors").is_file()
 

@@ -9,6 +9,7 @@ import torch
 
 from potstill import config
 from potstill.errors import UserError
+from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
 from potstill.models import zoo
 from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, quantize
@@ -41,7 +42,7 @@ def test_eight_bits_lose_next_to_nothing(eight: tuple[Path, dict]) -> None:
 def test_the_folder_and_both_files_are_models(eight: tuple[Path, dict]) -> None:
     folder, summary = eight
     for model, name in ((folder, "packed"), (folder / PACKED, "packed"), (folder / ONNX, "onnx")):
-        found = evaluate.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        found = evaluate(str(model), "digits", weights=None, split="test", limit=None)
         assert found["accuracy"] == pytest.approx(summary["models"][name]["accuracy"], abs=0.2)
 
 
@@ -51,7 +52,7 @@ def test_a_packed_file_computes_as_the_model_that_was_packed(eight: tuple[Path, 
     image = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(
-            load_packed(folder / PACKED)(image).logits, folder.load(folder)(image).logits, rtol=0, atol=1e-5
+            load_packed(folder / PACKED)(image).logits, load_model(folder)(image).logits, rtol=0, atol=1e-5
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from potstill import config
 from potstill.compress.prune import inner_channels
 from potstill.errors import UserError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompressResult
 from potstill.api.verb import built, last_name, new_folder, one_process, verb
-from potstill.report.sensitivity import write_sensitivity
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig
 from potstill.stages.compress.prune import prune as prune_stage
@@ -53,6 +52,7 @@ def prune(
     calibration: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    command: str = "",
 ) -> CompressResult:
     """Prune channels or weights, fine-tune with distillation, and measure (docs/compression.md).
 
@@ -71,10 +71,7 @@ def prune(
     """
     config = built(PruneConfig, settings_of("prune", locals()))
     folder = new_folder(f"prune-{last_name(model)}", "prune", config, out)
-    summary = prune_stage(config, folder)
-    if summary["sensitivity"]:
-        write_sensitivity(summary["sensitivity"], folder / "sensitivity.svg")
-    return CompressResult(summary, folder)
+    return CompressResult(prune_stage(config, folder, command=command), folder)
 
 
 @verb
@@ -109,6 +106,7 @@ def quantize(
     views: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    command: str = "",
 ) -> CompressResult:
     """Quantize weights and activations to 2-8 bits, write the files and measure them (docs/compression.md).
 
@@ -127,7 +125,7 @@ def quantize(
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
     folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
-    return CompressResult(quantize_stage(config, folder), folder)
+    return CompressResult(quantize_stage(config, folder, command=command), folder)
 
 
 @verb
@@ -146,6 +144,7 @@ def export(
     options: Settings | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    command: str = "",
 ) -> CompressResult:
     """Write the files a device needs into one folder, and measure each by running it (docs/export.md).
 
@@ -160,4 +159,4 @@ def export(
     keywords = locals() | {"to": [to] if isinstance(to, str) else to}
     config = built(ExportStageConfig, settings_of("export", keywords))
     folder = new_folder(f"export-{last_name(model)}", "export", config, out)
-    return CompressResult(export_files(config, folder), folder)
+    return CompressResult(export_files(config, folder, command=command), folder)

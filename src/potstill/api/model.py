@@ -12,8 +12,8 @@ from potstill.api.answers import Evaluation, Prediction
 from potstill.api.verb import verb
 from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
-from potstill.export import export_onnx
-from potstill.export.onnx_float import OPSET
+from potstill.exporters import export_onnx
+from potstill.exporters.onnx_float import OPSET
 from potstill.model_files.open import Opened
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare

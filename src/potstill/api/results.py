@@ -7,7 +7,6 @@ reads from summary.json.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
-from potstill.evaluate.statistics import Verdict
+from potstill.evaluation.statistics import Verdict
 
 REPORT = "report.html"
 
@@ -44,16 +43,16 @@ class ModelFigures:
     @classmethod
     def of(cls, role: str, figures: Mapping[str, Any]) -> ModelFigures:
         """Return the figures of a model as they stand in a summary."""
-        each = figures.get("test_accuracy", ())
-        each = (each,) if isinstance(each, float) else tuple(each)
-        accuracy = figures.get("accuracy", statistics.fmean(each) if each else None)
         interval = figures.get("interval")
-        plain = {name: figures[name] for name in ("name", "lost", "parameters", "bytes", "file") if name in figures}
+        plain = {
+            name: figures[name]
+            for name in ("name", "accuracy", "lost", "parameters", "bytes", "file")
+            if name in figures
+        }
         return cls(
             role,
-            accuracy=accuracy,
             interval=None if interval is None else (interval[0], interval[1]),
-            test_accuracy=each,
+            test_accuracy=tuple(figures.get("test_accuracy", ())),
             latency_ms=_latency(figures),
             figures=figures,
             **plain,
@@ -178,7 +177,7 @@ class CompareResult(StageResult):
     def parts(self) -> Iterator[Part]:
         headings = ("method", "accuracy, %", "vs control, points", "p (Holm)", "verdict")
         for name, student in self.summary["students"].items():
-            rows = tuple((one["method"], f"{one['mean']:.2f}", *_against(one)) for one in student["methods"])
+            rows = tuple((one["method"], f"{one['accuracy']:.2f}", *_against(one)) for one in student["methods"])
             yield Table(headings, rows, f"{name} ({student['model']})")
         yield from (f"note: {note}" for note in self.notes)
         yield from super().parts()

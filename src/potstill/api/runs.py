@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill import artifacts, config, distributed
+from potstill import config, distributed
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
-from potstill.report import write_comparison, write_report
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
 from potstill.stages.distill.run import run_recipe
@@ -43,12 +42,8 @@ def run(
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
     init_process_group()
-    folder = Path(distributed.broadcast(str(new_folder(built.name, "run", built, out))))
-    summary = run_recipe(built, folder, command=command)
-    if distributed.is_main() and artifacts.finished(folder) is None:
-        write_report(folder)
-        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
-    return RunResult(summary, folder)
+    folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
+    return RunResult(run_recipe(built, folder, command=command), folder)
 
 
 @verb
@@ -127,8 +122,4 @@ def compare(
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
     folder = new_folder(built.name, "compare", built, out)
-    summary = compare_stage(built, folder, command=command)
-    if artifacts.finished(folder) is None:
-        write_comparison(folder)
-        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
-    return CompareResult(summary, folder)
+    return CompareResult(compare_stage(built, folder, command=command), folder)

@@ -11,7 +11,6 @@ from potstill.api.keywords import settings_of
 from potstill.api.results import FinetuneResult, LabelResult, SelftrainResult
 from potstill.api.verb import built, last_name, new_folder, one_process, verb
 from potstill.errors import ConfigError
-from potstill.report import write_transfer
 from potstill.stages.finetune import FinetuneConfig
 from potstill.stages.finetune import finetune as finetune_stage
 from potstill.stages.label import LabelConfig, run_label
@@ -72,9 +71,7 @@ def finetune(
     settings = settings_of("finetune", locals())
     config = built(FinetuneConfig, settings)
     folder = new_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
-    summary = finetune_stage(config, folder, command=command)
-    write_transfer(folder)
-    return FinetuneResult(summary, folder)
+    return FinetuneResult(finetune_stage(config, folder, command=command), folder)
 
 
 @verb
@@ -177,6 +174,7 @@ def label(
     worth: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    command: str = "",
 ) -> LabelResult:
     """Write a teacher's soft labels of every training image into a folder, for any number of students.
 
@@ -191,4 +189,4 @@ def label(
     init_process_group()
     name = f"label-{last_name(config.data.path)}"
     folder = Path(distributed.broadcast(str(new_folder(name, "label", config, out))))
-    return LabelResult(run_label(config, folder), folder)
+    return LabelResult(run_label(config, folder, command=command), folder)

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from potstill import artifacts, config, display, distributed
 from potstill.errors import UserError
-from potstill.stages.run_folder import differences, record
+from potstill.stages.run_folder import differences, has_results, record_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,18 +50,19 @@ def built(kind: type[C], settings: dict[str, Any]) -> C:
 def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | None) -> Path:
     """Return `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this work unfinished.
 
-    kind: of the work, as `stages.run_folder` knows it.
+    kind: of the work, as `stages.stage` knows it.
     """
     if out is not None:
         return Path(out)
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        file = folder / record(kind)
         if not folder.exists():
             return folder
-        if file.is_file() and not differences(file, settings) and artifacts.finished(folder) is None:
-            return folder
+        file = folder / record_name(kind)
+        if file.is_file() and artifacts.finished(folder) is None:
+            if not has_results(folder) or not differences(file, settings):
+                return folder
         number += 1
 
 

@@ -65,8 +65,8 @@ def typed() -> str:
 def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
     """Call a public function with what was typed, and print its result.
 
-    keywords: by the names of the function; `quiet` and `as_json` are of the command line. trains: whether it trains,
-    so that the process may keep memory that is freed, and the summary records what was typed.
+    keywords: by the names of the function; `quiet` and `as_json` are of the command line. trains: whether it is a
+    stage, for which the process keeps memory that is freed, and whose summary records what was typed.
     """
     quiet, as_json = keywords.pop("quiet"), keywords.pop("as_json")
     given = {name: value for name, value in keywords.items() if value is not None}

@@ -30,4 +30,4 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the files a device needs, and measure each. All of them go into one folder."""
-    call("export", locals())
+    call("export", locals(), trains=True)

@@ -12,7 +12,7 @@ import yaml
 
 from potstill import words
 from potstill.artifacts import write_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import pictures
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run

@@ -18,12 +18,13 @@ from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig, Recipe, TeacherConfig
-from potstill.stages.run_folder import claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.teacher.input_size import size_of
 from potstill.stages.teacher.prepare import prepare_teacher
 from potstill.stages.teacher.prepared import Taught
@@ -48,8 +49,8 @@ class LabelConfig(Config):
     worth: int = Field(default=50, ge=0, description="how many images to propose for labelling by hand")
 
 
-def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
-    """Read the data, prepare the teacher, write soft labels into `out`; return what is told of them.
+def run_label(config: LabelConfig, out: Path, *, command: str = "") -> dict[str, Any]:
+    """Read the data, prepare the teacher, write soft labels into `out`; return the summary.
 
     The same call goes on where an interrupted one stopped.
     """
@@ -59,17 +60,27 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
             "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
             "recipe of a student. The folder of such a run can be the teacher here."
         )
-    with distributed.main_first():
-        claim(out, config, kind="label")
+    return stage("label", config, out, lambda journal: _carry_out(config, out, journal), name=out.name, command=command)
+
+
+def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, Any] | None:
     recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
-    data = dataset.prepare(config.data, at_least=size_of(config.teacher))
-    teacher = prepare_teacher(recipe, data, out / "teacher")
+    data = journal.timed(
+        "data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size_of(config.teacher))
+    )
+    teacher = journal.timed("teacher", "Prepared the teacher", lambda: prepare_teacher(recipe, data, out / "teacher"))
     name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
     facts = label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
                   top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
-    if distributed.is_main():
-        review(data, teacher, facts, out, worth=config.worth)
-    return facts
+    if not distributed.is_main():
+        return None
+    journal.timed(
+        "review", "Wrote the tables and the page", lambda: review(data, teacher, facts, out, worth=config.worth)
+    )
+    figures: dict[str, Any] = {"name": name}
+    if facts["accuracy"] is not None:
+        figures["validation_accuracy"] = {"last": [facts["accuracy"]]}
+    return {"data": data.facts(config.data.path), "models": {"teacher": figures}, "labels": facts}
 
 
 def label(

@@ -7,7 +7,7 @@ from typing import Any
 
 from potstill import artifacts
 from potstill.data.loader import Loader, Order
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.metrics import accuracy
 from potstill.model_files.folder import save_model
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective, Term

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from potstill import artifacts
+from potstill.evaluation.measured import measured
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.stages import dataset, summary, test_split
+from potstill.report import write_comparison
+from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
 from potstill.stages.compare.cells import Row, check_all, run_cells
 from potstill.stages.compare.settings import CompareConfig, plan
@@ -19,7 +20,8 @@ from potstill.stages.distill import train
 from potstill.stages.distill.chain import prepare_with_chain
 from potstill.stages.distill.train import Teaching
 from potstill.stages.recipe import Recipe
-from potstill.stages.run_folder import Journal, claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepared import Taught
 from potstill.training.predict import Model
@@ -35,10 +37,20 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     the recipe is wrong, `RunError` where the folder holds something else.
     """
     cells = plan(config)
-    claim(folder, config, kind="compare")
-    if (folder / "summary.json").is_file():
-        return artifacts.read_json(folder / "summary.json")
-    journal = Journal(folder)
+    return stage(
+        "compare",
+        config,
+        folder,
+        lambda journal: _carry_out(config, cells, folder, journal),
+        name=config.name,
+        command=command,
+        report=write_comparison,
+    )
+
+
+def _carry_out(
+    config: CompareConfig, cells: dict[tuple[str, str], list[Recipe]], folder: Path, journal: Journal
+) -> dict[str, Any]:
     first = next(iter(cells.values()))[0]
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
     taught = journal.timed("teacher", "", lambda: prepare_with_chain(first, data, folder))
@@ -50,14 +62,8 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
         journal.timed("label", text, teaching.function)
     rows = journal.timed("cells", _title(config), lambda: run_cells(config, cells, data, teaching, folder))
     logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, taught, data, folder))
-    result = _summary(config, rows, taught, data, logits, command)
-    result["stages"], result["seconds"] = journal.stages, journal.seconds
-    result["notes"] = [
-        *journal.notes,
-        *figures.notes(result["students"], result["teacher"].get("test_accuracy")),
-    ]
-    artifacts.write_json(folder / "summary.json", result)
-    return result
+    result = _summary(config, rows, taught, data, logits)
+    return result | {"notes": figures.notes(result["students"], result["models"]["teacher"].get("accuracy"))}
 
 
 def _title(config: CompareConfig) -> str:
@@ -85,19 +91,16 @@ def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dic
 
 
 def _summary(
-    config: CompareConfig, rows: list[Row], taught: Taught, data: Data, logits: dict[str, np.ndarray], command: str
+    config: CompareConfig, rows: list[Row], taught: Taught, data: Data, logits: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    result = summary.header(command, config.name)
-    result["kind"] = "comparison"
-    result["recipe"] = config.to_json()
-    result["data"] = data.facts(config.data.path)
-    result["teacher"] = {"name": _name(config), "seconds": taught.record.get("seconds", 0.0)}
+    teacher: dict[str, Any] = {"name": _name(config), "seconds": taught.record.get("seconds", 0.0)}
     if "teacher" in logits:
-        result["teacher"]["test_accuracy"] = figures.teacher_accuracy(logits, label)
+        teacher |= measured(logits["teacher"], label, classes=manifest.classes)
     if isinstance(taught.model, Classifier):
-        result["teacher"]["parameters"] = zoo.count_parameters(taught.model)
+        teacher["parameters"] = zoo.count_parameters(taught.model)
+    result: dict[str, Any] = {"data": data.facts(config.data.path), "models": {"teacher": teacher}}
     result["budget"] = {
         "epochs": config.train.epochs,
         "batch_size": config.train.batch_size,

@@ -18,13 +18,17 @@ from potstill import artifacts, progress
 from potstill.config import Config, build, read_yaml
 from potstill.data.loader import Order
 from potstill.errors import ConfigError, DataError, ModelError
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import mcnemar, proportion_interval
+from potstill.evaluation import metrics
+from potstill.evaluation.measured import measured
 from potstill.model_files import open
 from potstill.model_files.folder import save_model
 from potstill.model_files.latency import latency_ms
+from potstill.model_files.packed import load_packed
+from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
+from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
+from potstill.models.weights import sha256
 from potstill.objectives.feature_terms import wire
 from potstill.objectives.objective import Objective, Term, check, control_terms
 from potstill.stages import dataset, test_split
@@ -89,6 +93,11 @@ class Given:
         if len(images) < count:
             progress.note(f"There are {len(images)} training images to calibrate with; {count} were asked for.")
         return images
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the summary holds of the data."""
+        return self.data.facts(self.recipe.data.path)
 
     @property
     def example(self) -> Tensor:
@@ -259,41 +268,45 @@ def validator(given: Given) -> loop.Validate:
     return validate
 
 
-def measured(models: Mapping[str, Model], files: Mapping[str, Path], given: Given, folder: Path) -> dict[str, Any]:
-    """Open the test split once for all models; the first is the one that the others are compared with.
+def measured_files(
+    networks: Mapping[str, Classifier], files: Mapping[str, Path], given: Given, folder: Path
+) -> dict[str, Any]:
+    """Open the test split once for all files; return the figures of each by name (docs/summary.md).
 
-    Returns for each name accuracy (percent), interval, points lost, McNemar's p, agreement with the first (percent),
-    largest difference of a logit, bytes of its file, and milliseconds an image (batch 1, one thread) of ONNX files.
+    files: read back and run; the first is the original, which the others are compared with. networks: what each file
+    was made from, for parameters and multiply-accumulates. ONNX files are timed (one image, one thread).
     """
-    identities = {name: zoo.sha256(file) for name, file in files.items()}
-    logits = test_split.open_test(dict(models), identities, given.data, folder / "evaluation")
+    models = {name: _read_back(file) for name, file in files.items()}
+    identities = {name: sha256(file) for name, file in files.items()}
+    logits = test_split.open_test(models, identities, given.data, folder / "evaluation")
     manifest = given.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    first = logits[next(iter(models))]
-    runnable = {name: file for name, file in files.items() if file.suffix == ".onnx"}
-    speed = dict(zip(runnable, latency_ms(list(runnable.values())), strict=True))
-    told = {}
-    for name, said in logits.items():
-        right = metrics.correct(said, label)
-        told[name] = {
-            "file": files[name].name,
-            "bytes": files[name].stat().st_size,
-            "accuracy": round(metrics.accuracy(said, label), 3),
-            "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
-            "lost": round(metrics.accuracy(first, label) - metrics.accuracy(said, label), 3),
-            "p": round(mcnemar(metrics.correct(first, label), right), 4),
-            "agreement": round(metrics.agreement(first, said), 3),
-            "largest_logit_difference": round(float(np.abs(first - said).max()), 5),
+    original = logits[next(iter(files))]
+    timed = {name: file for name, file in files.items() if file.suffix == ".onnx"}
+    latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
+    figures = {}
+    for name, file in files.items():
+        counted = cost(networks[name].network, given.example)
+        figures[name] = {
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "parameters": counted.params,
+            "macs": counted.total_macs,
+            **measured(logits[name], label, classes=manifest.classes, reference=original),
         }
-        if name in speed:
-            told[name]["latency_ms"] = round(speed[name].median_ms, 4)
-    return {name: told[name] for name in models}
+        if name in latency:
+            figures[name]["latency_ms"] = round(latency[name].median_ms, 4)
+    return figures
 
 
-def warn_of_slow(told: Mapping[str, Any]) -> None:
-    """Tell which files are slower than the first."""
-    first = next(iter(told.values()))["latency_ms"]
-    for name, row in told.items():
+def _read_back(file: Path) -> Model:
+    return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
+
+
+def warn_of_slow(figures: Mapping[str, Any]) -> None:
+    """Note which files are slower than the first."""
+    first = next(iter(figures.values()))["latency_ms"]
+    for name, row in figures.items():
         if row.get("latency_ms", 0) > first:
             progress.note(
                 f"{name} is slower than the original here: {row['latency_ms']:.3g} ms an image instead of {first:.3g} "

@@ -10,13 +10,14 @@ from typing import Any
 from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.measured import measured, over_seeds, parity
 from potstill.model_files.folder import load_model
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
+from potstill.report import write_report
 from potstill.stages import dataset, summary, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train, watch
@@ -25,7 +26,8 @@ from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.train import Pair, Trained
 from potstill.stages.recipe import Recipe
-from potstill.stages.run_folder import Journal, claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepared import Taught
 from potstill.training.predict import Model
@@ -44,27 +46,34 @@ class Experiment:
 
 def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
-    journal = Journal(folder)
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
-    with distributed.main_first():
-        claim(folder, recipe)
-    done = artifacts.finished(folder)
-    if done is not None:
-        return artifacts.read_json(folder / "summary.json")
+    return stage(
+        "distill",
+        recipe,
+        folder,
+        lambda journal: _carry_out(recipe, recipes, folder, journal),
+        name=recipe.name,
+        command=command,
+        report=write_report,
+    )
+
+
+def _carry_out(recipe: Recipe, recipes: dict[str, Recipe], folder: Path, journal: Journal) -> dict[str, Any] | None:
+    """Train, then export, measure and sum up; None in processes that only help with training."""
     data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
     taught = journal.timed("teacher", "", lambda: prepare_with_chain(recipe, data, folder))
     journal.stages[-1]["title"] = taught.title
     train.warn_of_capacity(taught, train.new_student(recipe, data, recipe.seed))
     pairs = {name: _pair(name, each, data, taught, folder, journal) for name, each in recipes.items()}
     if not distributed.is_main():
-        return {}  # training is shared out; what follows is done by one
+        return None  # training is shared out; what follows is done by one
     with distributed.alone():
-        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal, command)
+        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal)
 
 
 def _summed_up(
     recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
-    journal: Journal, command: str,
+    journal: Journal,
 ) -> dict[str, Any]:  # fmt: skip
     """Export, measure and sum up what was trained."""
     experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
@@ -72,21 +81,18 @@ def _summed_up(
     logits = journal.timed(
         "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
     )
-    result = _summary(recipe, experiments, taught, teacher_files, data, logits, command)
+    result = _summary(recipe, experiments, taught, teacher_files, data, logits)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
-    result["stages"] = journal.stages
-    result["seconds"] = journal.seconds
-    result["notes"] = [*journal.notes, *_findings(result)]
-    artifacts.write_json(folder / "summary.json", result)
-    return result
+    return result | {"notes": _findings(result)}
 
 
 def _findings(result: dict[str, Any]) -> list[str]:
     """Return what a reader should know of teacher, student and control once the test split was opened."""
     models = result["models"]
-    teacher, student, control = (models[kind].get("test_accuracy") for kind in ("teacher", "student", "control"))
+    teacher = models["teacher"].get("accuracy")
+    student, control = (models[kind]["test_accuracy"] for kind in ("student", "control"))
     return watch.findings(teacher, student, control, result["verdict"])
 
 
@@ -189,23 +195,21 @@ def key(experiment: str, kind: str, seed: int) -> str:
 
 def _summary(
     recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_files: list[Path], data: Data,
-    logits: dict[str, Any], command: str,
+    logits: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     main, *others = experiments
-    result = summary.header(command, recipe.name)
-    result["recipe"] = recipe.to_json()
-    result["data"] = data.facts(recipe.data.path)
+    result: dict[str, Any] = {"data": data.facts(recipe.data.path)}
     rows = main.pair.manifest.rows
     result["data"]["splits"] |= {
         "labelled": len(rows("train", labelled=True)),
         "unlabelled": len(rows("train", labelled=False)),
     }
     described = _described(main, logits, label, teacher_files)
-    teacher = _teacher(recipe, taught, logits, label)
-    for measured in described.pop("files"):
-        teacher |= measured
+    teacher = _teacher(recipe, taught, logits, label, manifest.classes)
+    for figures in described.pop("files"):
+        teacher |= figures
     result["models"] = {"teacher": teacher, **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
     if main.pair.search is not None:
@@ -220,13 +224,16 @@ def _summary(
     return result
 
 
-def _teacher(recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any) -> dict[str, Any]:
+def _teacher(
+    recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any, classes: tuple[str, ...]
+) -> dict[str, Any]:
     """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
     names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
     told: dict[str, Any] = {"name": " + ".join(names)}
     if "teacher" in logits:
-        told["test_accuracy"] = round(float(accuracy(logits["teacher"], label)), 3)
-    told["validation_accuracy"] = taught.record.get("validation_accuracy", {}).get("last")
+        told |= measured(logits["teacher"], label, classes=classes)
+    if "last" in (reached := taught.record.get("validation_accuracy", {})):
+        told["validation_accuracy"] = {which: [value] for which, value in reached.items()}
     if isinstance(taught.model, Classifier):
         told["parameters"] = zoo.count_parameters(taught.model)
     return told | {key: taught.facts[key] for key in ("members", "chain") if key in taught.facts}
@@ -248,7 +255,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
     students, controls = said("student", pair.students), said("control", pair.controls)
     first = experiment.exports[0]
     files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
-    measured = [
+    file_figures = [
         {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
         for file, latency in zip(files, latency_ms(files), strict=True)
     ]
@@ -261,26 +268,30 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         kind: {
             **facts,
             "parameters": counts[kind],
-            "test_accuracy": summary.accuracies(group, label),
+            **over_seeds(group, label),
             **_validation(trained),
             **file,
         }
         for kind, group, trained, file in (
-            ("control", controls, pair.controls, measured[0]),
-            ("student", students, pair.students, measured[1]),
+            ("control", controls, pair.controls, file_figures[0]),
+            ("student", students, pair.students, file_figures[1]),
         )
     }
-    exported = {"student": summary.parity(students[0], said("onnx", pair.students)[0])}
+    exported = {"student": _parity(said("onnx", pair.students)[0], students[0])}
     if first.int8:
         int8 = said("int8", pair.students)
-        models["student_int8"] = {**facts, "test_accuracy": summary.accuracies(int8, label), **measured[2]}
-        exported["student_int8"] = summary.parity(students[0], int8[0])
+        models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
+        exported["student_int8"] = _parity(int8[0], students[0])
     return {
         "models": models,
         "verdict": summary.verdict(students, controls, label).to_json(),
         "export": exported,
-        "files": measured[len(measured) - len(more_files) :],
+        "files": file_figures[len(file_figures) - len(more_files) :],
     }
+
+
+def _parity(file: Any, network: Any) -> dict[str, Any]:
+    return {**parity(file, network), "images": len(network)}
 
 
 def _validation(group: list[Trained]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from potstill import progress
 from potstill.data.loader import Loader
-from potstill.evaluate.metrics import accuracy, agreement, divergence
-from potstill.evaluate.statistics import LOSES
+from potstill.evaluation.metrics import accuracy, agreement, divergence
+from potstill.evaluation.statistics import LOSES
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data

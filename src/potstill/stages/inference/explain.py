@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import ConfigError, DataError, ModelError
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.stages.inference.evaluate import split_logits
 from potstill.stages.inference.images import pictures
 from potstill.stages.inference.predict import logits_of, trained

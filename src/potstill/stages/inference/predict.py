@@ -15,7 +15,7 @@ from potstill.data import squares
 from potstill.data.augment.operation import in_unit
 from potstill.data.augment.place import centre_crop
 from potstill.errors import DataError, ModelError
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.model_files.open import Opened, find
 from potstill.models import input_facts
 from potstill.models.card import Card

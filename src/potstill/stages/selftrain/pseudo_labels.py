@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from potstill import progress
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.models.hooks import as_vector
 from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, Outputs
@@ -273,7 +273,7 @@ def quality(logits: np.ndarray, label: np.ndarray, *, temperature: float, floor:
 
     Percent, with Wilson's 95 % interval; precision is None where no answer reaches the floor.
     """
-    from potstill.evaluate.statistics import proportion_interval
+    from potstill.evaluation.statistics import proportion_interval
 
     chance = metrics.softmax(logits, temperature)
     sure = chance.max(1) >= floor

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from potstill import artifacts, progress
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.metrics import accuracy
 from potstill.models.card import Card
 from potstill.models.class_map import ClassMap, described, match_classes, speaking
 from potstill.models.outputs import Classifier
