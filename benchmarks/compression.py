@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import platform
 import time
@@ -175,8 +176,7 @@ def opened(config: QuantizeConfig, earlier: Given | None) -> Given:
     """Return model and data for a configuration; images that were decoded for another one are used again."""
     if earlier is None:
         return common.open_model(config)
-    recipe = earlier.recipe.model_copy(update={"train": config.train})
-    return Given(earlier.model, earlier.data, recipe, earlier.steps, config.seed)
+    return dataclasses.replace(earlier, train=config.train, seed=config.seed)
 
 
 def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
@@ -185,7 +185,7 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     floating, model, layers = calibrated(config, given)
     record: dict[str, Any] = {}
     if config.mode == "qat":
-        teacher = common.teaching(given, out, out.parent / "stores")
+        teacher = common.teacher_of(given, out, out.parent / "stores")
         model, trained = learned(config, given, floating, model, folder / "trained", teacher)
         record |= {
             "validation_accuracy": trained["validation_accuracy"]["last"],
@@ -277,7 +277,7 @@ def longer(options: argparse.Namespace) -> dict[str, Any]:
         views=1,
     )
     given = common.open_model(config)
-    teacher = common.teaching(given, folder, options.out.parent / "stores")
+    teacher = common.teacher_of(given, folder, options.out.parent / "stores")
     student = Classifier(copy.deepcopy(given.model.network), given.model.card)
     record = common.recover(student, given, teacher, folder / "trained", title="longer")
     student = load_model(folder / "trained")

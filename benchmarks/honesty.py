@@ -65,7 +65,7 @@ class World:
     def right(self, seed: int, terms: Sequence[Term], teacher: Teacher | None = None) -> np.ndarray:
         """Train from `seed`; return bool [N], on which test images the model is right."""
         data, train = self.data, self.recipe.train
-        student, loader = new_student(self.recipe, data, seed), data.loader()
+        student, loader = new_student(self.recipe.student, data, seed), data.loader()
         order = Order(data.manifest, batch_size=train.batch_size, seed=seed, views=1)
         objective = Objective(terms, classes=len(data.manifest.classes), teacher=teacher)
         with tempfile.TemporaryDirectory() as folder:

@@ -25,8 +25,7 @@ from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import input_size
-from potstill.stages.teacher.prepare import prepare_teacher
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.stages.test_split import answers
 from tests.conftest import ROOT
 from tests.finetune.world import settings
@@ -72,9 +71,10 @@ def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path
     found = potstill.evaluate(folder, tree)
     assert found.accuracy == pytest.approx(summary["models"][summary["kept"]]["accuracy"], abs=1e-3)
     recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
-    taught = prepare_teacher(recipe, dataset.prepare(recipe.data, at_least=input_size.own_size(str(folder))), tmp_path)
-    assert taught.card.weights_sha256 == read_card(folder).weights_sha256
-    assert taught.identity == bits(load_model(folder))
+    images = dataset.prepare(recipe.data, at_least=teacher_size(recipe.teacher))
+    teacher = prepare_teacher(recipe.teacher, images, tmp_path, views=recipe.training_views, seed=0)
+    assert teacher.card.weights_sha256 == read_card(folder).weights_sha256
+    assert teacher.identity == bits(load_model(folder))
 
 
 def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from potstill.evaluation.statistics import BEATS, LOSES, TIES, compare, holm, p_
 from potstill.stages import summary
 from potstill.stages.compare.cells import Row
 from potstill.stages.compare.settings import CONTROL
-from potstill.stages.distill import watch
+from potstill.stages.distill.findings import findings
 
 LEVEL = 0.05  # the chance that any method of a student is called wrongly, after Holm's correction
 
@@ -41,7 +41,7 @@ def student_figures(
             told["p"], told["p_holm"] = (round(value, 5) for value in corrected[row.method])
             told["corrected"] = _corrected(verdict.result, told["p_holm"])
         described.append(told)
-    first = rows[0].recipe.student
+    first = rows[0].cell.student
     return {"model": first.model, "options": first.options, "parameters": parameters, "methods": described}
 
 
@@ -66,8 +66,8 @@ def _row(
         "steps": records[0]["steps"],
         "extra_parameters": {"deployed": deployed - parameters, "training": training_only},
         "agreement": None if teacher is None else round(float(np.mean([agreement(teacher, s) for s in answers])), 2),
-        "objective": None if row.method == CONTROL else row.recipe.objective.to_json(),
-        "train": row.recipe.train.to_json(),
+        "objective": None if row.method == CONTROL else row.cell.objective.to_json(),
+        "train": row.cell.train.to_json(),
         "trials": row.trials,
     }
 
@@ -80,5 +80,5 @@ def notes(students: dict[str, Any], teacher: float | None) -> list[str]:
         for told in methods:
             verdict = {"result": told["corrected"]}
             who = f"{name} by {told['method']}"
-            found += watch.findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
+            found += findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
     return list(dict.fromkeys(found))

@@ -28,8 +28,8 @@ from potstill.stages.compress.common import (
     one_target,
     open_model,
     recover,
-    teaching,
-    validator,
+    teacher_of,
+    validation_accuracy,
     warn_of_slow,
 )
 from potstill.stages.run_folder import Journal
@@ -136,14 +136,14 @@ def _rounds(
 ) -> tuple[Classifier, list[dict[str, Any]]]:
     """Prune and train back, in equal parts; return the last model, its masks still on, and a record a round."""
     of, keep = aim
-    teacher = teaching(given, folder, stores)
+    teacher = teacher_of(given, folder, stores)
     model, records = given.model, []
     for number in range(1, config.rounds + 1):
         inside = folder / f"round-{number}"
         model = _smaller(config, given, model, of, keep ** (1 / config.rounds), number)
-        record = {"validation_pruned": validator(given)(model)["accuracy"]}
+        record = {"validation_pruned": validation_accuracy(model, given)}
         reestimate(model, given)
-        record["validation_reestimated"] = validator(given)(model)["accuracy"]
+        record["validation_reestimated"] = validation_accuracy(model, given)
         done = artifacts.finished(inside) is not None
         record |= recover(model, given, teacher, inside, title=f"pruned, round {number} of {config.rounds}")
         if done:
@@ -216,7 +216,7 @@ def _summary(
     }
     return {
         "data": given.facts,
-        "teacher": given.recipe.teacher.model,
+        "teacher": given.teacher_name,
         "models": models,
         "speed_up": round(models["original"]["latency_ms"] / models["pruned"]["latency_ms"], 3),
         "sparsity": round(pruning.sparsity_of(pruned.network), 4),

@@ -26,13 +26,13 @@ from potstill.stages.compress.common import (
     measured_files,
     open_model,
     recover,
-    teaching,
-    validator,
+    teacher_of,
+    validation_accuracy,
     warn_of_slow,
 )
-from potstill.stages.distill.train import Teaching
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
+from potstill.stages.teacher.prepared import TeacherSource
 from potstill.training import engine
 from potstill.training.settings import TrainConfig
 
@@ -114,13 +114,13 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
         raise ModelError(f"{config.model} is quantized already. Give the model that it was made from.")
     export_onnx(given.model, folder / BEFORE)  # what cannot be exported is told before the work
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, given))
-    record = {"validation_calibrated": validator(given)(start)["accuracy"]}
+    record = {"validation_calibrated": validation_accuracy(start, given)}
     if config.mode == "qat":
         quantized = start
         start, trained = journal.timed(
             "training",
             "Trained with quantization",
-            lambda: learned(config, given, floating, quantized, folder / "trained", teaching(given, folder, stores)),
+            lambda: learned(config, given, floating, quantized, folder / "trained", teacher_of(given, folder, stores)),
         )
         record |= trained
     save_model(start, folder)
@@ -182,7 +182,12 @@ def _mixed(
 
 
 def learned(
-    config: QuantizeConfig, given: Given, floating: nn.Module, start: Classifier, folder: Path, teacher: Teaching | None
+    config: QuantizeConfig,
+    given: Given,
+    floating: nn.Module,
+    start: Classifier,
+    folder: Path,
+    teacher: TeacherSource | None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Return the classifier after quantization-aware training in `folder`, and the record of it."""
     student = start if config.learns_activations else without_inputs(start)
@@ -247,7 +252,7 @@ def _summary(
             "weight_steps": config.weight_method,
             "correct_bias": config.corrects_bias,
         },
-        "teacher": given.recipe.teacher.model if config.mode == "qat" else None,
+        "teacher": given.teacher_name if config.mode == "qat" else None,
         "models": models,
         **speed,
         "bits": bits,

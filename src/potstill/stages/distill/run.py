@@ -11,25 +11,26 @@ from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError
 from potstill.evaluation.measured import measured, over_seeds, parity
-from potstill.model_files.folder import load_model
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
-from potstill.models.outputs import Classifier
 from potstill.report import write_report
 from potstill.stages import dataset, summary, test_split
 from potstill.stages.dataset import Data
-from potstill.stages.distill import train, watch
-from potstill.stages.distill.chain import prepare_with_chain
+from potstill.stages.distill import train
+from potstill.stages.distill.chain import Lessons, prepare_with_chain
 from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
-from potstill.stages.distill.train import Pair, Trained
+from potstill.stages.distill.findings import findings
+from potstill.stages.distill.train import Pair
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepare import teacher_size
+from potstill.stages.teacher.prepared import TeacherSource
+from potstill.stages.training import Trained
 from potstill.training.predict import Model
 
 
@@ -61,27 +62,38 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
 def _carry_out(recipe: Recipe, recipes: dict[str, Recipe], folder: Path, journal: Journal) -> dict[str, Any] | None:
     """Train, then export, measure and sum up; None in processes that only help with training."""
     data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
-    taught = journal.timed("teacher", "", lambda: prepare_with_chain(recipe, data, folder))
-    journal.stages[-1]["title"] = taught.title
-    train.warn_of_capacity(taught, train.new_student(recipe, data, recipe.seed))
-    pairs = {name: _pair(name, each, data, taught, folder, journal) for name, each in recipes.items()}
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _lessons(recipe), data, folder))
+    journal.stages[-1]["title"] = teacher.title
+    train.warn_of_capacity(teacher, train.new_student(recipe.student, data, recipe.seed))
+    pairs = {name: _pair(name, each, data, teacher, folder, journal) for name, each in recipes.items()}
     if not distributed.is_main():
         return None  # training is shared out; what follows is done by one
     with distributed.alone():
-        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal)
+        return _summed_up(recipe, recipes, pairs, data, teacher, folder, journal)
+
+
+def _lessons(recipe: Recipe) -> Lessons:
+    """Return how the links between teacher and student are trained."""
+    setup = train.setup_of(recipe)
+    return Lessons(setup, recipe.objective.loss_terms, recipe.seed, recipe.seeds, recipe.data.seed)
 
 
 def _summed_up(
-    recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
+    recipe: Recipe,
+    recipes: dict[str, Recipe],
+    pairs: dict[str, Pair],
+    data: Data,
+    teacher: TeacherSource,
+    folder: Path,
     journal: Journal,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Export, measure and sum up what was trained."""
     experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
-    teacher_files = _teacher_files(taught, data, recipe, folder)
+    teacher_files = _teacher_files(teacher, data, recipe, folder)
     logits = journal.timed(
-        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
+        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, teacher, data, folder)
     )
-    result = _summary(recipe, experiments, taught, teacher_files, data, logits)
+    result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
@@ -93,7 +105,7 @@ def _findings(result: dict[str, Any]) -> list[str]:
     models = result["models"]
     teacher = models["teacher"].get("accuracy")
     student, control = (models[kind]["test_accuracy"] for kind in ("student", "control"))
-    return watch.findings(teacher, student, control, result["verdict"])
+    return findings(teacher, student, control, result["verdict"])
 
 
 def with_overrides(recipe: Recipe, name: str) -> Recipe:
@@ -117,7 +129,7 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
 
 def _data(recipe: Recipe) -> Data:
     models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
-    sizes = [input_size.size_of(recipe.teacher), *map(input_size.own_size, models)]
+    sizes = [teacher_size(recipe.teacher), *map(input_size.own_size, models)]
     return dataset.prepare(recipe.data, at_least=max(sizes))
 
 
@@ -125,11 +137,11 @@ def _inside(name: str, folder: Path) -> Path:
     return folder / "comparisons" / name if name else folder
 
 
-def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, journal: Journal) -> Pair:
+def _pair(name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, journal: Journal) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
         "distill", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
-        lambda: train.experiment(recipe, data, taught, _inside(name, folder), folder / "stores"),
+        lambda: train.experiment(recipe, data, teacher, _inside(name, folder), folder / "stores"),
     )  # fmt: skip
 
 
@@ -154,21 +166,20 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[E
     return students, control
 
 
-def _teacher_files(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
-    """Return the teacher's file, to be measured; none where it is no single network."""
-    if isinstance(taught.model, Classifier):
-        return [export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model]
-    return [Path(recipe.teacher.model)] if taught.model is not None and not taught.members else []
+def _teacher_files(teacher: TeacherSource, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
+    """Return the teacher's file, to be measured; none where it is no single model."""
+    where = folder / "export" / "teacher"
+    file = teacher.deployed(lambda network: export(network, data, recipe.export, where, int8=False).model)
+    return [] if file is None else [file]
 
 
-def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder: Path) -> dict[str, Any]:
+def _open_test(experiments: list[Experiment], teacher: TeacherSource, data: Data, folder: Path) -> dict[str, Any]:
     rows = data.manifest.rows("test", labelled=True)
     models: dict[str, Model] = {}
-    identities = {"teacher": taught.identity}
-    if taught.model is not None:
-        models["teacher"] = taught.model
-    elif taught.peer:
-        models["teacher"] = load_model(experiments[0].pair.students[0].folder / train.PEER)
+    identities = {"teacher": teacher.identity}
+    tested = teacher.tested(experiments[0].pair.students[0].folder)
+    if tested is not None:
+        models["teacher"] = tested
 
     def add(name: str, model: Model, card: Card) -> None:
         models[name], identities[name] = model, card.weights_sha256
@@ -184,8 +195,8 @@ def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder
                     model = OnnxModel(file)
                     add(key(experiment.name, kind, trained.seed), model, model.card)
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
-    given = taught.said(data, rows) if "teacher" not in models else None
-    return logits if given is None else logits | {"teacher": given}
+    known = teacher.logits(data, rows) if tested is None else None
+    return logits if known is None else logits | {"teacher": known}
 
 
 def key(experiment: str, kind: str, seed: int) -> str:
@@ -194,7 +205,7 @@ def key(experiment: str, kind: str, seed: int) -> str:
 
 
 def _summary(
-    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_files: list[Path], data: Data,
+    recipe: Recipe, experiments: list[Experiment], teacher: TeacherSource, teacher_files: list[Path], data: Data,
     logits: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     manifest = data.manifest
@@ -207,10 +218,10 @@ def _summary(
         "unlabelled": len(rows("train", labelled=False)),
     }
     described = _described(main, logits, label, teacher_files)
-    teacher = _teacher(recipe, taught, logits, label, manifest.classes)
+    facts = _teacher(recipe, teacher, logits, label, manifest.classes)
     for figures in described.pop("files"):
-        teacher |= figures
-    result["models"] = {"teacher": teacher, **described["models"]}
+        facts |= figures
+    result["models"] = {"teacher": facts, **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
     if main.pair.search is not None:
         result["search"] = main.pair.search
@@ -225,18 +236,18 @@ def _summary(
 
 
 def _teacher(
-    recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any, classes: tuple[str, ...]
+    recipe: Recipe, teacher: TeacherSource, logits: dict[str, Any], label: Any, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
     names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
     told: dict[str, Any] = {"name": " + ".join(names)}
     if "teacher" in logits:
         told |= measured(logits["teacher"], label, classes=classes)
-    if "last" in (reached := taught.record.get("validation_accuracy", {})):
+    if "last" in (reached := teacher.record.get("validation_accuracy", {})):
         told["validation_accuracy"] = {which: [value] for which, value in reached.items()}
-    if isinstance(taught.model, Classifier):
-        told["parameters"] = zoo.count_parameters(taught.model)
-    return told | {key: taught.facts[key] for key in ("members", "chain") if key in taught.facts}
+    if teacher.network is not None:
+        told["parameters"] = zoo.count_parameters(teacher.network)
+    return told | {key: teacher.facts[key] for key in ("members", "chain") if key in teacher.facts}
 
 
 def _told(changes: dict[str, Any]) -> str:
