@@ -1,6 +1,6 @@
 """The processes of one command: who am I, who writes, and how the others are told.
 
-`torchrun --nproc-per-node N -m potstill.cli ...` starts the same command N times. All do the same work on the same
+`torchrun --nproc-per-node N -m potstill ...` starts the same command N times. All do the same work on the same
 images, each on its stripe (rows rank, rank + N, ...); process 0 alone writes and speaks. What cannot be shared out is
 done by process 0, inside `alone`. Where nothing was started that way there is one process, and everything here costs
 nothing.

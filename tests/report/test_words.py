@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from potstill.report import advice, words
+from potstill import words
+from potstill.report import advice
 from potstill.report.charts import Line, mean_curve
 from potstill.report.layout import Box, place, spread
 

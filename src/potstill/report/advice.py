@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from potstill.report.words import MINUS, signed
+from potstill.words import MINUS, signed
 
 TONES = {"BEATS": "good", "TIES": "even", "LOSES": "bad"}
 MANY_SEEDS = 5  # from here on another seed narrows the interval only a little

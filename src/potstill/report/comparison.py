@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import read_json, write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import exports, words
+from potstill.report import exports
 from potstill.report.advice import TONES
 from potstill.report.templates import filled
 

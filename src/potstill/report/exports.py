@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from potstill import words
 from potstill.data.csv_files import table_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import words
 
 HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",
             "Agrees with teacher %", "ECE", "Seconds a seed", "Extra parameters")  # fmt: skip

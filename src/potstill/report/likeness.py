@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from potstill import words
 from potstill.artifacts import write_text
-from potstill.report import charts, words
+from potstill.report import charts
 from potstill.report.templates import filled
 
 TITLES = {"teacher": "Teacher", "student": "Student", "control": "Control"}

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import pictures, words
+from potstill.report import pictures
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run
 from potstill.report.tables import TITLES, bars, columns, model_rows

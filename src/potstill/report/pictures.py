@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from potstill.report import charts, words
+from potstill import words
+from potstill.report import charts
 from potstill.report.read import Curves, Row
 from potstill.report.tables import TITLES, ModelRow
 

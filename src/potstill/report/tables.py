@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from potstill import words
 from potstill.evaluation.statistics import mean_interval, proportion_interval
-from potstill.report import words
 from potstill.report.advice import mean_accuracy
 
 TITLES = {

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import read_json, write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import charts, words
+from potstill.report import charts
 from potstill.report.pictures import Picture
 from potstill.report.read import Row, read_rows
 from potstill.report.templates import filled

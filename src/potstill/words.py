@@ -22,13 +22,13 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share:.{digits}f}{NBSP}%"
 
 
-def size(count: float) -> str:
+def size(count: float, space: str = NBSP) -> str:
     """Return bytes in the unit that suits: "812 B", "78 kB", "5.7 MB" (1 kB = 1,000 B)."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
-            return f"{significant(count)}{NBSP}{unit}"
+            return f"{significant(count)}{space}{unit}"
         count /= 1000
-    return f"{significant(count)}{NBSP}GB"
+    return f"{significant(count)}{space}GB"
 
 
 def milliseconds(value: float) -> str:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill.bench.world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.models.outputs import Classifier
 from potstill.training import devices
+
+from .world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 
 Step = Callable[[], int]
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potstill.bench.rivals import SGD, Step, plain, torchdistill
-from potstill.bench.world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
@@ -30,6 +28,9 @@ from potstill.training import autotune, devices, engine, predict
 from potstill.training.autotune import ExecutionPlan, choose
 from potstill.training.loop import Job
 from potstill.training.settings import TrainConfig
+
+from .rivals import SGD, Step, plain, torchdistill
+from .world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
 
 VIEWS = 2
 AS_IF = 50_000 * 30  # images of the training that the machine's measurement is told of: 30 epochs of CIFAR-10
@@ -55,7 +56,8 @@ def teacher_plan(world: World) -> ExecutionPlan:
 
 
 def potstills(world: World, folder: Path, *, teacher: bool) -> Step:
-    """Return a step of potstill's own loop."""
+    """Return a step of potstill's own loop, as the command line runs it."""
+    keep_freed()
     loader = loader_of(world)
     terms, taught = (Term(loss="cross_entropy"),), None
     if teacher:
@@ -120,6 +122,7 @@ def _endless(count: int, dice: np.random.Generator) -> Iterator[tuple[int, np.nd
 
 def store(world: World, folder: Path) -> Step:
     """Return the writing of one part of a store."""
+    keep_freed()
     loader, teacher, plan = loader_of(world), world.network(TEACHER).to(devices.device()), teacher_plan(world)
     rows = np.arange(min(PART_ROWS, len(world.label)))
 

@@ -3,7 +3,7 @@
 At the line "prepare" it gets ready, makes two steps to be warm, and says how long that took; at each line "SECONDS" it
 works about that long and says how many images it did. It answers in lines of JSON.
 
-    python -m potstill.bench.side NAME WORLD FOLDER THREADS
+    python -m peers.side NAME WORLD FOLDER THREADS
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import psutil
 import torch
 
 from potstill import progress
-from potstill.bench import sides, world
+
+from . import sides, world
 
 
 def main() -> None:

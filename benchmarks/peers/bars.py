@@ -85,8 +85,14 @@ def where(found: Mapping[str, Any]) -> str:
 
 def _commit() -> str | None:
     """Return the commit of the checkout that runs, None where it is no checkout."""
-    here = Path(__file__).parents[3]
+    here = Path(__file__).parents[2]
     if not (here / ".git").exists():
         return None
     asked = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return asked.stdout.strip() or None
+
+
+def in_a_process() -> dict[str, str]:
+    """Return the variables with which a process of its own finds these modules (`python -m peers.NAME`)."""
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from potstill import progress
-from potstill.bench.bars import Bar, judge, provenance
-from potstill.bench.one_size import BEST, CLASSES
 from potstill.errors import RunError
 from potstill.runtime import ENVIRONMENT
 from potstill.teachers.logit_codec import row_bytes
+
+from .bars import Bar, in_a_process, judge, provenance
+from .one_size import BEST, CLASSES
 
 SIZES = (10_000, 100_000, 1_000_000)
 SHORT = SIZES[:2]
@@ -76,8 +77,14 @@ def _refuse_full_disk(folder: Path, images: int) -> int:
 
 
 def _in_a_process(images: int, folder: Path, threads: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "potstill.bench.one_size", str(images), str(folder)]
-    settings = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "peers.one_size", str(images), str(folder)]
+    settings = {
+        **os.environ,
+        **in_a_process(),
+        **ENVIRONMENT,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore",
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
     if done.returncode:
         raise ChildProcessError(done.stderr[-2000:])

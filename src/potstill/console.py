@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from potstill.cli.plain import visible
+from potstill.plain_text import visible
 
 
 class PlainConsole(Console):

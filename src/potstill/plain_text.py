@@ -6,8 +6,6 @@ import json
 import re
 from typing import Any
 
-import typer
-
 # Control characters (a terminal obeys them), marks that reverse the direction of text, and halves of characters
 # (file names that are not UTF-8), which cannot be printed.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -26,8 +24,3 @@ def as_json(value: Any) -> str:
     """Return indented JSON; the characters that `visible` writes out are JSON escapes, which readers undo."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def echo(text: object, *, err: bool = False) -> None:
-    """Print a text, made visible, on standard output or standard error."""
-    typer.echo(visible(str(text)), err=err)

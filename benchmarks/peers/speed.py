@@ -1,4 +1,4 @@
-"""Images a second of distillation, side by side: what `potstill bench speed` measures.
+"""Images a second of distillation, side by side: what `benchmarks/speed.py` measures.
 
 Each side is a process of its own; they take turns, so that whatever else the machine does falls on all of them. A
 figure is the median over the rounds of the figure within a round.
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill import progress
-from potstill.bench.bars import Bar, judge, provenance
-from potstill.bench.world import World, save
 from potstill.runtime import ENVIRONMENT
 from potstill.training import devices
+
+from .bars import Bar, in_a_process, judge, provenance
+from .world import World, save
 
 EPOCHS, VIEWS, IMAGES = 10, 2, 50_000  # of the run whose writing of the store is counted
 OURS = ("none", "stored", "hand", "forward", "store")
@@ -63,9 +64,9 @@ class Side:
         self._errors = folder / "errors.txt"
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
-                [python, "-m", "potstill.bench.side", name, str(world), str(folder), str(threads)],
+                [python, "-m", "peers.side", name, str(world), str(folder), str(threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**published, **(ENVIRONMENT if name in OURS else {}), **own},
+                env={**published, **in_a_process(), **(ENVIRONMENT if name in OURS else {}), **own},
             )  # fmt: skip
         self.notes: list[str] = []
 

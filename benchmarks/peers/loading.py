@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from potstill.bench.bars import Bar, judge, provenance
 from potstill.data.augment import parse_policy
 from potstill.data.draws import uniform
 from potstill.data.formats import read_manifest
@@ -32,6 +31,8 @@ from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
 from potstill.torch_context import threads as limited
+
+from .bars import Bar, judge, provenance
 
 WORKERS = 2
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

@@ -17,19 +17,21 @@ import numpy as np
 import torch
 
 from potstill import progress
-from potstill.bench import sides
-from potstill.bench.bars import Bar, judge, provenance
-from potstill.bench.rivals import SGD, published
-from potstill.bench.world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
 from potstill.data.loader import Order
+from potstill.evaluation import metrics
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective, lecture_terms
-from potstill.stages.summary import accuracies, verdict
+from potstill.stages.summary import verdict
 from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
 from potstill.torch_context import threads as limited
 from potstill.training import devices, engine, predict
 from potstill.training.settings import TrainConfig
+
+from . import sides
+from .bars import Bar, judge, provenance
+from .rivals import SGD, published
+from .world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
 
 BARS = {
     "upper_end": Bar(
@@ -58,7 +60,7 @@ def measure(
     return {
         "figures": figures,
         "bars": judge(BARS, figures),
-        "accuracy": {name: accuracies(logits, test.label) for name, logits in said.items()},
+        "accuracy": {name: _accuracies(logits, test.label) for name, logits in said.items()},
         "seconds": {name: round(took, 1) for name, took in seconds.items()},
         "verdict": found.to_json(),
         "settings": {"images": len(world.label), "epochs": epochs, "views": views},
@@ -105,6 +107,11 @@ class Potstill:
         folder = self._folder / str(seed)
         engine.fit(student, objective, self._loader, order, self._config, folder=folder, seed=seed, plan=self._plan)
         return student
+
+
+def _accuracies(logits: list[np.ndarray], label: np.ndarray) -> list[float]:
+    """Return percent, a seed each."""
+    return [round(metrics.accuracy(one, label), 3) for one in logits]
 
 
 def _answers(student: Classifier, test: World) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Writes one store of generated images and reads it back, in a process of its own; says what that took.
 
-python -m potstill.bench.one_size IMAGES FOLDER
+python -m peers.one_size IMAGES FOLDER
 """
 
 from __future__ import annotations
