@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill import artifacts, config, distributed
+from potstill import artifacts, config, distributed, names, own_code
 from potstill.errors import UserError
+from potstill.output_files import check_output
+from potstill.own_code import allows_own_code
 from potstill.stages import inference
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.recipe import Recipe
@@ -19,21 +21,25 @@ from potstill.stages.run_folder import differences, has_results, record_name
 from potstill.training.devices import init_process_group
 
 
+@allows_own_code
 def run(
     recipe: str | Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     out: str | Path | None = None,
+    allow_code: Sequence[str | Path] = (),
     command: str = "",
 ) -> dict[str, Any]:
     """Carry a recipe through and return its summary (docs/summary.md); `summary["folder"]` is the run folder.
 
     recipe: the path of a YAML file, or the settings themselves. overrides: "key=value" settings. out: the run
-    folder, by default runs/NAME; an unfinished run of the same recipe there goes on where it stopped. Under torchrun
-    process 0 returns the summary, the others {}.
+    folder, by default runs/NAME; an unfinished run of the same recipe there goes on where it stopped. allow_code:
+    Python files that a recipe's losses may be in; without it a recipe file executes no code. Under torchrun process 0
+    returns the summary, the others {}.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
     folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
     summary = run_recipe(built, folder, command=command)
@@ -48,6 +54,7 @@ def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> di
         return run(recipe, out=out, command=command)
 
 
+@allows_own_code
 def distill(
     data: str | Path | Mapping[str, Any],
     *,
@@ -109,10 +116,15 @@ def selftrain(
     return {**work(built, folder, command=command), "folder": str(folder)}
 
 
+@allows_own_code
 def compare(
-    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, out: str | Path | None = None,
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    allow_code: Sequence[str | Path] = (),
     command: str = "",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compare methods, students and seeds on equal terms, as a recipe says (docs/comparing.md); return the summary."""
     _one_process("compare")
     from potstill.stages.compare import CompareConfig
@@ -120,6 +132,7 @@ def compare(
 
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
     folder = new_folder(built.name, "compare", built, out)
     return {**work(built, folder, command=command), "folder": str(folder), "report": str(folder / "report.html")}
 
@@ -144,17 +157,21 @@ def label(
 
 def explain(
     model: str | Path, image_or_data: str | Path, *, temperatures: Sequence[float] = (1.0, 2.0, 4.0),
-    teacher: str | None = None, control: str | None = None, html: str | Path | None = None, **weights: Any,
+    teacher: str | None = None, control: str | None = None, html: str | Path | None = None, force: bool = False,
+    **weights: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a model says of an image at several temperatures, or how like its teacher it is over a data set.
 
     weights: `weights=` and `teacher_weights=` for models given by name; `classes=`, `split=` and `limit=` as in
-    `predict` and `evaluate`. html: a page to write, for a data set.
+    `predict` and `evaluate`. html: a page to write, for a data set. force: replace a file
+    there that potstill did not write.
     """
     _one_process("explain")
     from potstill.report import write_likeness
     from potstill.stages.inference import explain as stage
 
+    if html is not None:
+        check_output(Path(html), flag="--html", force=force)
     if Path(image_or_data).is_file():
         return stage.explain(str(model), Path(image_or_data), temperatures, teacher=teacher, **weights)
     if teacher is None:
@@ -187,6 +204,7 @@ def predict(
     return inference.predict(str(model), [Path(image) for image in images], weights=weights, classes=classes)
 
 
+@allows_own_code
 def prune(
     model: str | Path, *, data: str | Mapping[str, Any] | None = None, out: str | Path | None = None, **settings: Any
 ) -> dict[str, Any]:
@@ -204,6 +222,7 @@ def prune(
     return {**work(built, folder), "folder": str(folder)}
 
 
+@allows_own_code
 def quantize(
     model: str | Path, *, data: str | Mapping[str, Any] | None = None, out: str | Path | None = None, **settings: Any
 ) -> dict[str, Any]:
@@ -278,4 +297,4 @@ def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | 
 
 def _last_name(path: str | Path) -> str:
     """Return what a path or a model's name is called, fit for the name of a folder."""
-    return Path(str(path).rpartition(":")[2]).resolve().name.replace(" ", "-")
+    return names.fitting(Path(str(path).rpartition(":")[2]).resolve().name)

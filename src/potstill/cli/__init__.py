@@ -6,10 +6,10 @@ import sys
 import warnings
 
 from potstill import runtime
-from potstill.cli import bench, compress, distill, export, finetune, selftrain, use
+from potstill.cli import bench, compress, distill, export, finetune, formats, selftrain, use
 from potstill.cli.common import app
 
-__all__ = ["app", "bench", "compress", "distill", "export", "finetune", "main", "selftrain", "use"]
+__all__ = ["app", "bench", "compress", "distill", "export", "finetune", "formats", "main", "selftrain", "use"]
 
 
 def main() -> None:

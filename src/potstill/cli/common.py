@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from potstill.cli.plain import as_json as json_text
+from potstill.cli.plain import echo
 from potstill.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +26,11 @@ app = typer.Typer(
 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder (default: a new one under runs/).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output files that potstill did not write, too.")]
+AllowCode = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-code", metavar="FILE.py", help="A Python file that the recipe's losses may be in."),
+]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights for a model given by name.")]
 Model = Annotated[str, typer.Argument(help="A run or stage folder, an .onnx file, or a name with --weights.")]
 Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]
@@ -71,15 +77,15 @@ def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: boo
             result = work()
     except UserError as error:
         for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
+            echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo(f"\nStopped. Nothing is lost: go on with the same command:\n  {typed()}", err=True)
+        echo(f"\nStopped. Nothing is lost: go on with the same command:\n  {typed()}", err=True)
         raise typer.Exit(130) from None
     if not speaks:
         return
     if as_json:
-        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+        typer.echo(json_text(result))
     else:
         show(result)
 

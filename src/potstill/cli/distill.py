@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Json, Out, app, carry_out, given, typed
+from potstill.cli.common import AllowCode, Data, Json, Out, app, carry_out, given, typed
 
 
 @app.command()
@@ -27,6 +27,7 @@ def demo(out: Out = None, as_json: Json = False) -> None:
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")] = None,
+    allow_code: AllowCode = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def run(
     def work() -> dict[str, Any]:
         from potstill import api as public
 
-        return public.run(recipe, overrides or (), out=out, command=typed())
+        return public.run(recipe, overrides or (), out=out, allow_code=allow_code or (), command=typed())
 
     _show_run(work, as_json)
 

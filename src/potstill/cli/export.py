@@ -45,10 +45,11 @@ def export(
 
 def show(result: dict[str, Any]) -> None:
     """Print a line a file, and which one to take."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from potstill.cli.console import PlainConsole
+
+    console = PlainConsole()
     table = Table(title=result["folder"], title_justify="left")
     table.add_column("file", no_wrap=True)
     for name in ("kB", "accuracy %", "lost", "same %", "ms", "speed-up"):

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Grouped, Json, Model, Out, Weights, app, carry_out, given, numbers, typed
+from potstill.cli.common import (
+    AllowCode,
+    Data,
+    Force,
+    Grouped,
+    Json,
+    Model,
+    Out,
+    Weights,
+    app,
+    carry_out,
+    given,
+    numbers,
+    typed,
+)
+from potstill.cli.plain import echo
 
 Limit = Annotated[int | None, typer.Option(help="Use about this many images, the same share of each class.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation policy (default: auto).")]
@@ -119,7 +134,7 @@ def label(
 
     def show(summary: dict[str, Any]) -> None:
         facts, folder = summary["labels"], summary["folder"]
-        typer.echo(
+        echo(
             f"Soft labels of {facts['images']:,} images in {facts['views']} views, {facts['bytes'] / 1000:,.0f} kB: "
             f"{folder}\nLook at them: labels.html there; most worth labelling by hand: worth-labelling.csv\n"
             f"Teach with them: potstill distill {data} --teacher {folder}"
@@ -132,6 +147,7 @@ def label(
 def compare(
     recipe: Annotated[Path, typer.Argument(help="A YAML file: methods, students, seeds (docs/comparing.md).")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")] = None,
+    allow_code: AllowCode = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -140,13 +156,13 @@ def compare(
     def work() -> dict[str, Any]:
         from potstill import api as public
 
-        return public.compare(recipe, overrides or (), out=out, command=typed())
+        return public.compare(recipe, overrides or (), out=out, allow_code=allow_code or (), command=typed())
 
     def show(summary: dict[str, Any]) -> None:
         from potstill.cli import show
 
         show.comparison(summary)
-        typer.echo(f"Report: {summary['report']}")
+        echo(f"Report: {summary['report']}")
 
     carry_out(work, show, as_json)
 
@@ -161,6 +177,7 @@ def explain(
     weights: Weights = None,
     teacher_weights: Annotated[Path | None, typer.Option(help="Weights for a teacher given by name.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, for a data set.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """See what is transferred: probabilities at several temperatures, or likeness to the teacher over a data set."""
@@ -169,7 +186,7 @@ def explain(
         from potstill import api as public
 
         named = {"teacher": teacher, "control": control, "weights": weights, "teacher_weights": teacher_weights}
-        settings = {**named, "temperatures": temperature, "html": html}
+        settings = {**named, "temperatures": temperature, "html": html, "force": force or None}
         return public.explain(model, image_or_data, **given(settings))
 
     def show(result: dict[str, Any]) -> None:
@@ -177,6 +194,6 @@ def explain(
 
         (show.explanation if "temperatures" in result else show.likeness)(result)
         if "html" in result:
-            typer.echo(f"Page: {result['html']}")
+            echo(f"Page: {result['html']}")
 
     carry_out(work, show, as_json)

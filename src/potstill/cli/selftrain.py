@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from potstill.cli.common import Data, Json, Out, app, carry_out, given, numbers, typed
+from potstill.cli.plain import echo
 
 
 @app.command()
@@ -87,6 +88,6 @@ def _show(summary: dict[str, Any]) -> None:
     """Print the table of rows, what the labels were worth and the decision."""
     for name, row in summary["models"].items():
         steps = f"{row['steps']:,} steps" if row.get("steps") else ""
-        typer.echo(f"{name:<24} {row['accuracy']:6.2f} % of {row['images']:,}  {steps}")
-    typer.echo(f"\n{summary['choice']['sentence']}")
-    typer.echo(f"Labels to look at: {summary['folder']}/labels.html; to mend: {summary['folder']}/labels.csv")
+        echo(f"{name:<24} {row['accuracy']:6.2f} % of {row['images']:,}  {steps}")
+    echo(f"\n{summary['choice']['sentence']}")
+    echo(f"Labels to look at: {summary['folder']}/labels.html; to mend: {summary['folder']}/labels.csv")

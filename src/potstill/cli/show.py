@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from potstill import progress
+from potstill.cli.console import PlainConsole, styled
+from potstill.cli.plain import visible
 
 BAR_WIDTH = 20  # characters
 MOST_CLASSES = 12
@@ -29,7 +31,7 @@ class _Bar(progress.Task):
     def advance(self, steps: int = 1, text: str = "") -> None:
         self._bars.advance(self._number, steps)
         if text:
-            self._bars.update(self._number, text=text)
+            self._bars.update(self._number, text=visible(text))
 
 
 class LiveDisplay(progress.Display):
@@ -37,7 +39,7 @@ class LiveDisplay(progress.Display):
 
     def __init__(self) -> None:
         super().__init__()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = PlainConsole(stderr=True)
         self._bars: Progress | None = None
 
     @contextlib.contextmanager
@@ -49,8 +51,15 @@ class LiveDisplay(progress.Display):
             with self._counted(self._bars, title, total, done) as task:
                 yield task
             return
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console, transient=True) as bars:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, TextColumn("{task.fields[text]}", markup=False), console=self._console, transient=True
+        ) as bars:
             self._bars = bars
             try:
                 with self._counted(bars, title, total, done) as task:
@@ -60,7 +69,7 @@ class LiveDisplay(progress.Display):
 
     @contextlib.contextmanager
     def _counted(self, bars: Progress, title: str, total: int, done: int) -> Iterator[progress.Task]:
-        number = bars.add_task(title, total=total, completed=done, text="")
+        number = bars.add_task(visible(title), total=total, completed=done, text="")
         yield _Bar(bars, number)
         bars.remove_task(number)
 
@@ -72,13 +81,16 @@ class LiveDisplay(progress.Display):
 
 def run_summary(summary: dict[str, Any]) -> None:
     """Print the table of models, the verdicts, and where the report is."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(_models(summary["models"], summary["recipe"].get("title") or summary["name"]))
-    console.print(f"[bold]{summary['verdict']['result']}[/bold]  {summary['verdict']['sentence']}", soft_wrap=True)
+    console.print(_verdict(summary["verdict"]), soft_wrap=True)
     for other in summary["comparisons"]:
-        verdict = other["verdict"]
-        console.print(f"{other['name']}: [bold]{verdict['result']}[/bold]  {verdict['sentence']}", soft_wrap=True)
+        console.print(_verdict(other["verdict"], f"{other['name']}: "), soft_wrap=True)
     console.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def _verdict(verdict: dict[str, Any], before: str = "") -> Text:
+    return styled(before, (verdict["result"], "bold"), f"  {verdict['sentence']}")
 
 
 def _models(models: dict[str, Any], title: str) -> Table:
@@ -105,7 +117,7 @@ def _spread(seeds: Sequence[float]) -> str:
 
 def evaluation(result: dict[str, Any]) -> None:
     """Print what `evaluate` found."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     low, high = result["interval"]
     console.print(
         f"{result['model']} on {result['images']:,} {result['split']} images of {result['data']}:\n"
@@ -119,7 +131,7 @@ def evaluation(result: dict[str, Any]) -> None:
 
 def compression(result: dict[str, Any]) -> None:
     """Print what pruning or quantizing made of a model, its files beside the original's."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     table = Table("file", "bytes", "accuracy %", "95 % interval", "lost", "ms an image", title=result["folder"])
     for name, row in result["models"].items():
         low, high = row["interval"]
@@ -135,33 +147,32 @@ def compression(result: dict[str, Any]) -> None:
 
 def predictions(result: list[dict[str, Any]]) -> None:
     """Print a line an image."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     for one in result:
         others = ", ".join(f"{each['class']} {100 * each['probability']:.1f} %" for each in one["top"][1:3])
         console.print(
             f"{one['image']}: {one['class']} {100 * one['probability']:.1f} %  (then {others})",
             soft_wrap=True,
-            markup=False,
         )
 
 
 def findings(result: dict[str, Any]) -> None:
     """Print what `check` found, worst first."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     colours = {"error": "red", "warning": "yellow"}
     for finding in result["findings"]:
-        colour = colours.get(finding["severity"], "cyan")
-        console.print(f"[{colour}]{finding['severity']}[/{colour}] {finding['text']}", soft_wrap=True)
+        severity = finding["severity"], colours.get(finding["severity"], "cyan")
+        console.print(styled(severity, f" {finding['text']}"), soft_wrap=True)
         for example in finding["examples"][:3]:
-            console.print(f"    {'  =  '.join(example)}", soft_wrap=True, markup=False)
-        console.print(f"    -> {finding['advice']}", soft_wrap=True, markup=False)
+            console.print(f"    {'  =  '.join(example)}", soft_wrap=True)
+        console.print(f"    -> {finding['advice']}", soft_wrap=True)
     if not result["findings"]:
         console.print("Nothing was found that would harm a model.")
     for key in ("html", "fixed", "sheet"):
         if key in result:
-            console.print(f"{key}: {result[key]}", soft_wrap=True, markup=False)
+            console.print(f"{key}: {result[key]}", soft_wrap=True)
     for effect in result.get("probe", []):
-        console.print(f"{effect}", soft_wrap=True, markup=False)
+        console.print(f"{effect}", soft_wrap=True)
 
 
 def catalogue(result: dict[str, Any]) -> None:
@@ -172,7 +183,7 @@ def catalogue(result: dict[str, Any]) -> None:
     for row in result["models"]:
         accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
         table.add_row(row["name"], f"{row['parameters']:,}", "x".join(map(str, row["size"])), accuracy)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table)
     left = result["count"] - len(result["models"])
     if left:
@@ -187,12 +198,12 @@ def layers(result: list[dict[str, Any]]) -> None:
     for row in result:
         shape = "x".join(map(str, row["shape"])) if row["shape"] else ""
         table.add_row(row["path"], row["kind"], shape, f"{row['parameters']:,}", row["stage"])
-    Console(highlight=False).print(table)
+    PlainConsole().print(table)
 
 
 def explanation(result: dict[str, Any]) -> None:
     """Print the probabilities of an image's classes as bars, teacher beside student, a table a temperature."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     shown = min(len(result["classes"]), MOST_CLASSES)
     asked = [who for who in ("teacher", "student") if who in result["models"]]
     for at, temperature in enumerate(result["temperatures"]):
@@ -216,7 +227,7 @@ def _text_bar(probability: float) -> str:
 
 def comparison(summary: dict[str, Any]) -> None:
     """Print a table a student: each method's accuracy, its difference to the control and the corrected verdict."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     for name, student in summary["students"].items():
         table = Table(title=f"{name} ({student['model']})", title_justify="left")
         table.add_column("method", no_wrap=True)
@@ -239,7 +250,7 @@ def _beside(method: dict[str, Any]) -> tuple[str, str, str]:
 
 def benchmarks(bars: dict[str, dict[str, Any]]) -> None:
     """Print the figures of every benchmark beside their bars, by title."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     colours = {"met": "green", "missed": "red"}
     for title, figures in bars.items():
         table = Table("figure", "what it is", "measured", "bar", "", title=title)
@@ -251,7 +262,7 @@ def benchmarks(bars: dict[str, dict[str, Any]]) -> None:
 
 def likeness(result: dict[str, Any]) -> None:
     """Print how like its teacher a student is, over a whole data set."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     for who, agreed in result["agreement"].items():
         mistakes, kl = result["inherited"][who], result["divergence"][who]["1"]
         console.print(
@@ -265,7 +276,7 @@ def likeness(result: dict[str, Any]) -> None:
 
 def transfer(summary: dict[str, Any]) -> None:
     """Print what a transfer measured of the probe and of the fine-tuned network, and which was kept."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     table = Table(title=summary["data"]["source"], title_justify="left")
     for heading, side in (("model", "left"), ("test accuracy %", "right"), ("95 % interval", "right")):
         table.add_column(heading, justify=side, no_wrap=True)
@@ -274,4 +285,4 @@ def transfer(summary: dict[str, Any]) -> None:
         kept = " (kept)" if name == summary["kept"] else ""
         table.add_row(f"{name}{kept}", f"{figures['accuracy']:.2f}", f"{low:.2f} to {high:.2f}")
     console.print(table)
-    console.print(f"Model: {summary['folder']}\nReport: {summary['report']}", soft_wrap=True, markup=False)
+    console.print(f"Model: {summary['folder']}\nReport: {summary['report']}", soft_wrap=True)

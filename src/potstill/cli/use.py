@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Data, Json, Model, Weights, app, carry_out
+from potstill.cli.common import Data, Force, Json, Model, Weights, app, carry_out
 
 
 @app.command()
@@ -67,6 +67,7 @@ def check(
     augment: Annotated[str | None, typer.Option(help="Write a contact sheet of a policy's views.")] = None,
     sheet: Annotated[Path, typer.Option(help="Where the contact sheet goes.")] = Path("augmented.png"),
     probe_augment: Annotated[bool, typer.Option(help="Measure which operations change these labels.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing."""
@@ -74,7 +75,8 @@ def check(
     def work() -> dict[str, Any]:
         from potstill.stages.check import check as look
 
-        return look(data, group=group, html=html, fix=fix, augment=augment, sheet=sheet, probe=probe_augment)
+        outputs = {"html": html, "fix": fix, "sheet": sheet, "force": force}
+        return look(data, group=group, augment=augment, probe=probe_augment, **outputs)
 
     def show(result: dict[str, Any]) -> None:
         from potstill.cli import show
