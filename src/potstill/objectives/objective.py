@@ -174,7 +174,7 @@ class Objective:
     def judge(self, outputs: Outputs, target: Outputs | None, batch: Batch, step: int = 0) -> dict[str, Tensor]:
         """Return the terms of a batch, for the outputs of the teacher."""
         result = {title: self._term(title, needs, outputs, target, batch, step) for title, _, needs in self._terms}
-        result["loss"] = sum(weight * result[title] for title, weight, _ in self._terms)
+        result["loss"] = torch.as_tensor(sum(weight * result[title] for title, weight, _ in self._terms))
         return result
 
     def _term(
