@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Prediction,
     )
     from potstill.api.compression import export, prune, quantize
+    from potstill.api.formats import Formats
     from potstill.api.model import Model, load
     from potstill.api.results import (
         CompareResult,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     )
     from potstill.api.runs import compare, demo, distill, run
     from potstill.api.transfer import finetune, label, selftrain
-    from potstill.api.using import bench, check, evaluate, explain, layers, models, predict
+    from potstill.api.using import bench, check, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
     from potstill.errors import UserError
 
@@ -55,6 +56,7 @@ __all__ = [
     "CompressResult",
     "Evaluation",
     "Explanation",
+    "Formats",
     "FinetuneResult",
     "LabelResult",
     "Layers",
@@ -75,6 +77,7 @@ __all__ = [
     "explain",
     "export",
     "finetune",
+    "formats",
     "label",
     "layers",
     "load",
@@ -91,9 +94,10 @@ _CONTENTS = {
     "api.runs": "run demo distill compare",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
-    "api.using": "predict evaluate explain check models layers bench",
+    "api.using": "predict evaluate explain check models layers formats bench",
     "api.model": "load Model",
     "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
+    "api.formats": "Formats",
     "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult",
     "display": "set_verbosity",
     "errors": "UserError",

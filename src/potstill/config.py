@@ -120,7 +120,7 @@ def build(kind: type[C], settings: Mapping[str, Any], *, origin: str = "the reci
 
 
 def _sentence(kind: type[Config], detail: Any, origin: str) -> str:
-    location = [part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    location = [part for part in detail["loc"] if not str(part).startswith(("function-", "[key]"))]
     key = ".".join(str(part) for part in location)
     given = detail["input"]
     match detail["type"]:

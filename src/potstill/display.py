@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from potstill import distributed, progress
 from potstill.errors import UserError
+from potstill.plain_text import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 LINE_SECONDS = 10.0
@@ -143,9 +143,9 @@ class LiveDisplay(progress.Display):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.console import Console
+        from potstill.console import PlainConsole
 
-        self._console: Console = Console(stderr=True, highlight=False)
+        self._console = PlainConsole(stderr=True)
         self._bars: Progress | None = None
 
     @contextlib.contextmanager
@@ -164,11 +164,11 @@ class LiveDisplay(progress.Display):
         from rich import progress as rich
 
         columns = (
-            rich.TextColumn("{task.description}"),
+            rich.TextColumn("{task.description}", markup=False),
             rich.BarColumn(),
             rich.MofNCompleteColumn(),
             rich.TimeRemainingColumn(),
-            rich.TextColumn("{task.fields[text]}"),
+            rich.TextColumn("{task.fields[text]}", markup=False),
         )
         with rich.Progress(*columns, console=self._console, transient=True) as bars:
             self._bars = bars
@@ -179,14 +179,14 @@ class LiveDisplay(progress.Display):
 
     @contextlib.contextmanager
     def _counted(self, bars: Progress, title: str, total: int, done: int) -> Iterator[progress.Task]:
-        number = bars.add_task(title, total=total, completed=done, text="")
+        number = bars.add_task(visible(title), total=total, completed=done, text="")
         yield _Bar(bars, number)
         bars.remove_task(number)
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
-            self._console.print(f"note: {sentence}", style="yellow", soft_wrap=True, markup=False)
+            self._console.print(f"note: {sentence}", style="yellow", soft_wrap=True)
 
 
 class _Bar(progress.Task):
@@ -196,4 +196,4 @@ class _Bar(progress.Task):
     def advance(self, steps: int = 1, text: str = "") -> None:
         self._bars.advance(self._number, steps)
         if text:
-            self._bars.update(self._number, text=text)
+            self._bars.update(self._number, text=visible(text))

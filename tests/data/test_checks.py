@@ -14,7 +14,7 @@ from potstill.data.checks.near import near_hashes
 from potstill.data.checks.page import write_page
 from potstill.data.formats import from_arrays, read_manifest
 from potstill.data.formats.rules import near_equal
-from potstill.errors import DataError
+from potstill.errors import DataError, UserError
 from potstill.stages.check import check as check_stage
 from tests.data.pictures import bomb, encoded, picture
 
@@ -250,8 +250,8 @@ def test_fix_keeps_groups_and_refuses_what_it_must_not_overwrite(tree, tmp_path)
     fix(report, tmp_path / "clean.csv")
     group = read_manifest(tmp_path / "clean.csv").group
     assert group[0] == group[2] and len(set(group.tolist())) == 3
-    for name, sentence in (("clean.csv", "exists already"), ("clean.txt", "does not end with .csv")):
-        with pytest.raises(DataError, match=sentence):
+    for name, sentence in (("clean.csv", "this file exists"), ("clean.txt", "does not end with .csv")):
+        with pytest.raises(UserError, match=sentence):
             fix(report, tmp_path / name)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from potstill import own_code
 from potstill.errors import ConfigError
 from potstill.losses import SPECS
 from potstill.model_files.folder import load_model, save_model
@@ -147,6 +148,13 @@ def test_crd_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "run it without torchrun" in problem([term("crd")], model("small-cnn"), teacher())
 
 
+@pytest.fixture
+def allowed(tmp_path: Path):
+    with own_code.allowing(tmp_path / "mine.py", tmp_path / "own.py"):
+        yield
+
+
+@pytest.mark.usefixtures("allowed")
 def test_a_loss_of_ones_own_on_features(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def cosine(student, teacher, *, power=1.0):\n"
@@ -162,6 +170,7 @@ def test_a_loss_of_ones_own_on_features(tmp_path: Path) -> None:
     assert len(plain.connections["cosine"].function.projectors) == 0
 
 
+@pytest.mark.usefixtures("allowed")
 def test_a_loss_of_ones_own_on_features_and_labels_is_the_controls_too(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "def narrow(student, label):\n    return (label >= 0) * student.flatten(1).square().mean(1)\n"

@@ -37,7 +37,7 @@ def test_answers_without_the_test_images(tree: Path, tmp_path: Path) -> None:
     student = {"model": "builtin:small-cnn", "options": {"width": 4}, "aux": ["stage1"]}
     done = run(tree, tmp_path / "run", teacher={"model": str(tmp_path / "noise.csv")}, student=student)
     assert done["models"]["teacher"] == {"name": str(tmp_path / "noise.csv")}
-    assert any("every view of it gets the same" in note for note in done["notes"])
+    assert any("its views share the same one" in note for note in done["notes"])
     again = potstill.evaluate(tmp_path / "run" / "student.onnx", tree)
     assert again.accuracy == done["models"]["student"]["test_accuracy"][0]
 

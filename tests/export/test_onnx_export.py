@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,7 @@ def test_an_existing_file_is_replaced_or_kept_whole(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunError, match="disk is full"):
-        onnx_file.write(onnx.load(file), old, {})
+        onnx_file.write(ir.load(file), old, {})
     assert old.read_bytes() == new and list(tmp_path.iterdir()) == [old]
 
 

@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from potstill import own_code
 from potstill.errors import ConfigError
 from potstill.losses import LEARNED, LOSSES, SPECS, resolve
 
 PAGE = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
 STUDENT, TEACHER = torch.randn(4, 3), torch.randn(4, 3)
+
+
+@pytest.fixture(autouse=True)
+def allowed(tmp_path: Path):
+    """The tests name these files themselves."""
+    with own_code.allowing(tmp_path / "my_loss.py", tmp_path / "nowhere.py"):
+        yield
 
 
 def write(folder: Path, text: str) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill import config, distributed
+from potstill import config, distributed, own_code
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
@@ -26,6 +26,7 @@ def run(
     recipe: str | Path | Settings,
     overrides: Sequence[str] = (),
     *,
+    allow_code: Sequence[str | Path] = (),
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult:
@@ -34,6 +35,7 @@ def run(
     Args:
         recipe: the path of a YAML file, or the settings themselves.
         overrides: "key=value" settings, such as "train.epochs=5".
+        allow_code: Python files whose losses may be executed; without it a recipe file executes no code.
         out: the run folder, by default runs/NAME; an unfinished run of the same recipe there is resumed.
         command: recorded in the summary as what was typed.
 
@@ -41,6 +43,7 @@ def run(
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(Recipe, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
     folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
     return RunResult(run_recipe(built, folder, command=command), folder)
@@ -112,14 +115,16 @@ def compare(
     recipe: str | Path | Settings,
     overrides: Sequence[str] = (),
     *,
+    allow_code: Sequence[str | Path] = (),
     out: str | Path | None = None,
     command: str = "",
 ) -> CompareResult:
     """Compare methods, students and seeds at an equal budget, as a recipe defines them (docs/comparing.md).
 
-    recipe, overrides, out, command: as in `run`.
+    recipe, overrides, allow_code, out, command: as in `run`.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
     folder = new_folder(built.name, "compare", built, out)
     return CompareResult(compare_stage(built, folder, command=command), folder)

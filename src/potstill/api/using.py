@@ -16,13 +16,16 @@ from potstill.api.answers import (
     Likeness,
     Prediction,
 )
+from potstill.api.formats import Formats
 from potstill.api.model import data_settings, load
 from potstill.api.verb import one_process, verb
 from potstill.errors import ConfigError
+from potstill.output_files import check_output
 from potstill.report import write_likeness
 from potstill.stages import check as check_stage
 from potstill.stages.inference import bench as bench_stage
 from potstill.stages.inference import explain as explain_stage
+from potstill.stages.inference import formats as formats_stage
 from potstill.stages.inference import lists
 from potstill.stages.inference.evaluate import evaluate as evaluate_stage
 from potstill.training.devices import init_process_group
@@ -83,6 +86,7 @@ def explain(
     split: str = "test",
     limit: int | None = None,
     html: str | Path | None = None,
+    force: bool = False,
 ) -> Explanation | Likeness:
     """Show what distillation transfers: an image's probabilities at several temperatures, or likeness to the teacher.
 
@@ -91,8 +95,10 @@ def explain(
         image_or_data: an image file; or labelled images, over which the model is compared with `teacher`.
         temperature: one or several, above 0 (default: 1, 2 and 4). teacher, teacher_weights: shown beside the model.
         control: a model that was trained without the teacher. split, limit, html: over a data set: which split, how
-            many images, a page to write.
+            many images, a page to write. force: replace a file there that potstill did not write.
     """
+    if html is not None:
+        check_output(Path(html), flag="--html", force=force)
     names = {"weights": weights, "teacher_weights": teacher_weights}
     teacher = None if teacher is None else str(teacher)
     if Path(image_or_data).is_file():
@@ -125,6 +131,7 @@ def check(
     augment: str | Sequence[Any] | None = None,
     sheet: str | Path = "augmented.png",
     probe_augment: bool = False,
+    force: bool = False,
 ) -> CheckResult:
     """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing.
 
@@ -134,10 +141,10 @@ def check(
         html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
         augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
         probe_augment: measure which augmentations change these labels.
+        force: replace files that potstill did not write.
     """
-    return CheckResult(
-        check_stage.check(str(data), group=group, html=html, fix=fix, augment=augment, sheet=sheet, probe=probe_augment)
-    )
+    outputs = {"html": html, "fix": fix, "sheet": sheet, "force": force}
+    return CheckResult(check_stage.check(str(data), group=group, augment=augment, probe=probe_augment, **outputs))
 
 
 @verb
@@ -158,6 +165,27 @@ def layers(model: str | Path, *, depth: int = 1) -> Layers:
         model: a name, or a run or stage folder. depth: levels of nested modules to show.
     """
     return Layers({"model": str(model), "layers": lists.layers(str(model), depth)})
+
+
+@verb
+def formats(
+    numbers: float | str | Sequence[float | str],
+    *,
+    fixed: str | Sequence[str] = (),
+    floating: str | Sequence[str] = (),
+    integer: str | int | Sequence[str | int] = (),
+) -> Formats:
+    """Show numbers in fixed point, floating point and integer formats: stored bits, value, error, range.
+
+    Args:
+        numbers: one or several, such as 7.625. fixed: such as "4.4". floating: such as "e4m3". integer: such as 8.
+    """
+    named = {"fixed": _several(fixed), "floating": _several(floating), "integer": _several(integer)}
+    return Formats(formats_stage.formats(_several(numbers), **named))
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | int | float) else list(value)
 
 
 @verb

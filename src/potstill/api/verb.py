@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from potstill import artifacts, config, display, distributed
+from potstill import artifacts, config, display, distributed, names
 from potstill.errors import UserError
+from potstill.own_code import allows_own_code
 from potstill.stages.run_folder import differences, has_results, record_name
 
 P = ParamSpec("P")
@@ -17,14 +18,14 @@ C = TypeVar("C", bound=config.Config)
 
 
 def verb(work: Callable[P, R]) -> Callable[P, R]:
-    """Show progress and notes while `work` runs, unless its caller shows them."""
+    """Show progress and notes while `work` runs, unless its caller shows them; allow the code that its caller names."""
 
     @functools.wraps(work)
     def shown(*args: P.args, **keywords: P.kwargs) -> R:
         with display.shown():
             return work(*args, **keywords)
 
-    return shown
+    return allows_own_code(shown)
 
 
 def one_process(work: Callable[P, R]) -> Callable[P, R]:
@@ -68,4 +69,4 @@ def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | 
 
 def last_name(path: str | Path) -> str:
     """Return what a path or a model's name is called, fit for the name of a folder."""
-    return Path(str(path).rpartition(":")[2]).resolve().name.replace(" ", "-")
+    return names.fitting(Path(str(path).rpartition(":")[2]).resolve().name)

@@ -19,6 +19,7 @@ from potstill.cli.evaluate import evaluate
 from potstill.cli.explain import explain
 from potstill.cli.export import export
 from potstill.cli.finetune import finetune
+from potstill.cli.formats import formats
 from potstill.cli.label import label
 from potstill.cli.models import layers, models
 from potstill.cli.predict import predict
@@ -30,10 +31,11 @@ from potstill.cli.selftrain import selftrain
 __all__ = ["app", "main"]
 
 MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, bench)
+USING = (evaluate, predict, models, layers, formats, bench)
 
 for command in (*MAKING, *USING):
-    app.command(cls=Command)(command)
+    # The numbers of `formats` may be negative: -7.625 is no option.
+    app.command(cls=Command, context_settings={"ignore_unknown_options": command is formats})(command)
 
 
 def main() -> None:

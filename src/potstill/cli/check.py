@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Group, Json, Quiet
+from potstill.cli.options import Data, Force, Group, Json, Quiet
 
 
 def check(
@@ -21,6 +21,7 @@ def check(
     probe_augment: Annotated[
         bool, typer.Option("--probe-augment", help="Measure which augmentations change these labels.")
     ] = False,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

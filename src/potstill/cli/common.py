@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from typer.core import TyperCommand, TyperOption
 from potstill import runtime
 from potstill._version import __version__
 from potstill.errors import UserError
+from potstill.plain_text import as_json as json_text
+from potstill.plain_text import visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +58,11 @@ class Command(TyperCommand):
                 formatter.write_dl(records)
 
 
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a text on standard output or standard error, without what a terminal would obey."""
+    typer.echo(visible(str(text)), err=err)
+
+
 def typed() -> str:
     """Return the command as it was typed."""
     return shlex.join(["potstill", *sys.argv[1:]])
@@ -95,10 +101,10 @@ def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
             result = work()
     except UserError as error:
         for problem in error.problems:
-            typer.echo(f"error: {problem}", err=True)
+            echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo(f"\nStopped. Nothing is lost: resume with the same command:\n  {typed()}", err=True)
+        echo(f"\nStopped. Nothing is lost: resume with the same command:\n  {typed()}", err=True)
         raise typer.Exit(130) from None
     if main:
         _print(result, as_json)
@@ -108,7 +114,7 @@ def _print(result: Any, as_json: bool) -> None:
     results = result if isinstance(result, list) else [result]
     if as_json:
         plain = [one.to_dict() for one in results]
-        typer.echo(json.dumps(plain if isinstance(result, list) else plain[0], indent=1, ensure_ascii=False))
+        typer.echo(json_text(plain if isinstance(result, list) else plain[0]))
         return
     from potstill.cli import show
 

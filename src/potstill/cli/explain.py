@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import NETWORKS, Classes, Json, Limit, Model, Quiet, Split, TeacherWeights, Weights, option
+from potstill.cli.options import (
+    NETWORKS,
+    Classes,
+    Force,
+    Json,
+    Limit,
+    Model,
+    Quiet,
+    Split,
+    TeacherWeights,
+    Weights,
+    option,
+)
 
 
 def explain(
@@ -25,6 +37,7 @@ def explain(
     split: Split = "test",
     limit: Limit = None,
     html: Annotated[Path | None, typer.Option(help="Write a page, for a data set.")] = None,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -51,6 +51,11 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 # output
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: a new one under runs/).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output files, even those of other programs.")]
+AllowCode = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-code", metavar="FILE.py", help="A Python file whose losses may be executed."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no progress.")]
 
 # images

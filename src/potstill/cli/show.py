@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as Drawn
 
 from potstill.api.results import Result
 from potstill.api.tables import Table
+from potstill.console import PlainConsole
 
 
 def show(result: Result) -> None:
     """Print the tables and sentences of a result on standard output."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     for part in result.parts():
         if isinstance(part, Table):
             _print_table(console, part)
         else:
-            console.print(part, soft_wrap=True, markup=False)
+            console.print(part, soft_wrap=True)
 
 
-def _print_table(console: Console, table: Table) -> None:
+def _print_table(console: PlainConsole, table: Table) -> None:
     if table.title:  # beside the table, which would fold a path at its own width
-        console.print(table.title, soft_wrap=True, markup=False)
+        console.print(table.title, soft_wrap=True)
     drawn = _drawn(table)
     width = Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
     if width <= console.width:
         console.print(drawn)
         return
     for line in (line for row in table.rows for line in _lines(table.headings, row)):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _drawn(table: Table) -> Drawn:
@@ -38,7 +37,7 @@ def _drawn(table: Table) -> Drawn:
     for place, heading in enumerate(table.headings):
         drawn.add_column(heading, justify="right" if place else "left", no_wrap=True)
     for row in table.rows:
-        drawn.add_row(*map(escape, row))
+        drawn.add_row(*row)
     return drawn
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from potstill import artifacts
+from potstill import artifacts, names
 from potstill.models.outputs import Outputs
 
 FILE = "golden.json"
@@ -46,7 +46,7 @@ def write_golden(
 def golden_difference(folder: Path, name: str, model: Callable[[Tensor], Outputs]) -> float:
     """Return the largest difference of a logit between what `model` says here and what golden.json holds for `name`."""
     told = artifacts.read_json(folder / FILE)
-    images = torch.stack([_read(folder / one["file"]) for one in told["images"]])
+    images = torch.stack([_read(names.inside(folder, one["file"], origin=folder / FILE)) for one in told["images"]])
     return float((model(images).logits - torch.tensor(told["logits"][name])).abs().max())
 
 

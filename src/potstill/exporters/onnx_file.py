@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 
 from potstill import artifacts
 from potstill._version import __version__
 from potstill.errors import ModelError
+from potstill.exporters.onnx_slim import strip
 from potstill.model_files.onnx import CARD, TEMPERATURE
 from potstill.models.card import Card
 
@@ -17,14 +18,17 @@ LARGEST = 2_000_000_000
 """Bytes; a protobuf message, which is what an ONNX file is, ends at 2 GiB."""
 
 
-def write(model: onnx.ModelProto, file: Path, metadata: dict[str, str]) -> None:
+def write(model: ir.Model, file: Path, metadata: dict[str, str]) -> None:
     """Write the model without what exporters leave behind; `metadata` is all that remains beside the graph."""
-    stripped(model)
-    onnx.helper.set_model_props(model, metadata)
-    if model.ByteSize() > LARGEST:
-        raise too_large(file, model.ByteSize())
+    strip(model)
+    model.producer_name, model.producer_version = "potstill", __version__
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    proto = ir.to_proto(model)
+    if proto.ByteSize() > LARGEST:
+        raise too_large(file, proto.ByteSize())
     with artifacts.atomic(file) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        temporary.write_bytes(proto.SerializeToString())
 
 
 def too_large(file: Path, size: int) -> ModelError:
@@ -38,18 +42,3 @@ def metadata_of(card: Card, temperature: float | None) -> dict[str, str]:
     """Return what travels inside the file: the card, and the temperature where one was calibrated."""
     text = json.dumps(card.to_json(), ensure_ascii=False, separators=(",", ":"))
     return {CARD: text} | ({} if temperature is None else {TEMPERATURE: repr(float(temperature))})
-
-
-def stripped(model: onnx.ModelProto) -> None:
-    """Remove names, stack traces and shapes that no runtime reads, in place."""
-    model.producer_name, model.producer_version, model.doc_string = "potstill", __version__, ""
-    graph = model.graph
-    del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
-    graph.doc_string = ""
-    for node in graph.node:
-        node.ClearField("doc_string")
-        node.ClearField("metadata_props")
-        node.ClearField("name")
-    for value in [*graph.input, *graph.output, *graph.initializer]:
-        value.ClearField("doc_string")
-        value.ClearField("metadata_props")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +47,7 @@ class Graph(nn.Module):
         return self.model(image).logits
 
 
-def _traced(graph: Graph, opset: int) -> onnx.ModelProto:
+def _traced(graph: Graph, opset: int) -> ir.Model:
     card = graph.model.card
     # Two images, because a batch of one would be taken for a constant.
     example = torch.full((2, card.channels, *card.size), 0.5)
@@ -60,7 +60,7 @@ def _traced(graph: Graph, opset: int) -> onnx.ModelProto:
             )  # fmt: skip
     except Exception as error:  # whatever a network of the user's does may be raised here
         raise ModelError(_refused(card.model, error)) from error
-    return program.model_proto
+    return program.model
 
 
 def _refused(name: str, error: Exception) -> str:

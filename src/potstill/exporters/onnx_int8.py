@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from potstill.errors import DataError, ModelError
@@ -39,7 +40,8 @@ def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[
     existing `out` is replaced when the new file is whole. Raises `DataError` for images that do not fit, `ModelError`
     where the graph cannot be quantized or does not run.
     """
-    model, metadata = quantized(exported, calibration, name=str(exported))
+    proto, metadata = quantized(exported, calibration, name=str(exported))
+    model = ir.from_proto(proto)
     slim(model)
     write(model, out, metadata)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import QuantType
@@ -55,8 +56,9 @@ def export_quantized(
             options = _options(model, [use for use in uses if use.layer.grid])
             model, _ = onnx_int8.quantized(plain, calibration, name=classifier.card.model, **options)
     _pack(model, uses)
-    slim(model)
-    write(model, file, metadata_of(classifier.card, temperature))
+    small = ir.from_proto(model)
+    slim(small)
+    write(small, file, metadata_of(classifier.card, temperature))
 
 
 def _check(name: str, layers: dict[str, QuantConv2d | QuantLinear]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from potstill import own_code
 from potstill.errors import ConfigError, did_you_mean
 from potstill.losses import own
 from potstill.losses.contrastive import Crd
@@ -79,7 +80,7 @@ def resolve(name: str) -> Callable[..., Tensor]:
     """
     if name in LOSSES:
         return LOSSES[name]
-    if own.names_a_file(name):
+    if own_code.names_a_file(name):
         return own.load(name)
     raise ConfigError(
         f"There is no loss {name}.{did_you_mean(name, SPECS)} Losses: {', '.join(SPECS)}; "

@@ -12,22 +12,20 @@ from types import ModuleType
 
 from torch import Tensor
 
+from potstill import own_code
 from potstill.errors import ConfigError, did_you_mean
 from potstill.losses.common import full_precision
 
 GIVEN = ("student", "teacher", "label", "index")
 
 
-def names_a_file(name: str) -> bool:
-    """Whether `name` is meant as a file and not as a built-in loss."""
-    return ".py:" in name or name.endswith(".py")
-
-
 def load(name: str) -> Callable[..., Tensor]:
     """Return the function of `path/to/file.py:function`; it receives its inputs in float32.
 
-    Raises `ConfigError` where there is no such file or function, or where its parameters cannot be given.
+    Raises `ConfigError` where nobody allowed the file (potstill.own_code), where there is no such file or function, or
+    where its parameters cannot be given.
     """
+    own_code.check([name])
     path, _, function = (name + ":" if name.endswith(".py") else name).rpartition(":")
     module = _module(Path(path).expanduser())
     names = [key for key, value in vars(module).items() if _is_own(value, module) and key[0] != "_"]
@@ -59,6 +57,7 @@ def _module(path: Path) -> ModuleType:
 def _executed(path: Path, changed: int) -> ModuleType:
     """Run the file, once until it changes: a loss is looked up several times."""
     spec = importlib.util.spec_from_file_location(f"potstill_own_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "a path that is a file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

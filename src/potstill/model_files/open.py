@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill import artifacts
+from potstill import artifacts, names
 from potstill.errors import ModelError
 from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
 from potstill.model_files.runtimes import SUFFIXES, Exported, open_exported
 from potstill.models.outputs import Classifier
 from potstill.models.zoo import WEIGHTS
+
+STUDENT = "student.json"
 
 Opened = Classifier | Exported
 """A model that was opened: it has a card, and images [B, C, H, W] in 0..1 become `Outputs`."""
@@ -32,11 +34,18 @@ def find(model: str, *, threads: int | None = None) -> Opened | None:
 
 def model_folder(path: Path) -> Path | None:
     """Return the folder that holds the weights of a run or stage folder; None where `path` is no folder."""
-    if (path / "student.json").is_file():
-        return path / artifacts.read_json(path / "student.json")["folder"]
+    if (path / STUDENT).is_file():
+        return _student(path)
     if (path / "recipe.yaml").is_file():
         raise ModelError(f"The run in {path} is not finished. Finish it: potstill run {path}/recipe.yaml --out {path}")
     return path if path.is_dir() else None
+
+
+def _student(run: Path) -> Path:
+    """Return the stage folder that a run's student.json names; raise `RunError` where it names none inside the run."""
+    file = run / STUDENT
+    content = artifacts.read_json(file)
+    return names.inside(run, content.get("folder") if isinstance(content, dict) else content, origin=file)
 
 
 def weights_file(path: Path) -> Path:

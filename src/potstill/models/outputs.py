@@ -33,6 +33,9 @@ class Classifier(nn.Module):
     features stand in the outputs; `models.taps.tapped` resolves them from names.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, card: Card, *, taps: tuple[Tap, ...] = ()) -> None:
         super().__init__()
         self.network = network

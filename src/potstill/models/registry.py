@@ -40,6 +40,18 @@ class Request:
     hub: bool = False
 
 
+# Options of timm that read a file or fetch one: weights come in by --weights alone, where they are read safely.
+_READS_FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
+
+
+def _refuse_files(options: dict[str, Any]) -> None:
+    if reading := [name for name in options if name in _READS_FILES]:
+        raise ModelError(
+            f"The option {', '.join(reading)} would read a file unchecked. Remove it from `options`, and give "
+            "weights as `weights` (or --weights FILE)."
+        )
+
+
 @dataclass(frozen=True)
 class Family:
     """A source of models: its prefix, the names it knows and how it makes one."""
@@ -55,6 +67,7 @@ class Family:
 
     def build(self, request: Request) -> tuple[nn.Module, Card]:
         """Return network and card; raise `ModelError` for options that the architecture does not take."""
+        _refuse_files(request.options)
         try:
             return self.make(request)
         except TypeError as error:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from potstill import words
+from potstill.data.csv_files import table_text
 from potstill.evaluation.statistics import FINE
 
 HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",
@@ -28,7 +27,7 @@ def cells_csv(summary: dict[str, Any]) -> str:
         }
         for values in zip(*columns.values(), strict=True):
             rows.append({"student": student, "method": method["method"], **dict(zip(columns, values, strict=True))})
-    return _csv(rows)
+    return table_text(list(rows[0]), (list(row.values()) for row in rows))
 
 
 def comparison_csv(summary: dict[str, Any]) -> str:
@@ -60,7 +59,7 @@ def comparison_csv(summary: dict[str, Any]) -> str:
                 "extra_parameters_training": method["extra_parameters"]["training"],
             }
         )
-    return _csv(rows)
+    return table_text(list(rows[0]), (list(row.values()) for row in rows))
 
 
 def markdown(summary: dict[str, Any]) -> str:
@@ -180,14 +179,6 @@ def methods(summary: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 def mean(values: Sequence[float]) -> float:
     """Return the mean of a figure over seeds."""
     return round(sum(values) / len(values), 3)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

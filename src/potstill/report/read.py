@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill import names
 from potstill.artifacts import read_json
 from potstill.errors import RunError
 
@@ -49,7 +50,7 @@ def read_run(folder: Path) -> Run:
 
 def _comparison(parent: Path, name: str) -> Path:
     """Return the folder of a comparison: its name, or its words joined by hyphens ("every label", every-label)."""
-    folder = parent / name
+    folder = names.inside(parent, name, origin=parent.parent / "summary.json")
     return folder if folder.is_dir() else parent / "-".join(name.lower().split())
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.PngImagePlugin import PngInfo
 
+from potstill.artifacts import atomic
 from potstill.data.checks import examine
 from potstill.data.checks.fix import fix as write_fixed
 from potstill.data.checks.page import write_page
 from potstill.data.manifest import Manifest
+from potstill.errors import ConfigError
+from potstill.output_files import SOFTWARE, check_output
 
 _SHEET_ROWS = 12
 
@@ -28,25 +32,36 @@ def check(
     augment: Any = None,
     sheet: str | Path = "augmented.png",
     probe: bool = False,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Return what was found out about the images at `path`: counts, "worst" severity, and a list of findings.
 
     group: a regular expression over file names. html: a page to write. fix: a CSV to write, of the images that no
     finding leaves out. augment: a policy; `sheet` is then written, and shows what a model will see of it. probe: also
-    measure which operations change the labels. Raises `DataError` where there is nothing to look at.
+    measure which operations change the labels. force: replace existing files that potstill did not write. Raises
+    `DataError` where there is nothing to look at, `RunError` where a file would be overwritten.
     """
+    _check_outputs(html, fix, None if augment is None else sheet, force)
     report = examine(_digits() if path == "digits" else path, group=group)
     result = report.to_json()
     if html is not None:
         write_page(report, html)
         result["html"] = str(html)
     if fix is not None:
-        result["fixed"] = write_fixed(report, fix)
+        result["fixed"] = write_fixed(report, fix, force=force)
     if augment is not None:
         result["sheet"] = write_sheet(path, augment, sheet)
     if probe:
         result["probe"] = probed(path)
     return result
+
+
+def _check_outputs(html: str | Path | None, fix: str | Path | None, sheet: str | Path | None, force: bool) -> None:
+    for flag, file in (("--html", html), ("--fix", fix), ("--sheet", sheet)):
+        if file is not None:
+            check_output(Path(file), flag=flag, force=force)
+    if sheet is not None and Path(sheet).suffix.lower() != ".png":
+        raise ConfigError(f"--sheet writes a PNG. Type: --sheet {Path(sheet).with_suffix('.png')}")
 
 
 def _digits() -> Manifest:
@@ -66,7 +81,10 @@ def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:
     few = manifest.select(_spread(manifest))
     data = dataset.prepare(config, manifest=few)
     view = data.loader(augment=augment).view
-    contact_sheet(data.pixels, view, np.arange(len(few))).save(sheet)
+    marked = PngInfo()
+    marked.add_text(*SOFTWARE)
+    with atomic(Path(sheet)) as temporary:
+        contact_sheet(data.pixels, view, np.arange(len(few))).save(temporary, format="PNG", pnginfo=marked)
     return str(sheet)
 
 

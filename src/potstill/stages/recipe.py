@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+from potstill.names import SafeName
 from potstill.objectives.objective import Term, lecture_terms
 from potstill.training.settings import TrainConfig
 
@@ -161,7 +162,7 @@ class ExportConfig(Config):
 class Recipe(Config):
     """One run: data, teacher, student, objective, budget, seeds."""
 
-    name: str = Field(default="run", pattern=r"^[\w.-]+$")
+    name: SafeName = "run"
     title: str = ""
     data: DataConfig
     teacher: TeacherConfig = TeacherConfig()
@@ -175,7 +176,7 @@ class Recipe(Config):
     seeds: int = Field(default=3, ge=1)
     seed: int = Field(default=0, ge=0, description="the first seed")
     export: ExportConfig = ExportConfig()
-    comparisons: dict[str, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
+    comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
 
     @property
     def view_count(self) -> int:

@@ -6,7 +6,6 @@ person leaves a table; here it becomes logits, matched to the images by name or 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from potstill.data.csv_files import Line, read_lines, split_header
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.progress import note
@@ -77,26 +77,20 @@ class _Table:
 
 
 def _from_csv(file: Path) -> _Table:
-    with file.open(newline="", encoding="utf-8-sig") as handle:
-        first = handle.readline()
-        handle.seek(0)
-        lines = [line for line in csv.reader(handle, delimiter=max(",;\t", key=first.count)) if line]
+    lines = read_lines(file)
     if len(lines) < 2:
         raise DataError(f"{file} holds no answers: it has no line below its header.")
-    if all(_number(cell) is not None for cell in lines[0]):
+    if all(_number(cell) is not None for cell in lines[0].cells):
         return _headless(file, lines)
-    header, lines = [cell.strip() for cell in lines[0]], lines[1:]
-    wrong = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
-    if wrong is not None:
-        raise DataError(f"{file}, line {wrong}: it has another number of fields than the header, {len(header)}.")
-    columns = dict(zip(header, zip(*lines, strict=True), strict=True))
-    return _from_columns(file, columns)
+    header, lines = split_header(file, lines)
+    cells = zip(*(line.cells for line in lines), strict=True)
+    return _from_columns(file, dict(zip(header, cells, strict=True)))
 
 
-def _headless(file: Path, lines: list[list[str]]) -> _Table:
-    values = _numbers(file, lines)
+def _headless(file: Path, lines: list[Line]) -> _Table:
+    values = _numbers(file, [line.cells for line in lines])
     if values.shape[1] == 1:
-        return _Table(file, labels=[line[0].strip() for line in lines])
+        return _Table(file, labels=[line.cells[0].strip() for line in lines])
     return _Table(file, values=values)
 
 

@@ -54,6 +54,11 @@ class FixedFormat:
         """Return `x` on the grid, in its own dtype; no gradient flows. `generator` is for stochastic rounding."""
         return self._integers().quantize(x, generator=generator)
 
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return the integers that are stored, `x * 2**fraction` rounded, as int64."""
+        return self._integers().encode(x, generator=generator)
+
     def _integers(self) -> IntegerFormat:
         return IntegerFormat(
             self.bits, self.signed, 2.0**-self.fraction, rounding=self.rounding, overflow=self.overflow

@@ -68,9 +68,19 @@ class FloatFormat:
         return -largest, largest
 
     @property
+    def bias(self) -> int:
+        """What is subtracted from the exponent field."""
+        return (1 << self.exponent - 1) - 1
+
+    @property
     def smallest(self) -> float:
         """The smallest positive number, a subnormal."""
         return 2.0**self._least_exponent * 2.0**-self.mantissa
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive number with a leading 1; below it the distance of neighbours no longer shrinks."""
+        return 2.0**self._least_exponent
 
     @property
     def _least_exponent(self) -> int:
@@ -97,6 +107,27 @@ class FloatFormat:
         value = self._value(pattern.clamp(max=self._largest))
         value = torch.where(over | infinite, self._overflowed(), value)
         return torch.copysign(value, wide).masked_fill(x.isnan(), float("nan")).to(x.dtype)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return the bit patterns of `x` as int64, the sign as the highest bit.
+
+        NaN is the pattern with all bits of the exponent and the highest of the mantissa set ("ieee"), or with all bits
+        set ("fn"); its sign is 0. "finite" formats have none: they raise `ConfigError`.
+        """
+        rounded = self.quantize(x.double(), generator=generator)
+        nan, infinite = rounded.isnan(), rounded.isinf()
+        if self.specials == "finite" and nan.any():
+            raise ConfigError(f"The format {self.name} has no pattern for NaN.")
+        pattern, _ = self._pattern(rounded.abs().masked_fill(nan | infinite, 0.0))
+        magnitude = pattern.long().masked_fill(infinite, self._largest + 1).masked_fill(nan, self._nan)
+        negative = torch.signbit(rounded) & ~nan
+        return magnitude + (negative.long() << self.exponent + self.mantissa)
+
+    @property
+    def _nan(self) -> int:
+        every = (1 << self.exponent + self.mantissa) - 1
+        return every if self.specials == "fn" or not self.mantissa else every - (1 << self.mantissa - 1) + 1
 
     def _overflowed(self) -> float:
         if self.overflow == "saturate":

@@ -29,6 +29,8 @@ class NumberFormat(Protocol):
 
     def quantize(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor: ...
 
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor: ...
+
 
 # names in use, and the 8-, 6- and 4-bit formats of the Open Compute Project; every other eXmY is IEEE-like
 NAMED = {
@@ -42,14 +44,14 @@ NAMED = {
     "e2m1": "e2m1finite",
 }
 INTEGER = re.compile(r"(u?)int(\d+)")
-FIXED = re.compile(r"(u?)q(\d+)\.(\d+)")
+FIXED = re.compile(r"(u?)(?:q|fixed)(\d+)\.(\d+)")
 FLOAT = re.compile(r"e(\d+)m(\d+)(ieee|fn|finite)?")
 
 
 def parse_format(
     text: str, *, rounding: Rounding = "nearest", overflow: IntegerOverflow | FloatOverflow = "saturate"
 ) -> NumberFormat:
-    """Return the format that `text` names: int8, uint4, q4.4, uq0.8, e4m3, e5m2, e3m4, fp16, bf16.
+    """Return the format that `text` names: int8, uint4, q4.4 (or fixed4.4), uq0.8, e4m3, e5m2, e3m4, fp16, bf16.
 
     Integers come with scale 1; `IntegerFormat.fit` gives them another. Float formats take a suffix where the set of
     special values matters: e4m3ieee, e4m3fn, e2m1finite.

@@ -70,7 +70,8 @@ def _library():
     except ImportError:
         raise ModelError(
             "Pruning residual channels needs the library torch-pruning, which is not installed. Type "
-            "`pip install torch-pruning`, or prune inner channels only, which needs no library."
+            "`pip install torch-pruning` (extra potstill[prune]), or prune inner channels only (--structure inner), "
+            "which needs no library."
         ) from None
     return torch_pruning
 

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from pathlib import Path
 from typing import Any
 
-from potstill.artifacts import write_text
 from potstill.data.checks import Report
+from potstill.data.csv_files import write_csv
 from potstill.data.formats.sources import Files
 from potstill.data.manifest import SPLITS, UNLABELLED
 from potstill.errors import DataError
+from potstill.output_files import check_output
 
 
-def fix(report: Report, out: str | Path) -> dict[str, Any]:
+def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, Any]:
     """Write the images that no finding leaves out to a CSV of path, label, split and group; say what was left out.
 
     Unreadable images are left out, of exact copies all but one, of images with conflicting labels every copy, and
     whatever copies a test or validation image; test and validation images only where they conflict or are unreadable.
-    Paths are relative to the folder of `out`. Raises `DataError` where the images are not files of their own.
+    Paths are relative to the folder of `out`. force: replace an existing file. Raises `DataError` where the images are
+    not files of their own, `RunError` where the file exists.
     """
     out, seen = Path(out), report.survey
     _refuse(report, out)
+    check_output(out, flag="--fix", force=force)
     dropped = {row for finding in report.findings for row in finding.drop}
     kept = [row for row in range(len(seen)) if row not in dropped]
     if not kept:
         raise DataError(f"No image of {seen.root} would be left, so {out} was not written.")
-    write_text(out, _table(report, kept, out.absolute().parent))
+    columns = ["path", "label", "split"] + (["group"] if seen.groups is not None else [])
+    write_csv(out, columns, (_row(report, row, out.absolute().parent) for row in kept))
     return {
         "out": str(out),
         "kept": len(kept),
@@ -49,19 +51,12 @@ def _refuse(report: Report, out: Path) -> None:
         raise DataError(
             f"--fix writes a table, and {out} does not end with .csv. Type: --fix {out.with_suffix('.csv')}"
         )
-    if out.exists():
-        raise DataError(f"{out} exists already. Give another name, or remove it first.")
 
 
-def _table(report: Report, kept: list[int], folder: Path) -> str:
+def _row(report: Report, row: int, folder: Path) -> list[str]:
+    """Return path, label, split and, where images are grouped, group of a row of the survey."""
     seen, source = report.survey, report.survey.source
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = ["path", "label", "split"] + (["group"] if seen.groups is not None else [])
-    writer.writerow(columns)
-    for row in kept:
-        path = os.path.relpath(Path(source.path(row)).absolute(), folder)
-        label = "" if seen.label[row] == UNLABELLED else seen.classes[seen.label[row]]
-        group = [] if seen.groups is None else [seen.groups[row].replace("\0", "")]
-        writer.writerow([Path(path).as_posix(), label, SPLITS[seen.split[row]], *group])
-    return text.getvalue()
+    path = os.path.relpath(Path(source.path(row)).absolute(), folder)
+    label = "" if seen.label[row] == UNLABELLED else seen.classes[seen.label[row]]
+    group = [] if seen.groups is None else [seen.groups[row].replace("\0", "")]
+    return [Path(path).as_posix(), label, SPLITS[seen.split[row]], *group]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from potstill.data.csv_files import read_records
 from potstill.data.formats.files import some
 from potstill.data.formats.folders import split_of
 from potstill.data.formats.listing import Entry, Listing
@@ -47,20 +46,12 @@ def _records(file: Path) -> Iterable[Mapping[str, Any]]:
     kind = file.suffix.lower()
     if kind == ".parquet":
         return read_parquet(file)
+    if kind in (".csv", ".tsv"):
+        return read_records(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return _jsonl(file, file.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not text in UTF-8: {error}. Save it as UTF-8.") from error
-    return _csv(file, text) if kind in (".csv", ".tsv") else _jsonl(file, text)
-
-
-def _csv(file: Path, text: str) -> Iterator[dict[str, str]]:
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t|", key=header.count)
-    for number, row in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter), start=2):
-        if None in row:
-            raise DataError(f"{file}, row {number}: more fields than the header has. Quote a '{delimiter}' in a name.")
-        yield row
 
 
 def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 
-from potstill.artifacts import write_text
+from potstill.data.csv_files import read_records, write_csv
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.progress import note
@@ -24,14 +22,13 @@ def write_table(
 
     rows: places in `pool` and in the columns of `selection` and `disagreement`, in the order to be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for i in rows.tolist():
+
+    def row(i: int) -> list[str]:
         name = manifest.classes[selection.predicted[i]]
-        sure, apart = f"{selection.confidence[i]:.4f}", f"{disagreement[i]:.4f}"
-        writer.writerow([manifest.name(int(pool[i])), "", name, sure, apart, STATES[selection.state[i]]])
-    write_text(file, text.getvalue())
+        confidence, apart = f"{selection.confidence[i]:.4f}", f"{disagreement[i]:.4f}"
+        return [manifest.name(int(pool[i])), "", name, confidence, apart, STATES[selection.state[i]]]
+
+    write_csv(file, COLUMNS, map(row, rows.tolist()))
 
 
 def worth_labelling(chance: np.ndarray, disagreement: np.ndarray, count: int) -> np.ndarray:
@@ -72,10 +69,7 @@ def corrected(manifest: Manifest, file: Path) -> Manifest:
 
 def _filled(file: Path) -> dict[str, str]:
     """Return the label of each path that has one."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The corrections in {file} cannot be read: {error}.") from None
+    rows = read_records(file)
     if rows and not {"path", "label"} <= set(rows[0]):
         raise DataError(f"{file} needs the columns path and label, as labels.csv of a run has them.")
-    return {row["path"]: row["label"].strip() for row in rows if (row["label"] or "").strip()}
+    return {row["path"]: row["label"].strip() for row in rows if row["label"].strip()}

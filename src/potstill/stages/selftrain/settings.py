@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+from potstill.names import SafeName
 from potstill.stages.recipe import DataConfig, StudentConfig, TeacherConfig
 from potstill.training.settings import TrainConfig
 
@@ -31,7 +32,7 @@ class SelftrainConfig(Config):
     pool or without, so `train.epochs` is set from it.
     """
 
-    name: str = Field(default="selftrain", pattern=r"^[\w.-]+$")
+    name: SafeName = "selftrain"
     data: DataConfig
     unlabelled: str | None = Field(default=None, description="a folder, archive or array file of images without labels")
     labels: int | None = Field(

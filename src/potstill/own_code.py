@@ -1,0 +1,103 @@
+"""Python files of the user's that may be executed: those that the command line or the calling code itself names.
+
+A recipe, a card or a run folder may have come from somebody else, so none of them decides what code runs. A loss
+`FILE.py:FUNCTION` is executed only where the file was allowed: by a flag, by an override that was typed, or by a Python
+caller's own settings. Everything else is refused before anything is read from the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import yaml
+
+from potstill.errors import ConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_allowed: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("potstill_own_code", default=frozenset())
+
+
+def names_a_file(name: str) -> bool:
+    """Whether the name of a loss is meant as a Python file and not as a built-in loss."""
+    return ".py:" in name or name.endswith(".py")
+
+
+def file_of(name: str) -> Path:
+    """Return the file of `path/to/file.py:function` or `path/to/file.py`, absolute and without links."""
+    path = name if name.endswith(".py") else name.rpartition(":")[0]
+    return Path(path).expanduser().resolve()
+
+
+@contextlib.contextmanager
+def allowing(*files: str | Path) -> Iterator[None]:
+    """Allow these Python files (`FILE.py` or `FILE.py:FUNCTION`) to be executed inside the block."""
+    token = _allowed.set(_allowed.get() | {file_of(str(file)) for file in files})
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def check(names: Iterable[str]) -> None:
+    """Raise `ConfigError` with every one of these losses that is a Python file nobody allowed."""
+    refused = sorted({name for name in names if names_a_file(name) and file_of(name) not in _allowed.get()})
+    if refused:
+        raise ConfigError(*(_sentence(name) for name in refused))
+
+
+def _sentence(name: str) -> str:
+    path = name if name.endswith(".py") else name.rpartition(":")[0]
+    return (
+        f"The loss {name} is Python code, and it is a file, not you, that asks for it to be executed. Nothing was "
+        f"executed. If you know what {path} does, type: --allow-code {path} (from Python: allow_code=[{path!r}])."
+    )
+
+
+def named_in(settings: Any) -> list[str]:
+    """Return the losses in nested settings, or in "a.b.loss=VALUE" assignments, that are Python files."""
+    if isinstance(settings, Mapping):
+        own = [value for key, value in settings.items() if _is_loss(key) and isinstance(value, str)]
+        return [*filter(names_a_file, own), *(name for inner in settings.values() for name in named_in(inner))]
+    if isinstance(settings, str):
+        key, equals, text = settings.partition("=")
+        return named_in({key: _value(text)}) if equals else []
+    if isinstance(settings, list | tuple):
+        return [name for inner in settings for name in named_in(inner)]
+    return []
+
+
+def _is_loss(key: Any) -> bool:
+    return str(key).rpartition(".")[2] == "loss"
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def allows_own_code(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a public function execute what its caller names: in settings that are given as such, and in `allow_code`.
+
+    What a file holds that the function reads, such as a recipe given by its path, is not among it.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = named_in([*args, dict(kwargs)])
+        with allowing(*given, *_listed(kwargs.get("allow_code"))):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _listed(files: Any) -> list[str | Path]:
+    return [files] if isinstance(files, str | Path) else list(files or ())
