@@ -17,9 +17,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
 # The longest matching prefix decides. A module may import from lower floors, and from its own folder on its floor.
 FLOORS = {
     "errors": 0,
+    "words": 0,
     "_version": 0,
     "progress": 0,
-    "words": 0,
     "plain_text": 0,
     "distributed": 0,
     "torch_context": 0,
@@ -27,10 +27,11 @@ FLOORS = {
     "data.manifest": 0,
     "data.draws": 0,
     "data.workers": 0,
+    "data.thumbnails": 0,
     "models.card": 0,
     "models.hooks": 0,
     "models.freeze": 0,
-    "evaluation": 0,
+    "evaluation": 1,
     "config": 1,
     "console": 1,
     "display": 2,
@@ -74,6 +75,7 @@ FLOORS = {
 }
 LIGHT = (
     "errors",
+    "words",
     "progress",
     "words",
     "plain_text",

@@ -115,5 +115,5 @@ def test_one_process_gathers_its_own() -> None:
     assert distributed.gather("said") == ["said"] and distributed.broadcast(3) == 3
     values = np.arange(6.0).reshape(3, 2)
     assert np.array_equal(distributed.gather_rows(values, np.array([2, 0, 1]), 3), values[[1, 2, 0]])
-    with pytest.raises(AssertionError, match="missing or was done twice"):
+    with pytest.raises(AssertionError, match="missing or occurs twice"):
         distributed.gather_rows(values, np.array([2, 0, 0]), 3)

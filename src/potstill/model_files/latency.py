@@ -1,7 +1,7 @@
-"""Milliseconds that models take, measured so that their ratios hold on a busy machine.
+"""Latency of models in milliseconds, measured so that ratios hold on a busy machine.
 
-The files take turns in short blocks: whatever slows the machine down for a second slows all of them, which a
-measurement of one file after the other would book on the one that was running.
+The files are run alternately in short blocks, so that a temporary slowdown of the machine affects all of them, and not
+only the file that runs at that moment.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from potstill.models.outputs import Classifier
 from potstill.torch_context import threads as limited
 
 BLOCK = 0.02
-"""Seconds that one file runs before the next takes over: long enough to have its weights in the caches."""
+"""Seconds that one file runs before the next: long enough for its weights to be in the caches."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run over a batch, in milliseconds: median, and the quartiles below and above it.
+    """Latency of one batch, in milliseconds: median, lower and upper quartile.
 
-    threads: 0 stands for all cores. runs: how many were timed.
+    threads: 0 means all cores. runs: number of timed runs.
     """
 
     median_ms: float
@@ -42,7 +42,7 @@ class Latency:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second at the median."""
+        """Images per second at the median."""
         return 1000 * self.batch / self.median_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -53,12 +53,12 @@ class Latency:
 def latency_ms(
     files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = 5
 ) -> list[Latency]:
-    """Return the latency of each model, measured side by side, in the order of `files`.
+    """Return the latency of each model, measured alternately, in the order of `files`.
 
-    files: exported files, which their runtime runs; packed files and folders, which torch runs on the CPU. batch:
-    images a run. threads: 0 for all cores. seconds: time given to each file; slow ones are run `least` times however
-    long it takes. The images are noise in 0..1 at the card's size.
-    Raises `ModelError` where a file cannot be read.
+    files: exported files, which their runtime runs; packed files and folders, which torch runs on the CPU. batch: batch
+    size. threads: 0 for all cores. seconds: measuring time per file; slow files are run at least `least` times. The
+    images are noise in 0..1 at the card's size.
+    Raises `ModelError` if a file cannot be read.
     """
     with limited(threads or joblib.cpu_count()):  # of torch: changing it between runs would cost more than a run
         runners = [_Runner(file, batch, threads) for file in files]
@@ -70,7 +70,7 @@ def latency_ms(
 
 
 class _Runner:
-    """One file, ready to be timed."""
+    """One file, loaded for timing."""
 
     def __init__(self, file: Path, batch: int, threads: int) -> None:
         model = find(str(file), threads=threads or None)
@@ -84,7 +84,7 @@ class _Runner:
         self._run()
 
     def block(self) -> None:
-        """Run once untimed, because another file was there before, then time a block."""
+        """Run once untimed, because another file ran before, then time a block."""
         self._run()
         ends = time.perf_counter() + BLOCK
         while True:

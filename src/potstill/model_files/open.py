@@ -1,4 +1,4 @@
-"""Every path that becomes a model: a run or stage folder, an exported or a packed file."""
+"""Opening a model from a path: a run or stage folder, an exported or a packed file."""
 
 from __future__ import annotations
 
