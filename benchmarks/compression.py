@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import platform
 import time
@@ -29,10 +30,11 @@ import torch
 from PIL import Image
 
 from potstill import artifacts
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import mcnemar, proportion_interval
-from potstill.export import export_onnx
-from potstill.export.onnx_low_bit import export_quantized
+from potstill.evaluation import metrics
+from potstill.evaluation.statistics import mcnemar, proportion_interval
+from potstill.exporters import export_onnx
+from potstill.exporters.onnx_low_bit import export_quantized
+from potstill.model_files.folder import load_model
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.packed import load_packed, packed
@@ -174,8 +176,7 @@ def opened(config: QuantizeConfig, earlier: Given | None) -> Given:
     """Return model and data for a configuration; images that were decoded for another one are used again."""
     if earlier is None:
         return common.open_model(config)
-    recipe = earlier.recipe.model_copy(update={"train": config.train})
-    return Given(earlier.model, earlier.data, recipe, earlier.steps, config.seed)
+    return dataclasses.replace(earlier, train=config.train, seed=config.seed)
 
 
 def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
@@ -184,7 +185,7 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     floating, model, layers = calibrated(config, given)
     record: dict[str, Any] = {}
     if config.mode == "qat":
-        teacher = common.teaching(given, out, out.parent / "stores")
+        teacher = common.teacher_of(given, out, out.parent / "stores")
         model, trained = learned(config, given, floating, model, folder / "trained", teacher)
         record |= {
             "validation_accuracy": trained["validation_accuracy"]["last"],
@@ -276,10 +277,10 @@ def longer(options: argparse.Namespace) -> dict[str, Any]:
         views=1,
     )
     given = common.open_model(config)
-    teacher = common.teaching(given, folder, options.out.parent / "stores")
+    teacher = common.teacher_of(given, folder, options.out.parent / "stores")
     student = Classifier(copy.deepcopy(given.model.network), given.model.card)
     record = common.recover(student, given, teacher, folder / "trained", title="longer")
-    student = folder.load(folder / "trained")
+    student = load_model(folder / "trained")
     export_onnx(student, folder / "model.onnx")
     files = {"original": before / "original.onnx", "pruned": folder / "model.onnx"}
     read = {name: OnnxModel(file, threads=1) for name, file in files.items()}

@@ -28,11 +28,12 @@ import torch
 
 from potstill.config import build
 from potstill.data.loader import Batch, Order
-from potstill.evaluate.statistics import compare, proportion_interval
+from potstill.evaluation.statistics import compare, proportion_interval
 from potstill.models.outputs import Outputs
 from potstill.objectives.objective import Objective, Term, lecture_terms
 from potstill.stages import dataset, summary
 from potstill.stages.dataset import Data
+from potstill.stages.distill.train import new_student
 from potstill.stages.recipe import Recipe
 from potstill.teachers.base import Teacher
 from potstill.training import engine, predict
@@ -64,7 +65,7 @@ class World:
     def right(self, seed: int, terms: Sequence[Term], teacher: Teacher | None = None) -> np.ndarray:
         """Train from `seed`; return bool [N], on which test images the model is right."""
         data, train = self.data, self.recipe.train
-        student, loader = train.new_student(self.recipe, data, seed), data.loader()
+        student, loader = new_student(self.recipe.student, data, seed), data.loader()
         order = Order(data.manifest, batch_size=train.batch_size, seed=seed, views=1)
         objective = Objective(terms, classes=len(data.manifest.classes), teacher=teacher)
         with tempfile.TemporaryDirectory() as folder:

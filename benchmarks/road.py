@@ -27,8 +27,8 @@ from safetensors.numpy import load_file
 import potstill
 from potstill import artifacts
 from potstill.config import build
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import compare, mean_interval, proportion_interval
+from potstill.evaluation import metrics
+from potstill.evaluation.statistics import compare, mean_interval, proportion_interval
 from potstill.model_files.latency import latency_ms
 from potstill.stages import dataset
 from potstill.stages.compress.prune import PruneConfig, prune

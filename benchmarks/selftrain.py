@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from potstill import config, progress
-from potstill.evaluate.statistics import compare, mean_interval
+from potstill.evaluation.statistics import compare, mean_interval
 from potstill.stages.selftrain import SelftrainConfig, selftrain
 from potstill.stages.selftrain.rounds import ALONE
 from potstill.stages.selftrain.test_table import TEACHERS

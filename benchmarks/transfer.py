@@ -29,7 +29,7 @@ import torch
 
 from potstill import artifacts
 from potstill.config import build
-from potstill.evaluate.statistics import mean_interval
+from potstill.evaluation.statistics import mean_interval
 from potstill.stages.finetune import FinetuneConfig, finetune
 from potstill.stages.summary import machine, versions
 

@@ -28,8 +28,7 @@ FLOORS = {
     "models.card": 0,
     "models.hooks": 0,
     "models.freeze": 0,
-    "evaluate.metrics": 0,
-    "evaluate.statistics": 0,
+    "evaluation": 0,
     "config": 1,
     "artifacts": 1,
     "names": 1,
@@ -62,9 +61,9 @@ FLOORS = {
     "objectives": 6,
     "training": 7,
     "model_files": 8,
-    "export": 9,
+    "exporters": 9,
     "stages": 10,
-    "report": 10,
+    "report": 9,
     "api": 11,
     "bench": 11,
     "cli": 12,
@@ -74,7 +73,7 @@ LIGHT = (
     "progress",
     "config",
     "artifacts",
-    "evaluate",
+    "evaluation",
     "report",
     "cli",
 )
@@ -130,7 +129,7 @@ def test_the_document_tells_the_same_floors() -> None:
 
 def _is_marker(name: str) -> bool:
     """Whether `name` is a folder that only groups modules of several floors."""
-    return name in ("data", "compress", "evaluate", "recipes") and not name_has_code(name)
+    return name in ("data", "compress", "evaluation", "recipes") and not name_has_code(name)
 
 
 def name_has_code(name: str) -> bool:

@@ -144,7 +144,7 @@ def test_json_is_all_that_stands_on_standard_output(tree: Path, tmp_path: Path) 
     )
     assert made.exit_code == 0, made.output
     summary = json.loads(made.stdout)
-    assert summary["models"]["teacher"]["test_accuracy"] >= 0
+    assert summary["models"]["teacher"]["accuracy"] >= 0
     measured = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), str(tree), "--json"])
     assert json.loads(measured.stdout)["accuracy"] == summary["models"]["student"]["test_accuracy"][0]
     image = next((tree / "test" / "cross").iterdir())

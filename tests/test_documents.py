@@ -14,7 +14,6 @@ from potstill import config
 from potstill.cli import app
 from potstill.objectives.objective import check
 from potstill.stages.distill.run import with_overrides
-from potstill.stages.distill.train import terms_of
 from potstill.stages.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ RECIPES += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "src" / 
 @pytest.mark.parametrize("text", RECIPES, ids=lambda text: str(yaml.safe_load(text)["name"]))
 def test_recipes_are_valid(text: str) -> None:
     recipe = config.build(Recipe, yaml.safe_load(text))
-    check(terms_of(recipe), classes=10, teacher=True)
+    check(recipe.objective.loss_terms, classes=10, teacher=True)
     for name in recipe.comparisons:
         with_overrides(recipe, name)
     assert config.build(Recipe, recipe.to_json()) == recipe  # the resolved recipe of a run folder is one too

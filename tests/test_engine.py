@@ -16,7 +16,7 @@ from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
 from potstill.errors import RunError
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier

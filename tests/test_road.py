@@ -66,7 +66,7 @@ def test_the_summary_holds_every_figure(done: dict[str, Any]) -> None:
         "train": 90, "validation": 30, "test": 30, "labelled": 30, "unlabelled": 60,
     }  # fmt: skip
     models = written["models"]
-    assert isinstance(models["teacher"]["test_accuracy"], float)
+    assert isinstance(models["teacher"]["accuracy"], float)
     for kind in ("control", "student", "student_int8"):
         assert len(models[kind]["test_accuracy"]) == 2
         assert models[kind]["parameters"] == 12 * 12 * 3 * 8 + 8 + 8 * 3 + 3
@@ -77,7 +77,7 @@ def test_the_summary_holds_every_figure(done: dict[str, Any]) -> None:
     low, high = written["verdict"]["interval"]
     assert low <= written["verdict"]["difference"] <= high
     assert written["export"]["student"]["max_logit_difference"] < 1e-3
-    assert written["export"]["student"]["label_agreement"] == 100.0
+    assert written["export"]["student"]["agreement"] == 100.0
     assert [other["name"] for other in written["comparisons"]] == ["every-label"]
     for name in ("report.html", "student.onnx", "student_int8.onnx", "recipe.yaml", "manifest.json", "examples.json"):
         assert (folder / name).is_file(), name
@@ -130,7 +130,7 @@ def test_predict_agrees_with_evaluate(tree: Path, done: dict[str, Any]) -> None:
 def test_a_stage_folder_teaches_another_run(tree: Path, done: dict[str, Any], tmp_path: Path) -> None:
     teacher = {"model": str(Path(done["folder"]) / "teacher")}
     again = potstill.run(recipe(tree, teacher=teacher, comparisons={}, seeds=1), out=tmp_path / "run")
-    assert again["models"]["teacher"]["test_accuracy"] == done["models"]["teacher"]["test_accuracy"]
+    assert again["models"]["teacher"]["accuracy"] == done["models"]["teacher"]["accuracy"]
     assert bits(load_model(tmp_path / "run" / "control" / "seed-0")) == bits(
         load_model(Path(done["folder"]) / "control" / "seed-0")
     )
@@ -142,7 +142,7 @@ def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path
     file.write_text(yaml.safe_dump(settings))
     straight = potstill.run(file, out=tmp_path / "straight")
     program = (
-        "import sys; from potstill import engine, run; engine.CHECKPOINT_SECONDS = 0.0; "
+        "import sys; from potstill import run; from potstill.training import engine; engine.CHECKPOINT_SECONDS = 0.0; "
         "run(sys.argv[1], out=sys.argv[2])"
     )
     command = [sys.executable, "-c", program, str(file), str(tmp_path / "killed")]

@@ -14,11 +14,10 @@ from potstill import artifacts, config, distributed, names, own_code
 from potstill.errors import UserError
 from potstill.output_files import check_output
 from potstill.own_code import allows_own_code
-from potstill.report import write_report
 from potstill.stages import inference
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.recipe import Recipe
-from potstill.stages.run_folder import differences, record
+from potstill.stages.run_folder import differences, has_results, record_name
 from potstill.training.devices import init_process_group
 
 
@@ -42,13 +41,10 @@ def run(
     built = config.build(Recipe, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
-    folder = Path(distributed.broadcast(str(new_folder(built.name, "run", built, out))))
+    folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
     summary = run_recipe(built, folder, command=command)
     if not distributed.is_main():
         return {}
-    if artifacts.finished(folder) is None:
-        write_report(folder)
-        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
     return {**summary, "folder": str(folder), "report": str(folder / "report.html")}
 
 
@@ -90,15 +86,13 @@ def finetune(
     docs/finetuning.md. `summary["folder"]` is a stage folder that every teacher= accepts.
     """
     _one_process("finetune")
-    from potstill.report import write_transfer
     from potstill.stages.finetune import FinetuneConfig
     from potstill.stages.finetune import finetune as work
 
     given = {"data": _settings(data, "path"), "model": model, **settings}
     built = config.build(FinetuneConfig, given, origin="this command")
     folder = new_folder(f"finetune-{_last_name(given['data']['path'])}", "finetune", built, out)
-    summary = work(built, folder, command=command)
-    return {**summary, "report": str(write_transfer(folder))}
+    return {**work(built, folder, command=command), "folder": str(folder), "report": str(folder / "report.html")}
 
 
 def selftrain(
@@ -133,7 +127,6 @@ def compare(
 ) -> dict[str, Any]:
     """Compare methods, students and seeds on equal terms, as a recipe says (docs/comparing.md); return the summary."""
     _one_process("compare")
-    from potstill.report import write_comparison
     from potstill.stages.compare import CompareConfig
     from potstill.stages.compare import compare as work
 
@@ -141,11 +134,7 @@ def compare(
     built = config.build(CompareConfig, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     folder = new_folder(built.name, "compare", built, out)
-    summary = work(built, folder, command=command)
-    report = write_comparison(folder)
-    if artifacts.finished(folder) is None:
-        artifacts.finish(folder, {"recipe": artifacts.fingerprint(built.to_json())})
-    return {**summary, "folder": str(folder), "report": str(report)}
+    return {**work(built, folder, command=command), "folder": str(folder), "report": str(folder / "report.html")}
 
 
 def label(
@@ -225,16 +214,12 @@ def prune(
     `keep=0.5` and the others of docs/compression.md. `summary["folder"]` holds the pruned model and its ONNX file.
     """
     _one_process("prune")
-    from potstill.report.sensitivity import write_sensitivity
     from potstill.stages.compress.prune import PruneConfig
     from potstill.stages.compress.prune import prune as work
 
     built = config.build(PruneConfig, {"model": str(model), **_with_data(data), **settings}, origin="this command")
     folder = new_folder(f"prune-{_last_name(model)}", "prune", built, out)
-    summary = work(built, folder)
-    if summary["sensitivity"]:
-        write_sensitivity(summary["sensitivity"], folder / "sensitivity.svg")
-    return {**summary, "folder": str(folder)}
+    return {**work(built, folder), "folder": str(folder)}
 
 
 @allows_own_code
@@ -294,18 +279,19 @@ def _settings(given: str | Path | Mapping[str, Any], key: str) -> dict[str, Any]
 def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | None) -> Path:
     """Return `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this work unfinished.
 
-    kind: of the work, as `stages.journal.claim` knows it.
+    kind: of the work, as `stages.stage` knows it.
     """
     if out is not None:
         return Path(out)
     number = 1
     while True:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        file = folder / record(kind)
         if not folder.exists():
             return folder
-        if file.is_file() and not differences(file, settings) and artifacts.finished(folder) is None:
-            return folder
+        file = folder / record_name(kind)
+        if file.is_file() and artifacts.finished(folder) is None:
+            if not has_results(folder) or not differences(file, settings):
+                return folder
         number += 1
 
 

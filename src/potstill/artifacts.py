@@ -24,6 +24,29 @@ MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # of work that is under way
 
 
+_awaited: list[tuple[Path, Callable[[], None]]] = []
+
+
+@contextlib.contextmanager
+def before_first_write(folder: Path, action: Callable[[], None]) -> Iterator[None]:
+    """Do `action` before the first file is written anywhere below `folder` inside the block."""
+    entry = (folder.absolute(), action)
+    _awaited.append(entry)
+    try:
+        yield
+    finally:
+        if entry in _awaited:
+            _awaited.remove(entry)
+
+
+def _announce(file: Path) -> None:
+    """Do what waits for the first file below its folder."""
+    for entry in list(_awaited):
+        if entry in _awaited and file.absolute().is_relative_to(entry[0]):
+            _awaited.remove(entry)
+            entry[1]()
+
+
 @contextlib.contextmanager
 def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     """Yield a temporary path; rename it to `file` on success, remove it on failure.
@@ -31,6 +54,7 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     Of several processes (`torchrun`) only the first keeps what it wrote; by_all: each writes files of its own.
     Raises `RunError` where the disk is full or not writable.
     """
+    _announce(file)
     temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -32,9 +32,7 @@ class Config(BaseModel):
         """Complete the groups that are given in part from this class's own defaults of them."""
         if not isinstance(settings, Mapping):
             return settings
-        defaults = {
-            name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Config)
-        }
+        defaults = {key: field.default for key, field in cls.model_fields.items() if isinstance(field.default, Config)}
         return {
             key: defaults[key].completed(value) if key in defaults and isinstance(value, Mapping) else value
             for key, value in settings.items()

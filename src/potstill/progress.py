@@ -1,8 +1,9 @@
 """What a long command tells the person who waits.
 
-Stages call `note` (a sentence that is said once: a fallback taken, a setting ignored, an image skipped) and
+Stages call `note` (a sentence that is shown once: a fallback taken, a setting ignored, an image skipped) and
 `task` (something with a known number of steps). Who shows them is decided by whoever started the command:
 the command line installs a live display with `use`; a Python caller gets notes through `logging` and no bar.
+What a stage puts into its summary it collects with `recorded`, so that notes of one run never reach another's.
 """
 
 from __future__ import annotations
@@ -39,15 +40,12 @@ class Display:
 
 
 _display: contextvars.ContextVar[Display | None] = contextvars.ContextVar("potstill_display", default=None)
+_records: contextvars.ContextVar[tuple[list[str], ...]] = contextvars.ContextVar("potstill_records", default=())
 
 
 def display() -> Display:
-    """Return the display in use; one that only keeps notes where none was installed."""
-    current = _display.get()
-    if current is None:
-        current = Display()
-        _display.set(current)
-    return current
+    """Return the display in use; a new one that only logs where none was installed."""
+    return _display.get() or Display()
 
 
 @contextlib.contextmanager
@@ -60,8 +58,23 @@ def use(shown: Display) -> Iterator[Display]:
         _display.reset(token)
 
 
+@contextlib.contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Yield a list that collects every note of the block, each once; without a display, they are also shown once."""
+    notes: list[str] = []
+    token = _records.set((*_records.get(), notes))
+    try:
+        with use(display()):
+            yield notes
+    finally:
+        _records.reset(token)
+
+
 def note(sentence: str) -> None:
     """Tell the user something once, in a complete sentence."""
+    for notes in _records.get():
+        if sentence not in notes:
+            notes.append(sentence)
     display().note(sentence)
 
 

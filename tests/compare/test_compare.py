@@ -15,7 +15,7 @@ import yaml
 
 from potstill import config
 from potstill.errors import ConfigError, RunError
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.metrics import accuracy
 from potstill.report import write_comparison
 from potstill.stages.compare import CompareConfig, compare, figures
 from potstill.stages.compare.settings import plan
@@ -93,7 +93,7 @@ def test_the_summary_agrees_with_the_answers_on_disk(folder: Path) -> None:
     for method in methods:
         reached = [accuracy(logits[f"mlp/{method['method']}/seed-{seed}"], by_class) for seed in (0, 1)]
         assert method["test_accuracy"] == pytest.approx(reached, abs=1e-3)
-        assert method["mean"] == pytest.approx(np.mean(reached), abs=1e-3)
+        assert method["accuracy"] == pytest.approx(np.mean(reached), abs=1e-3)
         last, best = (method["validation_accuracy"][which] for which in ("last", "best"))
         assert all(one <= other for one, other in zip(last, best, strict=True))
 
@@ -160,11 +160,11 @@ def test_tables_hold_the_figures(folder: Path) -> None:
     cells = list(csv.DictReader(io.StringIO((folder / "cells.csv").read_text())))
     assert [float(row["test_accuracy"]) for row in cells] == [one for m in methods for one in m["test_accuracy"]]
     rows = list(csv.DictReader(io.StringIO((folder / "comparison.csv").read_text())))
-    assert [float(row["test_accuracy"]) for row in rows] == [m["mean"] for m in methods]
+    assert [float(row["test_accuracy"]) for row in rows] == [m["accuracy"] for m in methods]
     assert [row["verdict"] for row in rows] == ["", *(m["corrected"] for m in methods[1:])]
     markdown = (folder / "comparison.md").read_text()
     latex = (folder / "comparison.tex").read_text()
-    assert markdown.count("| srrl |") == 1 and f"{methods[2]['mean']:.1f}" in markdown
+    assert markdown.count("| srrl |") == 1 and f"{methods[2]['accuracy']:.1f}" in markdown
     assert r"\toprule" in latex and latex.count(r" \\") == 1 + 3 and "95 \\%" in latex
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import potstill
 from potstill.cli import show
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.report.likeness import render

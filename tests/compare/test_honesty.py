@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from potstill.evaluate.statistics import compare, p_value
+from potstill.evaluation.statistics import compare, p_value
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 
 from potstill import progress
 from potstill.objectives.objective import Term
-from potstill.stages.distill.watch import Watch, findings
+from potstill.stages.distill.findings import findings
+from potstill.stages.watch import Watch
 
 TERMS = [Term(loss="cross_entropy", weight=0.1), Term(loss="kd", weight=9.0)]
 TIES, LOSES = {"result": "TIES"}, {"result": "LOSES"}

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.aux_heads import attach_aux, strip_aux

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from potstill.errors import ConfigError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.class_map import ClassMap, described, match_classes, speaking

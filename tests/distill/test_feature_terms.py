@@ -11,7 +11,7 @@ from torch import nn
 
 from potstill import own_code
 from potstill.errors import ConfigError
-from potstill.losses import FEATURES, LAYERS, LEARNED, LOSSES, MAPS, POOLED
+from potstill.losses import SPECS
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.freeze import bits
@@ -20,14 +20,16 @@ from potstill.objectives.objective import Objective, Term, control_terms
 from potstill.teachers.live import LiveTeacher
 from tests.distill.lessons import CLASSES, SHORT, answers, losses, mixing, model, order, teach, teacher, wired
 
-ON_FEATURES = sorted(FEATURES | POOLED | MAPS | LAYERS)
-ON_LOGITS = sorted((set(LOSSES) | set(LEARNED)) - set(ON_FEATURES) - {"cross_entropy", "mlld"})
+ON_FEATURES = sorted(name for name, spec in SPECS.items() if spec.on != "logits")
+ON_LOGITS = sorted(set(SPECS) - set(ON_FEATURES) - {"cross_entropy", "mlld"})
 OPTIONS = {"crd": {"negatives": 64, "width": 16}, "dkd": {"beta": 1.0, "temperature": 1.0}}
 THREE = ("stage1", "stage2", "stage3")
 
 
 def term(loss: str, **settings: object) -> Term:
-    return Term(loss=loss, options=OPTIONS.get(loss, {}), **({"on": THREE} if loss in LAYERS else {}) | settings)
+    return Term(
+        loss=loss, options=OPTIONS.get(loss, {}), **({"on": THREE} if SPECS[loss].on == "layers" else {}) | settings
+    )
 
 
 @pytest.mark.parametrize("loss", [*ON_FEATURES, "mlld"])  # whose relations alone do not say which class is which

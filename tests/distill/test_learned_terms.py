@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from potstill.errors import ConfigError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo

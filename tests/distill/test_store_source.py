@@ -13,7 +13,7 @@ from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
 from potstill.stages.label import label
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.network import NetworkTeacher
 from tests.distill.lessons import model
 from tests.worlds import shapes
 
@@ -23,14 +23,14 @@ def data(seed: int = 0) -> Data:
     return Data(manifest, load_pixels(manifest, size=(8, 8), resize=8, channels=1), (8, 8), 8)
 
 
-def taught(network: Classifier) -> Taught:
-    return Taught(network, network.card, bits(network), "T", {})
+def source(network: Classifier) -> NetworkTeacher:
+    return NetworkTeacher(model=network, card=network.card, identity=bits(network))
 
 
 def write(folder: Path, *, seed: int = 1, images: int = 0, mean: float = 0.5, **settings: Any) -> None:
     network = model("mlp", seed=seed, hidden=8).eval()
     network = network.with_card(network.card.replace(mean=(mean,)))
-    label(data(images), taught(network), folder, **{"views": 1, "augment": "shift", **settings})
+    label(data(images), source(network), folder, **{"views": 1, "augment": "shift", **settings})
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import tempfile
@@ -16,17 +17,18 @@ import torch
 from potstill import artifacts, progress
 from potstill.config import build
 from potstill.errors import ConfigError, DataError, RunError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.models.freeze import bits
 from potstill.stages import label
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
+from potstill.stages.distill.chain import Lessons, prepare_with_chain
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import replay
 from potstill.stages.teacher.prepare import prepare_teacher
-from potstill.stages.teacher.prepared import Taught
-from potstill.stages.teacher.replay import as_function
+from potstill.stages.teacher.prepared import Replay, TeacherSource
+from potstill.stages.training import Trained
 from tests.distill.lessons import CLASSES, answers, model, order, teacher, world
 
 TRAIN = {"epochs": 8, "batch_size": 48, "lr": 0.02, "precision": "fp32"}
@@ -50,12 +52,25 @@ def recipe(teacher: dict[str, Any], **settings: Any) -> Recipe:
     return build(Recipe, plain | settings)
 
 
-def learn(settings: Recipe, folder: Path) -> tuple[Taught, train.Trained, list[dict[str, Any]]]:
-    taught = prepare_teacher(settings, data(), folder / "teacher")
-    pair = train.experiment(settings, data(), taught, folder, folder / "stores")
+def prepare(settings: Recipe, folder: Path, images: Data | None = None) -> TeacherSource:
+    """Return the teacher of a recipe, bound to its training."""
+    images = images or data()
+    teacher = prepare_teacher(settings.teacher, images, folder, views=settings.training_views, seed=settings.seed)
+    stores, views = folder.parent / "stores", settings.training_views
+    return teacher.bind(images, Replay(views, settings.train.epochs, 1, stores, stored=settings.teacher.stored))
+
+
+def chained(settings: Recipe, folder: Path) -> TeacherSource:
+    lessons = Lessons(train.setup_of(settings), settings.objective.loss_terms, 0, 1, 0)
+    return prepare_with_chain(settings.teacher, lessons, data(), folder)
+
+
+def learn(settings: Recipe, folder: Path) -> tuple[TeacherSource, Trained, list[dict[str, Any]]]:
+    source = chained(settings, folder)
+    pair = train.experiment(settings, data(), source, folder, folder / "stores")
     (trained,) = pair.students
     lines = (trained.folder / "metrics.jsonl").read_text().splitlines()
-    return taught, trained, [json.loads(line) for line in lines]
+    return source, trained, [json.loads(line) for line in lines]
 
 
 # -- one teacher of every kind -------------------------------------------------------------------------------------
@@ -152,14 +167,14 @@ def several(folder: Path) -> dict[str, Any]:
 
 def soft_labels(folder: Path) -> dict[str, Any]:
     settings = recipe(saved(folder))
-    taught = prepare_teacher(settings, data(), folder / "for-labels")
-    label.label(data(), taught, folder / "soft", views=8, augment="shift", name="saved")
+    source = prepare(settings, folder / "for-labels")
+    label.label(data(), source, folder / "soft", views=8, augment="shift", name="saved")
     return {"model": str(folder / "soft")}
 
 
 def best_of_soft_labels(folder: Path) -> dict[str, Any]:
-    taught = prepare_teacher(recipe(saved(folder)), data(), folder / "for-best")
-    label.label(data(), taught, folder / "best", views=8, augment="shift", top_k=2)
+    source = prepare(recipe(saved(folder)), folder / "for-best")
+    label.label(data(), source, folder / "best", views=8, augment="shift", top_k=2)
     assert json.loads((folder / "best" / "labels.json").read_text())["classes_kept"] == 2
     return {"model": str(folder / "best")}
 
@@ -190,14 +205,14 @@ KINDS = [saved, weights, live, own_onnx, live_file, foreign_onnx, csv_probabilit
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_student_learns_from_every_kind_of_teacher(tmp_path: Path, kind: Callable[[Path], dict]) -> None:
-    taught, trained, rows = learn(recipe(kind(tmp_path)), tmp_path / "run")
+    source, trained, rows = learn(recipe(kind(tmp_path)), tmp_path / "run")
     assert rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
     agreed = (answers(trained.load()).argmax(1) == answers(teacher()).argmax(1)).mean()
     assert agreed > 0.85, agreed
     if kind not in (assistants, generations):
-        assert taught.record["validation_accuracy"]["last"] > 90
+        assert source.record["validation_accuracy"]["last"] > 90
     if kind is saved:
-        assert bits(taught.model) == bits(teacher())
+        assert bits(source.model) == bits(teacher())
 
 
 def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
@@ -205,8 +220,8 @@ def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
     truth = teacher()
     for kind in (saved, weights, live, own_onnx, foreign_onnx, soft_labels, best_of_soft_labels):
         settings = recipe(kind(tmp_path))
-        taught = prepare_teacher(settings, data(), tmp_path / kind.__name__)
-        function = as_function(settings, taught, data(), tmp_path / "stores")
+        source = prepare(settings, tmp_path / kind.__name__)
+        function = source.function()
         for step in (0, 7):
             batch = loader.train_batch(batches, step)
             with torch.no_grad():
@@ -214,10 +229,10 @@ def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
             assert torch.allclose(function(batch).logits.softmax(1), expected, atol=5e-3), kind.__name__
     for kind in (csv_probabilities, npz_logits):
         settings = recipe(kind(tmp_path))
-        taught = prepare_teacher(settings, data(), tmp_path / kind.__name__)
+        source = prepare(settings, tmp_path / kind.__name__)
         batch = loader.train_batch(batches, 2)
         expected = torch.from_numpy(answers_for(batch.index.numpy())).softmax(1)
-        assert torch.allclose(taught.given(batch).logits.softmax(1), expected, atol=1e-4), kind.__name__
+        assert torch.allclose(source.function()(batch).logits.softmax(1), expected, atol=1e-4), kind.__name__
 
 
 # -- several -------------------------------------------------------------------------------------------------------
@@ -227,26 +242,26 @@ def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
 def test_an_ensemble_is_the_weighted_mean_stored_and_measured_alike(tmp_path: Path, average: str) -> None:
     other = {"model": "builtin:mlp", "options": {"hidden": 32}}
     settings = recipe({"ensemble": [{**saved(tmp_path), "weight": 3.0}, other], "average": average})
-    taught = prepare_teacher(settings, data(), tmp_path / "teacher")
-    function = as_function(settings, taught, data(), tmp_path / "stores")
+    source = prepare(settings, tmp_path / "teacher")
+    function = source.function()
     batch = world().train_batch(order(world()), 4)
     with torch.no_grad():
-        z = [member.model(batch.image).logits for member in taught.members]
+        z = [member.model(batch.image).logits for member in source.members]
     mean = (
         (3 * z[0].softmax(1) + z[1].softmax(1)) / 4
         if average == "probabilities"
         else (0.75 * z[0] + 0.25 * z[1]).softmax(1)
     )
     assert torch.allclose(function(batch).logits.softmax(1), mean, atol=5e-3)
-    assert torch.allclose(taught.model(batch.image).logits.softmax(1), mean, atol=1e-5)
-    told = taught.facts["members"]
+    assert torch.allclose(source.model(batch.image).logits.softmax(1), mean, atol=1e-5)
+    told = source.facts["members"]
     assert [one["weight"] for one in told] == [3.0, 1.0] and all(one["validation_accuracy"] > 40 for one in told)
 
 
 def test_members_that_are_trained_here_are_no_twins(tmp_path: Path) -> None:
     same = {"model": "builtin:mlp", "options": {"hidden": 8}}
-    taught = prepare_teacher(recipe({"ensemble": [same, same]}), data(), tmp_path)
-    assert bits(taught.members[0].model) != bits(taught.members[1].model)
+    source = prepare(recipe({"ensemble": [same, same]}), tmp_path)
+    assert bits(source.members[0].model) != bits(source.members[1].model)
 
 
 # -- chains and peers ----------------------------------------------------------------------------------------------
@@ -254,13 +269,13 @@ def test_members_that_are_trained_here_are_no_twins(tmp_path: Path) -> None:
 
 def test_a_chain_tells_what_it_cost(tmp_path: Path) -> None:
     settings = recipe({**assistants(tmp_path), "generations": 1})
-    taught, trained, _ = learn(settings, tmp_path / "run")
-    first, second = taught.facts["chain"]
+    source, trained, _ = learn(settings, tmp_path / "run")
+    first, second = source.facts["chain"]
     assert first["name"] == "builtin:small-cnn" and second["name"] == "builtin:mlp"
     assert first["steps"] == second["steps"] == trained.record["steps"] == 8 * 3
     assert any("48 steps" in note and "that the control did not have" in note for note in progress.display().notes)
-    again = prepare_teacher(settings, data(), tmp_path / "run" / "teacher")
-    assert again.identity == taught.identity and again.identity != trained.load().card.weights_sha256
+    again = chained(settings, tmp_path / "run")
+    assert again.identity == source.identity and again.identity != trained.load().card.weights_sha256
     assert (tmp_path / "run" / "chain" / "2" / "seed-2000" / "model.safetensors").is_file()
 
 
@@ -288,21 +303,21 @@ def test_peers_share_logits_only(tmp_path: Path) -> None:
 
 def test_soft_labels_are_written_once_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.teachers.prediction_store.PART_ROWS", 50)
-    taught = prepare_teacher(recipe(saved(tmp_path)), data(), tmp_path / "t")
-    facts = label.label(data(), taught, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
+    source = prepare(recipe(saved(tmp_path)), tmp_path / "t")
+    facts = label.label(data(), source, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
     assert facts["images"] == 144 and facts["bytes"] > 2 * 144 * (2 * 4 + 2) and facts["accuracy"] > 90
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "soft").rglob("part-*")}
     assert len(files) == 2 * 3
     next(iter(files)).unlink()
-    label.label(data(), taught, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
+    label.label(data(), source, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
     assert sum(file.stat().st_mtime_ns == files[file] for file in files) == 5
     with pytest.raises(RunError, match="another views"):
-        label.label(data(), taught, tmp_path / "soft", views=3, augment="shift", top_k=2, name="T")
+        label.label(data(), source, tmp_path / "soft", views=3, augment="shift", top_k=2, name="T")
 
 
 def test_a_recipe_takes_as_many_views_as_there_are_soft_labels_of(tmp_path: Path) -> None:
-    taught = prepare_teacher(recipe(saved(tmp_path)), data(), tmp_path / "t")
-    label.label(data(), taught, tmp_path / "soft", views=2, augment="shift")
+    source = prepare(recipe(saved(tmp_path)), tmp_path / "t")
+    label.label(data(), source, tmp_path / "soft", views=2, augment="shift")
     _, trained, rows = learn(recipe({"model": str(tmp_path / "soft")}), tmp_path / "run")
     assert len(rows) == 8 and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
     assert any("soft labels of 2 views of each image" in note for note in progress.display().notes)
@@ -335,9 +350,9 @@ def test_soft_labels_of_something_else_are_refused(tmp_path: Path) -> None:
     assert "augment=shift and seed=0, and the recipe has augment=none" in told and "Set views: 8" in told
     fewer = Data(data().manifest.select(np.arange(200)), data().pixels, (8, 8), 8)
     settings = recipe(made)
-    taught = prepare_teacher(settings, fewer, tmp_path / "t")
+    source = prepare(settings, tmp_path / "t", fewer)
     with pytest.raises(ConfigError, match="soft labels of other images"):
-        as_function(settings, taught, fewer, tmp_path)
+        source.function()
 
 
 def test_views_that_are_no_longer_the_same_are_noticed(tmp_path: Path) -> None:
@@ -354,14 +369,14 @@ def test_views_that_are_no_longer_the_same_are_noticed(tmp_path: Path) -> None:
 
 def test_stored_answers_are_asked_for_again(tmp_path: Path) -> None:
     settings = recipe(saved(tmp_path))
-    taught = prepare_teacher(settings, data(), tmp_path / "t")
-    as_function(settings, taught, data(), tmp_path / "stores")
+    source = prepare(settings, tmp_path / "t")
+    source.function()
     changed = teacher()
     with torch.no_grad():
         changed.network.head.bias += torch.tensor([2.0, -2.0, 0.0])
-    liar = Taught(changed, taught.card, taught.identity, "", {})
-    with pytest.raises(RunError, match=f"asked again about {replay.PROBED} of them"):
-        as_function(settings, liar, data(), tmp_path / "stores")
+    liar = dataclasses.replace(source, model=changed)
+    with pytest.raises(RunError, match=f"evaluated again for {replay.PROBED} of them"):
+        liar.function()
 
 
 # -- what does not fit ---------------------------------------------------------------------------------------------
@@ -370,15 +385,15 @@ def test_stored_answers_are_asked_for_again(tmp_path: Path) -> None:
 def test_a_teacher_of_two_classes_teaches_those(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", logits=said()[:, [1, 0]], classes=["cross", "circle"])
     settings = recipe({"model": str(tmp_path / "two.npz")}, objective={"alpha": 0.5, "temperature": 1.0})
-    taught, trained, rows = learn(settings, tmp_path / "run")
-    assert taught.known == (0, 1) and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
+    source, trained, rows = learn(settings, tmp_path / "run")
+    assert source.known == (0, 1) and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
     assert trained.record["validation_accuracy"]["last"] > 80  # the third class came from the labels
     assert any("does not know stripes" in note for note in progress.display().notes)
 
 
 def refused(kind: type[Exception], settings: Recipe, folder: Path) -> str:
     with pytest.raises(kind) as caught:
-        prepare_teacher(settings, data(), folder / "refused")
+        prepare(settings, folder / "refused")
     return str(caught.value)
 
 
@@ -404,7 +419,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
 
 def test_classes_in_a_wrong_order_are_suspected(tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", logits=said()[:, [1, 2, 0]])
-    prepare_teacher(recipe({"model": str(tmp_path / "wrong.npz")}), data(), tmp_path / "t")
+    prepare(recipe({"model": str(tmp_path / "wrong.npz")}), tmp_path / "t")
     told = progress.display().notes
     assert any("taken in the order of the data's" in note for note in told)
     assert any("hardly more than guessing" in note for note in told)
@@ -413,8 +428,8 @@ def test_classes_in_a_wrong_order_are_suspected(tmp_path: Path) -> None:
 def test_a_map_in_the_recipe(tmp_path: Path) -> None:
     np.savez(tmp_path / "de.npz", logits=said()[:, [1, 2, 0]], classes=["Kreuz", "Streifen", "Kreis"])
     names = {"circle": "Kreis", "cross": "Kreuz", "stripes": ["Streifen"]}
-    taught, _, rows = learn(recipe({"model": str(tmp_path / "de.npz"), "class_map": names}), tmp_path / "run")
-    assert taught.record["validation_accuracy"]["last"] > 90 and rows[-1]["train"]["kd"] < rows[0]["train"]["kd"]
+    source, _, rows = learn(recipe({"model": str(tmp_path / "de.npz"), "class_map": names}), tmp_path / "run")
+    assert source.record["validation_accuracy"]["last"] > 90 and rows[-1]["train"]["kd"] < rows[0]["train"]["kd"]
 
 
 def test_the_identity_tells_maps_apart(tmp_path: Path) -> None:
@@ -422,6 +437,6 @@ def test_the_identity_tells_maps_apart(tmp_path: Path) -> None:
     card = artifacts.read_json(tmp_path / "plain" / "card.json")
     card["classes"] = ["stripes", "circle", "cross"]
     artifacts.write_json(tmp_path / "plain" / "card.json", card)
-    one = prepare_teacher(recipe({"model": str(tmp_path / "plain")}), data(), tmp_path / "a")
-    two = prepare_teacher(recipe(saved(tmp_path)), data(), tmp_path / "b")
+    one = prepare(recipe({"model": str(tmp_path / "plain")}), tmp_path / "a")
+    two = prepare(recipe(saved(tmp_path)), tmp_path / "b")
     assert one.identity != two.identity and one.record["validation_accuracy"]["last"] < 20

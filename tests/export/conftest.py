@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 
 from . import nets
 

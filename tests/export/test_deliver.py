@@ -15,7 +15,7 @@ from potstill import progress
 from potstill.cli.export import show
 from potstill.config import build
 from potstill.errors import ModelError, RunError
-from potstill.export.golden import golden_difference, write_golden
+from potstill.exporters.golden import golden_difference, write_golden
 from potstill.model_files.folder import save_model
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported
@@ -47,12 +47,13 @@ def test_the_folder_holds_measured_files(
     folder = tmp_path / "out"
     told = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
     assert {file.name for file in folder.iterdir()} == {
-        "export.yaml", "manifest.json", "summary.json", "model.onnx", "model_int8.onnx", "golden", "evaluation",
+        "export.yaml", "manifest.json", "summary.json", "journal.json", "model.onnx",
+        "model_int8.onnx", "golden", "evaluation",
     }  # fmt: skip
     rows = told["models"]
     assert list(rows) == ["network", "model.onnx", "model_int8.onnx"]
     assert rows["model.onnx"]["lost"] == 0 and rows["model.onnx"]["max_logit_difference"] < 1e-4
-    assert rows["model.onnx"]["label_agreement"] == 100 and rows["model_int8.onnx"]["label_agreement"] > 90
+    assert rows["model.onnx"]["agreement"] == 100 and rows["model_int8.onnx"]["agreement"] > 90
     assert rows["model.onnx"]["bytes"] == (folder / "model.onnx").stat().st_size
     timed = [(one["batch"], one["threads"]) for one in rows["model_int8.onnx"]["latency"]]
     assert timed == [(1, 1), (4, 0)]

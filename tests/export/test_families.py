@@ -11,7 +11,7 @@ from timm import create_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from potstill.export import export_onnx, parity, quantize_int8
+from potstill.exporters import export_onnx, parity, quantize_int8
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
@@ -68,7 +68,7 @@ def test_parity_in_float_and_in_8_bits(name: str, tmp_path: Path) -> None:
     spread = float(said.std(0).mean())
     export_onnx(classifier, tmp_path / "float.onnx")
     exact = parity(classifier, OnnxModel(tmp_path / "float.onnx"), image.split(8))
-    assert exact["max_logit_difference"] < 2e-3 * spread and exact["label_agreement"] == 100
+    assert exact["max_logit_difference"] < 2e-3 * spread and exact["agreement"] == 100
     quantize_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", image.numpy())
     off = (OnnxModel(tmp_path / "int8.onnx")(image).logits - said).square().mean().sqrt() / spread
     assert 1e-4 < off < DEEP.get(name, 0.25)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from potstill.errors import ModelError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files import latency
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import ModelError, RunError
-from potstill.export import export_onnx, parity
-from potstill.export import onnx_file as onnx_file
+from potstill.exporters import export_onnx, parity
+from potstill.exporters import onnx_file as onnx_file
 from potstill.model_files.onnx import OnnxModel
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
@@ -31,13 +31,13 @@ def test_the_file_says_what_the_network_says(classifier: Classifier, file: Path)
     result = parity(classifier, OnnxModel(file, threads=1), nets.images(48).split(16))
     assert result["images"] == 48
     assert result["max_logit_difference"] < 1e-4
-    assert result["label_agreement"] == 100
+    assert result["agreement"] == 100
 
 
 def test_parity_tells_a_different_network(file: Path) -> None:
     result = parity(nets.tiny(seed=5), OnnxModel(file, threads=1), [nets.images(48)])
     assert result["max_logit_difference"] > 0.1
-    assert result["label_agreement"] < 100
+    assert result["agreement"] < 100
 
 
 def test_export_leaves_the_classifier_as_it_was_and_is_silent(

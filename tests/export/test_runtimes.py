@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import ModelError
-from potstill.export import parity, quantize_int8
-from potstill.export.other_runtimes import to_executorch, to_openvino
+from potstill.exporters import parity, quantize_int8
+from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.runtimes import open_exported
 
@@ -27,7 +27,7 @@ def test_openvino(file: Path, tmp_path: Path, bits: int) -> None:
     assert model.card == nets.tiny().card
     result = parity(nets.tiny(), model, [nets.images(50), nets.images(3, size=(20, 20))])
     assert result["max_logit_difference"] < (1e-4 if bits == 32 else 0.5)
-    assert result["label_agreement"] >= 98
+    assert result["agreement"] >= 98
     assert latency_ms([out], seconds=0.05)[0].median_ms > 0
     out.write_text("<net/>")
     with pytest.raises(ModelError, match="is no OpenVINO model of potstill"):

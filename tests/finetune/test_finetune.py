@@ -16,6 +16,7 @@ from potstill import artifacts
 from potstill.config import build
 from potstill.errors import RunError
 from potstill.model_files.folder import load_model, read_card
+from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.report import words, write_transfer
@@ -24,7 +25,7 @@ from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
-from potstill.stages.teacher import input_size, prepare
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.stages.test_split import answers
 from tests.conftest import ROOT
 from tests.finetune.world import settings
@@ -41,14 +42,14 @@ def test_the_summary_holds_what_happened(done) -> None:
     folder, summary = done
     assert summary == json.loads((folder / "summary.json").read_text())
     assert summary["kind"] == "finetune" and summary["command"] == "potstill finetune x"
-    assert set(summary["test"]) == {"probe", "tuned"}
+    assert set(summary["models"]) == {"probe", "tuned"}
     assert summary["choice"]["kept"] == summary["kept"]
     assert summary["choice"]["sentence"] in summary["notes"]
-    assert summary["model"]["card"]["classes"] == ["circle", "cross", "stripes"]
-    assert {"features", "probe", "tuning"} == set(summary["seconds"])
+    assert summary["card"]["classes"] == ["circle", "cross", "stripes"]
+    assert ["features", "probe", "tuning", "evaluation"] == [part["name"] for part in summary["stages"]]
     text = (ROOT / "docs" / "summary.md").read_text(encoding="utf-8")
-    told = [*summary, *summary["choice"], *summary["tuning"], *summary["probe"], *summary["test"]["probe"]]
-    assert not [key for key in told if f"`{key}`" not in text and key not in ("inputs", "kind")]
+    told = [*summary, *summary["choice"], *summary["tuning"], *summary["probe"], *summary["models"]["probe"]]
+    assert not [key for key in told if f"`{key}" not in text and key != "inputs"]
 
 
 def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
@@ -59,20 +60,21 @@ def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
     for name in ("probe", "tuned"):
         logits = answers(load_model(folder / name), images.data, rows)
         right = logits.argmax(1) == images.manifest.label[rows]
-        assert summary["test"][name]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
+        assert summary["models"][name]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
     kept, same = load_model(folder), load_model(folder / summary["kept"])
     assert bits(kept) == bits(same)
 
 
 def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path: Path) -> None:
     folder, summary = done
-    assert bits(prepare.find(str(folder))) == bits(load_model(folder))
+    assert bits(find(str(folder))) == bits(load_model(folder))
     found = potstill.evaluate(folder, tree)
-    assert found["accuracy"] == pytest.approx(summary["test"][summary["kept"]]["accuracy"], abs=1e-3)
+    assert found["accuracy"] == pytest.approx(summary["models"][summary["kept"]]["accuracy"], abs=1e-3)
     recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
-    taught = prepare.prepare(recipe, dataset.prepare(recipe.data, at_least=input_size.own_size(str(folder))), tmp_path)
-    assert taught.card.weights_sha256 == read_card(folder).weights_sha256
-    assert taught.identity == bits(load_model(folder))
+    images = dataset.prepare(recipe.data, at_least=teacher_size(recipe.teacher))
+    teacher = prepare_teacher(recipe.teacher, images, tmp_path, views=recipe.training_views, seed=0)
+    assert teacher.card.weights_sha256 == read_card(folder).weights_sha256
+    assert teacher.identity == bits(load_model(folder))
 
 
 def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_the_page_says_what_was_kept_and_why(done) -> None:
     page = Page(write_transfer(folder).read_text(encoding="utf-8"))
     assert page.sections() == ["models", "notes", "probe", "tuning", "steps", "data", "measured", "recipe"]
     assert summary["choice"]["sentence"] in page.text
-    for figures in summary["test"].values():
+    for figures in summary["models"].values():
         assert words.percent(figures["accuracy"]).replace(words.NBSP, " ") in page.text
     assert summary["tuning"]["frozen_bits"][:12] in page.text
     assert "21 kept their statistics" in page.text and page.count("svg") == 3
@@ -120,7 +122,7 @@ def test_the_page_of_a_probe_and_of_a_training_from_scratch(tree: Path, weights:
 def test_from_scratch_needs_no_weights(tree: Path, tmp_path: Path) -> None:
     summary = finetune(settings(tree, None, from_scratch=True, augment="none", train={"epochs": 1}), tmp_path / "run")
     assert summary["probe"] is None and summary["kept"] == "tuned"
-    assert summary["model"]["card"]["source"] == "random initialisation"
+    assert summary["card"]["source"] == "random initialisation"
 
 
 def test_features_from_below_give_a_smaller_model(tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -128,14 +130,14 @@ def test_features_from_below_give_a_smaller_model(tree: Path, weights: Path, tmp
     summary = finetune(config, tmp_path / "run")
     loaded = load_model(tmp_path / "run")
     assert loaded.card.model == "cut:resnet18"
-    assert summary["model"]["parameters"] == zoo.count_parameters(loaded) < 30_000
+    assert summary["models"]["tuned"]["parameters"] == zoo.count_parameters(loaded) < 30_000
     assert torch.isfinite(loaded(torch.rand(1, 3, 32, 32)).logits).all()
 
 
 def test_a_transfer_from_a_transfer(done, tree: Path, tmp_path: Path) -> None:
     folder, _ = done
     summary = finetune(settings(tree, None, model=str(folder), options={}, unfreeze="none"), tmp_path / "again")
-    assert summary["model"]["card"]["model"] == "resnet18"
+    assert summary["card"]["model"] == "resnet18"
 
 
 def test_asked_twice_it_answers_from_the_folder_and_others_are_refused(
@@ -165,7 +167,7 @@ def test_a_killed_transfer_goes_on_to_the_same_result(
     assert artifacts.finished(tmp_path / "run") is None
     again = finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
     assert bits(load_model(tmp_path / "run")) == bits(load_model(folder))
-    assert again["test"] == summary["test"]
+    assert again["models"] == summary["models"]
 
 
 def test_the_test_split_is_not_used_to_choose(done, tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -188,4 +190,4 @@ def test_a_transfer_is_evaluated_on_the_split_it_held_out(weights: Path, tree: P
     summary = finetune(config, tmp_path / "run")
     found = potstill.evaluate(tmp_path / "run", tmp_path / "images")
     assert found["images"] == summary["data"]["splits"]["test"]
-    assert found["accuracy"] == pytest.approx(summary["test"]["probe"]["accuracy"], abs=1e-3)
+    assert found["accuracy"] == pytest.approx(summary["models"]["probe"]["accuracy"], abs=1e-3)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from potstill.losses import LAYERS, LOSSES, MAPS, contrastive, correlation, decoupled, features, logits, maps, relations
+from potstill.losses import LOSSES, SPECS, contrastive, correlation, decoupled, features, logits, maps, relations
 
 ON_LOGITS = [n for n in LOSSES if n not in {"feature_mse", "at", "sp", "rkd", "pkt", "nst", "ickd", "fsp", "hcl"}]
 LABELLED = ["cross_entropy", "dkd", "nkd"]
@@ -30,11 +30,11 @@ def draw(*shape: int, seed: int = 0, scale: float = 3.0) -> Tensor:
 
 def inputs(name: str, *, seed: int = 0) -> dict[str, Tensor | list[Tensor]]:
     """Student, teacher and, where it is taken, label for the loss called `name`, in float64."""
-    if name in LAYERS:
+    if SPECS[name].on == "layers":
         shapes = ((4, 3, 8, 8), (4, 5, 4, 4))
         sides = [[draw(*shape, seed=seed + 10 * k + j) for j, shape in enumerate(shapes)] for k in range(2)]
         return {"student": sides[0], "teacher": sides[1]}
-    shape = (4, 3, 5, 5) if name in MAPS else (4, 7)
+    shape = (4, 3, 5, 5) if SPECS[name].on == "maps" else (4, 7)
     both: dict[str, Tensor | list[Tensor]] = {
         "student": draw(*shape, seed=seed + 1),
         "teacher": draw(*shape, seed=seed + 2),
@@ -258,7 +258,7 @@ def test_one_step_down_the_gradient_lowers_the_loss(name: str):
     gradients = torch.autograd.grad(before.mean(), _leaves(given["student"]))
     size = 1e-3 / sum(g.norm() for g in gradients)
     moved = [t.detach() - size * g for t, g in zip(_leaves(given["student"]), gradients, strict=True)]
-    given["student"] = moved if name in LAYERS else moved[0]
+    given["student"] = moved if SPECS[name].on == "layers" else moved[0]
     assert before.shape == (4,)
     assert LOSSES[name](**given).mean() < before.mean()
 
@@ -395,7 +395,7 @@ def test_degenerate_features_stay_finite(name: str, kind: str):
     if kind == "one sample":
         teacher = [t[:1] for t in teacher] if isinstance(teacher, list) else teacher[:1]
     student = [degenerate(t) for t in _leaves(given["student"])]
-    value = LOSSES[name](student if name in LAYERS else student[0], teacher)
+    value = LOSSES[name](student if SPECS[name].on == "layers" else student[0], teacher)
     assert value.isfinite().all()
     for gradient in torch.autograd.grad(value.mean(), student):
         assert gradient.isfinite().all()

@@ -12,17 +12,7 @@ import torch
 
 from potstill import own_code
 from potstill.errors import ConfigError
-from potstill.losses import (
-    FEATURES,
-    LAYERS,
-    LEARNED,
-    LOSSES,
-    MAPS,
-    NEEDS_PROJECTOR,
-    NEEDS_THREE_CLASSES,
-    POOLED,
-    resolve,
-)
+from potstill.losses import LEARNED, LOSSES, SPECS, resolve
 
 PAGE = (Path(__file__).parents[2] / "docs" / "losses.md").read_text(encoding="utf-8")
 STUDENT, TEACHER = torch.randn(4, 3), torch.randn(4, 3)
@@ -69,12 +59,14 @@ def test_every_loss_is_in_the_documentation_with_its_default(name: str):
             assert option.name in row
 
 
-def test_the_sets_name_losses_and_none_twice():
-    kinds = [*FEATURES, *POOLED, *MAPS, *LAYERS]
-    assert len(kinds) == len(set(kinds))
-    assert set(kinds) <= set(LOSSES) | set(LEARNED)
-    assert set(kinds) >= NEEDS_PROJECTOR
-    assert set(NEEDS_THREE_CLASSES) <= set(LOSSES)
+@pytest.mark.parametrize("name", SPECS)
+def test_a_declaration_is_consistent(name: str):
+    spec = SPECS[name]
+    on_logits = spec.on == "logits"
+    assert on_logits or not spec.two_classes
+    assert not on_logits or not (spec.projects or spec.same_size or spec.before_relu or spec.shares_head)
+    assert spec.least_places == 1 or spec.on == "layers"
+    assert not spec.learned or spec.shares_head or hasattr(spec.function, "at")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list():

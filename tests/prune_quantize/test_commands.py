@@ -31,16 +31,16 @@ def run(trained: Path, tmp_path: Path) -> Path:
 def test_a_run_brings_its_data_and_its_teacher(run: Path) -> None:
     given = common.open_model(QuantizeConfig(model=str(run), mode="qat", seed=3))
     assert len(given.data.manifest) < 1000  # the test images are not limited
-    assert given.recipe.teacher.model == str(run / "teacher") and given.seed == 3
+    assert given.teacher.model == given.teacher_name == str(run / "teacher") and given.seed == 3
 
 
 def test_a_model_without_a_run_is_its_own_teacher(trained: Path) -> None:
     given = common.open_model(QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}))
-    teacher = common.teaching(given, Path("unused"))
-    assert given.recipe.teacher.model == common.ORIGINAL
+    teacher = common.teacher_of(given, Path("unused"))
+    assert given.teacher_name == common.ORIGINAL
     assert teacher.network is not given.model  # a copy, which training does not change
     nobody = QuantizeConfig(model=str(trained), data={"path": "digits", "limit": 300}, teacher="none")
-    assert common.teaching(common.open_model(nobody), Path("unused")) is None
+    assert common.teacher_of(common.open_model(nobody), Path("unused")) is None
 
 
 def test_a_budget_in_images_is_kept(trained: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_budget_in_images_is_kept(trained: Path) -> None:
     }
     for images, epochs in ((640, 1), (3000, 3)):
         given = common.open_model(QuantizeConfig(**settings, images=images))
-        assert given.recipe.train.epochs == epochs
+        assert given.train.epochs == epochs
         assert images - 64 * 3 < epochs * given.steps * 64 <= images + 64 * 3
 
 

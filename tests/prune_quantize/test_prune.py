@@ -35,7 +35,7 @@ def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict])
     _, summary = half
     before, after = summary["models"]["original"], summary["models"]["pruned"]
     assert 0.4 * before["macs"] < after["macs"] <= 0.6 * before["macs"]
-    assert after["params"] < before["params"] and after["bytes"] < before["bytes"]
+    assert after["parameters"] < before["parameters"] and after["bytes"] < before["bytes"]
     assert after["accuracy"] > before["accuracy"] - 8
     for row in summary["rounds"]:
         assert row["validation_accuracy"]["last"] >= row["validation_pruned"]
@@ -46,7 +46,7 @@ def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict])
 def test_the_pruned_folder_is_an_ordinary_model(half: tuple[Path, dict]) -> None:
     folder, summary = half
     for model in (folder, folder / MODEL):
-        found = evaluate.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        found = evaluate(str(model), "digits", weights=None, split="test", limit=None)
         assert found["accuracy"] == pytest.approx(summary["models"]["pruned"]["accuracy"], abs=0.01)
     model = load_model(folder)
     assert model.card.compressed["pruned"]["keep"] == 0.6
@@ -77,7 +77,7 @@ def test_masks_leave_zeros_and_say_so(trained: Path, tmp_path: Path) -> None:
 def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) -> None:
     summary = prune(settings(trained, images=64, **aim), tmp_path / "out")
     after, (name, most) = summary["models"]["pruned"], next(iter(aim.items()))
-    found = {"max_macs": after["macs"], "max_params": after["params"], "max_bytes": 4 * after["params"]}[name]
+    found = {"max_macs": after["macs"], "max_params": after["parameters"], "max_bytes": 4 * after["parameters"]}[name]
     assert 0.8 * most < found <= most
 
 
@@ -112,7 +112,7 @@ def test_channels_of_residual_sums_go_too(tmp_path: Path) -> None:
     before, after = summary["models"]["original"], summary["models"]["pruned"]
     assert 0.25 * before["macs"] < after["macs"] <= 0.5 * before["macs"] and after["bytes"] < 0.7 * before["bytes"]
     assert load_model(tmp_path / "out").network.layer1[0].conv2.out_channels < 8  # it writes into a residual sum
-    assert evaluate.evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
+    assert evaluate(str(tmp_path / "out"), "digits", weights=None, split="test", limit=None)["images"] > 0
 
 
 def test_shortcuts_that_torch_pruning_cannot_narrow_are_told(trained: Path, tmp_path: Path) -> None:

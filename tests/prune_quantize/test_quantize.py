@@ -42,7 +42,7 @@ def test_eight_bits_lose_next_to_nothing(eight: tuple[Path, dict]) -> None:
 def test_the_folder_and_both_files_are_models(eight: tuple[Path, dict]) -> None:
     folder, summary = eight
     for model, name in ((folder, "packed"), (folder / PACKED, "packed"), (folder / ONNX, "onnx")):
-        found = evaluate.evaluate(str(model), "digits", weights=None, split="test", limit=None)
+        found = evaluate(str(model), "digits", weights=None, split="test", limit=None)
         assert found["accuracy"] == pytest.approx(summary["models"][name]["accuracy"], abs=0.2)
 
 

@@ -11,7 +11,7 @@ import torch
 from potstill import config
 from potstill.compress.prune import inner_channels
 from potstill.errors import UserError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
@@ -80,24 +80,24 @@ def test_a_pruned_folder_is_a_student(digits: Data, tmp_path: Path) -> None:
     model = pruned(digits, folder)
     settings = recipe({"model": str(folder)})
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": 1})})
-    student = train.new_student(settings, digits, seed=3)
+    student = train.new_student(settings.student, digits, seed=3)
     assert all(torch.equal(tensor, student.state_dict()[name]) for name, tensor in model.state_dict().items())
-    terms = train.control_terms(train.terms_of(settings))
-    trained = train.train_one(settings, digits, terms, None, tmp_path / "control", 0)
+    terms = train.control_terms(settings.objective.loss_terms)
+    trained = train.train_one(train.setup_of(settings), digits, terms, None, tmp_path / "control", 0)
     assert zoo.count_parameters(trained.load()) == zoo.count_parameters(model)
     assert trained.load().card.compressed == model.card.compressed
-    again = train.train_one(settings, digits, terms, None, tmp_path / "control", 0)
+    again = train.train_one(train.setup_of(settings), digits, terms, None, tmp_path / "control", 0)
     assert again.record == trained.record
 
 
 def test_folders_that_cannot_learn_here_are_refused(digits: Data, tmp_path: Path) -> None:
     pruned(digits, tmp_path / "pruned")
     with pytest.raises(UserError, match="has weights and options of its own"):
-        train.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}).student, digits, 0)
     two = zoo.create("builtin:mlp", classes=("cat", "dog"), size=(8, 8), channels=1)
     save_model(two, tmp_path / "two")
     with pytest.raises(UserError, match="tells apart cat, dog, .* and the data holds 0, 1"):
-        train.new_student(recipe({"model": str(tmp_path / "two")}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "two")}).student, digits, 0)
     export_onnx(two.eval(), tmp_path / "two.onnx")
     with pytest.raises(UserError, match="is the exported file .*two.onnx. Give the folder"):
-        train.new_student(recipe({"model": str(tmp_path / "two.onnx")}), digits, 0)
+        train.new_student(recipe({"model": str(tmp_path / "two.onnx")}).student, digits, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from potstill.evaluate import metrics, statistics
+from potstill.evaluation import metrics, statistics
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -24,9 +24,11 @@ def right(random: np.random.Generator, accuracy: float, seeds: int, images: int)
 
 
 def model(name: str, accuracy: Any, *, parameters: int, bytes: int, latency: float) -> dict[str, Any]:
+    seeds = {"test_accuracy": accuracy} if isinstance(accuracy, list) else {}
     return {
         "name": name,
-        "test_accuracy": accuracy,
+        "accuracy": float(np.mean(accuracy)),
+        **seeds,
         "parameters": parameters,
         "bytes": bytes,
         "latency_ms": latency,
@@ -48,7 +50,7 @@ def world(*, control: float, student: float, seeds: int, images: int) -> tuple[d
             "builtin:mlp", [a - 0.2 for a in found["student"]], parameters=19_885, bytes=24_901, latency=0.0119
         ),
     }
-    models["teacher"]["validation_accuracy"] = 99.1
+    models["teacher"]["validation_accuracy"] = {"last": [99.1]}
     for name in ("control", "student"):
         accuracy = models[name]["test_accuracy"]
         models[name]["validation_accuracy"] = {"last": accuracy, "best": [a + 0.3 for a in accuracy]}
@@ -60,7 +62,8 @@ def summary(
 ) -> dict[str, Any]:
     models, verdict = world(control=control, student=student, seeds=seeds, images=images)
     return {
-        "schema": 1,
+        "schema": 2,
+        "kind": "distill",
         "potstill": "0.1.0",
         "command": "potstill distill digits --teacher builtin:cnn --student builtin:mlp --labels 100",
         "date": "2026-11-21T13:00:00+00:00",
@@ -89,8 +92,8 @@ def summary(
         "models": models,
         "verdict": verdict,
         "export": {
-            "student": {"max_logit_difference": 7.6e-6, "label_agreement": 100.0, "images": images},
-            "student_int8": {"max_logit_difference": 0.41, "label_agreement": 99.3, "images": images},
+            "student": {"max_logit_difference": 7.6e-6, "agreement": 100.0, "images": images},
+            "student_int8": {"max_logit_difference": 0.41, "agreement": 99.3, "images": images},
         },
         "stages": [
             _stage("teacher", "Trained the teacher", 12.3, "builtin:cnn, 20 epochs on the 100 labelled images."),

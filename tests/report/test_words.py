@@ -60,7 +60,7 @@ def test_the_bold_line_is_the_mean_as_far_as_every_seed_goes():
 
 def summary(result: str, *, teacher: float, unlabelled: int, temperature: float, seeds: int) -> dict:
     return {
-        "models": {"teacher": {"test_accuracy": teacher}, "control": {"test_accuracy": [90.0] * seeds}},
+        "models": {"teacher": {"accuracy": teacher}, "control": {"accuracy": 90.0, "test_accuracy": [90.0] * seeds}},
         "data": {"splits": {"unlabelled": unlabelled}},
         "recipe": {"objective": {"terms": [{"loss": "kd", "options": {"temperature": temperature}}]}},
         "verdict": {"result": result, "difference": -0.1, "interval": [-0.5, 0.3], "seeds": seeds},

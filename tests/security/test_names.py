@@ -13,7 +13,7 @@ from potstill.api import new_folder
 from potstill.cli import app
 from potstill.config import build
 from potstill.errors import ConfigError, RunError
-from potstill.export.golden import golden_difference
+from potstill.exporters.golden import golden_difference
 from potstill.model_files.folder import save_model
 from potstill.model_files.open import find
 from potstill.models import zoo

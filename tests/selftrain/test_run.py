@@ -29,8 +29,8 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
     data, _ = labelled(tmp_path)
     config = settings(data, pool_file(tmp_path, more()), labels=30)
     found = selftrain(config, tmp_path / "run")
-    rows = found["test"]["rows"]
-    assert [row["name"] for row in rows] == ROWS
+    assert list(found["models"]) == ROWS
+    rows = list(found["models"].values())
     steps = [row["steps"] for row in rows[1:4]]
     assert max(steps) - min(steps) <= 2
     assert all(len(row["test_accuracy"]) == 2 for row in rows[1:])
@@ -38,7 +38,7 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
     assert found["labels"]["generations"][0]["churn"] is None
     assert found["labels"]["generations"][1]["churn"] >= 0
     assert found["labels"]["quality"]["answers"] == 24
-    assert set(found["test"]["recall"]) == {"circle", "cross", "stripes"}
+    assert set(found["recall"]) == {"circle", "cross", "stripes"}
     for name in ("labels.csv", "worth-labelling.csv", "labels.html", "student.json"):
         assert (tmp_path / "run" / name).is_file()
     assert len((tmp_path / "run" / "worth-labelling.csv").read_text().splitlines()) == 1 + config.worth
@@ -128,7 +128,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "killed" / "summary.json").is_file()
     resumed = selftrain(config, tmp_path / "killed")
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
-    assert [r["test_accuracy"] for r in resumed["test"]["rows"]] == [r["test_accuracy"] for r in whole["test"]["rows"]]
+    assert {n: m["accuracy"] for n, m in resumed["models"].items()} == {
+        n: m["accuracy"] for n, m in whole["models"].items()
+    }
     assert selftrain(config, tmp_path / "killed") == resumed
 
 
@@ -137,7 +139,7 @@ def test_a_large_student_learns_in_the_rounds_and_a_small_one_at_the_end(tmp_pat
     large = {"model": "builtin:mlp", "options": {"hidden": 48}}
     config = settings(data, pool_file(tmp_path, more(90)), seeds=1, large=large, labelling="hard")
     found = selftrain(config, tmp_path / "run")
-    rows = {row["name"]: row for row in found["test"]["rows"]}
+    rows = found["models"]
     assert list(rows)[-2:] == ["round 1", "small student"]
     assert rows["round 1"]["parameters"] > rows["small student"]["parameters"]
     assert found["kept"] != "round 1"
@@ -197,7 +199,7 @@ def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
     assert found["folder"] == "runs/selftrain-labelled.npz" and found["kind"] == "selftrain"
     measured = potstill.evaluate(found["folder"], data)
-    kept = next(row for row in found["test"]["rows"] if row["name"] == found["kept"])
+    kept = found["models"][found["kept"]]
     assert measured["accuracy"] == pytest.approx(kept["test_accuracy"][0], abs=0.01)
     with pytest.raises(potstill.UserError, match="round"):
         potstill.selftrain(data, unlabelled="pool.npy", round=1)

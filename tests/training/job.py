@@ -15,7 +15,7 @@ from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
-from potstill.evaluate.metrics import accuracy
+from potstill.evaluation.metrics import accuracy
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective, lecture_terms

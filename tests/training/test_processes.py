@@ -95,7 +95,7 @@ def test_a_whole_run_is_the_same_but_for_what_is_measured(folders: tuple[Path, P
     assert files(folders[0] / "road") == files(folders[1] / "road") != set()
     assert one["recipe"] == two["recipe"] and one["data"] == two["data"]
     for kind in ("teacher", "control", "student"):
-        assert one["models"][kind]["test_accuracy"] == pytest.approx(two["models"][kind]["test_accuracy"], abs=10)
+        assert one["models"][kind]["accuracy"] == pytest.approx(two["models"][kind]["accuracy"], abs=10)
         assert two["models"][kind]["parameters"] == one["models"][kind]["parameters"]
     record = json.loads((folders[1] / "road" / "distill" / "seed-0" / "manifest.json").read_text())
     assert record["computed"]["processes"] == 2

@@ -57,7 +57,7 @@ def show(result: dict[str, Any]) -> None:
     for name, row in result["models"].items():
         if "latency" in row:
             first = row["latency"][0]
-            figures = (row["accuracy"], row["lost"], row["label_agreement"])
+            figures = (row["accuracy"], row["lost"], row["agreement"])
             speed = f"{first['median_ms']:.3f}", f"{first['speed_up']:.2f}"
             table.add_row(name, f"{row['bytes'] / 1000:,.1f}", *(f"{value:.2f}" for value in figures), *speed)
     console.print(table)

@@ -132,11 +132,12 @@ def label(
 
         return public.label(out=out, **given(settings))
 
-    def show(facts: dict[str, Any]) -> None:
+    def show(summary: dict[str, Any]) -> None:
+        facts, folder = summary["labels"], summary["folder"]
         echo(
             f"Soft labels of {facts['images']:,} images in {facts['views']} views, {facts['bytes'] / 1000:,.0f} kB: "
-            f"{facts['folder']}\nLook at them: labels.html there; most worth labelling by hand: worth-labelling.csv\n"
-            f"Teach with them: potstill distill {data} --teacher {facts['folder']}"
+            f"{folder}\nLook at them: labels.html there; most worth labelling by hand: worth-labelling.csv\n"
+            f"Teach with them: potstill distill {data} --teacher {folder}"
         )
 
     carry_out(work, show, as_json)

@@ -86,9 +86,8 @@ def _teacher(name: str, weights: str | None, mean: str | None, std: str | None, 
 
 def _show(summary: dict[str, Any]) -> None:
     """Print the table of rows, what the labels were worth and the decision."""
-    for row in summary["test"]["rows"]:
-        accuracy = row["test_accuracy"]
+    for name, row in summary["models"].items():
         steps = f"{row['steps']:,} steps" if row.get("steps") else ""
-        echo(f"{row['name']:<24} {sum(accuracy) / len(accuracy):6.2f} % of {summary['test']['images']:,}  {steps}")
+        echo(f"{name:<24} {row['accuracy']:6.2f} % of {row['images']:,}  {steps}")
     echo(f"\n{summary['choice']['sentence']}")
     echo(f"Labels to look at: {summary['folder']}/labels.html; to mend: {summary['folder']}/labels.csv")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -101,7 +101,8 @@ def _models(models: dict[str, Any], title: str) -> Table:
     for kind, facts in models.items():
         table.add_row(
             LABELS.get(kind, kind),
-            *(_accuracy(facts["test_accuracy"]) if "test_accuracy" in facts else ("", "")),
+            f"{facts['accuracy']:.2f}" if "accuracy" in facts else "",
+            _spread(facts.get("test_accuracy", ())),
             f"{facts['parameters']:,}" if "parameters" in facts else "",
             f"{facts['bytes'] / 1000:,.1f}" if "bytes" in facts else "",
             f"{facts['latency_ms']:.3f}" if "latency_ms" in facts else "",
@@ -109,12 +110,9 @@ def _models(models: dict[str, Any], title: str) -> Table:
     return table
 
 
-def _accuracy(value: float | list[float]) -> tuple[str, str]:
-    """Return the mean, and lowest and highest of the seeds where there are several."""
-    if not isinstance(value, list):
-        return f"{value:.2f}", ""
-    spread = f"{min(value):.1f} to {max(value):.1f}" if len(value) > 1 else ""
-    return f"{sum(value) / len(value):.2f}", spread
+def _spread(seeds: Sequence[float]) -> str:
+    """Return lowest and highest of the seeds where there are several."""
+    return f"{min(seeds):.1f} to {max(seeds):.1f}" if len(seeds) > 1 else ""
 
 
 def evaluation(result: dict[str, Any]) -> None:
@@ -236,7 +234,7 @@ def comparison(summary: dict[str, Any]) -> None:
         for heading in ("test %", "beside control, points", "p (Holm)", "verdict"):
             table.add_column(heading, justify="right", no_wrap=True)
         for method in student["methods"]:
-            table.add_row(method["method"], f"{method['mean']:.2f}", *_beside(method))
+            table.add_row(method["method"], f"{method['accuracy']:.2f}", *_beside(method))
         console.print(table)
     for note in summary["notes"]:
         console.print(f"note: {note}", style="yellow", soft_wrap=True)
@@ -282,7 +280,7 @@ def transfer(summary: dict[str, Any]) -> None:
     table = Table(title=summary["data"]["source"], title_justify="left")
     for heading, side in (("model", "left"), ("test accuracy %", "right"), ("95 % interval", "right")):
         table.add_column(heading, justify=side, no_wrap=True)
-    for name, figures in summary["test"].items():
+    for name, figures in summary["models"].items():
         low, high = figures["interval"]
         kept = " (kept)" if name == summary["kept"] else ""
         table.add_row(f"{name}{kept}", f"{figures['accuracy']:.2f}", f"{low:.2f} to {high:.2f}")

@@ -57,8 +57,9 @@ class Stream:
 class Order:
     """Which (rows, views) make the batch of a step.
 
-    views: how many views there are; pass p of the rows uses view p mod views.
+    views: how many views there are; pass p of the rows uses view p mod views, or view p where it is None.
     labelled_share: the part of each batch drawn from labelled rows, 0..1; None draws from all rows alike.
+    steps_per_epoch: where an epoch is not one pass over the rows.
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class Order:
         *,
         batch_size: int,
         seed: int,
-        views: int,
+        views: int | None,
         labelled_share: float | None = None,
+        steps_per_epoch: int | None = None,
         split: str = "train",
     ) -> None:
         rows = manifest.rows(split)
         self.batch_size, self.views = min(batch_size, len(rows)), views
-        self.steps_per_epoch = len(rows) // self.batch_size
+        self.steps_per_epoch = steps_per_epoch or len(rows) // self.batch_size
         streams = {"all": (rows, self.batch_size)}
         unlabelled = manifest.rows(split, labelled=False)
         if labelled_share is not None and 0 < len(unlabelled) < len(rows):
@@ -88,7 +90,7 @@ class Order:
         """Return (index, view), int64 [batch_size] each, of step 0, 1, 2, ..."""
         taken = [stream.take(step * count, count) for stream, count in self._streams]
         index, passes = (np.concatenate(column) for column in zip(*taken, strict=True))
-        return index, passes % self.views
+        return index, passes if self.views is None else passes % self.views
 
 
 class Loader:

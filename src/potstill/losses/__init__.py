@@ -22,58 +22,55 @@ from potstill.losses.learned import LearnedTemperature, Ofd, Srrl, Vid
 from potstill.losses.logits import cross_entropy, hard_label, kd, ls_kd, soft_cross_entropy, ttm, wttm
 from potstill.losses.maps import at, fsp, ickd, nst
 from potstill.losses.relations import pkt, rkd, sp
+from potstill.losses.spec import Spec
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "soft_cross_entropy": soft_cross_entropy,
-    "hard_label": hard_label,
-    "kd": kd,
-    "ls_kd": ls_kd,
-    "dkd": dkd,
-    "nkd": nkd,
-    "dist": dist,
-    "ttm": ttm,
-    "wttm": wttm,
-    "mlld": mlld,
-    "feature_mse": feature_mse,
-    "at": at,
-    "sp": sp,
-    "rkd": rkd,
-    "pkt": pkt,
-    "nst": nst,
-    "ickd": ickd,
-    "fsp": fsp,
-    "hcl": hcl,
+OTHER_CLASSES = "it compares the classes other than the labelled one, and with two classes that is a single one"
+
+SPECS: dict[str, Spec] = {
+    "cross_entropy": Spec(cross_entropy),
+    "soft_cross_entropy": Spec(soft_cross_entropy),
+    "hard_label": Spec(hard_label),
+    "kd": Spec(kd),
+    "ls_kd": Spec(
+        ls_kd,
+        two_classes="two standardised logits are always 0.71 and -0.71, so that nothing but their order is left, "
+        "which has no gradient",
+    ),
+    "dkd": Spec(dkd, two_classes=f"{OTHER_CLASSES}; what is left is kd"),
+    "nkd": Spec(nkd, two_classes=OTHER_CLASSES),
+    "dist": Spec(dist),
+    "ttm": Spec(ttm),
+    "wttm": Spec(wttm),
+    "mlld": Spec(mlld),
+    "ctkd": Spec(LearnedTemperature),
+    "feature_mse": Spec(feature_mse, on="features", projects=True),
+    "sp": Spec(sp, on="features"),
+    "rkd": Spec(rkd, on="features", tap="pooled"),
+    "pkt": Spec(pkt, on="features", tap="pooled"),
+    "vid": Spec(Vid, on="features", projects=True, channels_first=True),
+    "srrl": Spec(Srrl, on="pooled", tap="pooled"),
+    "crd": Spec(Crd, on="pooled", tap="pooled", remembers=True),
+    "at": Spec(at, on="maps"),
+    "nst": Spec(nst, on="maps"),
+    "ickd": Spec(ickd, on="maps", projects=True),
+    "ofd": Spec(Ofd, on="maps", same_size=True, before_relu=True),
+    "simkd": Spec(SimKD, on="maps", shares_head=True),
+    "fsp": Spec(fsp, on="layers", projects=True, least_places=2),
+    "hcl": Spec(hcl, on="layers", projects=True),
+    "reviewkd": Spec(ReviewKD, on="layers"),
 }
+"""Every loss: its function or its module, and what it compares (`losses/spec.py`)."""
 
-# With parameters, memories or pieces of the teacher: built once, trained with the student, called like the others.
-LEARNED: dict[str, type[nn.Module]] = {
-    "ctkd": LearnedTemperature,
-    "vid": Vid,
-    "srrl": Srrl,
-    "ofd": Ofd,
-    "crd": Crd,
-    "reviewkd": ReviewKD,
-    "simkd": SimKD,
-}
+LOSSES: dict[str, Callable[..., Tensor]] = {name: spec.function for name, spec in SPECS.items() if not spec.learned}
+"""The losses that are functions."""
 
-# What `student` and `teacher` are. Losses that are not named here act on logits [B, K].
-FEATURES = frozenset({"feature_mse", "sp", "rkd", "pkt", "vid"})  # any shape [B, ...]
-POOLED = frozenset({"srrl", "crd"})  # [B, D]
-MAPS = frozenset({"at", "nst", "ickd", "ofd", "simkd"})  # [B, C, H, W]
-LAYERS = frozenset({"fsp", "hcl", "reviewkd"})  # lists of maps, shallow to deep
+LEARNED: dict[str, type[nn.Module]] = {name: spec.function for name, spec in SPECS.items() if spec.learned}  # type: ignore[misc]
+"""The losses that are modules: built once, trained with the student, called like the others."""
 
-# The student's feature needs a projector to the teacher's shape (channels are enough for ickd and fsp).
-NEEDS_PROJECTOR = frozenset({"feature_mse", "vid", "ickd", "fsp", "hcl"})
 
-# Why a method has nothing to say, or only half of it, where there are two classes.
-NEEDS_THREE_CLASSES: dict[str, str] = {
-    "dkd": "it compares the classes other than the labelled one, and with two classes that is a single one; "
-    "what is left is kd",
-    "nkd": "it compares the classes other than the labelled one, and with two classes that is a single one",
-    "ls_kd": "two standardised logits are always 0.71 and -0.71, so that nothing but their order is left, "
-    "which has no gradient",
-}
+def spec_of(name: str) -> Spec:
+    """Return what the loss called `name` declares; one of the user's own declares nothing. Raises as `resolve` does."""
+    return SPECS[name] if name in SPECS else Spec(resolve(name))
 
 
 def resolve(name: str) -> Callable[..., Tensor]:
@@ -86,6 +83,6 @@ def resolve(name: str) -> Callable[..., Tensor]:
     if own_code.names_a_file(name):
         return own.load(name)
     raise ConfigError(
-        f"There is no loss {name}.{did_you_mean(name, [*LOSSES, *LEARNED])} Losses: {', '.join([*LOSSES, *LEARNED])}; "
+        f"There is no loss {name}.{did_you_mean(name, SPECS)} Losses: {', '.join(SPECS)}; "
         "or one of your own as FILE.py:FUNCTION."
     )

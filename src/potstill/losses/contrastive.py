@@ -7,12 +7,14 @@ teacher's memory and the teacher against the student's.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.losses.common import full_precision
+from potstill.losses.spec import Site
 
 
 @full_precision
@@ -88,6 +90,11 @@ class Crd(nn.Module):
         for side in ("student", "teacher"):
             self.register_buffer(f"memory_{side}", F.normalize(torch.randn(len(rows), width), dim=1))
             self.register_buffer(f"log_z_{side}", torch.tensor(torch.nan))
+
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> Crd:
+        """Return it with a place in the memories for every training image."""
+        return cls(site.student_channels[0], site.teacher_channels[0], site.rows, **options)
 
     def forward(self, student: Tensor, teacher: Tensor, index: Tensor) -> Tensor:
         """Return one value a sample [B]; in training mode the memories are refreshed afterwards.

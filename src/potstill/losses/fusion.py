@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from potstill.losses.common import match_size
 from potstill.losses.features import feature_mse, hcl
+from potstill.losses.spec import Site
 
 
 class Fusion(nn.Module):
@@ -51,6 +53,11 @@ class ReviewKD(nn.Module):
             Fusion(s, width, t, deepest=layer == last)
             for layer, (s, t) in enumerate(zip(student_channels, teacher_channels, strict=True))
         )
+
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> ReviewKD:
+        """Return it for the channels of all places, shallow to deep."""
+        return cls(site.student_channels, site.teacher_channels, **options)
 
     def fused(self, student: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
         """Return the student's maps in the teacher's channels and sizes, shallow to deep."""

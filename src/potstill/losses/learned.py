@@ -6,12 +6,16 @@ What comes from the teacher (its classifier, its margins) is a constant and not 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from potstill.losses.features import ofd, ofd_margin, srrl, vid
 from potstill.losses.logits import kd
+from potstill.losses.spec import Site
+
+CURRICULUM = 20  # the temperature grows hard over a twentieth of the steps, as published for ImageNet
 
 
 class LearnedTemperature(nn.Module):
@@ -25,6 +29,11 @@ class LearnedTemperature(nn.Module):
         super().__init__()
         self.theta = nn.Parameter(torch.tensor(theta))
         self._steps, self._lowest, self._span = steps, lowest, span
+
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> LearnedTemperature:
+        """Return it for a training of `site.steps` steps."""
+        return cls(max(1, site.steps // CURRICULUM), **options)
 
     def reversal(self, step: int) -> float:
         """Return lambda, 0 at step 0 and -1 from the last of the steps on."""
@@ -50,6 +59,11 @@ class Vid(nn.Module):
         self.log_scale = nn.Parameter(torch.full((channels,), start))
         self._eps = eps
 
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> Vid:
+        """Return it for the channels of the teacher's feature."""
+        return cls(site.teacher_channels[0], **options)
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return one value a sample [B]; features [B, C, ...] of equal shape, the student's after a projector."""
         return vid(student, teacher, log_scale=self.log_scale, eps=self._eps)
@@ -68,6 +82,14 @@ class Srrl(nn.Module):
         self.register_buffer("weight", weight.detach().clone(), persistent=False)
         self.register_buffer("bias", bias.detach().clone(), persistent=False)
 
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> Srrl:
+        """Return it with the teacher's classifier; without a ReLU where the teacher's features come from none."""
+        loss = cls(site.student_channels[0], *site.classifier(), **options)
+        if not site.rectified:
+            loss.connector[-1] = nn.Identity()
+        return loss
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return one value a sample [B] from the pooled features [B, student_width] and [B, D]."""
         logits = nn.functional.linear(teacher, self.weight, self.bias)
@@ -83,6 +105,11 @@ class Ofd(nn.Module):
         self.connector = nn.Sequential(nn.Conv2d(student_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
         margin = ofd_margin(batch_norm.weight.detach(), batch_norm.bias.detach())
         self.register_buffer("margin", margin.view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def at(cls, site: Site, **options: Any) -> Ofd:
+        """Return it with the margin of the batch norm before the teacher's map."""
+        return cls(site.student_channels[0], site.batch_norm(), **options)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return one value a sample [B]; both are maps [B, C, H, W] before the ReLU, of equal height and width."""

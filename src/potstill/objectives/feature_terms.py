@@ -6,7 +6,7 @@ layer the classifier that SRRL and SimKD borrow, its batch norm the margins of O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from potstill import distributed
 from potstill.errors import ConfigError, ModelError
-from potstill.losses import LAYERS, LEARNED, MAPS, NEEDS_PROJECTOR, POOLED
 from potstill.losses.features import feature_mse
 from potstill.models.hooks import Tap
 from potstill.models.inspect.forward_trace import Trace, trace
@@ -24,11 +23,10 @@ from potstill.models.outputs import Classifier
 from potstill.models.projectors import Shape, channels, projector
 from potstill.models.shared_head import PROJECTED, reuse_head
 from potstill.models.zoo import seeded
-from potstill.objectives.feature_comparison import Comparison
+from potstill.objectives.feature_comparison import Comparison, Layout
 from potstill.objectives.objective import Connection, Term
 
-POOLED_BY_DEFAULT = POOLED | {"rkd", "pkt"}
-CURRICULUM = 20  # CTKD's temperature grows hard over a twentieth of the steps, as published for ImageNet
+LAYOUTS: dict[str, Layout] = {"pooled": "vector", "maps": "map", "layers": "map"}  # of what a loss compares
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,15 @@ def wire(
     """
     used = [term for term in terms if term.weight > 0]
     seeing = [term for term in used if term.sees_features]
-    plain = [term for term in used if term.loss == "ctkd"]
-    connections = {t.title: Connection(LEARNED["ctkd"](max(1, steps // CURRICULUM), **t.options)) for t in plain}
+    plain = [term for term in used if term.spec.learned and not term.sees_features]
+    nowhere = _Site(steps, rows)
+    connections = {term.title: Connection(term.spec.build(nowhere, **term.options)) for term in plain}
     if not seeing:
         return Wiring(student, connections=connections)
     _check(seeing, teacher, mixed)
     with seeded(seed):
         student = _with_teachers_head(seeing, student, teacher)
-        pair = _Pair(student, teacher, rows)
+        pair = _Pair(student, teacher, rows, steps)
         connections |= {term.title: pair.connect(term) for term in seeing}
     student = student.replace(taps=tuple(pair.student.taps.values()))
     return Wiring(student, tuple(pair.teacher.taps.values()) if teacher else (), connections)
@@ -82,19 +81,23 @@ def _check(seeing: Sequence[Term], teacher: Classifier | None, mixed: bool) -> N
                 f"The loss {term.title} compares features, and this teacher only gives answers: nobody can look into "
                 "it. Take a loss on logits, such as kd, or give one network with its weights as the teacher."
             )
-        if term.loss == "crd" and mixed:
-            problems.append("The loss crd tells every image from all others, so images cannot be mixed: leave out mix.")
-        if term.loss == "crd" and distributed.world() > 1:
-            problems.append("The loss crd keeps a memory of every image, in one process: run it without torchrun.")
+        if term.spec.remembers and mixed:
+            problems.append(
+                f"The loss {term.loss} tells every image from all others, so images cannot be mixed: leave out mix."
+            )
+        if term.spec.remembers and distributed.world() > 1:
+            problems.append(
+                f"The loss {term.loss} keeps a memory of every image, in one process: run it without torchrun."
+            )
     if problems:
         raise ConfigError(*problems)
 
 
-def _with_teachers_head(seeing: Sequence[Term], student: Classifier, teacher: Classifier) -> Classifier:
-    """Return the student, ending in a projector and the teacher's classifier where a term is SimKD's."""
+def _with_teachers_head(seeing: Sequence[Term], student: Classifier, teacher: Classifier | None) -> Classifier:
+    """Return the student, ending in a projector and the teacher's classifier where a loss is that it shares it."""
     for term in seeing:
-        if term.loss == "simkd":
-            names = _names(term.on) or ("stage:-1",)
+        if term.spec.shares_head and teacher is not None:
+            names = _names(term.on) or (term.spec.tap,)
             (on,), (there,) = _taps(student, names, term), _taps(teacher, _names(term.teacher_on) or names, term)
             return reuse_head(student, on, teacher, there, **term.options)
     return student
@@ -112,79 +115,40 @@ class _Side:
     def tap(self, names: Sequence[str], term: Term) -> list[Tap]:
         """Return the taps, which are collected from now on."""
         found = _taps(self.classifier, names, term)
-        if term.loss == "ofd":
+        if term.spec.before_relu:
             found = [before_relu(self.trace, tap) for tap in found]
         self.taps |= {tap.name: tap for tap in found}
         return found
 
 
-class _Pair:
-    """Student and teacher, connected term by term."""
+@dataclass(frozen=True)
+class _Site:
+    """Where a loss with parameters is built: `Site`. For a loss on logits there is no term and no teacher."""
 
-    def __init__(self, student: Classifier, teacher: Classifier | None, rows: Tensor) -> None:
-        self.student, self.rows = _Side(student), rows
-        self.teacher = _Side(teacher) if teacher else _Side(student)  # looked into only where there is one
+    steps: int
+    rows: Tensor
+    term: Term | None = None
+    teacher: _Side | None = None
+    tap: Tap | None = None
+    shapes: tuple[tuple[Shape, Shape], ...] = ()
 
-    def connect(self, term: Term) -> Connection:
-        """Return what a term compares, and how."""
-        names = _names(term.on) or self._default(term)
-        if "teacher" not in term.needs:
-            return Connection(Comparison(term.function), (self.student.tap(names[:1], term)[0].name,))
-        theirs = self.teacher.tap(_names(term.teacher_on) or names, term)
-        if term.loss == "simkd":
-            self.student.taps[PROJECTED.name] = PROJECTED
-            comparison = Comparison(feature_mse, layout="map", same_size=True)
-            return Connection(self._placed(comparison), (PROJECTED.name,), (theirs[0].name,))
-        ours = self.student.tap(names, term)
-        _check_taps(term, ours, theirs)
-        comparison = self._placed(self._comparison(term, ours, theirs))
-        return Connection(comparison, tuple(tap.name for tap in ours), tuple(tap.name for tap in theirs))
+    @property
+    def student_channels(self) -> list[int]:
+        return [channels(shape) for shape, _ in self.shapes]
 
-    def _placed(self, comparison: Comparison) -> Comparison:
-        return comparison.to(self.student.classifier.mean.device)
+    @property
+    def teacher_channels(self) -> list[int]:
+        return [channels(shape) for _, shape in self.shapes]
 
-    def _default(self, term: Term) -> tuple[str, ...]:
-        if term.loss in LAYERS:
-            count = min(self.student.count, self.teacher.count)
-            return tuple(f"stage:{number}/{count}" for number in range(1, count + 1))
-        return ("pooled",) if term.loss in POOLED_BY_DEFAULT else ("stage:-1",)
+    @property
+    def rectified(self) -> bool:
+        teacher, tap, _ = self._there()
+        return _never_negative(teacher.classifier, tap)
 
-    def _comparison(self, term: Term, ours: list[Tap], theirs: list[Tap]) -> Comparison:
-        projects = term.loss in NEEDS_PROJECTOR if term.project is None else term.project
-        layout = "map" if term.loss in MAPS | LAYERS else "vector" if term.loss in POOLED else "any"
-        shapes = [(_laid_out(s, layout), _laid_out(t, layout)) for s, t in zip(ours, theirs, strict=True)]
-        return Comparison(
-            self._loss(term, shapes, theirs[-1]),
-            layout=layout,
-            projectors=[projector(s, t) for s, t in shapes] if projects else (),
-            listed=term.loss in LAYERS,
-            same_size=term.loss == "ofd",
-            channels_first=term.loss == "vid",
-        )
-
-    def _loss(self, term: Term, shapes: list[tuple[Shape, Shape]], tap: Tap) -> Callable[..., Tensor]:
-        ours, theirs = ([channels(shape) for shape in side] for side in zip(*shapes, strict=True))
-        match term.loss:
-            case "vid":
-                return LEARNED["vid"](theirs[0], **term.options)
-            case "srrl":
-                return self._srrl(term, ours[0], theirs[0], tap)
-            case "ofd":
-                return LEARNED["ofd"](ours[0], self._batch_norm(tap), **term.options)
-            case "crd":
-                return LEARNED["crd"](ours[0], theirs[0], self.rows, **term.options)
-            case "reviewkd":
-                return LEARNED["reviewkd"](ours, theirs, **term.options)
-        return term.function
-
-    def _srrl(self, term: Term, ours: int, theirs: int, tap: Tap) -> nn.Module:
-        loss = LEARNED["srrl"](ours, *self._classifier(term, theirs), **term.options)
-        if not _never_negative(self.teacher.classifier, tap):
-            loss.connector[-1] = nn.Identity()  # its ReLU is for features that come from one
-        return loss
-
-    def _classifier(self, term: Term, width: int) -> tuple[Tensor, Tensor]:
-        weight, bias = last_linear(self.teacher.trace)
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        teacher, _, term = self._there()
+        weight, bias = last_linear(teacher.trace)
+        width = self.teacher_channels[0]
         if weight.shape[1] != width:
             raise ConfigError(
                 f"The loss {term.title} compares what the teacher's last layer sees, {weight.shape[1]} values; its tap "
@@ -192,16 +156,69 @@ class _Pair:
             )
         return weight.cpu(), bias.cpu()
 
-    def _batch_norm(self, tap: Tap) -> nn.BatchNorm2d:
-        """Return the teacher's batch norm before a tap, whose values have to go below 0 as well."""
-        model = self.teacher.classifier.card.model
-        norm = batch_norm_before(self.teacher.trace, tap)
-        if norm is None or _never_negative(self.teacher.classifier, tap):
+    def batch_norm(self) -> nn.BatchNorm2d:
+        teacher, tap, term = self._there()
+        model, norm = teacher.classifier.card.model, batch_norm_before(teacher.trace, tap)
+        if norm is None or self.rectified:
             raise ConfigError(
-                f"The loss ofd compares maps behind a batch norm and before its ReLU, and '{tap.name}' of {model} is "
-                f"none. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {model}` lists them."
+                f"The loss {term.title} compares maps behind a batch norm and before its ReLU, and '{tap.name}' of "
+                f"{model} is none. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {model}` lists them."
             )
         return norm
+
+    def _there(self) -> tuple[_Side, Tap, Term]:
+        assert self.teacher and self.tap and self.term, "a loss on logits has no place in the teacher"
+        return self.teacher, self.tap, self.term
+
+
+class _Pair:
+    """Student and teacher, connected term by term."""
+
+    def __init__(self, student: Classifier, teacher: Classifier | None, rows: Tensor, steps: int) -> None:
+        self.student, self.rows, self.steps = _Side(student), rows, steps
+        self.teacher = _Side(teacher) if teacher else _Side(student)  # looked into only where there is one
+
+    def connect(self, term: Term) -> Connection:
+        """Return what a term compares, and how."""
+        names = _names(term.on) or self._default(term)
+        if "teacher" not in term.needs:
+            return Connection(Comparison(term.function), (self.student.tap(names[:1], term)[0].name,))
+        there = self.teacher.tap(_names(term.teacher_on) or names, term)
+        if term.spec.shares_head:
+            self.student.taps[PROJECTED.name] = PROJECTED
+            comparison = Comparison(feature_mse, layout="map", same_size=True)
+            return Connection(self._placed(comparison), (PROJECTED.name,), (there[0].name,))
+        here = self.student.tap(names, term)
+        _check_taps(term, here, there)
+        comparison = self._placed(self._comparison(term, here, there))
+        return Connection(comparison, tuple(tap.name for tap in here), tuple(tap.name for tap in there))
+
+    def _placed(self, comparison: Comparison) -> Comparison:
+        return comparison.to(self.student.classifier.mean.device)
+
+    def _default(self, term: Term) -> tuple[str, ...]:
+        if term.spec.on != "layers":
+            return (term.spec.tap,)
+        count = min(self.student.count, self.teacher.count)
+        return tuple(f"stage:{number}/{count}" for number in range(1, count + 1))
+
+    def _comparison(self, term: Term, here: list[Tap], there: list[Tap]) -> Comparison:
+        spec = term.spec
+        layout = LAYOUTS.get(spec.on, "any")
+        shapes = tuple((_laid_out(s, layout), _laid_out(t, layout)) for s, t in zip(here, there, strict=True))
+        site = _Site(self.steps, self.rows, term, self.teacher, there[-1], shapes)
+        return Comparison(
+            spec.build(site, **term.options) if spec.learned else term.function,
+            layout=layout,
+            projectors=[projector(s, t) for s, t in shapes] if _projects(term) else (),
+            listed=spec.on == "layers",
+            same_size=spec.same_size,
+            channels_first=spec.channels_first,
+        )
+
+
+def _projects(term: Term) -> bool:
+    return term.spec.projects if term.project is None else term.project
 
 
 def _never_negative(classifier: Classifier, tap: Tap) -> bool:
@@ -227,23 +244,25 @@ def _taps(classifier: Classifier, names: Sequence[str], term: Term) -> list[Tap]
         raise ConfigError(f"The loss {term.title} cannot look there. {error} Stages: {found}.") from None
 
 
-def _check_taps(term: Term, ours: list[Tap], theirs: list[Tap]) -> None:
-    if len(ours) != len(theirs):
+def _check_taps(term: Term, here: list[Tap], there: list[Tap]) -> None:
+    if len(here) != len(there):
         raise ConfigError(
-            f"The loss {term.title} looks at {len(ours)} places in the student and {len(theirs)} in the teacher. "
+            f"The loss {term.title} looks at {len(here)} places in the student and {len(there)} in the teacher. "
             "Give as many in `teacher_on` as in `on`."
         )
-    if term.loss not in LAYERS and len(ours) > 1:
-        raise ConfigError(f"The loss {term.title} compares one place; `on` lists {len(ours)}. Write a term for each.")
-    flat = [tap for tap in (*ours, *theirs) if tap.kind == "vector"]
-    if term.loss in MAPS | LAYERS and flat:
+    listed = term.spec.on == "layers"
+    if not listed and len(here) > 1:
+        raise ConfigError(f"The loss {term.title} compares one place; `on` lists {len(here)}. Write a term for each.")
+    flat = [tap for tap in (*here, *there) if tap.kind == "vector"]
+    if term.spec.on in ("maps", "layers") and flat:
         shape = ", ".join(f"'{tap.name}' {tap.shape}" for tap in flat)
         raise ConfigError(
             f"The loss {term.title} compares maps, and a vector is all there is at {shape}. Choose a stage of maps on "
             "both sides, or a loss on vectors: rkd, pkt, sp, feature_mse, srrl or crd."
         )
-    if term.loss == "fsp" and len(ours) < 2:
-        raise ConfigError("The loss fsp compares the flow between layers, so `on` must list two places or more.")
+    if len(here) < term.spec.least_places:
+        least = {2: "two"}.get(term.spec.least_places, str(term.spec.least_places))
+        raise ConfigError(f"The loss {term.title} compares layers, so `on` must list {least} places or more.")
 
 
 def _laid_out(tap: Tap, layout: str) -> Shape:

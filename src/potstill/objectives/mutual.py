@@ -42,7 +42,7 @@ class Mutual(Objective):
             f"The loss {term.title} needs more than the logits of the other network, and with `mutual` both still "
             "learn. Take a loss on logits, such as kd."
             for term in terms
-            if term.weight > 0 and (term.sees_features or term.loss == "ctkd")
+            if term.weight > 0 and (term.sees_features or term.spec.learned)
         ]
         if problems:
             raise ConfigError(*problems)

@@ -2,7 +2,7 @@
 
 A term is a loss function and what it is applied to. The loss says by the names of its parameters what it needs
 (`student`, `teacher`, `label`), so a loss of the user's own needs no registration and no class. What a term compares
-inside the networks, and the layers in between, stand in its `Connection` (potstill/wiring.py makes them).
+inside the networks, and the layers in between, stand in its `Connection` (objectives/feature_terms.py makes them).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from potstill.config import Config
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
 from potstill.errors import ConfigError
-from potstill.losses import FEATURES, LAYERS, LEARNED, MAPS, NEEDS_THREE_CLASSES, POOLED, resolve
+from potstill.losses import SPECS, spec_of
+from potstill.losses.spec import Spec
 from potstill.models.outputs import Outputs
 from potstill.teachers.base import Teacher
 
@@ -61,13 +62,18 @@ class Term(Config):
     @property
     def function(self) -> Callable[..., Tensor]:
         """The loss with its options filled in; raises `ConfigError` where it is unknown or lacks an option."""
-        assert self.loss not in LEARNED, "a loss with parameters is built by potstill.objectives.feature_terms"
+        assert not self.spec.learned, "a loss with parameters is built by potstill.objectives.feature_terms"
         self.check_options()
-        return functools.partial(resolve(self.loss), **self.options)
+        return functools.partial(self.spec.function, **self.options)
+
+    @property
+    def spec(self) -> Spec:
+        """What the loss declares of itself; raises `ConfigError` where it is unknown."""
+        return spec_of(self.loss)
 
     def check_options(self) -> None:
         """Raise `ConfigError` where the loss is unknown or does not take an option."""
-        settings = inspect.signature(LEARNED.get(self.loss) or resolve(self.loss))
+        settings = inspect.signature(self.spec.function)
         known = [p.name for p in settings.parameters.values() if p.kind == p.KEYWORD_ONLY]
         unknown = sorted(set(self.options) - set(known))
         if unknown:
@@ -78,13 +84,12 @@ class Term(Config):
     @property
     def needs(self) -> frozenset[str]:
         """Which of student, teacher, label, index and step the loss takes."""
-        function = LEARNED[self.loss].forward if self.loss in LEARNED else resolve(self.loss)
-        return frozenset(inspect.signature(function).parameters) & GIVEN
+        return frozenset(inspect.signature(self.spec.call).parameters) & GIVEN
 
     @property
     def sees_features(self) -> bool:
         """Whether it compares features and not logits."""
-        return self.loss in FEATURES | POOLED | MAPS | LAYERS or self.on is not None
+        return self.spec.on != "logits" or self.on is not None
 
 
 def lecture_terms(*, alpha: float, temperature: float, loss: str = "kd") -> tuple[Term, ...]:
@@ -92,7 +97,7 @@ def lecture_terms(*, alpha: float, temperature: float, loss: str = "kd") -> tupl
 
     alpha: 0..1, the weight of the labels. temperature: above 0; handed to the loss where it has one.
     """
-    takes_temperature = "temperature" in inspect.signature(LEARNED.get(loss) or resolve(loss)).parameters
+    takes_temperature = "temperature" in inspect.signature(spec_of(loss).function).parameters
     options = {"temperature": temperature} if takes_temperature else {}
     return (
         Term(loss="cross_entropy", weight=alpha),
@@ -179,11 +184,11 @@ class Objective:
         facts = {"index": batch.index, "step": step}
         given: dict[str, Any] = {name: facts[name] for name in needs & set(facts)}
         if connection.student:
-            if "teacher" in needs:
+            if "teacher" in needs and target is not None:
                 given["teacher"] = _features(target, connection.teacher)
             return _mean(connection.function, _features(outputs, connection.student), given, batch, "label" in needs)
         heads = (outputs.logits, *outputs.aux)
-        if "teacher" in needs:
+        if "teacher" in needs and target is not None:
             given["teacher"] = target.logits
             if self._known:
                 given["teacher"], heads = self._known.of(target.logits), tuple(map(self._known.of, heads))
@@ -255,10 +260,9 @@ def _problems(term: Term, classes: int, teacher: bool) -> list[str]:
     problems = []
     if "teacher" in term.needs and term.weight > 0 and not teacher:
         problems.append(f"The loss {term.loss} needs a teacher, and there is none.")
-    if term.loss in NEEDS_THREE_CLASSES and classes < 3:
-        why = NEEDS_THREE_CLASSES[term.loss]
+    if term.spec.two_classes and classes < 3:
+        why = term.spec.two_classes
         problems.append(f"The loss {term.loss} does not suit {classes} classes: {why}. Use kd, which does.")
-    built_in = ".py" not in term.loss and term.loss not in FEATURES | POOLED | MAPS | LAYERS
-    if built_in and (term.on is not None or term.teacher_on is not None):
+    if term.loss in SPECS and term.spec.on == "logits" and (term.on is not None or term.teacher_on is not None):
         problems.append(f"The loss {term.loss} compares logits, so it has no `on`. Leave it out, or take feature_mse.")
     return problems

@@ -119,10 +119,7 @@ def _more_seeds(seeds: int) -> list[str]:
 
 def mean_accuracy(model: dict[str, Any] | None) -> float | None:
     """Return a model's test accuracy in percent, the mean over seeds; None where it was not measured."""
-    found = (model or {}).get("test_accuracy")
-    if isinstance(found, list):
-        return sum(found) / len(found) if found else None
-    return found
+    return (model or {}).get("accuracy")
 
 
 def find(settings: Any, key: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import read_json, write_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import exports, words
 from potstill.report.advice import TONES
 from potstill.report.templates import filled

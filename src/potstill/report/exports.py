@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from potstill.data.csv_files import table_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import words
 
 HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",
@@ -41,7 +41,7 @@ def comparison_csv(summary: dict[str, Any]) -> str:
                 "student": student,
                 "method": method["method"],
                 "seeds": len(method["seeds"]),
-                "test_accuracy": method["mean"],
+                "test_accuracy": method["accuracy"],
                 "low": low,
                 "high": high,
                 "difference": verdict["difference"] if verdict else "",
@@ -99,7 +99,7 @@ def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[st
         extra = method["extra_parameters"]
         yield (
             method["method"],
-            f"{method['mean']:.{digits}f}",
+            f"{method['accuracy']:.{digits}f}",
             "" if low is None else f"{max(low, 0):.{digits}f} to {min(high, 100):.{digits}f}",
             *_beside(method.get("verdict"), digits),
             f"{method['p_holm']:.3f}" if "p_holm" in method else "",
@@ -121,9 +121,9 @@ def _beside(verdict: dict[str, Any] | None, digits: int) -> tuple[str]:
 
 def setting(summary: dict[str, Any]) -> str:
     """Return in words what was compared, and at which budget."""
-    teacher, budget, splits = summary["teacher"], summary["budget"], summary["data"]["splits"]
+    teacher, budget, splits = summary["models"]["teacher"], summary["budget"], summary["data"]["splits"]
     size = f", {teacher['parameters']:,} parameters" if "parameters" in teacher else ""
-    reached = f": {teacher['test_accuracy']:.2f} % of the test images" if "test_accuracy" in teacher else ""
+    reached = f": {teacher['accuracy']:.2f} % of the test images" if "accuracy" in teacher else ""
     trials = budget["trials"]
     tuned = (
         f"{trials} settings of each method and of the control were tried on validation first"

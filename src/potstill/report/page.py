@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import write_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import pictures, words
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.evaluate.statistics import mean_interval, proportion_interval
+from potstill.evaluation.statistics import mean_interval, proportion_interval
 from potstill.report import words
 from potstill.report.advice import mean_accuracy
 
@@ -76,8 +76,7 @@ def _model_row(key: str, facts: dict[str, Any], images: int, digits: int, whole:
 
 
 def _seeds(facts: dict[str, Any]) -> list[float]:
-    found = facts.get("test_accuracy")
-    return found if isinstance(found, list) else [found]
+    return facts.get("test_accuracy") or [facts.get("accuracy")]
 
 
 def _interval(mean: float, seeds: Sequence[float], images: int) -> tuple[float, float]:

@@ -8,23 +8,19 @@ from typing import Any
 import yaml
 
 from potstill.artifacts import read_json, write_text
-from potstill.evaluate.statistics import FINE
+from potstill.evaluation.statistics import FINE
 from potstill.report import charts, words
 from potstill.report.pictures import Picture
 from potstill.report.read import Row, read_rows
 from potstill.report.templates import filled
 
 COLOURS = {"probe": "control", "tuned": "student"}  # the report's colours for them
-STEPS = {
-    "features": "Ran the frozen network over the images and their views",
-    "probe": "Fitted the probe, and chose its penalty",
-    "tuning": "Fine-tuned",
-}
 
 
 def write_transfer(folder: Path) -> Path:
     """Write report.html into the folder of a finished transfer; return its path."""
-    text = render(read_json(folder / "summary.json"), read_rows(folder / "tuned" / "metrics.jsonl"))
+    summary = read_json(folder / "summary.json") | {"folder": str(folder)}
+    text = render(summary, read_rows(folder / "tuned" / "metrics.jsonl"))
     write_text(folder / "report.html", text)
     return folder / "report.html"
 
@@ -47,7 +43,6 @@ def render(summary: dict[str, Any], epochs: list[Row]) -> str:
         probe_pictures=[penalties(summary["probe"])] if summary["probe"] and summary["probe"]["penalties"] else [],
         curves=curves(summary, epochs),
         frozen=frozen(summary["tuning"]) if summary["tuning"] else "",
-        steps=[(title(name, summary), seconds) for name, seconds in summary["seconds"].items()],
         recipe=yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True, width=90),
     )
 
@@ -55,13 +50,7 @@ def render(summary: dict[str, Any], epochs: list[Row]) -> str:
 def names(summary: dict[str, Any]) -> dict[str, str]:
     """Return what the models of a transfer are called."""
     tuned = "From scratch" if summary["recipe"]["from_scratch"] else "Fine-tuned"
-    return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["test"]}
-
-
-def title(step: str, summary: dict[str, Any]) -> str:
-    """Return what a step did, in words."""
-    scratch = step == "tuning" and summary["recipe"]["from_scratch"]
-    return "Trained from random weights" if scratch else STEPS[step]
+    return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["models"]}
 
 
 def headline(summary: dict[str, Any]) -> str:
@@ -71,7 +60,7 @@ def headline(summary: dict[str, Any]) -> str:
         return f"Fine-tuning was worth it: {choice['difference']:.1f} points more than the probe"
     if choice:
         return "The probe was kept: fine-tuning brought nothing that luck would not"
-    accuracy = words.percent(summary["test"][summary["kept"]]["accuracy"])
+    accuracy = words.percent(summary["models"][summary["kept"]]["accuracy"])
     return f"{'Trained from scratch' if summary['recipe']['from_scratch'] else 'A probe'}: {accuracy} right"
 
 
@@ -101,13 +90,13 @@ def advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:
     """Return the figures that people ask for first: (figure, what it is)."""
-    found = summary["test"][summary["kept"]]
+    found = summary["models"][summary["kept"]]
     low, high = (f"{bound:.{digits}f}" for bound in found["interval"])
     shown = [(words.percent(found["accuracy"], digits), f"test accuracy of what was kept ({low} to {high})")]
     if summary["probe"]:
-        seconds = summary["seconds"]
-        shown.append((words.duration(seconds["features"] + seconds["probe"]), "from the images to a probe"))
-    shown.append((words.count(summary["model"]["parameters"]), "parameters"))
+        seconds = sum(part["seconds"] for part in summary["stages"] if part["name"] in ("features", "probe"))
+        shown.append((words.duration(seconds), "from the images to a probe"))
+    shown.append((words.count(summary["models"][summary["kept"]]["parameters"]), "parameters"))
     return shown
 
 
@@ -124,7 +113,7 @@ def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
             "validation": validation.get(name),
             **figures,
         }
-        for name, figures in summary["test"].items()
+        for name, figures in summary["models"].items()
     ]
 
 

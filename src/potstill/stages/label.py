@@ -18,15 +18,14 @@ from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError
-from potstill.evaluate import metrics
-from potstill.models.outputs import Classifier
+from potstill.evaluation import metrics
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import DataConfig, Recipe, TeacherConfig
-from potstill.stages.run_folder import claim
-from potstill.stages.teacher.input_size import size_of
-from potstill.stages.teacher.prepare import prepare_teacher
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.recipe import DataConfig, TeacherConfig, Views
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
+from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.teacher.replay import fill, probe, source_of
 from potstill.stages.teacher.soft_labels import ANSWERS, FACTS, PROBE
 from potstill.teachers import logit_codec
@@ -48,8 +47,8 @@ class LabelConfig(Config):
     worth: int = Field(default=50, ge=0, description="how many images to propose for labelling by hand")
 
 
-def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
-    """Read the data, prepare the teacher, write soft labels into `out`; return what is told of them.
+def run_label(config: LabelConfig, out: Path, *, command: str = "") -> dict[str, Any]:
+    """Read the data, prepare the teacher, write soft labels into `out`; return the summary.
 
     The same call goes on where an interrupted one stopped.
     """
@@ -59,21 +58,33 @@ def run_label(config: LabelConfig, out: Path) -> dict[str, Any]:
             "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
             "recipe of a student. The folder of such a run can be the teacher here."
         )
-    with distributed.main_first():
-        claim(out, config, kind="label")
-    recipe = Recipe(data=config.data, teacher=config.teacher, augment=config.augment, seed=config.seed)
-    data = dataset.prepare(config.data, at_least=size_of(config.teacher))
-    teacher = prepare_teacher(recipe, data, out / "teacher")
+    return stage("label", config, out, lambda journal: _carry_out(config, out, journal), name=out.name, command=command)
+
+
+def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, Any] | None:
+    size, views = teacher_size(config.teacher), Views(config.augment, seed=config.seed)
+    data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
+    teacher = journal.timed(
+        "teacher",
+        "Prepared the teacher",
+        lambda: prepare_teacher(config.teacher, data, out / "teacher", views=views, seed=config.seed),
+    )
     name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
     facts = label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
-                  top_k=config.top_k, name=name, own_size=size_of(config.teacher))  # fmt: skip
-    if distributed.is_main():
-        review(data, teacher, facts, out, worth=config.worth)
-    return facts
+                  top_k=config.top_k, name=name, own_size=size)  # fmt: skip
+    if not distributed.is_main():
+        return None
+    journal.timed(
+        "review", "Wrote the tables and the page", lambda: review(data, teacher, facts, out, worth=config.worth)
+    )
+    figures: dict[str, Any] = {"name": name}
+    if facts["accuracy"] is not None:
+        figures["validation_accuracy"] = {"last": [facts["accuracy"]]}
+    return {"data": data.facts(config.data.path), "models": {"teacher": figures}, "labels": facts}
 
 
 def label(
-    data: Data, teacher: Taught, out: Path, *, views: int, augment: str | list[Any] = "auto", seed: int = 0,
+    data: Data, teacher: TeacherSource, out: Path, *, views: int, augment: str | list[Any] = "auto", seed: int = 0,
     top_k: int | None = None, name: str = "", own_size: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Write what `teacher` says of every training image in `views` views into the folder `out`; return its facts.
@@ -85,8 +96,8 @@ def label(
     if teacher.model is None:
         raise ConfigError(f"{name} already is a file of answers: give it as teacher.model, there is nothing to ask.")
     on, classes = devices.device(), len(data.manifest.classes)
-    if isinstance(teacher.model, Classifier):
-        teacher.model.to(on)
+    if teacher.network is not None:
+        teacher.network.to(on)
     rows, best = data.manifest.rows("train"), _best(top_k, data, views)
     loader = data.loader(augment=augment, seed=seed, device=on)
     precision = predict.resolve_precision("auto", on, teacher.model, views * len(rows))
@@ -112,7 +123,7 @@ def label(
     return facts
 
 
-def review(data: Data, teacher: Taught, facts: dict[str, Any], out: Path, *, worth: int) -> None:
+def review(data: Data, teacher: TeacherSource, facts: dict[str, Any], out: Path, *, worth: int) -> None:
     """Write labels.csv, worth-labelling.csv and labels.html of the images without labels, or of all where none is.
 
     Confidences are calibrated on the labelled validation images. Disagreement is between views, where there are some.
@@ -122,15 +133,15 @@ def review(data: Data, teacher: Taught, facts: dict[str, Any], out: Path, *, wor
     manifest, classes, views = data.manifest, len(data.manifest.classes), range(facts["views"])
     rows = manifest.rows("train", labelled=False)
     rows = _not_too_many(rows if len(rows) else manifest.rows("train"), max(1, REVIEWED // classes))
-    said = logit_codec.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
+    recall = logit_codec.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
     index, temperature = torch.from_numpy(rows), _temperature(data, teacher)
 
     def chance(view: int) -> np.ndarray:
-        logits = logit_codec.to_logits(said(index, torch.full_like(index, view)), classes)
+        logits = logit_codec.to_logits(recall(index, torch.full_like(index, view)), classes)
         return torch.softmax(logits / temperature, 1).numpy()
 
-    mean = sum(chance(view) for view in views) / len(views)
-    apart = sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views) / len(views)
+    mean = np.asarray(sum(chance(view) for view in views)) / len(views)
+    apart = np.asarray(sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views)) / len(views)
     write_review(out, data, rows, mean, apart, worth=worth)
 
 
@@ -141,10 +152,10 @@ def _not_too_many(rows: np.ndarray, most: int) -> np.ndarray:
     return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
 
-def _temperature(data: Data, teacher: Taught) -> float:
+def _temperature(data: Data, teacher: TeacherSource) -> float:
     held = data.manifest.rows("validation", labelled=True)
-    said = teacher.said(data, held) if len(held) else None
-    return 1.0 if said is None else metrics.fit_temperature(said, data.manifest.label[held], low=0.25, high=20.0)
+    logits = teacher.validation_logits(data) if len(held) else None
+    return 1.0 if logits is None else metrics.fit_temperature(logits, data.manifest.label[held], low=0.25, high=20.0)
 
 
 def _best(top_k: int | None, data: Data, views: int) -> int | None:
@@ -162,6 +173,3 @@ def _write_probe(store: Store, loader: Loader, out: Path) -> None:
     views = {"image": batch.image.half().cpu().numpy(), "index": batch.index.cpu().numpy()}
     with artifacts.atomic(out / PROBE) as temporary:
         temporary.write_bytes(save(views))
-
-
-# -- learning from them --------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from potstill.config import Config
 from potstill.names import SafeName
-from potstill.objectives.objective import Term
+from potstill.objectives.objective import Term, lecture_terms
 from potstill.training.settings import TrainConfig
 
 
@@ -24,6 +25,27 @@ class DataConfig(Config):
     group: str | None = Field(default=None, description="pattern over file names whose match stays on one side")
     allow_empty: bool = Field(default=False, description="accept classes without images")
     seed: int = Field(default=0, ge=0, description="seed of the splits")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which augmented views of the training images a training sees.
+
+    augment: a policy, or "auto" for the one that suits the images. count: views of each image, seen in turn; None is
+    one an epoch. fresh: another view in every pass over an image, without end, which nothing can store. seed: of the
+    views, not of the order of the images. mix: how images of a batch are mixed, with strength `mix_alpha` > 0.
+    """
+
+    augment: str | list[Any] = "auto"
+    count: int | None = None
+    seed: int = 0
+    fresh: bool = False
+    mix: Literal["mixup", "cutmix"] | None = None
+    mix_alpha: float = 0.2
+
+    def number(self, epochs: int) -> int | None:
+        """Return how many views there are in a training of so many epochs, None for endless ones."""
+        return None if self.fresh else self.count or epochs
 
 
 class CardConfig(Config):
@@ -104,6 +126,26 @@ class ObjectiveConfig(Config):
     terms: tuple[Term, ...] = ()
     aux_weight: float = Field(default=0.3, ge=0)
 
+    @model_validator(mode="after")
+    def _terms_or_alpha(self) -> ObjectiveConfig:
+        fields = type(self).model_fields
+        given = [name for name in ("alpha", "temperature", "loss") if getattr(self, name) != fields[name].default]
+        if self.method and (given or self.terms):
+            raise ValueError(
+                "gives `method: auto` and terms of its own. The search finds the terms: leave the others out."
+            )
+        if self.terms and given:
+            raise ValueError(
+                f"gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own weight and "
+                "options: leave the others out."
+            )
+        return self
+
+    @property
+    def loss_terms(self) -> tuple[Term, ...]:
+        """The terms, spelled out where only alpha, temperature and loss are given."""
+        return self.terms or lecture_terms(alpha=self.alpha, temperature=self.temperature, loss=self.loss)
+
     def completed(self, part: Mapping[str, Any]) -> dict[str, Any]:
         """Return `part` with the defaults of a command, but for alpha and temperature where it has its own terms."""
         own = bool(part.get("terms") or part.get("method"))
@@ -136,24 +178,12 @@ class Recipe(Config):
     export: ExportConfig = ExportConfig()
     comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
 
-    @model_validator(mode="after")
-    def _terms_or_alpha(self) -> Recipe:
-        plain = ObjectiveConfig()
-        given = [
-            name for name in ("alpha", "temperature", "loss") if getattr(self.objective, name) != getattr(plain, name)
-        ]
-        if self.objective.method and (given or self.objective.terms):
-            raise ValueError(
-                "objective gives `method: auto` and terms of its own. The search finds the terms: leave the others out."
-            )
-        if self.objective.terms and given:
-            raise ValueError(
-                f"objective gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own "
-                "weight and options: leave the others out."
-            )
-        return self
-
     @property
     def view_count(self) -> int:
         """Number of views of each image: one an epoch where the recipe does not say."""
         return self.views or self.train.epochs
+
+    @property
+    def training_views(self) -> Views:
+        """The views that student and control see."""
+        return Views(self.augment, self.views, self.seed, mix=self.mix, mix_alpha=self.mix_alpha)

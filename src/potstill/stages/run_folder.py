@@ -1,7 +1,13 @@
-"""The folder of a run: whose it is, what its stages took and what was told, over all the calls that a run takes."""
+"""The folder of a stage: whose it is, and what its parts took and noted over all the calls that it took.
+
+A folder belongs to the settings in its record (`recipe.yaml`, `prune.yaml`, ...), which is written with the first
+file of the work. Until the folder holds a result (a finished part, a checkpoint, stored outputs) it is free for any
+settings, and a command that fails before that leaves no folder behind.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -9,72 +15,116 @@ from typing import Any, TypeVar
 
 import yaml
 
-from potstill import artifacts, progress
+from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
-from potstill.errors import ConfigError, RunError
+from potstill.errors import ConfigError, RunError, UserError
 
 T = TypeVar("T")
 
-GO_ON = {"run": "run", "compare": "compare", "selftrain": "selftrain"}
+RECIPES = {"distill": "run", "compare": "compare", "selftrain": "selftrain"}
 """The kinds of work that a recipe starts, and the command that goes on with them."""
+JOURNAL = "journal.json"
 
 
 class Journal:
-    """What a run took and told: the stages in their order, their seconds, and every note, earlier calls included."""
+    """The parts of a stage in their order, their seconds, and every note, those of earlier calls included.
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "journal.json"
+    notes: the list to which the notes of this call are added (`progress.recorded`).
+    """
+
+    def __init__(self, folder: Path, notes: list[str]) -> None:
+        self._file = folder / JOURNAL
         earlier = artifacts.read_json(self._file) if self._file.is_file() else {"seconds": {}, "notes": []}
         self._spent: dict[str, float] = earlier["seconds"]
-        self._told: list[str] = earlier["notes"]
+        self._earlier_notes: list[str] = earlier["notes"]
+        self._notes = notes
         self.stages: list[dict[str, Any]] = []
 
-    def timed(self, name: str, text: str, work: Callable[[], T]) -> T:
-        """Do `work` and add what it took to what an interrupted call has spent on it."""
+    def timed(self, name: str, title: str, work: Callable[[], T]) -> T:
+        """Do `work` and add what it took to what an interrupted call has spent on it.
+
+        Work that fails is written down only where it left a result to go on from.
+        """
         began = time.monotonic()
         try:
-            return work()
-        finally:
-            key = f"{name}: {text}"
-            self._spent[key] = round(self._spent.get(key, 0.0) + time.monotonic() - began, 2)
-            artifacts.write_json(self._file, {"seconds": self._spent, "notes": self.notes})
-            self.stages.append({"name": name, "title": text, "seconds": self._spent[key]})
+            result = work()
+        except BaseException:
+            if has_results(self._file.parent):
+                self._add(name, title, began)
+            raise
+        self._add(name, title, began)
+        return result
+
+    def _add(self, name: str, title: str, began: float) -> None:
+        key = f"{name}: {title}"
+        self._spent[key] = round(self._spent.get(key, 0.0) + time.monotonic() - began, 2)
+        artifacts.write_json(self._file, {"seconds": self._spent, "notes": self.notes})
+        self.stages.append({"name": name, "title": title, "seconds": self._spent[key]})
 
     @property
     def seconds(self) -> float:
-        """Seconds of all stages."""
+        """Seconds of all parts."""
         return round(sum(stage["seconds"] for stage in self.stages), 1)
 
     @property
     def notes(self) -> list[str]:
-        """What was told, each sentence once."""
-        return list(dict.fromkeys([*self._told, *progress.display().notes]))
+        """Every note, each sentence once."""
+        return list(dict.fromkeys([*self._earlier_notes, *self._notes]))
 
 
-def record(kind: str) -> str:
+def record_name(kind: str) -> str:
     """Return the name of the file in which a folder keeps the settings of its work."""
-    return "recipe.yaml" if kind in GO_ON else f"{kind}.yaml"
+    return "recipe.yaml" if kind in RECIPES else f"{kind}.yaml"
 
 
-def claim(folder: Path, settings: Config, *, kind: str = "run") -> None:
-    """Make `folder` the place of this work; raise `RunError` where it holds something else.
+def has_results(folder: Path) -> bool:
+    """Whether a folder holds anything worth going on from: a finished part, a checkpoint, stored tensors."""
+    results = (artifacts.MANIFEST, "*.safetensors")
+    return any(next(folder.rglob(pattern), None) is not None for pattern in results)
 
-    kind: the command: run, compare, selftrain, finetune, label, prune, quantize or export.
+
+def check_free(folder: Path, settings: Config, kind: str) -> None:
+    """Raise `RunError` where `folder` holds something else, or results of other settings.
+
+    kind: distill, compare, selftrain, finetune, label, prune, quantize or export.
     """
-    file = folder / record(kind)
-    if not file.is_file():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(f"{folder} exists and holds something else. Choose a new folder with --out.")
-        artifacts.write_text(file, yaml.safe_dump(settings.to_json(), sort_keys=False, allow_unicode=True))
+    file = folder / record_name(kind)
+    if not folder.exists() or not (file.is_file() or any(folder.iterdir())):
         return
-    other = differences(file, settings)
-    if other:
-        more = f", and {len(other) - 1} more" if len(other) > 1 else ""
-        hint = f", or go on with that one: potstill {GO_ON[kind]} {file} --out {folder}" if kind in GO_ON else ""
+    if not file.is_file():
+        raise RunError(f"{folder} exists and holds something else. Choose a new folder with --out.")
+    differing = differences(file, settings)
+    if differing and has_results(folder):
+        more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
+        go_on = f", or continue that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
         raise RunError(
-            f"{folder} was made with other settings: {other[0]}{more} (see {file}). "
-            f"Choose a new folder with --out{hint}."
+            f"{folder} was made with other settings: {differing[0]}{more} (see {file}). "
+            f"Choose a new folder with --out{go_on}."
         )
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
+    """Work in `folder`: the first file that is written there is preceded by the record of the settings.
+
+    Where the work fails by the user's mistake before it has a result, what it wrote is removed.
+    """
+    file = folder / record_name(kind)
+    if file.is_file() and not has_results(folder):
+        (folder / JOURNAL).unlink(missing_ok=True)  # of other settings, or of a start that failed
+    fresh, first_of_all = not folder.exists() or not any(folder.iterdir()), not folder.parent.exists()
+
+    def write_record() -> None:
+        if not file.is_file() or differences(file, settings):
+            artifacts.write_text(file, yaml.safe_dump(settings.to_json(), sort_keys=False, allow_unicode=True))
+
+    try:
+        with artifacts.before_first_write(folder, write_record):
+            yield
+    except UserError:
+        if fresh and distributed.is_main() and not has_results(folder):
+            artifacts.remove(folder.parent if first_of_all else folder)
+        raise
 
 
 def differences(file: Path, settings: Config) -> list[str]:
@@ -82,14 +132,14 @@ def differences(file: Path, settings: Config) -> list[str]:
 
     A setting that the file does not have, for it is newer, has its default.
     """
-    there = read_yaml(file)
+    recorded = read_yaml(file)
     try:
-        there = build(type(settings), there).to_json()
+        recorded = build(type(settings), recorded).to_json()
     except ConfigError as error:
         return [str(error)]
-    mine, theirs = dict(_flat(settings.to_json())), dict(_flat(there))
-    keys = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key)]
-    return [f"{key} is {_shown(theirs.get(key))} there, {_shown(mine.get(key))} here" for key in keys]
+    here, there = dict(_flat(settings.to_json())), dict(_flat(recorded))
+    keys = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    return [f"{key} is {_shown(there.get(key))} there, {_shown(here.get(key))} here" for key in keys]
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,16 +7,16 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from potstill._version import __version__
-from potstill.evaluate.metrics import accuracy, agreement
-from potstill.evaluate.statistics import Verdict, compare
+from potstill.evaluation.statistics import Verdict, compare
 
-SCHEMA = 1
+SCHEMA = 2
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime", "numpy")
 
 
@@ -43,10 +43,92 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def header(command: str, name: str) -> dict[str, Any]:
-    """Return the part of a summary that says what made it, where and when."""
+class Strict(BaseModel):
+    """A part of a summary in which every key is known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Parity(Strict):
+    """How a file computes beside the network that it was made from."""
+
+    agreement: float
+    max_logit_difference: float
+    images: int
+
+
+class Figures(Strict):
+    """One model in any summary. A figure that was not measured is absent; docs/summary.md has the units."""
+
+    name: str | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    latency_ms: float | None = None
+    latency: list[dict[str, Any]] | None = None
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    images: int | None = None
+    loss: float | None = None
+    calibration_error: float | None = None
+    recall: dict[str, float] | None = None
+    test_accuracy: list[float] | None = None
+    validation_accuracy: dict[str, list[float]] | None = None
+    lost: float | None = None
+    p: float | None = None
+    agreement: float | None = None
+    max_logit_difference: float | None = None
+    pool: bool | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    against_labels_only: dict[str, Any] | None = None
+    members: list[dict[str, Any]] | None = None
+    chain: list[dict[str, Any]] | None = None
+
+
+class Images(Strict):
+    """The data of a stage."""
+
+    source: str
+    fingerprint: str
+    classes: list[str]
+    splits: dict[str, int]
+    image: dict[str, int]
+
+
+class Summary(BaseModel):
+    """What every stage's summary.json holds; beside it stand the figures of the stage's own kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_: Literal[2] = Field(alias="schema")
+    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export"]
+    potstill: str
+    command: str
+    date: datetime.datetime
+    name: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    data: Images
+    models: dict[str, Figures]
+    stages: list[dict[str, Any]]
+    seconds: float
+    notes: list[str]
+
+
+def check(summary: dict[str, Any]) -> None:
+    """Raise `pydantic.ValidationError` where a summary has a key under another name or of another type."""
+    Summary.model_validate(summary)
+
+
+def header(kind: str, name: str, command: str) -> dict[str, Any]:
+    """Return the part of a summary that tells what made it, where and when."""
     return {
         "schema": SCHEMA,
+        "kind": kind,
         "potstill": __version__,
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -57,24 +139,10 @@ def header(command: str, name: str) -> dict[str, Any]:
 
 
 def correct(logits: list[np.ndarray], label: np.ndarray) -> np.ndarray:
-    """Return bool [S, N]: whether each seed's model is right on each image."""
-    return np.stack([said.argmax(1) == label for said in logits])
+    """Return bool [S, N]: whether each seed's model classifies each image correctly."""
+    return np.stack([one.argmax(1) == label for one in logits])
 
 
 def verdict(students: list[np.ndarray], controls: list[np.ndarray], label: np.ndarray) -> Verdict:
     """Return BEATS, TIES or LOSES for the logits of students against controls, a seed each."""
     return compare(correct(students, label), correct(controls, label))
-
-
-def accuracies(logits: list[np.ndarray], label: np.ndarray) -> list[float]:
-    """Return accuracy in percent, a seed each, rounded to what the number of images can tell."""
-    return [round(float(accuracy(said, label)), 3) for said in logits]
-
-
-def parity(torch_logits: np.ndarray, file_logits: np.ndarray) -> dict[str, Any]:
-    """Return how far an exported file strays from what was trained, over the same images."""
-    return {
-        "max_logit_difference": float(np.abs(torch_logits - file_logits).max()),
-        "label_agreement": round(float(agreement(torch_logits, file_logits)), 3),
-        "images": len(torch_logits),
-    }

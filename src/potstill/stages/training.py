@@ -1,56 +1,126 @@
-"""Training of one classifier in a stage."""
+"""`train_classifier`: the one place where a stage trains a network, with a teacher or without."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill import artifacts
-from potstill.data.loader import Loader, Order
-from potstill.evaluate.metrics import accuracy
-from potstill.model_files.folder import save_model
+import torch
+
+from potstill.data.loader import Order
+from potstill.model_files.folder import load_model, save_model
+from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.objectives.objective import Objective, Term
+from potstill.objectives.feature_terms import Wiring, wire
+from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import OneTeacher, Recipe
-from potstill.training import devices, engine, loop, predict
+from potstill.stages.recipe import Views
+from potstill.stages.teacher.prepared import NO_TEACHER, TeacherSource, TrainingContext
+from potstill.stages.watch import Watch
+from potstill.training import devices, engine, loop
+from potstill.training.settings import TrainConfig
 
 
-def train(
-    recipe: Recipe, config: OneTeacher, data: Data, classifier: Classifier, folder: Path, *, seed: int
-) -> dict[str, Any]:
-    """Train a teacher on every label of the train split; return its record."""
-    inputs = {
-        "data": data.manifest.fingerprint,
-        "model": classifier.card.model,
-        "options": config.options,
-        "train": recipe.teacher.train.to_json(),
-        "augment": recipe.augment,
-        "seed": seed,
-    }
-    return artifacts.stage(folder, inputs, lambda: _train(recipe, data, classifier, folder, seed))
+@dataclass(frozen=True)
+class TrainingJob:
+    """One training, but for its network and its images.
+
+    teacher: None for a control, whose terms need none. seed: of the order of images, of new layers and of dropout.
+    labelled_share: of each batch, 0..1, where some images lack a label; None draws from all alike. aux_weight: of each
+    side head's terms. steps_per_epoch: None is one pass over the images. groups: parameters with settings of their own
+    (`engine.fit`).
+    """
+
+    terms: tuple[Term, ...]
+    train: TrainConfig
+    views: Views
+    seed: int
+    teacher: TeacherSource | None = None
+    labelled_share: float | None = None
+    aux_weight: float = 0.3
+    steps_per_epoch: int | None = None
+    groups: loop.Groups | None = None
+    title: str = "training"
 
 
-def _train(recipe: Recipe, data: Data, classifier: Classifier, folder: Path, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Trained:
+    """One network after training: its folder, and what its stage recorded."""
+
+    folder: Path
+    seed: int
+    record: dict[str, Any]
+
+    def load(self) -> Classifier:
+        """Return the trained model."""
+        return load_model(self.folder)
+
+
+def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: Path) -> Trained:
+    """Train `network` in place and save it into `folder`, going on from a checkpoint there.
+
+    A term may need more than the network: layers in between are trained with it and left behind; under SimKD what is
+    saved ends in the teacher's classifier. The record has the validation accuracy, steps, seconds, how it was computed,
+    and the parameters of what is saved and of what was left behind. Asserts that the teacher did not change.
+    """
     on = devices.device()
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
-    config = recipe.teacher.train
-    order = Order(data.manifest, batch_size=config.batch_size, seed=seed, views=config.epochs)
-    objective = Objective([Term(loss="cross_entropy")], classes=len(data.manifest.classes), teacher=None)
+    teacher, views, student = job.teacher or NO_TEACHER, job.views, network.to(on)
+    loader = data.loader(augment=views.augment, seed=views.seed, device=on, mix=views.mix, mix_alpha=views.mix_alpha)
+    order = _order(job, data)
+    steps = job.train.epochs * order.steps_per_epoch
+    wiring = wire_terms(job.terms, student, teacher, data, views=views, steps=steps, seed=job.seed)
+    objective = teacher.objective(job.terms, TrainingContext(data, views, wiring, steps, job.aux_weight))
+    trained = teacher.trained_with(wiring.student, job.seed)
+    # Nothing that is tied to a student may decide how it is computed: its control is computed the same way.
+    plan = engine.plan_training(student, job.train, order)
+    watch = Watch(job.terms, teacher.validation_logits(data))
     fitted = engine.fit(
-        classifier.to(on), objective, loader, order, config,
-        folder=folder, seed=seed, validate=validator(data, loader), title="teacher",
-    )  # fmt: skip
-    save_model(classifier, folder)
-    return fitted.to_json()
+        trained,
+        objective,
+        loader,
+        order,
+        job.train,
+        folder=folder,
+        seed=job.seed,
+        validate=watch.validator(data, loader),
+        watch=watch,
+        groups=job.groups,
+        plan=plan,
+        title=job.title,
+    )
+    teacher.assert_unchanged()
+    save_model(wiring.student, folder)
+    teacher.save_beside(trained, folder)
+    counts = {
+        "parameters": zoo.count_parameters(wiring.student),
+        "extra_parameters": zoo.count_parameters(objective.learned),
+    }
+    return Trained(folder, job.seed, {**fitted.to_json(), **counts})
 
 
-def validator(data: Data, loader: Loader) -> loop.Validate:
-    """Return a function that measures a classifier on the validation split."""
-    rows = data.manifest.rows("validation", labelled=True)
+def _order(job: TrainingJob, data: Data) -> Order:
+    return Order(
+        data.manifest,
+        batch_size=job.train.batch_size,
+        seed=job.seed,
+        views=job.views.number(job.train.epochs),
+        labelled_share=job.labelled_share,
+        steps_per_epoch=job.steps_per_epoch,
+    )
 
-    def validate(classifier: Classifier) -> dict[str, float]:
-        logits = predict.predict_logits(classifier, loader, rows)
-        return {"accuracy": accuracy(logits, data.manifest.label[rows])}
 
-    return validate
+def wire_terms(
+    terms: Sequence[Term],
+    student: Classifier,
+    teacher: TeacherSource,
+    data: Data,
+    *,
+    views: Views,
+    steps: int,
+    seed: int,
+) -> Wiring:
+    """Return what the terms need beside logits; raise `ConfigError` where the two networks do not have it."""
+    rows = torch.from_numpy(data.manifest.rows("train"))
+    return wire(terms, student, teacher.network, rows=rows, steps=steps, seed=seed, mixed=views.mix is not None)

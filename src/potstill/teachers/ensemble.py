@@ -10,10 +10,9 @@ from potstill.data.loader import Batch
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
 from potstill.teachers.base import Teacher, averaged
-from potstill.teachers.live import LiveTeacher
 
 
-class EnsembleTeacher:
+class AveragedTeacher:
     """Several teachers at once: the weighted mean of their probabilities, or of their logits.
 
     weights: one positive number a teacher; they are normalised to sum to 1. average: "probabilities" or "logits".
@@ -27,12 +26,6 @@ class EnsembleTeacher:
     def __call__(self, batch: Batch) -> Outputs:
         return Outputs(averaged([t(batch).logits for t in self._teachers], self._weights, self._average))
 
-    def assert_unchanged(self) -> None:
-        """Assert that every live teacher among them is what it was."""
-        for teacher in self._teachers:
-            if isinstance(teacher, LiveTeacher):
-                teacher.assert_unchanged()
-
 
 class EnsembleModel:
     """The same as a model `image -> Outputs`, to be measured; `card` is of the first."""
@@ -43,11 +36,11 @@ class EnsembleModel:
         self._models, self._weights, self._average, self.card = list(models), tuple(weights), average, card
 
     def __call__(self, image: Tensor) -> Outputs:
-        said = [self._ask(model, image).to(image.device) for model in self._models]
-        return Outputs(averaged(said, self._weights, self._average))
+        logits = [self._logits(model, image).to(image.device) for model in self._models]
+        return Outputs(averaged(logits, self._weights, self._average))
 
     @staticmethod
-    def _ask(model: Callable[[Tensor], Outputs], image: Tensor) -> Tensor:
+    def _logits(model: Callable[[Tensor], Outputs], image: Tensor) -> Tensor:
         if isinstance(model, Classifier):
             image = image.to(model.eval().mean.device)
         return model(image).logits.float()

@@ -70,8 +70,8 @@ def _library():
     except ImportError:
         raise ModelError(
             "Pruning residual channels needs the library torch-pruning, which is not installed. Type "
-            "`pip install torch-pruning` (the extra potstill[prune]), or prune inner channels only (--structure inner), "
-            "which needs no library."
+            "`pip install torch-pruning` (the extra potstill[prune]), or prune inner channels only, which needs no "
+            "library: --structure inner."
         ) from None
     return torch_pruning
 

@@ -26,7 +26,7 @@ from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
 from potstill.data.views import CLEAN, View
 from potstill.errors import DataError
-from potstill.evaluate.statistics import BEATS, LOSES, compare
+from potstill.evaluation.statistics import BEATS, LOSES, compare
 from potstill.progress import task
 
 COLOUR: tuple[Any, ...] = ({"saturation": 0.5}, {"hue": 0.05}, {"hue": 0.5}, {"grayscale": 1})

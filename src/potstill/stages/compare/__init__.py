@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from potstill import artifacts
+from potstill.evaluation.measured import measured
 from potstill.models import zoo
-from potstill.models.outputs import Classifier
-from potstill.stages import dataset, summary, test_split
+from potstill.report import write_comparison
+from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
-from potstill.stages.compare.cells import Row, check_all, run_cells
-from potstill.stages.compare.settings import CompareConfig, plan
+from potstill.stages.compare.cells import Cells, Row, setup_of
+from potstill.stages.compare.settings import Cell, CompareConfig, plan
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.chain import prepare_with_chain
-from potstill.stages.distill.train import Teaching
-from potstill.stages.recipe import Recipe
-from potstill.stages.run_folder import Journal, claim
+from potstill.stages.distill.chain import Lessons, prepare_with_chain
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepare import teacher_size
+from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.training.predict import Model
 
 __all__ = ["CompareConfig", "compare"]
@@ -34,30 +34,43 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
     split once for all of them and writes summary.json (docs/summary.md). Raises `ConfigError` before any work where
     the recipe is wrong, `RunError` where the folder holds something else.
     """
-    cells = plan(config)
-    claim(folder, config, kind="compare")
-    if (folder / "summary.json").is_file():
-        return artifacts.read_json(folder / "summary.json")
-    journal = Journal(folder)
-    first = next(iter(cells.values()))[0]
+    candidates = plan(config)
+    return stage(
+        "compare",
+        config,
+        folder,
+        lambda journal: _carry_out(config, candidates, folder, journal),
+        name=config.name,
+        command=command,
+        report=write_comparison,
+    )
+
+
+def _carry_out(
+    config: CompareConfig, candidates: dict[tuple[str, str], list[Cell]], folder: Path, journal: Journal
+) -> dict[str, Any]:
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
-    taught = journal.timed("teacher", "", lambda: prepare_with_chain(first, data, folder))
-    journal.stages[-1]["title"] = taught.title
-    teaching = Teaching(first, taught, data, folder / "stores")
-    check_all(cells, data, teaching)
+    lessons = _lessons(config, next(iter(candidates.values()))[0])
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(config.teacher, lessons, data, folder))
+    journal.stages[-1]["title"] = teacher.title
+    views = config.training_views
+    teacher = teacher.bind(
+        data, Replay(views, config.train.epochs, config.seeds, folder / "stores", stored=config.teacher.stored)
+    )
+    cells = Cells(config, data, teacher, folder)
+    cells.check(candidates)
     if config.teacher.stored:
         text = f"Asked the teacher about {config.view_count} views of every image, once for all students"
-        journal.timed("label", text, teaching.function)
-    rows = journal.timed("cells", _title(config), lambda: run_cells(config, cells, data, teaching, folder))
-    logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, taught, data, folder))
-    result = _summary(config, rows, taught, data, logits, command)
-    result["stages"], result["seconds"] = journal.stages, journal.seconds
-    result["notes"] = [
-        *journal.notes,
-        *figures.notes(result["students"], result["teacher"].get("test_accuracy")),
-    ]
-    artifacts.write_json(folder / "summary.json", result)
-    return result
+        journal.timed("label", text, teacher.function)
+    rows = journal.timed("cells", _title(config), lambda: cells.run(candidates))
+    logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, teacher, data, folder))
+    result = _summary(config, rows, teacher, data, logits)
+    return result | {"notes": figures.notes(result["students"], result["models"]["teacher"].get("accuracy"))}
+
+
+def _lessons(config: CompareConfig, first: Cell) -> Lessons:
+    """Return how the links between teacher and students are trained: like the first control."""
+    return Lessons(setup_of(config, first), first.objective.loss_terms, config.seed, config.seeds, config.data.seed)
 
 
 def _title(config: CompareConfig) -> str:
@@ -68,36 +81,33 @@ def _title(config: CompareConfig) -> str:
 
 def _data(config: CompareConfig) -> Data:
     sizes = [input_size.own_size(student.model) for student in config.students.values()]
-    return dataset.prepare(config.data, at_least=max(input_size.size_of(config.teacher), *sizes))
+    return dataset.prepare(config.data, at_least=max(teacher_size(config.teacher), *sizes))
 
 
-def _open_test(rows: list[Row], taught: Taught, data: Data, folder: Path) -> dict[str, np.ndarray]:
-    models: dict[str, Model] = {} if taught.model is None else {"teacher": taught.model}
-    identities = {"teacher": taught.identity}
+def _open_test(rows: list[Row], teacher: TeacherSource, data: Data, folder: Path) -> dict[str, np.ndarray]:
+    models: dict[str, Model] = {} if teacher.model is None else {"teacher": teacher.model}
+    identities = {"teacher": teacher.identity}
     for row in rows:
         for trained in row.trained:
             model = trained.load()
             models[figures.key(row, trained.seed)] = model
             identities[figures.key(row, trained.seed)] = model.card.weights_sha256
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
-    given = taught.said(data, data.manifest.rows("test", labelled=True)) if taught.given is not None else None
-    return logits if given is None else logits | {"teacher": given}
+    known = teacher.logits(data, data.manifest.rows("test", labelled=True)) if teacher.model is None else None
+    return logits if known is None else logits | {"teacher": known}
 
 
 def _summary(
-    config: CompareConfig, rows: list[Row], taught: Taught, data: Data, logits: dict[str, np.ndarray], command: str
+    config: CompareConfig, rows: list[Row], teacher: TeacherSource, data: Data, logits: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    result = summary.header(command, config.name)
-    result["kind"] = "comparison"
-    result["recipe"] = config.to_json()
-    result["data"] = data.facts(config.data.path)
-    result["teacher"] = {"name": _name(config), "seconds": taught.record.get("seconds", 0.0)}
+    facts: dict[str, Any] = {"name": _name(config), "seconds": teacher.record.get("seconds", 0.0)}
     if "teacher" in logits:
-        result["teacher"]["test_accuracy"] = figures.teacher_accuracy(logits, label)
-    if isinstance(taught.model, Classifier):
-        result["teacher"]["parameters"] = zoo.count_parameters(taught.model)
+        facts |= measured(logits["teacher"], label, classes=manifest.classes)
+    if teacher.network is not None:
+        facts["parameters"] = zoo.count_parameters(teacher.network)
+    result: dict[str, Any] = {"data": data.facts(config.data.path), "models": {"teacher": facts}}
     result["budget"] = {
         "epochs": config.train.epochs,
         "batch_size": config.train.batch_size,
@@ -110,7 +120,7 @@ def _summary(
     result["students"] = {}
     for name in config.students:
         own = [row for row in rows if row.student == name]
-        parameters = zoo.count_parameters(_untrained(own[0].recipe, data))
+        parameters = zoo.count_parameters(train.new_student(own[0].cell.student, data, config.seed))
         result["students"][name] = figures.student_figures(own, logits, label, parameters)
     return result
 
@@ -118,7 +128,3 @@ def _summary(
 def _name(config: CompareConfig) -> str:
     """Return what the teacher is called: its model, or the models of an ensemble."""
     return " + ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
-
-
-def _untrained(recipe: Recipe, data: Data) -> Classifier:
-    return train.new_student(recipe, data, recipe.seed)

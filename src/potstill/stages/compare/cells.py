@@ -11,13 +11,17 @@ from pathlib import Path
 
 from potstill import progress
 from potstill.objectives.objective import Term
-from potstill.stages.compare.settings import CONTROL, CompareConfig
+from potstill.stages.compare.settings import CONTROL, Cell, CompareConfig
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.train import Teaching, Trained
-from potstill.stages.recipe import Recipe
+from potstill.stages.distill.train import StudentSetup
+from potstill.stages.teacher.prepared import TeacherSource
+from potstill.stages.training import Trained
 
 TUNING_SEED = 1000  # tuning starts from a seed that no figure is made from
+
+Key = tuple[str, str]  # names of student and method
+Plan = dict[Key, list[Cell]]  # the candidates of each cell
 
 
 @dataclass(frozen=True)
@@ -26,66 +30,75 @@ class Row:
 
     student: str
     method: str
-    recipe: Recipe
+    cell: Cell
     trained: list[Trained]
     trials: list[dict[str, object]]
 
 
-def terms_for(recipe: Recipe, method: str) -> tuple[Term, ...]:
+@dataclass(frozen=True)
+class Cells:
+    """The training of cells: what they share. folder: of the comparison."""
+
+    config: CompareConfig
+    data: Data
+    teacher: TeacherSource
+    folder: Path
+
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` for terms that are wrong for these images and networks, before any student is trained."""
+        for (_, method), candidates in plan.items():
+            for cell in candidates:
+                setup = setup_of(self.config, cell)
+                train.check_terms(setup, self.data, terms_of(cell, method), self.teacher_of(method), self.config.seed)
+
+    def run(self, plan: Plan) -> list[Row]:
+        """Tune where there is something to tune, then train every cell; return them student by student."""
+        chosen = {key: self._tune(key, candidates) for key, candidates in plan.items()}
+        trained: dict[Key, list[Trained]] = {key: [] for key in plan}
+        seeds = range(self.config.seed, self.config.seed + self.config.seeds)
+        with progress.task("cells", total=len(plan) * len(seeds)) as task:
+            for seed in seeds:
+                for key, (cell, _) in chosen.items():
+                    trained[key].append(self._train(cell, key, self.folder / "cells", seed))
+                    task.advance(text=f"{key[0]}, {key[1]}, seed {seed}")
+        return [Row(*key, cell, trained[key], trials) for key, (cell, trials) in chosen.items()]
+
+    def teacher_of(self, method: str) -> TeacherSource | None:
+        """Return who teaches by a method: nobody the control."""
+        return None if method == CONTROL else self.teacher
+
+    def _train(self, cell: Cell, key: Key, folder: Path, seed: int) -> Trained:
+        student, method = key
+        setup = setup_of(self.config, cell)
+        data = train.with_labels_of(setup.student, self.data, seed=self.config.data.seed)
+        where = folder / student / method
+        return train.train_one(setup, data, terms_of(cell, method), self.teacher_of(method), where, seed)
+
+    def _tune(self, key: Key, candidates: list[Cell]) -> tuple[Cell, list[dict[str, object]]]:
+        """Return the candidate that is best on validation, and what each trial reached there."""
+        if len(candidates) == 1:
+            return candidates[0], []
+        trials, reached = [], []
+        changes = self.config.candidates(key[1])
+        for number, (cell, changed) in enumerate(zip(candidates, changes, strict=True)):
+            folder = self.folder / "tuning" / f"trial-{number}"
+            trial = self._train(cell, key, folder, self.config.seed + TUNING_SEED)
+            accuracy = kept_accuracy(trial, cell)
+            reached.append(accuracy)
+            trials.append({"settings": changed, "validation_accuracy": accuracy, "seconds": trial.record["seconds"]})
+        return candidates[reached.index(max(reached))], trials
+
+
+def setup_of(config: CompareConfig, cell: Cell) -> StudentSetup:
+    """Return how the students of a cell are trained."""
+    return StudentSetup(cell.student, cell.train, config.training_views, cell.objective.aux_weight)
+
+
+def terms_of(cell: Cell, method: str) -> tuple[Term, ...]:
     """Return what a cell is trained with: the labels alone for the control."""
-    return (Term(loss="cross_entropy"),) if method == CONTROL else train.terms_of(recipe)
+    return (Term(loss="cross_entropy"),) if method == CONTROL else cell.objective.loss_terms
 
 
-def check_all(plan: dict[tuple[str, str], list[Recipe]], data: Data, teaching: Teaching) -> None:
-    """Raise `ConfigError` for terms that are wrong for these images and networks, before any student is trained."""
-    for (_, method), recipes in plan.items():
-        for recipe in recipes:
-            taught_by = None if method == CONTROL else teaching
-            train.check_terms(recipe, data, terms_for(recipe, method), taught_by)
-
-
-def run_cells(
-    config: CompareConfig, plan: dict[tuple[str, str], list[Recipe]], data: Data, teaching: Teaching, folder: Path
-) -> list[Row]:
-    """Tune where there is something to tune, then train every cell; return them student by student."""
-    chosen = {key: _tune(config, key, recipes, data, teaching, folder / "tuning") for key, recipes in plan.items()}
-    trained: dict[tuple[str, str], list[Trained]] = {key: [] for key in plan}
-    seeds = range(config.seed, config.seed + config.seeds)
-    with progress.task("cells", total=len(plan) * len(seeds)) as task:
-        for seed in seeds:
-            for key, (recipe, _) in chosen.items():
-                trained[key].append(_cell(recipe, key, data, teaching, folder / "cells", seed))
-                task.advance(text=f"{key[0]}, {key[1]}, seed {seed}")
-    teaching.assert_unchanged()
-    return [Row(*key, recipe, trained[key], trials) for key, (recipe, trials) in chosen.items()]
-
-
-def _cell(
-    recipe: Recipe, key: tuple[str, str], data: Data, teaching: Teaching, folder: Path, seed: int
-) -> Trained:  # fmt: skip
-    student, method = key
-    taught_by = None if method == CONTROL else teaching
-    return train.train_one(
-        recipe, train.with_labels_of(recipe, data), terms_for(recipe, method), taught_by,
-        folder / student / method, seed,
-    )  # fmt: skip
-
-
-def _tune(
-    config: CompareConfig, key: tuple[str, str], recipes: list[Recipe], data: Data, teaching: Teaching, folder: Path
-) -> tuple[Recipe, list[dict[str, object]]]:
-    """Return the recipe that is best on validation, and what each trial reached there."""
-    if len(recipes) == 1:
-        return recipes[0], []
-    trials, reached = [], []
-    for number, (recipe, changes) in enumerate(zip(recipes, config.candidates(key[1]), strict=True)):
-        trial = _cell(recipe, key, data, teaching, folder / f"trial-{number}", config.seed + TUNING_SEED)
-        accuracy = kept_accuracy(trial, recipe)
-        reached.append(accuracy)
-        trials.append({"settings": changes, "validation_accuracy": accuracy, "seconds": trial.record["seconds"]})
-    return recipes[reached.index(max(reached))], trials
-
-
-def kept_accuracy(trained: Trained, recipe: Recipe) -> float:
+def kept_accuracy(trained: Trained, cell: Cell) -> float:
     """Return the validation accuracy of the weights that are kept: the last epoch's, or the best."""
-    return float(trained.record["validation_accuracy"][recipe.train.select])
+    return float(trained.record["validation_accuracy"][cell.train.select])

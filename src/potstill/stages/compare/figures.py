@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from potstill.evaluate.metrics import accuracy, agreement, expected_calibration_error
-from potstill.evaluate.statistics import BEATS, LOSES, TIES, compare, holm, mean_interval, p_value
+from potstill.evaluation.measured import over_seeds
+from potstill.evaluation.metrics import agreement
+from potstill.evaluation.statistics import BEATS, LOSES, TIES, compare, holm, p_value
 from potstill.stages import summary
 from potstill.stages.compare.cells import Row
 from potstill.stages.compare.settings import CONTROL
-from potstill.stages.distill import watch
+from potstill.stages.distill.findings import findings
 
 LEVEL = 0.05  # the chance that any method of a student is called wrongly, after Holm's correction
 
@@ -40,7 +41,7 @@ def student_figures(
             told["p"], told["p_holm"] = (round(value, 5) for value in corrected[row.method])
             told["corrected"] = _corrected(verdict.result, told["p_holm"])
         described.append(told)
-    first = rows[0].recipe.student
+    first = rows[0].cell.student
     return {"model": first.model, "options": first.options, "parameters": parameters, "methods": described}
 
 
@@ -51,16 +52,12 @@ def _corrected(result: str, p: float) -> str:
 def _row(
     row: Row, answers: list[np.ndarray], teacher: np.ndarray | None, label: np.ndarray, parameters: int
 ) -> dict[str, Any]:  # fmt: skip
-    reached = summary.accuracies(answers, label)
-    interval = mean_interval(np.array(reached))
     records = [trained.record for trained in row.trained]
     deployed, training_only = (records[0][name] for name in ("parameters", "extra_parameters"))
     return {
         "method": row.method,
         "seeds": [trained.seed for trained in row.trained],
-        "test_accuracy": reached,
-        "mean": round(float(np.mean(reached)), 3),
-        "interval": None if interval is None else [round(bound, 3) for bound in interval],
+        **over_seeds(answers, label),
         "validation_accuracy": {
             which: [round(record["validation_accuracy"][which], 3) for record in records] for which in ("last", "best")
         },
@@ -69,9 +66,8 @@ def _row(
         "steps": records[0]["steps"],
         "extra_parameters": {"deployed": deployed - parameters, "training": training_only},
         "agreement": None if teacher is None else round(float(np.mean([agreement(teacher, s) for s in answers])), 2),
-        "calibration_error": round(float(np.mean([expected_calibration_error(said, label) for said in answers])), 2),
-        "objective": None if row.method == CONTROL else row.recipe.objective.to_json(),
-        "train": row.recipe.train.to_json(),
+        "objective": None if row.method == CONTROL else row.cell.objective.to_json(),
+        "train": row.cell.train.to_json(),
         "trials": row.trials,
     }
 
@@ -84,10 +80,5 @@ def notes(students: dict[str, Any], teacher: float | None) -> list[str]:
         for told in methods:
             verdict = {"result": told["corrected"]}
             who = f"{name} by {told['method']}"
-            found += watch.findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
+            found += findings(teacher, told["test_accuracy"], control["test_accuracy"], verdict, name=who)
     return list(dict.fromkeys(found))
-
-
-def teacher_accuracy(logits: dict[str, np.ndarray], label: np.ndarray) -> float:
-    """Return the teacher's test accuracy in percent."""
-    return round(float(accuracy(logits["teacher"], label)), 3)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from potstill.config import Config, build, override
 from potstill.errors import ConfigError
 from potstill.names import SafeName
-from potstill.stages.recipe import DataConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
+from potstill.stages.recipe import DataConfig, ObjectiveConfig, StudentConfig, TeacherConfig, Views
 from potstill.training.settings import TrainConfig
 
 CONTROL = "control"
@@ -27,6 +27,14 @@ class MethodConfig(ObjectiveConfig):
     """A way to teach: an objective, and what is tried for it where `trials` is above 1 (`objective.temperature: 4`)."""
 
     candidates: tuple[dict[str, Any], ...] = ()
+
+
+class Cell(Config):
+    """What the student of a cell is, what it minimises (unless it is a control), and how it is trained."""
+
+    student: StudentConfig
+    objective: ObjectiveConfig
+    train: TrainConfig
 
 
 class CompareConfig(Config):
@@ -64,23 +72,26 @@ class CompareConfig(Config):
         """Number of views of each image: one an epoch where the recipe does not say."""
         return self.views or self.train.epochs
 
-    def recipe(self, student: str, method: str, changes: dict[str, Any] | None = None) -> Recipe:
-        """Return the recipe of a cell: `run` would train its student and its control in the same way.
+    @property
+    def training_views(self) -> Views:
+        """The views that every student sees."""
+        return Views(self.augment, self.views, self.seed, mix=self.mix, mix_alpha=self.mix_alpha)
+
+    def cell(self, student: str, method: str, changes: dict[str, Any] | None = None) -> Cell:
+        """Return what a cell is trained with: `run` would train its student and its control in the same way.
 
         method: of `methods`, or "control". changes: dotted keys of a candidate.
         """
-        settings = {
-            key: value
-            for key, value in self.to_json().items()
-            if key not in ("students", "methods", "control", "trials")
-        }
-        settings["student"] = self.students[student].to_json()
+        objective = {}
         if method != CONTROL:
-            settings["objective"] = self.methods[method].model_dump(
-                mode="json", exclude={"candidates"}, exclude_unset=True
-            )
+            objective = self.methods[method].model_dump(mode="json", exclude={"candidates"}, exclude_unset=True)
+        settings = {
+            "student": self.students[student].to_json(),
+            "objective": objective,
+            "train": self.train.to_json(),
+        }
         changed = override(settings, [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()])
-        return build(Recipe, changed, origin=f"the method {method}")
+        return build(Cell, changed, origin=f"the method {method}")
 
     def candidates(self, method: str) -> tuple[dict[str, Any], ...]:
         """Return what is tried for a method; nothing but the method itself where `trials` is 1."""
@@ -124,14 +135,14 @@ def _unequal_trials(config: CompareConfig) -> list[str]:
     return problems
 
 
-def plan(config: CompareConfig) -> dict[tuple[str, str], list[Recipe]]:
-    """Return the recipe of every candidate of every (student, method); raise one `ConfigError` with all mistakes."""
+def plan(config: CompareConfig) -> dict[tuple[str, str], list[Cell]]:
+    """Return the settings of every candidate of every (student, method); raise one `ConfigError` with all mistakes."""
     problems: list[str] = []
-    found: dict[tuple[str, str], list[Recipe]] = {}
+    found: dict[tuple[str, str], list[Cell]] = {}
     for student in config.students:
         for method in (CONTROL, *config.methods):
             try:
-                found[student, method] = [config.recipe(student, method, one) for one in config.candidates(method)]
+                found[student, method] = [config.cell(student, method, one) for one in config.candidates(method)]
             except ConfigError as error:
                 problems += error.problems
     if problems:

@@ -16,26 +16,28 @@ from torch import Tensor
 
 from potstill import artifacts, progress
 from potstill.config import Config, build, read_yaml
-from potstill.data.loader import Order
 from potstill.errors import ConfigError, DataError, ModelError
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import mcnemar, proportion_interval
+from potstill.evaluation import metrics
+from potstill.evaluation.measured import measured
 from potstill.model_files import open
-from potstill.model_files.folder import save_model
 from potstill.model_files.latency import latency_ms
+from potstill.model_files.packed import load_packed
+from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
+from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
-from potstill.objectives.feature_terms import wire
-from potstill.objectives.objective import Objective, Term, check, control_terms
+from potstill.models.weights import sha256
+from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill.files import calibration_images
-from potstill.stages.distill.train import Teaching, terms_of
-from potstill.stages.recipe import DataConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
+from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
 from potstill.stages.teacher import input_size
+from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
-from potstill.stages.teacher.prepared import Taught
-from potstill.training import devices, engine, loop
+from potstill.stages.teacher.prepared import Replay, TeacherSource
+from potstill.stages.training import TrainingJob, train_classifier
+from potstill.training import engine
 from potstill.training.predict import Model
 from potstill.training.settings import TrainConfig
 
@@ -64,15 +66,22 @@ class CompressConfig(Config):
 
 @dataclass(frozen=True)
 class Given:
-    """A model to be compressed and its data; `recipe` is the run with which it is trained again.
+    """A model to be compressed, its data, and how it is trained again.
 
-    steps: of an epoch. seed: of the order of images; the views of each image, which a stored teacher saw, have the
-    recipe's.
+    source: where the images come from, as the user named it. teacher: None where the teacher is the model as it was, or
+    there is none; teacher_name tells which. images: how many calibrate. steps: of an epoch. seed: of the order of
+    images; the views of each image, which a stored teacher saw, have one of their own.
     """
 
     model: Classifier
     data: Data
-    recipe: Recipe
+    source: str
+    train: TrainConfig
+    views: Views
+    objective: ObjectiveConfig
+    teacher: TeacherConfig | None
+    teacher_name: str
+    images: int
     steps: int
     seed: int
 
@@ -84,11 +93,15 @@ class Given:
     @functools.cached_property
     def raw_calibration(self) -> np.ndarray:
         """The same images in 0..1."""
-        count = self.recipe.export.calibration
-        images = calibration_images(self.model, self.data, count)
-        if len(images) < count:
-            progress.note(f"There are {len(images)} training images to calibrate with; {count} were asked for.")
+        images = calibration_images(self.model, self.data, self.images)
+        if len(images) < self.images:
+            progress.note(f"There are {len(images)} training images to calibrate with; {self.images} were asked for.")
         return images
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the summary holds of the data."""
+        return self.data.facts(self.source)
 
     @property
     def example(self) -> Tensor:
@@ -129,21 +142,22 @@ def open_model(config: CompressConfig) -> Given:
         found = data.model(config.model, weights=config.weights, options=config.options)
     _check(found, data, config)
     found = Classifier(bare(found.network), found.card).eval()
+    check(config.objective.loss_terms, classes=len(found.card.classes), teacher=True)
     train, steps = _budget(config, data)
-    recipe = Recipe(
-        data=settings,
-        teacher=_teacher(config, run),
-        student=StudentConfig(model=found.card.model),
-        objective=config.objective,
+    teacher, name = _teacher(config, run)
+    return Given(
+        model=found,
+        data=data,
+        source=settings.path,
         train=train,
-        augment=config.augment,
-        views=config.views,
-        seeds=1,
+        views=Views(config.augment, config.views, config.seed),
+        objective=config.objective,
+        teacher=teacher,
+        teacher_name=name,
+        images=config.calibration,
+        steps=steps,
         seed=config.seed,
-        export={"calibration": config.calibration},
     )
-    check(terms_of(recipe), classes=len(found.card.classes), teacher=True)
-    return Given(found, data, recipe, steps, config.seed)
 
 
 def _data_settings(config: CompressConfig, run: Path | None) -> DataConfig:
@@ -180,120 +194,116 @@ def _budget(config: CompressConfig, data: Data) -> tuple[TrainConfig, int]:
     return config.train.model_copy(update={"epochs": epochs}), math.ceil(steps / epochs)
 
 
-def _teacher(config: CompressConfig, run: Path | None) -> TeacherConfig:
-    """Return who teaches; a model of ORIGINAL stands for the model as it was."""
+def _teacher(config: CompressConfig, run: Path | None) -> tuple[TeacherConfig | None, str]:
+    """Return the settings of the teacher, None where there is none or it is the model as it was; and its name."""
+    if config.teacher == NO_TEACHER:
+        return None, NO_TEACHER
     if config.teacher is not None:
-        return TeacherConfig(model=config.teacher, weights=config.teacher_weights)
-    if run and (run / "teacher" / zoo.CARD).is_file():
-        return TeacherConfig(model=str(run / "teacher"))
-    theirs = read_yaml(run / "recipe.yaml")["teacher"]["model"] if run else ""
-    return TeacherConfig(model=theirs if Path(theirs).exists() and theirs else ORIGINAL)
+        return TeacherConfig(model=config.teacher, weights=config.teacher_weights), config.teacher
+    name = _teacher_of(run) if run else None
+    return (TeacherConfig(model=name), name) if name else (None, ORIGINAL)
 
 
-def teaching(given: Given, folder: Path, stores: Path | None = None) -> Teaching | None:
-    """Return the teacher at work, None where training goes on without one."""
-    recipe, model = given.recipe, given.model
-    if recipe.teacher.model == NO_TEACHER:
+def _teacher_of(run: Path) -> str | None:
+    """Return the path of a run's teacher; None where it has none that is still there."""
+    if (run / "teacher" / zoo.CARD).is_file():
+        return str(run / "teacher")
+    name = read_yaml(run / "recipe.yaml")["teacher"]["model"]
+    return name if name and Path(name).exists() else None
+
+
+def teacher_of(given: Given, folder: Path, stores: Path | None = None) -> TeacherSource | None:
+    """Return the teacher, ready to teach; None where training goes on without one."""
+    if given.teacher_name == NO_TEACHER:
         return None
-    if recipe.teacher.model == ORIGINAL:
-        original = engine.clone(model)
-        identity = model.card.weights_sha256 or artifacts.fingerprint(model.card.to_json())
-        taught = Taught(original, model.card, identity, "The teacher is the model as it was", {})
+    if given.teacher is not None:
+        teacher = prepare_teacher(given.teacher, given.data, folder / "teacher", views=given.views, seed=given.seed)
     else:
-        taught = prepare_teacher(recipe, given.data, folder / "teacher")
-    return Teaching(recipe, taught, given.data, stores or folder / "stores")
+        teacher = as_it_was(given.model)
+    stored = given.teacher.stored if given.teacher else True
+    return teacher.bind(given.data, Replay(given.views, given.train.epochs, 1, stores or folder / "stores", stored))
+
+
+def as_it_was(model: Classifier) -> NetworkTeacher:
+    """Return a copy of a model as the teacher of what is made from it."""
+    identity = model.card.weights_sha256 or artifacts.fingerprint(model.card.to_json())
+    title = "The teacher is the model as it was"
+    return NetworkTeacher(model=engine.clone(model), card=model.card, identity=identity, title=title)
 
 
 def recover(
-    student: Classifier, given: Given, teaching: Teaching | None, folder: Path, *, title: str
+    student: Classifier, given: Given, teacher: TeacherSource | None, folder: Path, *, title: str
 ) -> dict[str, Any]:
-    """Train `student` in place by the objective of the recipe; save it and return the record of its folder."""
+    """Train `student` in place by the objective of the settings; save it and return the record of its folder."""
+    terms = given.objective.loss_terms
+    job = TrainingJob(
+        terms if teacher else control_terms(terms),
+        given.train,
+        given.views,
+        given.seed,
+        teacher=teacher,
+        aux_weight=given.objective.aux_weight,
+        steps_per_epoch=given.steps,
+        title=title,
+    )
     inputs = {
-        "recipe": given.recipe.to_json(),
+        "data": given.data.manifest.fingerprint,
+        "terms": [term.to_json() for term in job.terms],
+        "train": given.train.to_json(),
+        "augment": [given.views.augment, given.views.seed, given.views.number(given.train.epochs)],
+        "teacher": teacher.identity if teacher else None,
         "steps": given.steps,
         "seed": given.seed,
         "student": student.card.compressed,
     }
-    record = artifacts.stage(folder, inputs, lambda: _recover(student, given, teaching, folder, title))
-    return record
+    return artifacts.stage(folder, inputs, lambda: train_classifier(student, given.data, job, folder).record)
 
 
-def _recover(student: Classifier, given: Given, teaching: Teaching | None, folder: Path, title: str) -> dict[str, Any]:
-    recipe, data, on = given.recipe, given.data, devices.device()
-    student.to(on)
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
-    order = Order(data.manifest, batch_size=recipe.train.batch_size, seed=given.seed, views=recipe.view_count)
-    order.steps_per_epoch = given.steps
-    terms = _terms(given, teaching)
-    wiring = wire(
-        terms, student, teaching.network if teaching else None, rows=torch.from_numpy(data.manifest.rows("train")),
-        steps=recipe.train.epochs * given.steps, seed=given.seed,
-    )  # fmt: skip
-    objective = Objective(
-        terms, classes=len(data.manifest.classes), teacher=teaching.function(wiring.taps) if teaching else None,
-        aux_weight=recipe.objective.aux_weight, connections=wiring.connections,
-    )  # fmt: skip
-    fitted = engine.fit(
-        wiring.student, objective, loader, order, recipe.train, folder=folder, seed=given.seed,
-        validate=validator(given), title=title,
-    )  # fmt: skip
-    if teaching:
-        teaching.assert_unchanged()
-    save_model(wiring.student, folder)
-    return fitted.to_json()
-
-
-def _terms(given: Given, teaching: Teaching | None) -> tuple[Term, ...]:
-    terms = terms_of(given.recipe)
-    return terms if teaching else control_terms(terms)
-
-
-def validator(given: Given) -> loop.Validate:
-    """Return a function that measures a classifier on the validation split."""
+def validation_accuracy(model: Classifier, given: Given) -> float:
+    """Return the accuracy on the validation split, in percent."""
     rows = given.data.manifest.rows("validation", labelled=True)
-    label = given.data.manifest.label[rows]
-
-    def validate(classifier: Classifier) -> dict[str, float]:
-        return {"accuracy": metrics.accuracy(test_split.answers(classifier, given.data, rows), label)}
-
-    return validate
+    return metrics.accuracy(test_split.answers(model, given.data, rows), given.data.manifest.label[rows])
 
 
-def measured(models: Mapping[str, Model], files: Mapping[str, Path], given: Given, folder: Path) -> dict[str, Any]:
-    """Open the test split once for all models; the first is the one that the others are compared with.
+def measured_files(
+    networks: Mapping[str, Classifier], files: Mapping[str, Path], given: Given, folder: Path
+) -> dict[str, Any]:
+    """Open the test split once for all files; return the figures of each by name (docs/summary.md).
 
-    Returns for each name accuracy (percent), interval, points lost, McNemar's p, agreement with the first (percent),
-    largest difference of a logit, bytes of its file, and milliseconds an image (batch 1, one thread) of ONNX files.
+    files: read back and run; the first is the original, which the others are compared with. networks: what each file
+    was made from, for parameters and multiply-accumulates. ONNX files are timed (one image, one thread).
     """
-    identities = {name: zoo.sha256(file) for name, file in files.items()}
-    logits = test_split.open_test(dict(models), identities, given.data, folder / "evaluation")
+    models = {name: _read_back(file) for name, file in files.items()}
+    identities = {name: sha256(file) for name, file in files.items()}
+    logits = test_split.open_test(models, identities, given.data, folder / "evaluation")
     manifest = given.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    first = logits[next(iter(models))]
-    runnable = {name: file for name, file in files.items() if file.suffix == ".onnx"}
-    speed = dict(zip(runnable, latency_ms(list(runnable.values())), strict=True))
-    told = {}
-    for name, said in logits.items():
-        right = metrics.correct(said, label)
-        told[name] = {
-            "file": files[name].name,
-            "bytes": files[name].stat().st_size,
-            "accuracy": round(metrics.accuracy(said, label), 3),
-            "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
-            "lost": round(metrics.accuracy(first, label) - metrics.accuracy(said, label), 3),
-            "p": round(mcnemar(metrics.correct(first, label), right), 4),
-            "agreement": round(metrics.agreement(first, said), 3),
-            "largest_logit_difference": round(float(np.abs(first - said).max()), 5),
+    original = logits[next(iter(files))]
+    timed = {name: file for name, file in files.items() if file.suffix == ".onnx"}
+    latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
+    figures = {}
+    for name, file in files.items():
+        counted = cost(networks[name].network, given.example)
+        figures[name] = {
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "parameters": counted.params,
+            "macs": counted.total_macs,
+            **measured(logits[name], label, classes=manifest.classes, reference=original),
         }
-        if name in speed:
-            told[name]["latency_ms"] = round(speed[name].median_ms, 4)
-    return {name: told[name] for name in models}
+        if name in latency:
+            figures[name]["latency_ms"] = round(latency[name].median_ms, 4)
+    return figures
 
 
-def warn_of_slow(told: Mapping[str, Any]) -> None:
-    """Tell which files are slower than the first."""
-    first = next(iter(told.values()))["latency_ms"]
-    for name, row in told.items():
+def _read_back(file: Path) -> Model:
+    return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
+
+
+def warn_of_slow(figures: Mapping[str, Any]) -> None:
+    """Note which files are slower than the first."""
+    first = next(iter(figures.values()))["latency_ms"]
+    for name, row in figures.items():
         if row.get("latency_ms", 0) > first:
             progress.note(
                 f"{name} is slower than the original here: {row['latency_ms']:.3g} ms an image instead of {first:.3g} "

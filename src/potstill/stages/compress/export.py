@@ -13,21 +13,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from potstill import artifacts, progress
+from potstill import progress
 from potstill.compress.quantize import quantized_layers
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import mcnemar, proportion_interval
-from potstill.export import export_onnx, export_quantized, quantize_int8
-from potstill.export.golden import write_golden
-from potstill.export.onnx_float import OPSET
-from potstill.export.other_runtimes import to_executorch, to_openvino
+from potstill.evaluation import metrics
+from potstill.evaluation.measured import measured
+from potstill.exporters import export_onnx, export_quantized, quantize_int8
+from potstill.exporters.golden import write_golden
+from potstill.exporters.onnx_float import OPSET
+from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.models.weights import sha256
-from potstill.stages import summary, test_split
+from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, Given, open_model
-from potstill.stages.run_folder import claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
@@ -45,36 +46,36 @@ class ExportStageConfig(CompressConfig):
     golden: int = Field(default=8, ge=0, description="validation images that go along with what the files say of them")
 
 
-def export_files(config: ExportStageConfig, folder: Path) -> dict[str, Any]:
+def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Write the files into `folder`, measure each on the test split and return the summary.
 
     Raises `ModelError` before any work where a runtime that was asked for is not installed.
     """
     for runtime in sorted({*config.to} - {"onnx"}):
         require(runtime)
-    done = artifacts.finished(folder)
-    claim(folder, config, kind="export")
-    if done is not None:
-        return artifacts.read_json(folder / "summary.json")
-    given = open_model(config)
+    return stage(
+        "export",
+        config,
+        folder,
+        lambda journal: _carry_out(config, folder, journal),
+        name=folder.name,
+        command=command,
+    )
+
+
+def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     temperature = _temperature(config, given)
-    files = _files(config, given, folder, temperature)
+    files = journal.timed("export", "Wrote the files", lambda: _files(config, given, folder, temperature))
     if config.golden:
         _golden(config, given, files, folder / "golden")
-    told = _measured(given, files, folder)
-    result = {
-        **summary.header("potstill export", config.model),
-        "kind": "export",
-        "settings": config.to_json(),
+    models = journal.timed("evaluation", "Opened the test split, once", lambda: _measured(given, files, folder))
+    return {
+        "data": given.facts,
         "temperature": temperature,
-        "sample": {"split": "test", "images": len(given.data.manifest.rows("test", labelled=True))},
-        "models": told,
-        "recommended": recommended(told),
-        "notes": list(progress.display().notes),
+        "models": models,
+        "recommended": recommended(models),
     }
-    artifacts.write_json(folder / "summary.json", result)
-    artifacts.finish(folder, {"export": config.to_json()})
-    return result
 
 
 def _temperature(config: ExportStageConfig, given: Given) -> float | None:
@@ -132,27 +133,18 @@ def _measured(given: Given, files: list[Path], folder: Path) -> dict[str, Any]:
     manifest = given.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     network = logits["network"]
-    told = {"network": _accuracy(network, label)}
+    classes = manifest.classes
+    figures = {"network": measured(network, label, classes=classes)}
     latencies = _latencies(files)
     for file in files:
-        said = logits[file.name]
-        told[file.name] = {
-            **_accuracy(said, label),
-            "lost": round(metrics.accuracy(network, label) - metrics.accuracy(said, label), 3),
-            "p": round(mcnemar(metrics.correct(network, label), metrics.correct(said, label)), 4),
-            "label_agreement": round(metrics.agreement(network, said), 3),
-            "max_logit_difference": float(f"{np.abs(network - said).max():.3g}"),
+        figures[file.name] = {
+            **measured(logits[file.name], label, classes=classes, reference=network),
+            "file": file.name,
             "bytes": sum(part.stat().st_size for part in _parts(file)),
             "sha256": identities[file.name],
             "latency": latencies[file.name],
         }
-    return told
-
-
-def _accuracy(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    right = int(metrics.correct(logits, label).sum())
-    interval = [round(bound, 2) for bound in proportion_interval(right, len(label))]
-    return {"accuracy": round(metrics.accuracy(logits, label), 3), "interval": interval}
+    return figures
 
 
 def _parts(file: Path) -> list[Path]:

@@ -15,25 +15,25 @@ from torch.optim.swa_utils import update_bn
 from potstill import artifacts, progress
 from potstill.compress import prune as pruning
 from potstill.errors import ModelError
-from potstill.export import export_onnx
+from potstill.exporters import export_onnx
 from potstill.model_files.folder import save_model
-from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
+from potstill.report.sensitivity import write_sensitivity
 from potstill.stages.compress.common import (
     CompressConfig,
     Given,
-    measured,
+    measured_files,
     one_target,
     open_model,
     recover,
-    teaching,
-    validator,
+    teacher_of,
+    validation_accuracy,
     warn_of_slow,
 )
-from potstill.stages.run_folder import claim
-from potstill.training import devices
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import SUMMARY, stage
 from potstill.training.settings import TrainConfig
 
 MODEL, BEFORE = "model.onnx", "original.onnx"
@@ -67,30 +67,47 @@ class PruneConfig(CompressConfig):
         return self
 
 
-def prune(config: PruneConfig, folder: Path, *, stores: Path | None = None) -> dict[str, Any]:
+def prune(config: PruneConfig, folder: Path, *, stores: Path | None = None, command: str = "") -> dict[str, Any]:
     """Write the pruned model into `folder` (an ordinary model, and its ONNX file) and return the summary.
 
     What was begun in `folder` with the same settings goes on. stores: where the teacher's answers are kept.
     """
-    done = artifacts.finished(folder)
-    claim(folder, config, kind="prune")
-    if done is not None:
-        return artifacts.read_json(folder / "summary.json")
-    given = open_model(config)
+    return stage(
+        "prune",
+        config,
+        folder,
+        lambda journal: _carry_out(config, folder, stores, journal),
+        name=folder.name,
+        command=command,
+        report=_draw_sensitivity,
+    )
+
+
+def _draw_sensitivity(folder: Path) -> None:
+    rises = artifacts.read_json(folder / SUMMARY)["sensitivity"]
+    if rises:
+        layers = {name: {float(share): rise for share, rise in of.items()} for name, of in rises.items()}
+        write_sensitivity(layers, folder / "sensitivity.svg")
+
+
+def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
+    given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, given)
     export_onnx(given.model, folder / BEFORE)  # what cannot be exported is told before the work
     rises = _sensitivity(config, given) if config.sensitivity else {}
-    pruned, records = _rounds(config, given, aim, folder, stores)
+    pruned, records = journal.timed(
+        "training", "Pruned and fine-tuned", lambda: _rounds(config, given, aim, folder, stores)
+    )
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
     save_model(pruned, folder)
     export_onnx(pruned, folder / MODEL)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
-    told = measured({name: OnnxModel(file) for name, file in files.items()}, files, given, folder)
-    warn_of_slow(told)
-    summary = _summary(config, given, pruned, told, records, rises)
-    artifacts.write_json(folder / "summary.json", summary)
-    artifacts.finish(folder, {"prune": config.to_json()})
-    return summary
+    networks = {"original": given.model, "pruned": pruned}
+    figures = journal.timed(
+        "evaluation", "Opened the test split, once", lambda: measured_files(networks, files, given, folder)
+    )
+    warn_of_slow(figures)
+    return _summary(given, pruned, figures, records, rises)
 
 
 def _aim(config: PruneConfig, given: Given) -> tuple[str, float]:
@@ -119,14 +136,14 @@ def _rounds(
 ) -> tuple[Classifier, list[dict[str, Any]]]:
     """Prune and train back, in equal parts; return the last model, its masks still on, and a record a round."""
     of, keep = aim
-    teacher = teaching(given, folder, stores)
+    teacher = teacher_of(given, folder, stores)
     model, records = given.model, []
     for number in range(1, config.rounds + 1):
         inside = folder / f"round-{number}"
         model = _smaller(config, given, model, of, keep ** (1 / config.rounds), number)
-        record = {"validation_pruned": validator(given)(model)["accuracy"]}
+        record = {"validation_pruned": validation_accuracy(model, given)}
         reestimate(model, given)
-        record["validation_reestimated"] = validator(given)(model)["accuracy"]
+        record["validation_reestimated"] = validation_accuracy(model, given)
         done = artifacts.finished(inside) is not None
         record |= recover(model, given, teacher, inside, title=f"pruned, round {number} of {config.rounds}")
         if done:
@@ -189,28 +206,21 @@ def _sensitivity(config: PruneConfig, given: Given) -> dict[str, dict[float, flo
 
 
 def _summary(
-    config: PruneConfig, given: Given, pruned: Classifier, told: dict[str, Any], records: list[dict[str, Any]],
+    given: Given, pruned: Classifier, models: dict[str, Any], records: list[dict[str, Any]],
     rises: dict[str, dict[float, float]],
 ) -> dict[str, Any]:  # fmt: skip
-    for name, model in (("original", given.model), ("pruned", pruned)):
-        counted = cost(model.network, given.example)
-        told[name] |= {"macs": counted.total_macs, "params": counted.params}
     widths = {
         name: list(layer.weight.shape[:2])
         for name, layer in pruned.network.named_modules()
         if isinstance(layer, (nn.Conv2d, nn.Linear))
     }
     return {
-        "kind": "prune",
-        "settings": config.to_json(),
-        "teacher": given.recipe.teacher.model,
-        "models": told,
-        "speed_up": round(told["original"]["latency_ms"] / told["pruned"]["latency_ms"], 3),
+        "data": given.facts,
+        "teacher": given.teacher_name,
+        "models": models,
+        "speed_up": round(models["original"]["latency_ms"] / models["pruned"]["latency_ms"], 3),
         "sparsity": round(pruning.sparsity_of(pruned.network), 4),
         "widths": widths,
         "rounds": records,
         "sensitivity": rises,
-        "notes": list(progress.display().notes),
-        "threads": torch.get_num_threads(),
-        "device": str(devices.device()),
     }

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -14,27 +13,27 @@ from potstill import artifacts, progress
 from potstill.compress import quantize as quantizing
 from potstill.compress.quantize import Histogram
 from potstill.errors import ConfigError, ModelError
-from potstill.export import export_onnx
-from potstill.export.onnx_low_bit import export_quantized
+from potstill.exporters import export_onnx
+from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
-from potstill.model_files.onnx import OnnxModel
-from potstill.model_files.packed import load_packed, packed
+from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.outputs import Classifier
 from potstill.stages.compress.common import (
     CompressConfig,
     Given,
-    measured,
+    measured_files,
     open_model,
     recover,
-    teaching,
-    validator,
+    teacher_of,
+    validation_accuracy,
     warn_of_slow,
 )
-from potstill.stages.distill.train import Teaching
-from potstill.stages.run_folder import claim
-from potstill.training import devices, engine
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
+from potstill.stages.teacher.prepared import TeacherSource
+from potstill.training import engine
 from potstill.training.settings import TrainConfig
 
 BEFORE, ONNX, PACKED = "original.onnx", "model.onnx", "model.packed.safetensors"
@@ -92,34 +91,46 @@ class QuantizeConfig(CompressConfig):
         return self.weight_bits < 6 if self.correct_bias is None else self.correct_bias
 
 
-def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None) -> dict[str, Any]:
+def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None, command: str = "") -> dict[str, Any]:
     """Write the quantized model and its files into `folder` and return the summary.
 
     model.packed.safetensors has the weights in their bits, and so has model.onnx, which is written where activations
     have 8 bits (or stay in float) and runs in 8 bits. Accuracy is that of the files, read back. What was begun in
     `folder` with the same settings goes on.
     """
-    done = artifacts.finished(folder)
-    claim(folder, config, kind="quantize")
-    if done is not None:
-        return artifacts.read_json(folder / "summary.json")
-    given = open_model(config)
+    return stage(
+        "quantize",
+        config,
+        folder,
+        lambda journal: _carry_out(config, folder, stores, journal),
+        name=folder.name,
+        command=command,
+    )
+
+
+def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
+    given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in given.model.card.compressed:
         raise ModelError(f"{config.model} is quantized already. Give the model that it was made from.")
     export_onnx(given.model, folder / BEFORE)  # what cannot be exported is told before the work
-    floating, start, bits = calibrated(config, given)
-    record = {"validation_calibrated": validator(given)(start)["accuracy"]}
+    floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, given))
+    record = {"validation_calibrated": validation_accuracy(start, given)}
     if config.mode == "qat":
-        start, trained = learned(config, given, floating, start, folder / "trained", teaching(given, folder, stores))
+        quantized = start
+        start, trained = journal.timed(
+            "training",
+            "Trained with quantization",
+            lambda: learned(config, given, floating, quantized, folder / "trained", teacher_of(given, folder, stores)),
+        )
         record |= trained
     save_model(start, folder)
     files = _files(config, given, start, folder)
-    told = measured(_read_back(files), files, given, folder)
-    warn_of_slow(told)
-    summary = _summary(config, given, told, record, bits)
-    artifacts.write_json(folder / "summary.json", summary)
-    artifacts.finish(folder, {"quantize": config.to_json()})
-    return summary
+    networks = {"original": given.model, **dict.fromkeys(list(files)[1:], start)}
+    figures = journal.timed(
+        "evaluation", "Opened the test split, once", lambda: measured_files(networks, files, given, folder)
+    )
+    warn_of_slow(figures)
+    return _summary(config, given, figures, record, bits)
 
 
 def calibrated(config: QuantizeConfig, given: Given) -> tuple[nn.Module, Classifier, dict[str, int]]:
@@ -171,7 +182,12 @@ def _mixed(
 
 
 def learned(
-    config: QuantizeConfig, given: Given, floating: nn.Module, start: Classifier, folder: Path, teacher: Teaching | None
+    config: QuantizeConfig,
+    given: Given,
+    floating: nn.Module,
+    start: Classifier,
+    folder: Path,
+    teacher: TeacherSource | None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Return the classifier after quantization-aware training in `folder`, and the record of it."""
     student = start if config.learns_activations else without_inputs(start)
@@ -223,30 +239,22 @@ def _files(config: QuantizeConfig, given: Given, model: Classifier, folder: Path
     return files
 
 
-def _read_back(files: Mapping[str, Path]) -> dict[str, Any]:
-    return {name: OnnxModel(file) if file.suffix == ".onnx" else load_packed(file) for name, file in files.items()}
-
-
 def _summary(
-    config: QuantizeConfig, given: Given, told: dict[str, Any], record: dict[str, Any], bits: dict[str, int]
+    config: QuantizeConfig, given: Given, models: dict[str, Any], record: dict[str, Any], bits: dict[str, int]
 ) -> dict[str, Any]:
     speed = {}
-    if "onnx" in told:
-        speed = {"speed_up": round(told["original"]["latency_ms"] / told["onnx"]["latency_ms"], 3)}
+    if "onnx" in models:
+        speed = {"speed_up": round(models["original"]["latency_ms"] / models["onnx"]["latency_ms"], 3)}
     return {
-        "kind": "quantize",
-        "settings": config.to_json(),
+        "data": given.facts,
         "chosen": {
             "calibrate": config.activation_method,
             "weight_steps": config.weight_method,
             "correct_bias": config.corrects_bias,
         },
-        "teacher": given.recipe.teacher.model if config.mode == "qat" else None,
-        "models": told,
+        "teacher": given.teacher_name if config.mode == "qat" else None,
+        "models": models,
         **speed,
         "bits": bits,
         "record": record,
-        "notes": list(progress.display().notes),
-        "threads": torch.get_num_threads(),
-        "device": str(devices.device()),
     }

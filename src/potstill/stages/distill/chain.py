@@ -2,74 +2,91 @@
 
 Teacher assistants (arXiv:1902.03393) bridge a gap in size; born-again networks (arXiv:1805.04770) teach their like.
 Both are the same stage again and again: whoever was taught last teaches next. Every link is trained like the student,
-over the same images, labels and number of steps, and what it cost is told beside the result.
+over the same images, labels and number of steps, and its cost stands beside the result.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill import progress
 from potstill.models import zoo
+from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.recipe import Recipe, StudentConfig
+from potstill.stages.distill.train import StudentSetup
+from potstill.stages.recipe import StudentConfig, TeacherConfig
+from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepared import Replay, TeacherSource
+
+SEEDS_APART = 1000  # a generation of the student's own seed would be the same network again
 
 
-def prepare_with_chain(recipe: Recipe, data: Data, folder: Path) -> Taught:
-    """Return the recipe's teacher at the end of its chain. folder: of the run."""
-    return run_chain(recipe, data, prepare_teacher(recipe, data, folder / "teacher"), folder)
+@dataclass(frozen=True)
+class Lessons:
+    """How the links of a chain are trained: like the student. seed: the first; students: how many there will be."""
+
+    setup: StudentSetup
+    terms: Sequence[Term]
+    seed: int
+    students: int
+    data_seed: int
 
 
-def run_chain(recipe: Recipe, data: Data, taught: Taught, root: Path) -> Taught:
-    """Return the last link of the recipe's chain as the teacher, training those that are not there yet.
+def prepare_with_chain(config: TeacherConfig, lessons: Lessons, data: Data, root: Path) -> TeacherSource:
+    """Return the teacher at the end of its chain. root: the folder of the run."""
+    teacher = prepare_teacher(config, data, root / "teacher", views=lessons.setup.views, seed=lessons.seed)
+    return run_chain(config, lessons, data, teacher, root)
+
+
+def run_chain(config: TeacherConfig, lessons: Lessons, data: Data, teacher: TeacherSource, root: Path) -> TeacherSource:
+    """Return the last link of the chain as the teacher, training those that are not there yet.
 
     root: the run's folder; link 1 lies in `root`/chain/1/seed-N.
     """
-    first, told = taught, []
-    for number, student in enumerate(links(recipe), 1):
-        taught, cost = _link(recipe, student, data, taught, root, number)
-        told.append(cost)
-    if not told:
-        return taught
-    steps = sum(cost["steps"] for cost in told)
+    first, costs = teacher, []
+    for number, student in enumerate(links(config, lessons.setup.student), 1):
+        setup = train.within_views(dataclasses.replace(lessons.setup, student=student), teacher)
+        replay = Replay(setup.views, setup.train.epochs, lessons.students, root / "stores", stored=config.stored)
+        teacher, cost = _link(setup, lessons, data, teacher, replay, root / "chain" / str(number), number)
+        costs.append(cost)
+    if not costs:
+        return teacher
+    steps = sum(cost["steps"] for cost in costs)
     progress.note(
-        f"Between the teacher and the student {len(told)} more were trained ({', '.join(c['name'] for c in told)}): "
-        f"{steps:,} steps and {sum(cost['seconds'] for cost in told):.0f} s that the control did not have."
+        f"Between the teacher and the student {len(costs)} more were trained ({', '.join(c['name'] for c in costs)}): "
+        f"{steps:,} steps and {sum(cost['seconds'] for cost in costs):.0f} s that the control did not have."
     )
-    name = f"{first.title}; it taught {' and then '.join(cost['name'] for cost in told)}"
-    return dataclasses.replace(taught, title=name, facts={**first.facts, "chain": told})
+    title = f"{first.title}; it taught {' and then '.join(cost['name'] for cost in costs)}"
+    return dataclasses.replace(teacher, title=title, facts={**first.facts, "chain": costs})
 
 
-def links(recipe: Recipe) -> list[StudentConfig]:
+def links(config: TeacherConfig, student: StudentConfig) -> list[StudentConfig]:
     """Return who is taught before the student: the assistants, then the student's own network for each generation."""
-    settings = {"labels": recipe.student.labels, "labelled_share": recipe.student.labelled_share}
-    assistants = [StudentConfig(**assistant.to_json(), **settings) for assistant in recipe.teacher.assistants]
-    return [*assistants, *[recipe.student] * recipe.teacher.generations]
+    settings = {"labels": student.labels, "labelled_share": student.labelled_share}
+    assistants = [StudentConfig(**assistant.to_json(), **settings) for assistant in config.assistants]
+    return [*assistants, *[student] * config.generations]
 
 
 def _link(
-    recipe: Recipe, student: StudentConfig, data: Data, taught: Taught, root: Path, number: int
-) -> tuple[Taught, dict[str, Any]]:
-    step = train.in_stored_views(recipe.model_copy(update={"student": student}), taught)
-    data = train.with_labels_of(step, data)
-    teaching = train.Teaching(step, taught, data, root / "stores")
-    terms = train.terms_of(step)
-    train.check_terms(step, data, terms, teaching)
-    # A generation of its own seed: the student's would be the same network again.
-    seed = recipe.seed + 1000 * number
-    trained = train.train_one(step, data, terms, teaching, root / "chain" / str(number), seed)
-    teaching.assert_unchanged()
+    setup: StudentSetup, lessons: Lessons, data: Data, teacher: TeacherSource, replay: Replay, folder: Path, number: int
+) -> tuple[NetworkTeacher, dict[str, Any]]:
+    data = train.with_labels_of(setup.student, data, seed=lessons.data_seed)
+    teacher = teacher.bind(data, replay)
+    train.check_terms(setup, data, lessons.terms, teacher, lessons.seed)
+    trained = train.train_one(setup, data, lessons.terms, teacher, folder, lessons.seed + SEEDS_APART * number)
     model = trained.load()
     cost = {
-        "name": student.model,
+        "name": setup.student.model,
         "parameters": zoo.count_parameters(model),
         "steps": trained.record["steps"],
         "seconds": trained.record["seconds"],
         "validation_accuracy": trained.record["validation_accuracy"].get("last"),
     }
-    return Taught(model, model.card, model.card.weights_sha256, "", trained.record, trained.folder), cost
+    identity = model.card.weights_sha256
+    return NetworkTeacher(model=model, card=model.card, identity=identity, record=trained.record), cost

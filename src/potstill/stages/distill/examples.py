@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from potstill import artifacts
-from potstill.evaluate.metrics import softmax
+from potstill.evaluation.metrics import softmax
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import Recipe
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from potstill import artifacts
 from potstill.data.draws import permutation
-from potstill.export import export_onnx, quantize_int8
+from potstill.exporters import export_onnx, quantize_int8
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data

@@ -10,24 +10,27 @@ from typing import Any
 from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError
-from potstill.evaluate.metrics import accuracy
-from potstill.model_files.folder import load_model
+from potstill.evaluation.measured import measured, over_seeds, parity
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
-from potstill.models.outputs import Classifier
+from potstill.report import write_report
 from potstill.stages import dataset, summary, test_split
 from potstill.stages.dataset import Data
-from potstill.stages.distill import train, watch
-from potstill.stages.distill.chain import prepare_with_chain
+from potstill.stages.distill import train
+from potstill.stages.distill.chain import Lessons, prepare_with_chain
 from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
-from potstill.stages.distill.train import Pair, Trained
+from potstill.stages.distill.findings import findings
+from potstill.stages.distill.train import Pair
 from potstill.stages.recipe import Recipe
-from potstill.stages.run_folder import Journal, claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepare import teacher_size
+from potstill.stages.teacher.prepared import TeacherSource
+from potstill.stages.training import Trained
 from potstill.training.predict import Model
 
 
@@ -44,50 +47,65 @@ class Experiment:
 
 def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
-    journal = Journal(folder)
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
-    with distributed.main_first():
-        claim(folder, recipe)
-    done = artifacts.finished(folder)
-    if done is not None:
-        return artifacts.read_json(folder / "summary.json")
+    return stage(
+        "distill",
+        recipe,
+        folder,
+        lambda journal: _carry_out(recipe, recipes, folder, journal),
+        name=recipe.name,
+        command=command,
+        report=write_report,
+    )
+
+
+def _carry_out(recipe: Recipe, recipes: dict[str, Recipe], folder: Path, journal: Journal) -> dict[str, Any] | None:
+    """Train, then export, measure and sum up; None in processes that only help with training."""
     data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
-    taught = journal.timed("teacher", "", lambda: prepare_with_chain(recipe, data, folder))
-    journal.stages[-1]["title"] = taught.title
-    train.warn_of_capacity(taught, train.new_student(recipe, data, recipe.seed))
-    pairs = {name: _pair(name, each, data, taught, folder, journal) for name, each in recipes.items()}
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _lessons(recipe), data, folder))
+    journal.stages[-1]["title"] = teacher.title
+    train.warn_of_capacity(teacher, train.new_student(recipe.student, data, recipe.seed))
+    pairs = {name: _pair(name, each, data, teacher, folder, journal) for name, each in recipes.items()}
     if not distributed.is_main():
-        return {}  # training is shared out; what follows is done by one
+        return None  # training is shared out; what follows is done by one
     with distributed.alone():
-        return _summed_up(recipe, recipes, pairs, data, taught, folder, journal, command)
+        return _summed_up(recipe, recipes, pairs, data, teacher, folder, journal)
+
+
+def _lessons(recipe: Recipe) -> Lessons:
+    """Return how the links between teacher and student are trained."""
+    setup = train.setup_of(recipe)
+    return Lessons(setup, recipe.objective.loss_terms, recipe.seed, recipe.seeds, recipe.data.seed)
 
 
 def _summed_up(
-    recipe: Recipe, recipes: dict[str, Recipe], pairs: dict[str, Pair], data: Data, taught: Taught, folder: Path,
-    journal: Journal, command: str,
-) -> dict[str, Any]:  # fmt: skip
+    recipe: Recipe,
+    recipes: dict[str, Recipe],
+    pairs: dict[str, Pair],
+    data: Data,
+    teacher: TeacherSource,
+    folder: Path,
+    journal: Journal,
+) -> dict[str, Any]:
     """Export, measure and sum up what was trained."""
     experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
-    teacher_files = _teacher_files(taught, data, recipe, folder)
+    teacher_files = _teacher_files(teacher, data, recipe, folder)
     logits = journal.timed(
-        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, taught, data, folder)
+        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, teacher, data, folder)
     )
-    result = _summary(recipe, experiments, taught, teacher_files, data, logits, command)
+    result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
     _deliver(experiments[0], folder)
-    result["stages"] = journal.stages
-    result["seconds"] = journal.seconds
-    result["notes"] = [*journal.notes, *_findings(result)]
-    artifacts.write_json(folder / "summary.json", result)
-    return result
+    return result | {"notes": _findings(result)}
 
 
 def _findings(result: dict[str, Any]) -> list[str]:
     """Return what a reader should know of teacher, student and control once the test split was opened."""
     models = result["models"]
-    teacher, student, control = (models[kind].get("test_accuracy") for kind in ("teacher", "student", "control"))
-    return watch.findings(teacher, student, control, result["verdict"])
+    teacher = models["teacher"].get("accuracy")
+    student, control = (models[kind]["test_accuracy"] for kind in ("student", "control"))
+    return findings(teacher, student, control, result["verdict"])
 
 
 def with_overrides(recipe: Recipe, name: str) -> Recipe:
@@ -111,7 +129,7 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
 
 def _data(recipe: Recipe) -> Data:
     models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
-    sizes = [input_size.size_of(recipe.teacher), *map(input_size.own_size, models)]
+    sizes = [teacher_size(recipe.teacher), *map(input_size.own_size, models)]
     return dataset.prepare(recipe.data, at_least=max(sizes))
 
 
@@ -119,11 +137,11 @@ def _inside(name: str, folder: Path) -> Path:
     return folder / "comparisons" / name if name else folder
 
 
-def _pair(name: str, recipe: Recipe, data: Data, taught: Taught, folder: Path, journal: Journal) -> Pair:
+def _pair(name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, journal: Journal) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
         "distill", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
-        lambda: train.experiment(recipe, data, taught, _inside(name, folder), folder / "stores"),
+        lambda: train.experiment(recipe, data, teacher, _inside(name, folder), folder / "stores"),
     )  # fmt: skip
 
 
@@ -148,21 +166,20 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[E
     return students, control
 
 
-def _teacher_files(taught: Taught, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
-    """Return the teacher's file, to be measured; none where it is no single network."""
-    if isinstance(taught.model, Classifier):
-        return [export(taught.model, data, recipe.export, folder / "export" / "teacher", int8=False).model]
-    return [Path(recipe.teacher.model)] if taught.model is not None and not taught.members else []
+def _teacher_files(teacher: TeacherSource, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
+    """Return the teacher's file, to be measured; none where it is no single model."""
+    where = folder / "export" / "teacher"
+    file = teacher.deployed(lambda network: export(network, data, recipe.export, where, int8=False).model)
+    return [] if file is None else [file]
 
 
-def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder: Path) -> dict[str, Any]:
+def _open_test(experiments: list[Experiment], teacher: TeacherSource, data: Data, folder: Path) -> dict[str, Any]:
     rows = data.manifest.rows("test", labelled=True)
     models: dict[str, Model] = {}
-    identities = {"teacher": taught.identity}
-    if taught.model is not None:
-        models["teacher"] = taught.model
-    elif taught.peer:
-        models["teacher"] = load_model(experiments[0].pair.students[0].folder / train.PEER)
+    identities = {"teacher": teacher.identity}
+    tested = teacher.tested(experiments[0].pair.students[0].folder)
+    if tested is not None:
+        models["teacher"] = tested
 
     def add(name: str, model: Model, card: Card) -> None:
         models[name], identities[name] = model, card.weights_sha256
@@ -178,8 +195,8 @@ def _open_test(experiments: list[Experiment], taught: Taught, data: Data, folder
                     model = OnnxModel(file)
                     add(key(experiment.name, kind, trained.seed), model, model.card)
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
-    given = taught.said(data, rows) if "teacher" not in models else None
-    return logits if given is None else logits | {"teacher": given}
+    known = teacher.logits(data, rows) if tested is None else None
+    return logits if known is None else logits | {"teacher": known}
 
 
 def key(experiment: str, kind: str, seed: int) -> str:
@@ -188,25 +205,23 @@ def key(experiment: str, kind: str, seed: int) -> str:
 
 
 def _summary(
-    recipe: Recipe, experiments: list[Experiment], taught: Taught, teacher_files: list[Path], data: Data,
-    logits: dict[str, Any], command: str,
+    recipe: Recipe, experiments: list[Experiment], teacher: TeacherSource, teacher_files: list[Path], data: Data,
+    logits: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     main, *others = experiments
-    result = summary.header(command, recipe.name)
-    result["recipe"] = recipe.to_json()
-    result["data"] = data.facts(recipe.data.path)
+    result: dict[str, Any] = {"data": data.facts(recipe.data.path)}
     rows = main.pair.manifest.rows
     result["data"]["splits"] |= {
         "labelled": len(rows("train", labelled=True)),
         "unlabelled": len(rows("train", labelled=False)),
     }
     described = _described(main, logits, label, teacher_files)
-    teacher = _teacher(recipe, taught, logits, label)
-    for measured in described.pop("files"):
-        teacher |= measured
-    result["models"] = {"teacher": teacher, **described["models"]}
+    facts = _teacher(recipe, teacher, logits, label, manifest.classes)
+    for figures in described.pop("files"):
+        facts |= figures
+    result["models"] = {"teacher": facts, **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
     if main.pair.search is not None:
         result["search"] = main.pair.search
@@ -220,16 +235,19 @@ def _summary(
     return result
 
 
-def _teacher(recipe: Recipe, taught: Taught, logits: dict[str, Any], label: Any) -> dict[str, Any]:
+def _teacher(
+    recipe: Recipe, teacher: TeacherSource, logits: dict[str, Any], label: Any, classes: tuple[str, ...]
+) -> dict[str, Any]:
     """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
     names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
     told: dict[str, Any] = {"name": " + ".join(names)}
     if "teacher" in logits:
-        told["test_accuracy"] = round(float(accuracy(logits["teacher"], label)), 3)
-    told["validation_accuracy"] = taught.record.get("validation_accuracy", {}).get("last")
-    if isinstance(taught.model, Classifier):
-        told["parameters"] = zoo.count_parameters(taught.model)
-    return told | {key: taught.facts[key] for key in ("members", "chain") if key in taught.facts}
+        told |= measured(logits["teacher"], label, classes=classes)
+    if "last" in (reached := teacher.record.get("validation_accuracy", {})):
+        told["validation_accuracy"] = {which: [value] for which, value in reached.items()}
+    if teacher.network is not None:
+        told["parameters"] = zoo.count_parameters(teacher.network)
+    return told | {key: teacher.facts[key] for key in ("members", "chain") if key in teacher.facts}
 
 
 def _told(changes: dict[str, Any]) -> str:
@@ -248,7 +266,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
     students, controls = said("student", pair.students), said("control", pair.controls)
     first = experiment.exports[0]
     files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
-    measured = [
+    file_figures = [
         {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
         for file, latency in zip(files, latency_ms(files), strict=True)
     ]
@@ -261,26 +279,30 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         kind: {
             **facts,
             "parameters": counts[kind],
-            "test_accuracy": summary.accuracies(group, label),
+            **over_seeds(group, label),
             **_validation(trained),
             **file,
         }
         for kind, group, trained, file in (
-            ("control", controls, pair.controls, measured[0]),
-            ("student", students, pair.students, measured[1]),
+            ("control", controls, pair.controls, file_figures[0]),
+            ("student", students, pair.students, file_figures[1]),
         )
     }
-    exported = {"student": summary.parity(students[0], said("onnx", pair.students)[0])}
+    exported = {"student": _parity(said("onnx", pair.students)[0], students[0])}
     if first.int8:
         int8 = said("int8", pair.students)
-        models["student_int8"] = {**facts, "test_accuracy": summary.accuracies(int8, label), **measured[2]}
-        exported["student_int8"] = summary.parity(students[0], int8[0])
+        models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
+        exported["student_int8"] = _parity(int8[0], students[0])
     return {
         "models": models,
         "verdict": summary.verdict(students, controls, label).to_json(),
         "export": exported,
-        "files": measured[len(measured) - len(more_files) :],
+        "files": file_figures[len(file_figures) - len(more_files) :],
     }
+
+
+def _parity(file: Any, network: Any) -> dict[str, Any]:
+    return {**parity(file, network), "images": len(network)}
 
 
 def _validation(group: list[Trained]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from potstill import artifacts, progress
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import proportion_interval
+from potstill.evaluation.measured import measured
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from potstill.stages import summary
+from potstill.report import write_transfer
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.choice import PROBE, TUNED, Choice, choose
 from potstill.stages.finetune.features import Features, extract, layers_of
@@ -24,7 +22,8 @@ from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe, probe
 from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.finetune.tune import tune
-from potstill.stages.run_folder import claim
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
 from potstill.stages.test_split import FILE, answers
 from potstill.training import engine
 
@@ -35,43 +34,42 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
     The folder becomes a stage that `zoo.load`, and so every `--teacher`, accepts. Beside the kept model lie `probe/`
     and `tuned/`, `summary.json`, and the test answers of both, asked once.
     """
-    claim(folder, config, kind="finetune")
-    if artifacts.finished(folder) is not None:
-        return artifacts.read_json(folder / "summary.json")
-    _tell_ignored(config)
-    return _Transfer(config, folder).carry_out(command)
+
+    def work(journal: Journal) -> dict[str, Any]:
+        _tell_ignored(config)
+        return _Transfer(config, folder, journal).carry_out()
+
+    return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
 
 
 class _Transfer:
     """The state of one `finetune`."""
 
-    def __init__(self, config: FinetuneConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: FinetuneConfig, folder: Path, journal: Journal) -> None:
+        self.config, self.folder, self.journal = config, folder, journal
         self.images = Images(config.data, side_of(config))
         self.pretrained = backbone(config, self.images)
-        self.seconds: dict[str, float] = {}
         self.models: dict[str, Classifier] = {}
         self.features: Features | None = None
         self.probe: Probe | None = None
         self.record: dict[str, Any] = {}
 
-    def carry_out(self, command: str) -> dict[str, Any]:
-        if not self.config.from_scratch:
-            self._probe()
-        if self.config.from_scratch or self.config.unfreeze not in ("none", 0):
-            self._tune()
+    def carry_out(self) -> dict[str, Any]:
+        scratch = self.config.from_scratch
+        if not scratch:
+            self.journal.timed("features", "Computed features of the frozen network", self._features)
+            self.journal.timed("probe", "Fitted the probe, and chose its penalty", self._probe)
+        if scratch or self.config.unfreeze not in ("none", 0):
+            title = "Trained from random weights" if scratch else "Fine-tuned"
+            self.journal.timed("tuning", title, self._tune)
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
-        test = self._open_test()
+        test = self.journal.timed("evaluation", "Opened the test split, once", self._open_test)
         save_model(self.models[kept].cpu(), self.folder)
-        result = self._summary(command, kept, choice, test)
-        artifacts.write_json(self.folder / "summary.json", result)
-        artifacts.finish(self.folder, {"inputs": self.config.to_json(), "kept": kept})
-        return result
+        return self._summary(kept, choice, test)
 
-    def _probe(self) -> None:
+    def _features(self) -> None:
         config = self.config
-        began = time.monotonic()
         layers = layers_of(self.pretrained, config.features)
         self.features = extract(
             self.pretrained,
@@ -82,17 +80,18 @@ class _Transfer:
             seed=config.seed,
             precision=config.train.precision,
         )
-        self.seconds["features"] = time.monotonic() - began
+
+    def _probe(self) -> None:
+        config = self.config
+        assert self.features is not None
         self.probe = probe(
             self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed
         )
-        self.seconds["probe"] = self.probe.seconds
         self.models[PROBE] = with_head(self.pretrained.cpu(), self.probe.layer, self.probe.head)
         save_model(self.models[PROBE], self.folder / PROBE)
         artifacts.finish(self.folder / PROBE, {"inputs": {}, **self.probe.to_json()})
 
     def _tune(self) -> None:
-        began = time.monotonic()
         folder = self.folder / TUNED
         start = engine.clone(self.models.get(PROBE, self.pretrained))
         title = "training from scratch" if self.config.from_scratch else "fine-tuning"
@@ -101,7 +100,6 @@ class _Transfer:
             folder, inputs, lambda: tune(self.config, self.images, start, folder, title=title)
         )
         self.models[TUNED] = load_model(folder)
-        self.seconds["tuning"] = time.monotonic() - began
 
     def _choose(self) -> Choice | None:
         """Return which of two models is kept, by validation; None where there is one only."""
@@ -133,12 +131,10 @@ class _Transfer:
         artifacts.stage(folder, {"test": tested}, ask)
         return load_file(folder / FILE)
 
-    def _summary(self, command: str, kept: str, choice: Choice | None, test: dict[str, np.ndarray]) -> dict[str, Any]:
+    def _summary(self, kept: str, choice: Choice | None, test: dict[str, np.ndarray]) -> dict[str, Any]:
         manifest, card = self.images.manifest, self.models[kept].card
         label = manifest.label[manifest.rows("test", labelled=True)]
         return {
-            **summary.header(command, self.folder.name),
-            "kind": "finetune",
             "data": {
                 "source": self.config.data.path,
                 "fingerprint": manifest.fingerprint,
@@ -146,27 +142,19 @@ class _Transfer:
                 "splits": {split: len(manifest.rows(split)) for split in ("train", "validation", "test")},
                 "image": {"channels": self.images.shown.channels, "height": card.size[0], "width": card.size[1]},
             },
-            "recipe": self.config.to_json(),
-            "model": {"card": card.to_json(), "parameters": zoo.count_parameters(self.models[kept])},
+            "card": card.to_json(),
+            "models": {
+                name: {
+                    "parameters": zoo.count_parameters(self.models[name]),
+                    **measured(logits, label, classes=manifest.classes),
+                }
+                for name, logits in test.items()
+            },
             "kept": kept,
             "choice": choice.to_json() if choice else None,
             "probe": self.probe.to_json() if self.probe else None,
             "tuning": self.record or None,
-            "test": {name: _measured(logits, label) for name, logits in test.items()},
-            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
-            "notes": progress.display().notes,
-            "folder": str(self.folder),
         }
-
-
-def _measured(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    right = metrics.correct(logits, label)
-    return {
-        "accuracy": round(float(metrics.accuracy(logits, label)), 3),
-        "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
-        "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
-        "images": len(label),
-    }
 
 
 def _tell_ignored(config: FinetuneConfig) -> None:

@@ -8,18 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from potstill.data.loader import Order
-from potstill.model_files.folder import save_model
 from potstill.models.freeze import frozen_bits, hold_statistics, is_pinned, unfreeze
 from potstill.models.inspect.forward_trace import trace
 from potstill.models.inspect.layer_table import freeze_below
 from potstill.models.inspect.taps import stages
 from potstill.models.outputs import Classifier, bare
-from potstill.objectives.objective import Objective, Term
+from potstill.objectives.objective import Term
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.settings import FinetuneConfig
-from potstill.stages.training import validator
-from potstill.training import devices, engine
+from potstill.stages.recipe import Views
+from potstill.stages.training import TrainingJob, train_classifier
 
 
 def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder: Path, *, title: str) -> dict[str, Any]:
@@ -27,30 +25,25 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
 
     What is frozen, buffers included, is asserted to be bit for bit what it was.
     """
-    on, train = devices.device(), config.train
-    network = bare(classifier.to(on).network)
+    network = bare(classifier.network)
     freeze_below(classifier, "all" if config.from_scratch else config.unfreeze)
     if config.fixes_batchnorm:
         hold_statistics(network)
     before, frozen = frozen_bits(network), _frozen(network)
-    view = images.view(config.augment, config.seed)
-    loader = images.loader(view, device=on)
-    fitted = engine.fit(
-        classifier,
-        Objective([Term(loss="cross_entropy")], classes=len(images.manifest.classes), teacher=None),
-        loader,
-        Order(images.manifest, batch_size=train.batch_size, seed=config.seed, views=train.epochs, labelled_share=1.0),
-        train,
-        folder=folder,
-        seed=config.seed,
-        validate=validator(images.data, loader),
+    job = TrainingJob(
+        (Term(loss="cross_entropy"),),
+        config.train,
+        Views(config.augment, seed=config.seed),
+        config.seed,
+        labelled_share=1.0,
         groups=None if config.from_scratch else lambda c: rates(c, config),
         title=title,
     )
+    trained = train_classifier(classifier, images.data, job, folder)
     assert frozen_bits(network) == before, "a frozen layer changed"
     unfreeze(network)
-    save_model(classifier.eval(), folder)
-    return {**fitted.to_json(), **frozen, "frozen_bits": before}
+    classifier.eval()
+    return {**trained.record, **frozen, "frozen_bits": before}
 
 
 def _frozen(network: nn.Module) -> dict[str, int]:

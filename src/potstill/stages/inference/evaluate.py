@@ -13,8 +13,7 @@ from potstill.data.manifest import SPLITS, Manifest
 from potstill.data.pixels import load_pixels
 from potstill.data.splits import limit as limited
 from potstill.errors import ConfigError, DataError, ModelError, did_you_mean
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import proportion_interval
+from potstill.evaluation.measured import measured
 from potstill.model_files.open import find
 from potstill.models import input_facts
 from potstill.models.card import Card
@@ -55,19 +54,11 @@ def ask(model: str, path: str, *, weights: str | Path | None, split: str, limit:
 def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> dict[str, Any]:
     """Return accuracy in percent with its 95 % interval, per class, loss and calibration error."""
     said = ask(model, path, weights=weights, split=split, limit=limit)
-    logits, label, classes = said.logits, said.label, said.classes
-    right = metrics.correct(logits, label)
-    recall = metrics.per_class_recall(logits, label)
     return {
         "model": model,
         "data": path,
         "split": split,
-        "images": len(label),
-        "accuracy": round(float(metrics.accuracy(logits, label)), 3),
-        "interval": [round(bound, 2) for bound in proportion_interval(int(right.sum()), len(label))],
-        "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
-        "calibration_error": round(float(metrics.expected_calibration_error(logits, label)), 2),
-        "recall": {name: round(float(recall[i]), 2) for i, name in enumerate(classes) if np.isfinite(recall[i])},
+        **measured(said.logits, said.label, classes=said.classes),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import ConfigError, DataError, ModelError
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.stages.inference.evaluate import Said, ask
 from potstill.stages.inference.predict import ask_image, trained
 

@@ -13,7 +13,7 @@ from potstill import progress
 from potstill.data.pixels import one_image
 from potstill.data.views import CLEAN
 from potstill.errors import DataError, ModelError
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.model_files.open import find
 from potstill.models import input_facts
 from potstill.training.predict import Model

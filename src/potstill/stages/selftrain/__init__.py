@@ -15,11 +15,10 @@ from safetensors.numpy import load_file, save
 
 from potstill import artifacts, progress
 from potstill.errors import DataError
-from potstill.models import zoo
-from potstill.stages import dataset, summary
+from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import TeacherConfig
-from potstill.stages.run_folder import Journal, claim
+from potstill.stages.run_folder import Journal
 from potstill.stages.selftrain import corrections, deduplicate, test_table, unlabelled
 from potstill.stages.selftrain.choice import Choice, choose
 from potstill.stages.selftrain.crossfit import crossfit
@@ -29,6 +28,7 @@ from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import teachers
+from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 
 __all__ = ["SelftrainConfig", "selftrain"]
@@ -40,10 +40,17 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
     The folder then holds the kept model (`student.json` names its stage), summary.json, labels.csv,
     worth-labelling.csv and labels.html. Raises `DataError` where the pool is missing, empty, unreadable or not new.
     """
-    claim(folder, config, kind="selftrain")
-    if artifacts.finished(folder) is not None:
-        return artifacts.read_json(folder / "summary.json")
-    journal = Journal(folder)
+    return stage(
+        "selftrain",
+        config,
+        folder,
+        lambda journal: _carry_out(config, folder, journal),
+        name=config.name,
+        command=command,
+    )
+
+
+def _carry_out(config: SelftrainConfig, folder: Path, journal: Journal) -> dict[str, Any]:
     data, sieved = journal.timed("data", "Read the images and sieved the pool", lambda: _read(config, folder))
     voices, worth = journal.timed(
         "teacher",
@@ -60,12 +67,7 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
     )  # fmt: skip
     _show(config, rounds, sieved, choice, folder)
     _deliver(rounds, choice, folder)
-    result = _summary(config, command, rounds, sieved, worth, choice, measured)
-    result["stages"], result["seconds"] = journal.stages, journal.seconds
-    result["notes"] = journal.notes
-    artifacts.write_json(folder / "summary.json", result)
-    artifacts.finish(folder, {"recipe": artifacts.fingerprint(config.to_json())})
-    return result
+    return _summary(config, rounds, sieved, worth, choice, measured)
 
 
 def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
@@ -134,24 +136,14 @@ def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:
 
 
 def _summary(
-    config: SelftrainConfig, command: str, rounds: Rounds, sieved: Deduplicated, worth: dict[str, Any], choice: Choice,
+    config: SelftrainConfig, rounds: Rounds, sieved: Deduplicated, worth: dict[str, Any], choice: Choice,
     measured: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    manifest = rounds.data.manifest
-    result = summary.header(command, config.name)
-    result["kind"] = "selftrain"
-    result["recipe"] = config.to_json()
-    result["data"] = rounds.data.facts(config.data.path)
+    result: dict[str, Any] = {"data": rounds.data.facts(config.data.path)}
     result["data"]["splits"] |= {"labelled": len(rounds.labelled), "pool": len(sieved.pool)}
     result["pool"] = {"source": config.unlabelled, "kept": len(sieved.kept), "left_out": sieved.counts()}
     result["labels"] = {"quality": worth, "generations": [labels.record for labels in rounds.labels]}
     result["kept"] = choice.kept
     result["helped"] = choice.helped
     result["choice"] = choice.to_json()
-    result["model"] = {
-        "name": config.student.model,
-        "parameters": zoo.count_parameters(rounds.rows[choice.kept].trained[0].load()),
-    }
-    result["test"] = measured
-    result["classes"] = list(manifest.classes)
-    return result
+    return result | measured

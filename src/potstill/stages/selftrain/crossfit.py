@@ -50,16 +50,16 @@ def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> tuple[np.n
     config, column, batch = rounds.config, fold_column(number), rounds.config.train.batch_size
     seen = np.setdiff1d(rounds.labelled, fold.held)
     own = rounds.found(labels.store, seen, column)
-    rows, lesson = own.rows, from_teachers(config, own.store, None, own.validation, own.identity, column)
+    rows, signal = own.rows, from_teachers(config, own.store, None, own.identity, column)
     if config.method_of_student != TEACHERS:
-        rows, lesson = rounds.unchosen(), from_itself(config)
+        rows, signal = rounds.unchosen(), from_itself(config)
 
-    def student(name: str, made: TrainingSet, taught: TrainingSignal) -> np.ndarray:
+    def student(name: str, made: TrainingSet, signal: TrainingSignal) -> np.ndarray:
         folder = rounds.folder / "crossfit" / f"fold-{number}" / name
-        trained = learn(config, config.student, made, taught, folder, config.seed, noise=config.noise)
+        trained = learn(config, config.student, made, signal, folder, config.seed, noise=config.noise)
         return right(trained.load(), rounds.data, fold.held)
 
     pool = training_set(rounds.data, np.concatenate([seen, rows]), config.steps, batch)
     alone = training_set(rounds.data, seen, steps_of(pool, batch), batch, evaluations=EVALUATIONS)
     without = student("without", alone, from_labels)
-    return without, student("with", pool, lesson) if len(rows) else without
+    return without, student("with", pool, signal) if len(rows) else without

@@ -9,6 +9,7 @@ weight of these labels rises from 0 over the first steps: a budget is short here
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,14 +18,10 @@ from torch import Tensor, nn
 from potstill.data.loader import Batch, Loader
 from potstill.data.manifest import UNLABELLED
 from potstill.losses.consistency import FreeMatch, fixmatch
-from potstill.models.card import Card
+from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier, Outputs
-from potstill.objectives.feature_terms import Wiring
 from potstill.objectives.objective import Objective, Term
-from potstill.stages.dataset import Data
-from potstill.stages.distill.train import Teaching
-from potstill.stages.recipe import Recipe
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepared import TeacherSource, TrainingContext
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 WEAK = "auto"  # the policy of the weak view
@@ -61,13 +58,13 @@ class Consistency(Objective):
         result = super().__call__(outputs, batch, step)
         rows = batch.label == UNLABELLED
         strong = outputs.logits[rows]
-        own = self._rule(strong, self._asked(batch, rows)).mean() if len(strong) else outputs.logits.sum() * 0
+        own = self._rule(strong, self._weak_logits(batch, rows)).mean() if len(strong) else outputs.logits.sum() * 0
         weight = self._weight * min(1.0, (step + 1) / (self._rise + 1))
         return {**result, self._title: own, "loss": result["loss"] + weight * own}
 
     @torch.no_grad()
-    def _asked(self, batch: Batch, rows: Tensor) -> Tensor:
-        """Return what the student says of the weak views, logits [B', K]."""
+    def _weak_logits(self, batch: Batch, rows: Tensor) -> Tensor:
+        """Return the student's logits [B', K] for the weak views."""
         index, view = (column[rows].cpu().numpy().astype(np.int64) for column in (batch.index, batch.view))
         image = self._weak.batch(index, view).image
         # Copied, so that the running statistics are not those of weak views, nor moved twice in a step.
@@ -81,30 +78,32 @@ class Consistency(Objective):
             self._student.train()
 
 
-class ConsistencyTeacher(Teaching):
-    """A student as its own teacher, as the distillation stage sees it. method: fixmatch or freematch."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConsistencyTeacher(TeacherSource):
+    """A student as its own teacher. method: fixmatch or freematch."""
 
-    validation: None = None
+    method: str
+    threshold: float
+    weight: float
 
-    def __init__(self, data: Data, *, method: str, threshold: float, weight: float) -> None:
-        size, channels = data.crop, data.channels
-        card = Card(method, data.manifest.classes, channels, size, (0.0,) * channels, (1.0,) * channels, data.resize,
-                    size)  # fmt: skip
-        identity = f"{method}, threshold {threshold}, weight {weight}"
-        self.taught = Taught(None, card, identity, "The student labels for itself", {})
-        self._method, self._threshold, self._weight = method, threshold, weight
+    def function(self, taps: tuple[Tap, ...] = ()) -> None:
+        """Return None: the student labels its own weak views."""
 
-    def objective(self, recipe: Recipe, data: Data, terms: Sequence[Term], wiring: Wiring) -> Objective:
+    def objective(self, terms: Sequence[Term], training: TrainingContext) -> Objective:
         """Return the objective of a student that labels for itself."""
-        count = len(data.manifest.rows("train"))
-        steps = recipe.train.epochs * (count // min(recipe.train.batch_size, count))
-        weak = data.loader(augment=WEAK, seed=recipe.seed, device=wiring.student.mean.device)
+        data, student = training.data, training.wiring.student
+        weak = data.loader(augment=WEAK, seed=training.views.seed, device=student.mean.device)
         return Consistency(
-            terms, wiring.student, weak, rule=self._rule(len(data.manifest.classes), steps), title=self._method,
-            weight=self._weight, rise=round(RISE * steps),
-        )  # fmt: skip
+            terms,
+            student,
+            weak,
+            rule=self._rule(len(data.manifest.classes), training.steps),
+            title=self.method,
+            weight=self.weight,
+            rise=round(RISE * training.steps),
+        )
 
     def _rule(self, classes: int, steps: int) -> Rule:
-        if self._method == "freematch":
+        if self.method == "freematch":
             return FreeMatch(classes, momentum=min(LONGEST, 1 - MEMORY / max(steps, 2 * MEMORY)))
-        return lambda student, teacher: fixmatch(student, teacher, threshold=self._threshold)
+        return lambda student, teacher: fixmatch(student, teacher, threshold=self.threshold)

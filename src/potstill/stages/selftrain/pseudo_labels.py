@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from potstill import progress
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 from potstill.models.hooks import as_vector
 from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, Outputs
@@ -234,11 +234,11 @@ def probabilities(store: Store, rows: np.ndarray, column: str = "logits") -> np.
 
 @dataclass(frozen=True)
 class Targets:
-    """A teacher, `Batch -> Outputs`, that looks up what was said: row i of a world is row `base[i]` of the stores.
+    """Stored labels as a function `Batch -> Outputs`: row i of a training set is row `base[i]` of the stores.
 
-    own: int64, for labelled images the label they have, else UNLABELLED. What they are taught comes from `first`, the
+    own: int64, for labelled images the label they have, else UNLABELLED. Their target comes from `first`, the
     store of the teachers that had not seen them, and is mixed with the label by OWN_SHARE; without `first` it is the
-    label. column: of `store`, whose answers are taught.
+    label. column: of `store`, whose probabilities are the targets of the others.
     """
 
     store: Store
@@ -253,15 +253,19 @@ class Targets:
         index = batch.index.cpu().numpy()
         base, own = self.base[index], torch.from_numpy(self.own[index])
         known = (own != UNLABELLED).numpy()
-        said = torch.empty(len(index), self.classes)
-        said[known] = F.one_hot(own[known], self.classes).float()
+        chance = torch.empty(len(index), self.classes)
+        chance[known] = F.one_hot(own[known], self.classes).float()
         for store, column, chosen in ((self.first, "logits", known), (self.store, self.column, ~known)):
             if store is not None and chosen.any():
-                said[chosen] = torch.from_numpy(probabilities(store, base[chosen], column))
+                chance[chosen] = torch.from_numpy(probabilities(store, base[chosen], column))
         if self.hard:
-            said = _one_hot(said.argmax(1), said.shape[1], HARD)
-        said[known] = (1 - OWN_SHARE) * said[known] + OWN_SHARE * F.one_hot(own[known], said.shape[1])
-        return mixed(Outputs(log_probabilities(said).to(batch.image.device)), batch.mix)
+            chance = _one_hot(chance.argmax(1), chance.shape[1], HARD)
+        chance[known] = (1 - OWN_SHARE) * chance[known] + OWN_SHARE * F.one_hot(own[known], chance.shape[1])
+        return mixed(Outputs(log_probabilities(chance).to(batch.image.device)), batch.mix)
+
+    def stored_logits(self, rows: np.ndarray) -> np.ndarray:
+        """Return what `store` holds for rows of the training set, float32 [N, K]."""
+        return np.log(np.clip(probabilities(self.store, self.base[rows], self.column), 1e-30, 1))
 
 
 def _one_hot(label: torch.Tensor, classes: int, sure: float) -> torch.Tensor:
@@ -273,7 +277,7 @@ def quality(logits: np.ndarray, label: np.ndarray, *, temperature: float, floor:
 
     Percent, with Wilson's 95 % interval; precision is None where no answer reaches the floor.
     """
-    from potstill.evaluate.statistics import proportion_interval
+    from potstill.evaluation.statistics import proportion_interval
 
     chance = metrics.softmax(logits, temperature)
     sure = chance.max(1) >= floor

@@ -12,7 +12,6 @@ from potstill import artifacts, progress
 from potstill.data.draws import permutation
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
-from potstill.stages.distill.train import Trained
 from potstill.stages.recipe import StudentConfig
 from potstill.stages.selftrain.choice import gain
 from potstill.stages.selftrain.pseudo_labels import (
@@ -38,6 +37,7 @@ from potstill.stages.selftrain.students import (
     training_set,
 )
 from potstill.stages.test_split import answers
+from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
 
 TEACHERS = "teachers"
@@ -72,7 +72,6 @@ class Labels:
     store: Store
     selection: Selection
     identity: str
-    validation: np.ndarray
     rows: np.ndarray
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -126,9 +125,8 @@ class Rounds:
             chance, self._strange(), prior, floor=config.floor, far=config.far, quota=config.quota,
             copies=config.copies, most=self.most,
         )  # fmt: skip
-        said = np.log(np.clip(probabilities(store, self.validation, column), 1e-30, 1))
         identity = artifacts.fingerprint([artifacts.read_json(store.folder / "source.json"), column])
-        return Labels(store, selection, identity, said, self.pool[selection.rows])
+        return Labels(store, selection, identity, self.pool[selection.rows])
 
     def _strange(self) -> np.ndarray:
         assert self.first is not None
@@ -155,39 +153,39 @@ class Rounds:
     def without_pool(self, labels: Labels) -> None:
         """Train the rows that need no pool, with as many steps as those that do."""
         config = self.config
-        steps = steps_of(self._world(labels), config.train.batch_size) if len(labels.rows) else config.steps
+        steps = steps_of(self._set_of(labels), config.train.batch_size) if len(labels.rows) else config.steps
         alone = training_set(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
         self._row(ALONE, config.student, alone, from_labels, pool=False)
-        self._row(ON_LABELS, config.student, alone, self._lesson(labels), pool=False)
+        self._row(ON_LABELS, config.student, alone, self._signal(labels), pool=False)
 
     def with_pool(self, name: str, student: StudentConfig, labels: Labels, *, method: str = TEACHERS) -> Row:
         """Train a row on labels and pool; method: who labels the pool."""
         if method == TEACHERS:
-            return self._row(name, student, self._world(labels), self._lesson(labels), pool=True)
-        made = self._world_with(self.labelled, self.unchosen())
+            return self._row(name, student, self._set_of(labels), self._signal(labels), pool=True)
+        made = self._training_set(self.labelled, self.unchosen())
         return self._row(name, student, made, from_itself(self.config), pool=True)
 
-    def _lesson(self, labels: Labels) -> TrainingSignal:
-        return from_teachers(self.config, labels.store, self.first, labels.validation, labels.identity)
+    def _signal(self, labels: Labels) -> TrainingSignal:
+        return from_teachers(self.config, labels.store, self.first, labels.identity)
 
     def unchosen(self) -> np.ndarray:
         """Return the images that a student labels itself: any that are not strange, as many as the budget shows."""
         near = self.pool[self._strange() <= self.config.far]
         return near[permutation(self.config.seed, 0, len(near), "pool")[: self.most]] if len(near) else near
 
-    def _world(self, labels: Labels) -> TrainingSet:
-        return self._world_with(self.labelled, labels.rows)
+    def _set_of(self, labels: Labels) -> TrainingSet:
+        return self._training_set(self.labelled, labels.rows)
 
-    def _world_with(self, labelled: np.ndarray, rows: np.ndarray) -> TrainingSet:
+    def _training_set(self, labelled: np.ndarray, rows: np.ndarray) -> TrainingSet:
         return training_set(
             self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size
         )
 
-    def _row(self, name: str, student: StudentConfig, made: TrainingSet, lesson: TrainingSignal, *, pool: bool) -> Row:
+    def _row(self, name: str, student: StudentConfig, made: TrainingSet, signal: TrainingSignal, *, pool: bool) -> Row:
         config, folder = self.config, self.folder / name.replace(" ", "-")
         own = student == config.student
         noise = config.noise if own or config.large_noise is None else config.large_noise
-        trained = [learn(config, student, made, lesson, folder, seed, noise=noise) for seed in self.seeds]
+        trained = [learn(config, student, made, signal, folder, seed, noise=noise) for seed in self.seeds]
         steps = steps_of(made, config.train.batch_size)
         row = Row(name, student, trained, steps, pool, self._right(trained), own)
         self.rows[name] = row

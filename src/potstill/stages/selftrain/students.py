@@ -1,7 +1,7 @@
-"""Who learns: every model of a self-training is one call of the distillation stage on a world of its own.
+"""Who learns: every model of a self-training is one call of the distillation stage on a training set of its own.
 
-A world is a choice of rows with repetitions. Those trained without the pool get their labelled images repeated until
-their steps are as many as those of the others, each repetition in views of its own, so that budgets are equal.
+A training set is a choice of rows with repetitions. Those trained without the pool get their labelled images repeated
+until their steps are as many as those of the others, each repetition in views of its own, so that budgets are equal.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ import torch
 from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
 from potstill.models import zoo
-from potstill.models.card import Card
 from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
-from potstill.stages.distill import train
-from potstill.stages.distill.train import Teaching, Trained
-from potstill.stages.recipe import ObjectiveConfig, Recipe, StudentConfig
+from potstill.stages.distill.train import StudentSetup, train_one
+from potstill.stages.recipe import StudentConfig, Views
 from potstill.stages.selftrain.fixmatch import ConsistencyTeacher
 from potstill.stages.selftrain.pseudo_labels import Targets
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepared import TeacherSource, plain_card
+from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
 
-VIEWS = 1_000_000_000  # every pass over an image is another view of it
 STRENGTHS = ((100_000, 0), (1_000_000, 3), (10_000_000, 6))  # parameters up to which RandAugment has this magnitude
 STRONGEST = 9
 LARGE = 1_000_000  # parameters from which on dropout and stochastic depth are noise and not harm
@@ -63,25 +61,23 @@ class TrainingSet:
     epochs: int
 
 
-class PoolTeacher(Teaching):
-    """What was said of the images, as the distillation stage's teacher. validation: its logits there, [N, K]."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PoolTeacher(TeacherSource):
+    """The stored labels of a pool, as a teacher."""
 
-    validation: np.ndarray = np.zeros((0, 0), np.float32)
-
-    def __init__(self, targets: Targets, identity: str, validation: np.ndarray, data: Data) -> None:
-        size, channels = data.crop, data.channels
-        blank = Card("labels of a pool", data.manifest.classes, channels, size, (0.0,) * channels, (1.0,) * channels,
-                     data.resize, size)  # fmt: skip
-        self.taught = Taught(None, blank, identity, "Looked up what the teachers said", {})
-        self.validation, self._targets = validation, targets
+    targets: Targets
 
     def function(self, taps: tuple[Tap, ...] = ()) -> Targets:
-        """Return the answers; there are no features of a network that is not there."""
-        return self._targets
+        """Return the labels as `Batch -> Outputs`; there are no features."""
+        return self.targets
+
+    def logits(self, data: Data, rows: np.ndarray) -> np.ndarray:
+        """Return what was stored for rows of the training set, whatever label they have: [N, K]."""
+        return self.targets.stored_logits(rows)
 
 
 def training_set(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> TrainingSet:
-    """Return a world of these rows for about `steps` steps, at least one pass over the rows.
+    """Return a training set of these rows for about `steps` steps, at least one pass over the rows.
 
     evaluations: repeat the rows so that there are that many epochs of exactly `steps` steps in all.
     """
@@ -102,82 +98,81 @@ def _without_groups(manifest: Manifest) -> Manifest:
 
 
 def steps_of(made: TrainingSet, batch: int) -> int:
-    """Return the steps that a training on a world takes."""
+    """Return the steps that a training on it takes."""
     count = len(made.data.manifest.rows("train"))
     return made.epochs * (count // min(batch, count))
 
 
-TrainingSignal = Callable[[TrainingSet], tuple[tuple[Term, ...], Teaching | None]]
+TrainingSignal = Callable[[TrainingSet], tuple[tuple[Term, ...], TeacherSource | None]]
 
 
-def from_labels(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
-    """The lesson of a student that has the labels and nothing else."""
+def from_labels(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
+    """The training signal of a student that has the labels and nothing else."""
     return LABELS, None
 
 
 def from_teachers(
-    config: SelftrainConfig, store: Store, first: Store | None, validation: np.ndarray, identity: str,
-    column: str = "logits",
-) -> TrainingSignal:  # fmt: skip
-    """Return the lesson of a student of what is in a store (`Targets`).
+    config: SelftrainConfig, store: Store, first: Store | None, identity: str, column: str = "logits"
+) -> TrainingSignal:
+    """Return the training signal of what is in a store (`Targets`). identity: a digest of what the stores hold."""
 
-    validation: the teachers' logits there, [N, K]; identity: names what the stores hold.
-    """
-
-    def lesson(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
+    def signal(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
         manifest = made.data.manifest
         hard = config.labelling == "hard"
         targets = Targets(store, first, made.base, manifest.label, len(manifest.classes), hard, column)
         soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
-        return (*LABELS, soft), PoolTeacher(targets, identity, validation, made.data)
+        card = plain_card("labels of a pool", made.data)
+        return (*LABELS, soft), PoolTeacher(targets=targets, card=card, identity=identity)
 
-    return lesson
+    return signal
 
 
 def from_itself(config: SelftrainConfig) -> TrainingSignal:
-    """Return the lesson of a student that labels the pool itself."""
+    """Return the training signal of a student that labels the pool itself."""
 
-    def lesson(made: TrainingSet) -> tuple[tuple[Term, ...], Teaching | None]:
-        itself = ConsistencyTeacher(
-            made.data, method=config.method, threshold=config.threshold, weight=config.unlabelled_weight
-        )  # fmt: skip
-        return LABELS, itself
+    def signal(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
+        return LABELS, ConsistencyTeacher(
+            card=plain_card(config.method, made.data),
+            identity=f"{config.method}, threshold {config.threshold}, weight {config.unlabelled_weight}",
+            method=config.method,
+            threshold=config.threshold,
+            weight=config.unlabelled_weight,
+        )
 
-    return lesson
+    return signal
 
 
 def learn(
     config: SelftrainConfig,
     student: StudentConfig,
     made: TrainingSet,
-    lesson: TrainingSignal,
+    signal: TrainingSignal,
     folder: Path,
     seed: int,
     *,
     noise: Any,
 ) -> Trained:
     """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N."""
-    recipe = recipe_of(config, student, made.data, epochs=made.epochs, noise=noise)
-    trained = _one(recipe, made, lesson, folder, seed)
+    trained = _one(setup_of(config, student, made, noise=noise), made, signal, folder, seed)
     if not config.clean or noise == "none":
         return trained
     few = _last(config, made)
-    last = recipe_of(config, student, few.data, epochs=few.epochs, noise="none")
-    weights = str(trained.folder / zoo.WEIGHTS)
+    last = setup_of(config, student, few, noise="none")
     slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
-    last = last.model_copy(update={"student": last.student.model_copy(update={"weights": weights}), "train": slow})
-    after = _one(last, few, lesson, folder.with_name(f"{folder.name}-clean"), seed)
+    start = last.student.model_copy(update={"weights": str(trained.folder / zoo.WEIGHTS)})
+    clean = replace(last, student=start, train=slow)
+    after = _one(clean, few, signal, folder.with_name(f"{folder.name}-clean"), seed)
     seconds = trained.record["seconds"] + after.record["seconds"]
     return replace(after, record={**after.record, "seconds": seconds})
 
 
-def _one(recipe: Recipe, made: TrainingSet, lesson: TrainingSignal, folder: Path, seed: int) -> Trained:
-    terms, teaching = lesson(made)
-    return train.train_one(recipe, made.data, terms, teaching, folder, seed)
+def _one(setup: StudentSetup, made: TrainingSet, signal: TrainingSignal, folder: Path, seed: int) -> Trained:
+    terms, teacher = signal(made)
+    return train_one(setup, made.data, terms, teacher, folder, seed)
 
 
 def _last(config: SelftrainConfig, made: TrainingSet) -> TrainingSet:
-    """Return a world for the clean steps at the end: evenly spaced rows of each kind."""
+    """Return a training set for the clean steps at the end: evenly spaced rows of each kind."""
     manifest, batch = made.data.manifest, config.train.batch_size
     train = manifest.rows("train")
     steps = max(1, round(config.clean * steps_of(made, batch)))
@@ -191,19 +186,13 @@ def _last(config: SelftrainConfig, made: TrainingSet) -> TrainingSet:
     return TrainingSet(data, made.base[rows], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
 
 
-def recipe_of(config: SelftrainConfig, student: StudentConfig, data: Data, *, epochs: int, noise: Any) -> Recipe:
-    """Return the recipe of one training of `student` with the noise that suits its size."""
-    augment, options = noise_of(student, data, noise)
-    return Recipe(
-        name=config.name,
-        data=config.data,
-        student=student.model_copy(update={"options": {**options, **student.options}}),
-        objective=ObjectiveConfig(),
-        train=config.train.model_copy(update={"epochs": epochs}),
-        augment=augment,
-        views=VIEWS,
-        seeds=config.seeds,
-        seed=config.seed,
+def setup_of(config: SelftrainConfig, student: StudentConfig, made: TrainingSet, *, noise: Any) -> StudentSetup:
+    """Return how `student` is trained on a training set, with the noise that suits its size; no view is seen twice."""
+    augment, options = noise_of(student, made.data, noise)
+    return StudentSetup(
+        student.model_copy(update={"options": {**options, **student.options}}),
+        config.train.model_copy(update={"epochs": made.epochs}),
+        Views(augment, seed=config.seed, fresh=True),
     )
 
 

@@ -11,13 +11,13 @@ from potstill import progress
 from potstill.data.manifest import SPLITS
 from potstill.data.splits import folds
 from potstill.errors import DataError, ModelError
+from potstill.model_files.open import find
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import StudentConfig, TeacherConfig
 from potstill.stages.selftrain.pretrained_teachers import transferred
 from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, calibrate, quality
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.students import EVALUATIONS, from_labels, learn, training_set
-from potstill.stages.teacher.prepare import find
 
 
 def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[CalibratedTeacher], dict[str, Any]]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from potstill import artifacts
-from potstill.evaluate import metrics
-from potstill.evaluate.statistics import compare, mean_interval
+from potstill.evaluation import metrics
+from potstill.evaluation.measured import measured, over_seeds
+from potstill.evaluation.statistics import compare
 from potstill.models import zoo
 from potstill.stages import summary, test_split
 from potstill.stages.dataset import Data
@@ -21,15 +22,14 @@ TEACHERS = "teachers, averaged"
 
 
 def table(rounds: Rounds, voices: list[CalibratedTeacher], kept: str, folder: Path) -> dict[str, Any]:
-    """Return the table of rows and the recall of each class before and after; opens the test split, once."""
+    """Return the figures of all models, and the recall of each class before and after; opens the test split, once."""
     data = rounds.data
     truth = data.manifest.label[data.manifest.rows("test", labelled=True)]
     said = _open(rounds, voices, data, folder)
-    rows = [
-        {"name": TEACHERS, "pool": False, "test_accuracy": [_accuracy(said[TEACHERS], truth)], "models": len(voices)},
-        *(_row(rounds, row, said, truth) for row in rounds.rows.values()),
-    ]
-    return {"rows": rows, "recall": _recalls(rounds, said, truth, kept), "images": len(truth)}
+    teachers = {"pool": False, "test_accuracy": [_accuracy(said[TEACHERS], truth)], **measured(said[TEACHERS], truth)}
+    models = {TEACHERS: teachers}
+    models |= {row.name: _row(rounds, row, said, truth) for row in rounds.rows.values()}
+    return {"models": models, "recall": _recalls(rounds, said, truth, kept)}
 
 
 def _open(rounds: Rounds, voices: list[CalibratedTeacher], data: Data, folder: Path) -> dict[str, np.ndarray]:
@@ -57,17 +57,13 @@ def _logits(row: Row, said: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def _row(rounds: Rounds, row: Row, said: dict[str, np.ndarray], truth: np.ndarray) -> dict[str, Any]:
     own = _logits(row, said)
-    accuracy = [_accuracy(logits, truth) for logits in own]
-    interval = mean_interval(np.array(accuracy))
     found: dict[str, Any] = {
-        "name": row.name,
+        "name": row.student.model,
         "pool": row.pool,
-        "model": row.student.model,
         "parameters": zoo.count_parameters(row.trained[0].load()),
         "steps": row.steps,
-        "validation_accuracy": rounds.accuracies(row),
-        "test_accuracy": accuracy,
-        "interval": None if interval is None else [round(bound, 2) for bound in interval],
+        "validation_accuracy": {"last": rounds.accuracies(row)},
+        **over_seeds(own, truth),
         "seconds": round(sum(trained.record["seconds"] for trained in row.trained), 1),
     }
     if row.name != ALONE:

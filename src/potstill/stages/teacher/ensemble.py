@@ -3,36 +3,85 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
 
 from potstill import artifacts
 from potstill.errors import ConfigError
 from potstill.models.class_map import some
+from potstill.models.hooks import Tap
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import TeacherConfig
-from potstill.stages.teacher.prepared import Taught, record_of
-from potstill.teachers.ensemble import EnsembleModel
+from potstill.stages.recipe import Member, TeacherConfig
+from potstill.stages.teacher.prepared import Replay, TeacherSource, accuracy_record
+from potstill.teachers.base import Teacher, averaged
+from potstill.teachers.ensemble import AveragedTeacher, EnsembleModel
 
 
-def ensemble(config: TeacherConfig, members: tuple[Taught, ...], data: Data) -> Taught:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EnsembleTeacher(TeacherSource):
+    """The weighted mean of `members`, taken of their "probabilities" or their "logits" (`average`)."""
+
+    members: tuple[TeacherSource, ...]
+    weights: tuple[float, ...]
+    average: str = "probabilities"
+
+    def bind(self, data: Data, replay: Replay) -> EnsembleTeacher:
+        """Return this ensemble with every member bound."""
+        return dataclasses.replace(self, members=tuple(member.bind(data, replay) for member in self.members))
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
+        """Return it as `Batch -> Outputs`; there are no features."""
+        functions = [function for member in self.members if (function := member.function()) is not None]
+        return AveragedTeacher(functions, self.weights, average=self.average)
+
+    def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
+        """Return its logits [N, K] for clean images; None where a member has none for them."""
+        if self.model is not None:
+            return super().logits(data, rows)
+        parts = [member.logits(data, rows) for member in self.members]
+        known = [torch.from_numpy(part) for part in parts if part is not None]
+        return averaged(known, self.weights, self.average).numpy() if len(known) == len(parts) else None
+
+    def assert_unchanged(self) -> None:
+        """Assert that every member is bit for bit what it was."""
+        for member in self.members:
+            member.assert_unchanged()
+
+
+def ensemble(config: TeacherConfig, members: tuple[TeacherSource, ...], data: Data) -> EnsembleTeacher:
     """Return the members of `config.ensemble` as one teacher; raise `ConfigError` where one lacks a class."""
-    for each, member in zip(config.ensemble, members, strict=True):
-        if member.known is not None:
-            lacking = [name for place, name in enumerate(data.manifest.classes) if place not in member.known]
-            raise ConfigError(
-                f"The teacher {each.model} does not know {some(lacking)}, so its answers cannot be averaged with the "
-                "others'. Leave it out of the ensemble."
-            )
     weights = tuple(each.weight for each in config.ensemble)
     names = [each.model for each in config.ensemble]
-    told = [{"name": name, "weight": weight, "validation_accuracy": m.record.get("validation_accuracy", {}).get("last")}
-            for name, weight, m in zip(names, weights, members, strict=True)]  # fmt: skip
-    card = members[0].card
-    models = [member.model for member in members]
-    model = None if None in models else EnsembleModel(models, weights, config.average, card)
-    identity = artifacts.fingerprint([[m.identity for m in members], weights, config.average])
-    title = f"Brought {len(members)} teachers together: {', '.join(names)}"
-    made = Taught(model, card, identity, title, {}, members=members, weights=weights, average=config.average,
-                  facts={"members": told})  # fmt: skip
-    rows = data.manifest.rows("validation", labelled=True)
-    said = made.said(data, rows)
-    return made if said is None else dataclasses.replace(made, record=record_of(said, data, rows))
+    problems = [problem for pair in zip(names, members, strict=True) for problem in _lacking(*pair, data)]
+    if problems:
+        raise ConfigError(*problems)
+    models = [member.model for member in members if member.model is not None]
+    whole = len(models) == len(members)
+    teacher = EnsembleTeacher(
+        members=members,
+        weights=weights,
+        average=config.average,
+        model=EnsembleModel(models, weights, config.average, members[0].card) if whole else None,
+        card=members[0].card,
+        identity=artifacts.fingerprint([[member.identity for member in members], weights, config.average]),
+        title=f"Combined {len(members)} teachers: {', '.join(names)}",
+        facts={"members": [_facts(*pair) for pair in zip(config.ensemble, members, strict=True)]},
+    )
+    return dataclasses.replace(teacher, record=accuracy_record(teacher.validation_logits(data), data))
+
+
+def _facts(config: Member, member: TeacherSource) -> dict[str, object]:
+    accuracy = member.record.get("validation_accuracy", {}).get("last")
+    return {"name": config.model, "weight": config.weight, "validation_accuracy": accuracy}
+
+
+def _lacking(name: str, member: TeacherSource, data: Data) -> list[str]:
+    if member.known is None:
+        return []
+    lacking = [each for place, each in enumerate(data.manifest.classes) if place not in member.known]
+    return [
+        f"The teacher {name} does not know {some(lacking)}, so its predictions cannot be averaged with the others'. "
+        "Leave it out of the ensemble."
+    ]

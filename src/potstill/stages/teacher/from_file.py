@@ -1,8 +1,8 @@
-"""Teachers from elsewhere: an ONNX file that does not describe itself, and answers that lie in a file."""
+"""A teacher whose predictions lie in a file: logits, probabilities or labels, one for each image."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,65 +10,68 @@ import torch
 
 from potstill import artifacts, progress
 from potstill.errors import ConfigError, DataError
-from potstill.model_files.onnx import OnnxModel, describe
-from potstill.models.card import Card
 from potstill.models.class_map import some
+from potstill.models.hooks import Tap
 from potstill.models.weights import sha256
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import CardConfig, OneTeacher
-from potstill.stages.teacher.prepared import Taught, class_map_of, record_of, tell
+from potstill.stages.teacher.prepared import (
+    Kind,
+    Preparation,
+    TeacherSource,
+    accuracy_record,
+    match_to_data,
+    plain_card,
+)
+from potstill.teachers.base import Teacher
 from potstill.teachers.from_file import GivenTeacher
-from potstill.teachers.prediction_files import Answers, matched, read_answers
+from potstill.teachers.prediction_files import Answers, is_answers, matched, read_answers
 
 
-def described(config: OneTeacher, data: Data) -> OnnxModel:
-    """Return an ONNX file from elsewhere as its `card` in the recipe describes it."""
-    card = config.card or CardConfig()
-    if not card.classes:
-        raise ConfigError(
-            f"teacher.card.classes: {config.model} does not say which output is which class. List its classes in the "
-            f"order of its outputs; the data has {some(data.manifest.classes, 10)}."
-        )
-    channels = len(card.mean or card.std or (0,) * data.channels)
-    if card.mean is None or card.std is None:
-        progress.note(f"teacher.card gives no mean or no std, so {config.model} is shown images in 0..1 as they are.")
-    more = {"size": card.size} if card.size else {}
-    mean, std = card.mean or (0.0,) * channels, card.std or (1.0,) * channels
-    full = describe(Path(config.model), classes=card.classes, mean=mean, std=std, **more)
-    probabilities = None if card.output is None else card.output == "probabilities"
-    return OnnxModel(Path(config.model), card=full, probabilities=probabilities)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileTeacher(TeacherSource):
+    """Predictions of a file, the same for every view of an image."""
+
+    given: GivenTeacher
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
+        """Return it as `Batch -> Outputs`; there are no features."""
+        progress.note("The teacher's predictions come from a file, one for each image: its views share the same one.")
+        return self.given
+
+    def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
+        """Return its logits [N, K] for images that all have one in the file, else None."""
+        chosen = torch.from_numpy(rows)
+        return self.given.of(chosen).numpy() if bool(self.given.covers(chosen).all()) else None
 
 
-def given(config: OneTeacher, data: Data) -> Taught:
-    """Return a teacher whose answers lie in a file."""
-    card, ours = config.card or CardConfig(), data.manifest.classes
-    file = Path(config.model)
+def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    card, file = config.card or CardConfig(), Path(config.model)
     answers = read_answers(file, kind=card.output, classes=card.classes or None)
-    theirs = answers.classes or _assumed(answers, data)
-    class_map = class_map_of(theirs, config, data)
-    tell(class_map, theirs, ours, f"The teacher {config.model}")
+    class_map = match_to_data(answers.classes or _assumed(answers, data), config, data)
     place = matched(answers, data.manifest)
     _check_complete(answers, place, data)
-    teacher = GivenTeacher(class_map(torch.from_numpy(answers.logits)).numpy(), place)
-    identity = artifacts.fingerprint([sha256(file), class_map.columns])
-    made = Taught(None, plain_card(config.model, data), identity, f"Read the teacher's answers from {file.name}", {},
-                  given=teacher, known=class_map.known)  # fmt: skip
-    rows = data.manifest.rows("validation", labelled=True)
-    said = made.said(data, rows)
-    return made if said is None else dataclasses.replace(made, record=record_of(said, data, rows))
+    teacher = FileTeacher(
+        given=GivenTeacher(class_map(torch.from_numpy(answers.logits)).numpy(), place),
+        card=plain_card(config.model, data),
+        identity=artifacts.fingerprint([sha256(file), class_map.columns]),
+        title=f"Read the teacher's predictions from {file.name}",
+        known=class_map.known,
+    )
+    return replace(teacher, record=accuracy_record(teacher.validation_logits(data), data))
 
 
 def _assumed(answers: Answers, data: Data) -> tuple[str, ...]:
-    ours = data.manifest.classes
-    if answers.logits.shape[1] == len(ours):
+    classes = data.manifest.classes
+    if answers.logits.shape[1] == len(classes):
         progress.note(
             f"{Path(answers.file).name} does not name its classes; they are taken in the order of the data's: "
-            f"{some(ours)}. Name them with teacher.card.classes if that is wrong."
+            f"{some(classes)}. Name them with teacher.card.classes if that is wrong."
         )
-        return ours
+        return classes
     raise ConfigError(
-        f"{answers.file} has answers for {answers.logits.shape[1]} classes without names; the data has {len(ours)}. "
-        f"Name them in their order with teacher.card.classes; the data has {some(ours, 10)}."
+        f"{answers.file} has answers for {answers.logits.shape[1]} classes without names; the data has {len(classes)}. "
+        f"Name them in their order with teacher.card.classes; the data has {some(classes, 10)}."
     )
 
 
@@ -86,6 +89,4 @@ def _check_complete(answers: Answers, place: np.ndarray, data: Data) -> None:
         progress.note(f"{Path(answers.file).name} has {spare} answers about images that are not in the data.")
 
 
-def plain_card(model: str, data: Data) -> Card:
-    nothing, everything = (0.0,) * data.channels, (1.0,) * data.channels
-    return Card(model, data.manifest.classes, data.channels, data.crop, nothing, everything, data.resize, data.crop)
+KIND = Kind(lambda config: is_answers(config.model), lambda config: 0, _prepare)

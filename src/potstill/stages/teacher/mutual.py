@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 from potstill import artifacts
+from potstill.model_files.folder import load_model, save_model
+from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
+from potstill.objectives.mutual import Mutual, Peers
+from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import Recipe
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.recipe import OneTeacher
+from potstill.stages.teacher.prepared import TeacherSource, TrainingContext
+from potstill.training import devices
+from potstill.training.predict import Model
+
+PEER = "peer"  # folder of the network that learned beside a student
+OTHER = 1_000_003  # added to the student's seed: twins of one architecture would have nothing to teach each other
 
 
-def peer(recipe: Recipe, data: Data) -> Taught:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PeerTeacher(TeacherSource):
+    """A network that starts untrained with every student. make: from a student's seed."""
+
+    make: Callable[[int], Classifier]
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> None:
+        """Return None: peers are evaluated by the step that trains them."""
+
+    def check(self, terms: Sequence[Term], classes: int) -> None:
+        """Raise `ConfigError` for terms that are wrong, or that two networks that both still learn cannot have."""
+        super().check(terms, classes)
+        Mutual(terms, classes=classes)
+
+    def objective(self, terms: Sequence[Term], training: TrainingContext) -> Mutual:
+        """Return what student and peer minimise together."""
+        return Mutual(terms, classes=len(training.data.manifest.classes), aux_weight=training.aux_weight)
+
+    def trained_with(self, student: Classifier, seed: int) -> Peers:
+        """Return the student with a peer of its own."""
+        return Peers(student, self.make(seed).to(devices.device()))
+
+    def save_beside(self, trained: Classifier, folder: Path) -> None:
+        """Write the peer into a folder of its own inside the student's."""
+        assert isinstance(trained, Peers)
+        save_model(trained.peer, folder / PEER)
+
+    def tested(self, student: Path) -> Model:
+        """Return the peer of the first student."""
+        return load_model(student / PEER)
+
+
+def peer(config: OneTeacher, data: Data, *, seed: int) -> PeerTeacher:
     """Return a network that starts untrained with every student and learns beside it."""
-    config = recipe.teacher
 
-    def make(seed: int) -> Classifier:
-        # Another seed than the student's: twins of one architecture would have nothing to tell each other.
-        return data.model(config.model, weights=config.weights, options=config.options, seed=seed + 1_000_003)
+    def make(student_seed: int) -> Classifier:
+        return data.model(config.model, weights=config.weights, options=config.options, seed=student_seed + OTHER)
 
-    card = make(recipe.seed).card
+    card = make(seed).card
     identity = artifacts.fingerprint(["mutual", card.to_json()])
-    return Taught(None, card, identity, f"{config.model} learns beside the student", {}, peer=make)
+    return PeerTeacher(make=make, card=card, identity=identity, title=f"{config.model} learns beside the student")

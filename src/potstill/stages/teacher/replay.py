@@ -1,8 +1,9 @@
-"""How a teacher is asked: live in every step, or once about every view, with a replay check before anybody learns."""
+"""A teacher that is a model: evaluated in every step, or once for every view, with a check before anybody learns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +13,83 @@ import torch.nn.functional as F
 
 from potstill import artifacts, distributed, progress
 from potstill.data.draws import permutation
-from potstill.data.loader import Loader
+from potstill.data.loader import Batch, Loader
 from potstill.data.manifest import UNLABELLED
 from potstill.errors import RunError
 from potstill.models.card import Card
 from potstill.models.hooks import Tap
-from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import Recipe
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.teachers import logit_codec
 from potstill.teachers.base import Teacher
-from potstill.teachers.ensemble import EnsembleTeacher
-from potstill.teachers.live import LiveTeacher, ModelTeacher
+from potstill.teachers.live import ModelTeacher
 from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
 from potstill.training import devices, predict
 from potstill.training.predict import Model
 
-PROBED = 32  # rows that are asked about again
+PROBED = 32  # rows that are evaluated again
 TOLERANCE = {"fp32": 0.02, "bf16": 0.06}  # of a probability, between one pass and another over the same image
 
 
-def as_function(recipe: Recipe, taught: Taught, data: Data, stores: Path, *, taps: Sequence[Tap] = ()) -> Teacher:
-    """Return the teacher as `Batch -> Outputs`: stored for every view the student will see, or live.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReplayedTeacher(TeacherSource):
+    """A teacher whose `model` evaluates images. data, replay: the training that it is bound to."""
 
-    taps: where its features are wanted, which are never stored.
-    """
-    if taught.members:
-        functions = [as_function(recipe, member, data, stores) for member in taught.members]
-        return EnsembleTeacher(functions, taught.weights, average=taught.average)
-    if taught.given is not None:
-        progress.note("The teacher's answers come from a file, one an image: every view of it gets the same.")
-        return taught.given
-    if taught.labels is not None:
-        return taught.labels(recipe, data)
-    on = devices.device()
-    if isinstance(taught.model, Classifier):
-        taught.model.to(on)
-    live_passes = recipe.train.epochs * recipe.seeds
-    passes = recipe.view_count if recipe.teacher.stored and not taps else live_passes
-    precision = predict.resolve_precision("auto", on, taught.model, passes * len(data.manifest.rows("train")))
-    if taps and recipe.teacher.stored:
-        progress.note("Features are not stored: the teacher is asked again in every step, which takes longer.")
-    if taps or not recipe.teacher.stored:
-        return live(taught.model, precision, taps)
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed, device=on)
-    progress.note(views_in_words(recipe.view_count, recipe.train.epochs, recipe.seeds))
-    return stored(taught, data, loader, stores, views=recipe.view_count, precision=precision)
+    model: Model = field()
+    data: Data | None = None
+    replay: Replay | None = None
+    _functions: dict[tuple[Tap, ...], Teacher] = field(default_factory=dict, init=False, repr=False)
+
+    def bind(self, data: Data, replay: Replay) -> ReplayedTeacher:
+        """Return this teacher for the training images of `data`, evaluated as `replay` says."""
+        return dataclasses.replace(self, data=data, replay=replay)
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
+        """Return it as `Batch -> Outputs`, made once for the same taps; features are never stored."""
+        if taps not in self._functions:
+            self._functions[taps] = self._function(taps)
+        return self._functions[taps]
+
+    def _function(self, taps: tuple[Tap, ...]) -> Teacher:
+        data, replay = self.data, self.replay
+        assert data is not None and replay is not None, "a teacher teaches once it is bound to a training"
+        on = self.placed()
+        views = replay.views.number(replay.epochs)
+        live = bool(taps) or not replay.stored or views is None
+        passes = replay.epochs * replay.students if live or views is None else views
+        precision = predict.resolve_precision("auto", on, self.model, passes * len(data.manifest.rows("train")))
+        if taps and replay.stored:
+            progress.note("Features are not stored: the teacher is evaluated again in every step, which takes longer.")
+        if live or views is None:
+            return self.live(precision, taps)
+        loader = data.loader(augment=replay.views.augment, seed=replay.views.seed, device=on)
+        progress.note(views_in_words(views, replay.epochs, replay.students))
+        return self.stored(data, loader, replay.folder, views=views, precision=precision)
+
+    def placed(self) -> torch.device:
+        """Return the device that images are made on, with the model on it where it can be moved."""
+        return devices.device()
+
+    def live(self, precision: str, taps: tuple[Tap, ...]) -> Teacher:
+        """Return it, evaluated in every step."""
+        return ModelTeacher(self.model)
+
+    def stored(self, data: Data, loader: Loader, folder: Path, *, views: int, precision: str) -> Teacher:
+        """Return its logits of every view, evaluating it for those missing in a store under `folder`."""
+        rows, classes = data.manifest.rows("train"), len(data.manifest.classes)
+        best = logit_codec.kept(classes, len(rows), views)
+        source = source_of(self, data, loader, precision) | {"classes kept": best}
+        store = Store(folder / f"teacher-{artifacts.fingerprint(source)[:12]}", rows, views, source)
+        fill(store, self.model, loader, precision=precision, classes=classes, best=best)
+        return StoredTeacher(store, classes)
 
 
-def live(model: Model, precision: str, taps: Sequence[Tap] = ()) -> Teacher:
-    """Return a model that is asked in every step."""
-    if isinstance(model, Classifier):
-        return LiveTeacher(model.replace(taps=tuple(taps)), precision=precision)
-    return ModelTeacher(model)
-
-
-def stored(taught: Taught, data: Data, loader: Loader, stores: Path, *, views: int, precision: str) -> Teacher:
-    """Return the teacher's answers, asking for those that are missing in a store under `stores`."""
-    rows, classes = data.manifest.rows("train"), len(data.manifest.classes)
-    best = logit_codec.kept(classes, len(rows), views)
-    source = source_of(taught, data, loader, precision) | {"classes kept": best}
-    store = Store(stores / f"teacher-{artifacts.fingerprint(source)[:12]}", rows, views, source)
-    fill(store, taught.model, loader, precision=precision, classes=classes, best=best)
-    return StoredTeacher(store, classes)
-
-
-def source_of(taught: Taught, data: Data, loader: Loader, precision: str) -> dict[str, Any]:
-    """Return all that decides what a teacher says of a view."""
+def source_of(teacher: TeacherSource, data: Data, loader: Loader, precision: str) -> dict[str, Any]:
+    """Return all that decides a teacher's logits of a view."""
     return {
-        "teacher": taught.identity,
-        "normalisation": normalisation(taught.card),
+        "teacher": teacher.identity,
+        "normalisation": normalisation(teacher.card),
         "images": pixels_fingerprint(data),
         "image size": [list(data.crop), data.resize],
         "augmentation": loader.view.fingerprint,
@@ -92,15 +98,15 @@ def source_of(taught: Taught, data: Data, loader: Loader, precision: str) -> dic
 
 
 def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes: int, best: int | None) -> None:
-    """Ask about what the store lacks, then check it; say beforehand where it will be large."""
+    """Evaluate the model for what the store lacks, then check it; note beforehand where it will be large."""
     if not store.complete:
         count = len(store.rows) * store.views
         size = count * logit_codec.row_bytes(classes, best)
         speed = predict.images_a_second(model, loader, store.rows, precision=precision) * distributed.world()
-        progress.note(asking_in_words(count, size, count / speed))
+        progress.note(caching_in_words(count, size, count / speed))
         if best is not None:
             progress.note(
-                f"Of each answer the best {best} of {classes} classes are kept, and the sum of the others: with all of "
+                f"Of each view the best {best} of {classes} classes are kept, and the sum of the others: with all of "
                 f"them it would take {count * logit_codec.row_bytes(classes, None) / 1e9:.1f} GB."
             )
         if size > logit_codec.LARGEST_STORE:
@@ -111,36 +117,36 @@ def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes:
 
 def views_in_words(views: int, epochs: int, students: int) -> str:
     """Return what storing so many views means, and what it saves."""
-    saved = f"{views} times instead of {epochs * students}" if students * epochs > views else f"{views} times"
+    passes = f"{views} forward pass{'es' if views > 1 else ''} per image"
+    saved = f"{passes} instead of {epochs * students}" if students * epochs > views else passes
     if views >= epochs:
-        text = "Every epoch shows its own view of an image, and the teacher is asked about each of them: exact replay."
-    else:
-        text = f"Every image is shown in {views} views, which the {epochs} epochs go through in turn."
-    return f"{text} The teacher looks at each image {saved}."
+        return f"Caching teacher outputs for every augmented view ({saved})."
+    return f"Caching teacher outputs for {views} views of each image, which the {epochs} epochs repeat ({saved})."
 
 
-def asking_in_words(count: int, size: int, seconds: float) -> str:
-    """Return how much work is ahead: how many answers, of how many bytes together, in how many seconds."""
+def caching_in_words(count: int, size: int, seconds: float) -> str:
+    """Return how much work is ahead: logits of how many views, of how many bytes together, in how many seconds."""
     duration = f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    return f"The teacher gives {count:,} answers: {size / 1e6:,.1f} MB on disk, in about {duration}."
+    room = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+    return f"Caching teacher logits: {count:,} views, {room}, about {duration}."
 
 
 def verify(store: Store, model: Model, loader: Loader, *, classes: int, precision: str) -> None:
-    """Ask the teacher again about a few views and compare; raise `RunError` where it says something else."""
+    """Evaluate the teacher again for a few views and compare; raise `RunError` where its outputs are others."""
     batch = probe(store, loader)
-    was = torch.softmax(StoredTeacher(store, classes).read(batch), 1)
+    stored = torch.softmax(StoredTeacher(store, classes).read(batch), 1)
     ((_, outputs),) = predict.predict(model, [batch], precision=precision)
-    off = (F.softmax(outputs.logits.to(was.device), 1) - was).abs().amax(1)
+    off = (F.softmax(outputs.logits.to(stored.device), 1) - stored).abs().amax(1)
     wrong = int((off > TOLERANCE[precision]).sum())
     if wrong:
         raise RunError(
-            f"The stored answers in {store.folder} do not fit these images: asked again about {len(off)} of them, the "
+            f"The stored logits in {store.folder} do not fit these images: evaluated again for {len(off)} of them, the "
             f"teacher gave other probabilities for {wrong}, by up to {float(off.max()):.2f}. Remove that folder and "
             "run the same command again; if that does not help, set teacher.stored=false."
         )
 
 
-def probe(store: Store, loader: Loader) -> Any:
+def probe(store: Store, loader: Loader) -> Batch:
     """Return a batch of a few stored rows in a few views, the same ones every time."""
     rows = store.rows[permutation(0, 0, len(store.rows), "probe")[:PROBED]]
     return loader.batch(rows, np.arange(len(rows)) % store.views)
@@ -152,6 +158,6 @@ def normalisation(card: Card) -> list[list[float]]:
 
 
 def pixels_fingerprint(data: Data) -> str:
-    """Return the fingerprint of the images, whatever their labels: labels do not change what a teacher says."""
+    """Return the fingerprint of the images, whatever their labels: labels do not change a teacher's logits."""
     unlabelled = np.full(len(data.manifest), UNLABELLED)
     return data.manifest.with_labels(unlabelled).fingerprint

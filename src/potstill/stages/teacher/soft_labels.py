@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +14,64 @@ from potstill import artifacts
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError, RunError
 from potstill.models.card import Card
+from potstill.models.hooks import Tap
 from potstill.stages.dataset import Data
-from potstill.stages.recipe import OneTeacher, Recipe
-from potstill.stages.teacher.prepared import Taught
+from potstill.stages.recipe import OneTeacher
+from potstill.stages.teacher.prepared import Kind, Preparation, Replay, TeacherSource
 from potstill.stages.teacher.replay import pixels_fingerprint, probe
 from potstill.teachers.base import Teacher
 from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
 
 FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
-
-
 SAME = 2 / 255  # how far a pixel of a view may be off between two machines
 
 
-def taught(config: OneTeacher, data: Data) -> Taught:
-    """Return the teacher whose soft labels lie in the folder `config.model`."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SoftLabelTeacher(TeacherSource):
+    """Logits of stored views of the training images. folder, labels: where they lie, and the facts of `labels.json`."""
+
+    folder: Path
+    labels: dict[str, Any]
+    data: Data | None = None
+    replay: Replay | None = None
+
+    @property
+    def view_limit(self) -> int:
+        """The number of views of each image that were labelled."""
+        return self.labels["views"]
+
+    def bind(self, data: Data, replay: Replay) -> SoftLabelTeacher:
+        """Return this teacher for the training images of `data`, in the views of `replay`."""
+        return dataclasses.replace(self, data=data, replay=replay)
+
+    def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
+        """Return it as `Batch -> Outputs`; there are no features. Raises as `opened` does."""
+        assert self.data is not None and self.replay is not None, "a teacher teaches once it is bound to a training"
+        return opened(self.folder, self.labels, self.data, self.replay)
+
+
+def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
     folder = Path(config.model)
     facts = artifacts.read_json(folder / FACTS)
-    known = None if facts["known"] is None else tuple(facts["known"])
-    identity = artifacts.fingerprint(facts["source"])
-    record = {"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {}
+    return SoftLabelTeacher(
+        folder=folder,
+        labels=facts,
+        card=Card.from_json(facts["card"]),
+        identity=artifacts.fingerprint(facts["source"]),
+        title=f"Took the soft labels of {facts['teacher']} from {folder}",
+        record={"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {},
+        known=None if facts["known"] is None else tuple(facts["known"]),
+    )
 
-    def teacher(recipe: Recipe, data: Data) -> Teacher:
-        return opened(folder, facts, recipe, data)
 
-    title = f"Took the soft labels of {facts['teacher']} from {folder}"
-    return Taught(None, Card.from_json(facts["card"]), identity, title, record, labels=teacher, views=facts["views"],
-                  known=known)  # fmt: skip
+def opened(folder: Path, facts: dict[str, Any], data: Data, replay: Replay) -> Teacher:
+    """Return the teacher, once the views of the training were shown to be those that were labelled.
 
-
-def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> Teacher:
-    """Return the teacher, once the recipe's views were shown to be those that were labelled.
-
-    Raises `ConfigError` for a recipe of other images, splits or views, and `RunError` where the pixels differ.
+    Raises `ConfigError` for a training on other images, splits or views, and `RunError` where the pixels differ.
     """
-    loader = data.loader(augment=recipe.augment, seed=recipe.seed)
+    views, count = replay.views, replay.views.number(replay.epochs)
+    loader = data.loader(augment=views.augment, seed=views.seed)
     problems = []
     if pixels_fingerprint(data) != facts["source"]["images"]:
         problems.append(
@@ -57,13 +81,13 @@ def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> T
     if loader.view.fingerprint != facts["source"]["augmentation"]:
         problems.append(
             f"{folder} holds soft labels of views made with augment={facts['augment']} and seed={facts['seed']}, and "
-            f"the recipe has augment={recipe.augment} and seed={recipe.seed} (or images of another size). Make them "
+            f"the recipe has augment={views.augment} and seed={views.seed} (or images of another size). Make them "
             "equal."
         )
-    if recipe.view_count > facts["views"]:
+    if count is None or count > facts["views"]:
         problems.append(
             f"{folder} holds soft labels of {facts['views']} views of each image, and the recipe asks for "
-            f"{recipe.view_count}. Set views: {facts['views']}, or label more."
+            f"{'new ones in every pass' if count is None else count}. Set views: {facts['views']}, or label more."
         )
     if problems:
         raise ConfigError(*problems)
@@ -75,11 +99,23 @@ def opened(folder: Path, facts: dict[str, Any], recipe: Recipe, data: Data) -> T
 
 
 def _check_probe(store: Store, loader: Loader, folder: Path) -> None:
-    was, now = load_file(folder / PROBE), probe(store, loader)
-    image = now.image.half().cpu().numpy()
-    fits = image.shape == was["image"].shape and np.array_equal(now.index.cpu().numpy(), was["index"])
-    if not fits or np.abs(image.astype(np.float32) - was["image"].astype(np.float32)).max() > SAME:
+    stored, batch = load_file(folder / PROBE), probe(store, loader)
+    image = batch.image.half().cpu().numpy()
+    fits = image.shape == stored["image"].shape and np.array_equal(batch.index.cpu().numpy(), stored["index"])
+    if not fits or np.abs(image.astype(np.float32) - stored["image"].astype(np.float32)).max() > SAME:
         raise RunError(
             f"The views of these images are not those that were labelled in {folder}: the same numbers give other "
             "pixels here, perhaps because another version of potstill made them. Label the images again."
         )
+
+
+def is_soft_labels(model: str) -> bool:
+    """Whether a path is a folder that `potstill label` wrote."""
+    return (Path(model) / FACTS).is_file()
+
+
+def _own_size(config: OneTeacher) -> int:
+    return artifacts.read_json(Path(config.model) / FACTS)["own_size"]
+
+
+KIND = Kind(lambda config: is_soft_labels(config.model), _own_size, _prepare)

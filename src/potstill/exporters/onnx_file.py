@@ -10,7 +10,7 @@ import onnx_ir as ir
 from potstill import artifacts
 from potstill._version import __version__
 from potstill.errors import ModelError
-from potstill.export.onnx_slim import strip
+from potstill.exporters.onnx_slim import strip
 from potstill.model_files.onnx import CARD, TEMPERATURE
 from potstill.models.card import Card
 

@@ -14,8 +14,8 @@ import torch
 
 from potstill import artifacts
 from potstill.errors import ModelError
-from potstill.export.onnx_float import Graph
-from potstill.export.quiet import quiet
+from potstill.exporters.onnx_float import Graph
+from potstill.exporters.quiet import quiet
 from potstill.model_files.onnx import CARD
 from potstill.model_files.runtimes import require
 from potstill.models.outputs import Classifier

@@ -24,10 +24,10 @@ from torch import nn
 
 from potstill.compress.quantize import QuantConv2d, QuantLinear, quantized_layers
 from potstill.errors import ModelError
-from potstill.export import onnx_int8, onnx_packed_weights
-from potstill.export.onnx_file import metadata_of, write
-from potstill.export.onnx_float import export_onnx
-from potstill.export.onnx_slim import slim
+from potstill.exporters import onnx_int8, onnx_packed_weights
+from potstill.exporters.onnx_file import metadata_of, write
+from potstill.exporters.onnx_float import export_onnx
+from potstill.exporters.onnx_slim import slim
 from potstill.models.outputs import Classifier, bare
 
 

@@ -8,7 +8,7 @@ from scipy.special import log_softmax as scipy_log_softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 
-from potstill.evaluate import metrics
+from potstill.evaluation import metrics
 
 
 @pytest.fixture

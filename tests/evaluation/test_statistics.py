@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import bootstrap, t
 
-from potstill.evaluate import statistics
+from potstill.evaluation import statistics
 
 
 def right(random: np.random.Generator, ease: np.ndarray, accuracy: float, *, seeds: int, spread: float) -> np.ndarray:

@@ -20,9 +20,9 @@ import onnx_ir as ir
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from potstill.errors import DataError, ModelError
-from potstill.export.onnx_file import write
-from potstill.export.onnx_slim import slim
-from potstill.export.quiet import quiet
+from potstill.exporters.onnx_file import write
+from potstill.exporters.onnx_slim import slim
+from potstill.exporters.quiet import quiet
 from potstill.model_files.onnx import session
 
 BATCH = 32

@@ -15,7 +15,7 @@ def parity(
 ) -> dict[str, float | int]:
     """Return what `exported` says against `classifier` over batches of images [B, C, H, W] in 0..1.
 
-    images: how many were compared. max_logit_difference: the largest absolute one. label_agreement: percent of the
+    images: how many were compared. max_logit_difference: the largest absolute one. agreement: percent of the
     images that both put into the same class. The classifier is asked in eval mode and left in the mode it was in.
     """
     images = same = 0
@@ -30,4 +30,4 @@ def parity(
             largest = max(largest, float((trained - filed).abs().max()))
     classifier.train(training)
     agreement = 100 * same / images
-    return {"images": images, "max_logit_difference": largest, "label_agreement": agreement}
+    return {"images": images, "max_logit_difference": largest, "agreement": agreement}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import ModelError
-from potstill.export import onnx_file as onnx_file
-from potstill.export.quiet import quiet
+from potstill.exporters import onnx_file as onnx_file
+from potstill.exporters.quiet import quiet
 from potstill.models import zoo
 from potstill.models.outputs import Classifier, bare
 

@@ -1,8 +1,0 @@
-"""Files for devices: a trained classifier as ONNX, its small copies, and how far a file strays from the network."""
-
-from potstill.export.onnx_float import export_onnx
-from potstill.export.onnx_int8 import quantize_int8
-from potstill.export.onnx_low_bit import export_quantized
-from potstill.export.parity import parity
-
-__all__ = ["export_onnx", "export_quantized", "parity", "quantize_int8"]

@@ -1,0 +1,129 @@
+"""A teacher that is a network: of a run or stage folder, by name with its weights, or by name and trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from potstill import artifacts
+from potstill.model_files.folder import load_model, save_model
+from potstill.model_files.open import find
+from potstill.models.freeze import bits
+from potstill.models.hooks import Tap
+from potstill.models.outputs import Classifier
+from potstill.objectives.objective import Term
+from potstill.stages.dataset import Data
+from potstill.stages.recipe import OneTeacher
+from potstill.stages.teacher.input_size import own_size
+from potstill.stages.teacher.prepared import Kind, Preparation, TeacherSource, match, record_of
+from potstill.stages.teacher.replay import ReplayedTeacher
+from potstill.stages.training import TrainingJob, train_classifier
+from potstill.teachers.base import Teacher
+from potstill.teachers.live import LiveTeacher
+from potstill.training import devices
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetworkTeacher(ReplayedTeacher):
+    """A network, whose features can be used as well as its logits."""
+
+    model: Classifier = field()
+
+    @property
+    def network(self) -> Classifier:
+        """The network."""
+        return self.model
+
+    def placed(self) -> torch.device:
+        """Return the device that images are made on, with the network on it."""
+        on = devices.device()
+        self.model.to(on)
+        return on
+
+    def live(self, precision: str, taps: tuple[Tap, ...]) -> Teacher:
+        """Return it, evaluated in every step, with the features at `taps`."""
+        return LiveTeacher(self.model.replace(taps=taps), precision=precision)
+
+    def deployed(self, export: Callable[[Classifier], Path]) -> Path:
+        """Return its exported file, to be measured beside the students'."""
+        return export(self.model)
+
+    def assert_unchanged(self) -> None:
+        """Assert that the network, where it was evaluated in every step, is bit for bit what it was."""
+        for function in self._functions.values():
+            if isinstance(function, LiveTeacher):
+                function.assert_unchanged()
+
+
+def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    model = find(config.model)
+    if isinstance(model, Classifier):
+        return _from_folder(model, config, data, work)
+    return _with_weights(config, data, work) if config.weights else _trained_here(config, data, work)
+
+
+def _from_folder(model: Classifier, config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    matched = match(model, config, data)
+    identity = matched.identity(bits(model))
+    inputs = {"data": data.manifest.fingerprint, "teacher": identity}
+    record = artifacts.stage(work.folder, inputs, lambda: record_of(matched.model, data))
+    return NetworkTeacher(
+        model=matched.model,
+        card=matched.model.card,
+        identity=identity,
+        title=f"Took the teacher from {config.model}",
+        record=record,
+        known=matched.class_map.known,
+        facts=matched.facts,
+    )
+
+
+def _with_weights(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    classes = (config.card and config.card.classes) or data.manifest.classes
+    own = replace(data, manifest=replace(data.manifest, classes=classes))
+    classifier = own.model(config.model, weights=config.weights, options=config.options, seed=work.seed)
+    matched = match(classifier, config, data)
+    weights = classifier.card.weights_sha256
+
+    def keep() -> dict[str, Any]:
+        save_model(classifier, work.folder)
+        return record_of(matched.model, data)
+
+    inputs = {"data": data.manifest.fingerprint, "weights": weights, "map": matched.facts.get("map")}
+    record = artifacts.stage(work.folder, inputs, keep)
+    return NetworkTeacher(
+        model=matched.model,
+        card=matched.model.card,
+        identity=matched.identity(weights),
+        title=f"Loaded the teacher's weights from {Path(str(config.weights)).name}",
+        record=record,
+        known=matched.class_map.known,
+        facts=matched.facts,
+    )
+
+
+def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    """Train a network on every label of the train split."""
+    classifier = data.model(config.model, options=config.options, seed=work.seed)
+    views = replace(work.views, count=None, mix=None)
+    inputs = {
+        "data": data.manifest.fingerprint,
+        "model": classifier.card.model,
+        "options": config.options,
+        "train": work.train.to_json(),
+        "augment": views.augment,
+        "seed": work.seed,
+    }
+    job = TrainingJob((Term(loss="cross_entropy"),), work.train, views, work.seed, title="teacher")
+    record = artifacts.stage(work.folder, inputs, lambda: train_classifier(classifier, data, job, work.folder).record)
+    model = load_model(work.folder)
+    title = f"Trained the teacher {config.model} for {work.train.epochs} epochs"
+    return NetworkTeacher(model=model, card=model.card, identity=model.card.weights_sha256, title=title, record=record)
+
+
+KIND = Kind(lambda config: True, lambda config: own_size(config.model), _prepare)
+"""What no other kind recognises."""

@@ -1,0 +1,87 @@
+"""One frame for every stage: the same keys in every summary, the manifest last, the folder done once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill import artifacts
+from potstill.config import Config, build
+from potstill.stages import summary
+from potstill.stages.compare import CompareConfig, compare
+from potstill.stages.compress.export import ExportStageConfig, export_files
+from potstill.stages.compress.prune import PruneConfig, prune
+from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.distill.run import run_recipe
+from potstill.stages.finetune import FinetuneConfig, finetune
+from potstill.stages.label import LabelConfig, run_label
+from potstill.stages.recipe import Recipe
+from potstill.stages.run_folder import record_name
+from potstill.stages.selftrain import SelftrainConfig, selftrain
+
+DATA = {"path": "digits", "limit": 150}
+TRAIN = {"epochs": 1, "batch_size": 32}
+TEACHER = {"model": "builtin:mlp", "train": TRAIN}
+STUDENT = {"model": "builtin:mlp", "options": {"hidden": 4}}
+RUN = {"data": DATA, "teacher": TEACHER, "train": TRAIN, "seeds": 1}
+
+
+def stages(root: Path) -> dict[str, tuple[Callable[..., dict[str, Any]], type[Config], dict[str, Any]]]:
+    """Return the function, the type of its settings and small settings of every stage, in order."""
+    teacher, model = str(root / "distill" / "teacher"), {"model": str(root / "distill"), "images": 32}
+    methods = {"students": {"small": STUDENT}, "methods": {"kd": {"loss": "kd"}}}
+    few = {"teachers": [{"model": teacher}], "labels": 40, "steps": 4, "rounds": 0, "seeds": 1, "crossfit": False}
+    return {
+        "distill": (run_recipe, Recipe, {**RUN, "student": STUDENT}),
+        "compare": (compare, CompareConfig, {**RUN, **methods}),
+        "finetune": (finetune, FinetuneConfig, {"data": DATA, "model": teacher, "views": 0, "train": TRAIN}),
+        "selftrain": (selftrain, SelftrainConfig, {"data": DATA, "student": STUDENT, **few}),
+        "label": (run_label, LabelConfig, {"data": DATA, "teacher": {"model": teacher}}),
+        "prune": (prune, PruneConfig, {**model, "keep": 0.5}),
+        "quantize": (quantize, QuantizeConfig, {**model, "weight_bits": 4}),
+        "export": (export_files, ExportStageConfig, {**model, "int8": False, "golden": 0}),
+    }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    root = tmp_path_factory.mktemp("stages")
+    works = stages(root).items()
+    return root, {kind: work(build(config, settings), root / kind) for kind, (work, config, settings) in works}
+
+
+@pytest.mark.parametrize("kind", list(stages(Path())))
+def test_a_stage_keeps_to_the_frame(done: tuple[Path, dict[str, dict[str, Any]]], kind: str) -> None:
+    root, results = done
+    result, folder = results[kind], root / kind
+    written = json.loads((folder / "summary.json").read_text())
+    summary.check(written)
+    assert written == json.loads(json.dumps(result)) and written["kind"] == kind and written["schema"] == 2
+    assert artifacts.finished(folder)["kind"] == kind and (folder / record_name(kind)).is_file()
+    files = [file for file in folder.iterdir() if file.name != artifacts.MANIFEST]
+    manifest = (folder / artifacts.MANIFEST).stat().st_mtime_ns
+    assert all(file.stat().st_mtime_ns <= manifest for file in files), "the manifest comes last"
+    for figures in written["models"].values():
+        measured = {"accuracy", "interval", "images", "loss", "calibration_error"} & set(figures)
+        assert len(measured) in (0, 5), "a model is measured as a whole or not at all"
+
+
+@pytest.mark.parametrize("kind", ["label", "prune", "distill"])
+def test_a_finished_stage_is_not_touched_again(done: tuple[Path, dict[str, dict[str, Any]]], kind: str) -> None:
+    root, results = done
+    times = {file: file.stat().st_mtime_ns for file in (root / kind).rglob("*") if file.is_file()}
+    work, config, settings = stages(root)[kind]
+    assert work(build(config, settings), root / kind) == json.loads(json.dumps(results[kind]))
+    assert times == {file: file.stat().st_mtime_ns for file in (root / kind).rglob("*") if file.is_file()}
+
+
+def test_every_key_of_the_schema_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "summary.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"`\.?([a-z_0-9]+)(?:\.[a-z_]+)?`", text))
+    keys = {field.alias or name for name, field in summary.Summary.model_fields.items()}
+    assert keys | set(summary.Figures.model_fields) <= documented
