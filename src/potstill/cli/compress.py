@@ -69,14 +69,23 @@ def prune(
 @app.command()
 def quantize(
     model: Model,
-    weight_bits: Annotated[int, typer.Option(help="Bits of a weight, 2 to 8.")] = 8,
-    activation_bits: Annotated[int, typer.Option(help="Bits of an activation, 2 to 8.")] = 8,
+    weight_bits: Annotated[int | None, typer.Option(help="Bits of a weight, 2 to 8 (default: 8).")] = None,
+    activation_bits: Annotated[int | None, typer.Option(help="Bits of an activation, 2 to 8 (default: 8).")] = None,
     first_last_bits: Annotated[int | None, typer.Option(help="Bits of the first and last layer (default: 8).")] = None,
     mode: Annotated[str, typer.Option(help="ptq: after training; qat: with training.")] = "ptq",
     calibrate: Annotated[str | None, typer.Option(help="minmax, percentile, mse or entropy.")] = None,
     calibration: Annotated[int | None, typer.Option(help="How many training images calibrate.")] = None,
     equalize: Annotated[bool, typer.Option("--equalize", help="Equalize the weights of neighbouring layers.")] = False,
     max_bytes: Annotated[int | None, typer.Option(help="Size of the packed file; bits then differ by layer.")] = None,
+    weight_format: Annotated[
+        str | None, typer.Option(help="With --simulate: format of the weights, such as fixed4.4 or e4m3.")
+    ] = None,
+    activation_format: Annotated[
+        str | None, typer.Option(help="With --simulate: format of the inputs of layers, such as e5m2.")
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Measure a number format; no file in it is written.")
+    ] = False,
     data: Data = None,
     limit: Limit = None,
     weights: Weights = None,
@@ -99,6 +108,9 @@ def quantize(
         "calibration": calibration,
         "equalize": equalize or None,
         "max_bytes": max_bytes,
+        "weight_format": weight_format,
+        "activation_format": activation_format,
+        "simulate": simulate or None,
     }
     _show("quantize", model, out, settings, as_json)
 

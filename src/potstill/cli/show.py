@@ -137,9 +137,9 @@ def compression(result: dict[str, Any]) -> None:
         low, high = row["interval"]
         speed = f"{row['latency_ms']:.3f}" if "latency_ms" in row else ""
         lost = "" if name == "original" else f"{row['lost']:.2f}"
-        table.add_row(
-            row["file"], f"{row['bytes']:,}", f"{row['accuracy']:.2f}", f"{low:.2f} to {high:.2f}", lost, speed
-        )
+        size = f"{row['bytes']:,}" if "bytes" in row else ""
+        file = row.get("file", f"({name})")  # a simulated format has none
+        table.add_row(file, size, f"{row['accuracy']:.2f}", f"{low:.2f} to {high:.2f}", lost, speed)
     console.print(table)
     if "speed_up" in result:
         console.print(f"{result['speed_up']:.2f} times as fast as the original (batch 1, one thread).")

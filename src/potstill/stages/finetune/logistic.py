@@ -74,7 +74,7 @@ def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear
     if start is not None:
         model.coef_, model.intercept_ = _stored(start, present)
     model.fit(x.numpy(), label.numpy())
-    return _absent_last(_as_linear(model.coef_, model.intercept_), x, present, classes)
+    return _absent_last(_as_linear(np.asarray(model.coef_), np.asarray(model.intercept_)), x, present, classes)
 
 
 def _stored(model: Linear, present: Tensor) -> tuple[np.ndarray, np.ndarray]:
