@@ -57,6 +57,7 @@ def _module(path: Path) -> ModuleType:
 def _executed(path: Path, changed: int) -> ModuleType:
     """Run the file, once until it changes: a loss is looked up several times."""
     spec = importlib.util.spec_from_file_location(f"potstill_own_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "the file exists"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

@@ -94,13 +94,13 @@ def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[st
     """Yield the cells of `HEADINGS` in words, a row a method, the control first."""
     digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
     for method in student["methods"]:
-        low, high = method["interval"] or (None, None)
+        interval = method["interval"]
         last, best = (mean(method["validation_accuracy"][which]) for which in ("last", "best"))
         extra = method["extra_parameters"]
         yield (
             method["method"],
             f"{method['accuracy']:.{digits}f}",
-            "" if low is None else f"{max(low, 0):.{digits}f} to {min(high, 100):.{digits}f}",
+            f"{max(interval[0], 0):.{digits}f} to {min(interval[1], 100):.{digits}f}" if interval else "",
             *_beside(method.get("verdict"), digits),
             f"{method['p_holm']:.3f}" if "p_holm" in method else "",
             method.get("corrected", ""),

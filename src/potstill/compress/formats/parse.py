@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -60,12 +60,13 @@ def parse_format(
         ConfigError: the text names no format, or one that is too wide or too narrow.
     """
     word = NAMED.get(text.strip().lower(), text.strip().lower())
+    how: dict[str, Any] = {"rounding": rounding, "overflow": overflow}  # each format refuses what it does not have
     if found := INTEGER.fullmatch(word):
-        return IntegerFormat(int(found[2]), not found[1], rounding=rounding, overflow=overflow)
+        return IntegerFormat(int(found[2]), not found[1], **how)
     if found := FIXED.fullmatch(word):
-        return FixedFormat(int(found[2]), int(found[3]), not found[1], rounding=rounding, overflow=overflow)
+        return FixedFormat(int(found[2]), int(found[3]), not found[1], **how)
     if found := FLOAT.fullmatch(word):
-        return FloatFormat(int(found[1]), int(found[2]), found[3] or "ieee", rounding=rounding, overflow=overflow)
+        return FloatFormat(int(found[1]), int(found[2]), **{"specials": found[3] or "ieee", **how})
     if word in ("fp32", "float32"):
         raise ConfigError("The number format fp32 has 32 bits: it is what the model computes in without a format.")
     known = [*NAMED, "int8", "uint8", "int4", "uint4", "q4.4", "uq4.4"]

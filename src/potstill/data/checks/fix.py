@@ -56,6 +56,7 @@ def _refuse(report: Report, out: Path) -> None:
 def _row(report: Report, row: int, folder: Path) -> list[str]:
     """Return path, label, split and, where images are grouped, group of a row of the survey."""
     seen, source = report.survey, report.survey.source
+    assert isinstance(source, Files), "others were refused"
     path = os.path.relpath(Path(source.path(row)).absolute(), folder)
     label = "" if seen.label[row] == UNLABELLED else seen.classes[seen.label[row]]
     group = [] if seen.groups is None else [seen.groups[row].replace("\0", "")]
