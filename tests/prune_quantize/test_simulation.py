@@ -155,4 +155,4 @@ def test_the_command_says_that_there_is_no_file(trained: Path, tmp_path: Path) -
     ]
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "(simulated)" in result.stdout and "no runtime file" in result.stderr
+    assert "simulated" in result.stdout and "no runtime file" in result.stderr
