@@ -20,6 +20,7 @@ FLOORS = {
     "words": 0,
     "_version": 0,
     "progress": 0,
+    "plain_text": 0,
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,
@@ -32,6 +33,8 @@ FLOORS = {
     "models.freeze": 0,
     "evaluation": 1,
     "config": 1,
+    "console": 1,
+    "display": 2,
     "artifacts": 1,
     "names": 1,
     "own_code": 1,
@@ -67,13 +70,16 @@ FLOORS = {
     "stages": 10,
     "report": 9,
     "api": 11,
-    "bench": 11,
     "cli": 12,
+    "__main__": 13,
 }
 LIGHT = (
     "errors",
     "words",
     "progress",
+    "words",
+    "plain_text",
+    "display",
     "config",
     "artifacts",
     "evaluation",
@@ -170,7 +176,7 @@ FUNCTIONS = [
 
 
 def test_functions_stay_small() -> None:
-    assert not [function for function in FUNCTIONS if function[2] > 65]
+    assert not [function for function in FUNCTIONS if function[2] > 60]
     assert statistics.median(lines for *_, lines in FUNCTIONS) <= 8
 
 

@@ -47,11 +47,12 @@ def test_every_key_of_a_recipe_is_documented() -> None:
     assert not missing
 
 
+@pytest.mark.slow
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), {})
-    assert "seed" in capsys.readouterr().out and (tmp_path / "runs" / "distill-digits" / "report.html").is_file()
+    assert "1 seed" in capsys.readouterr().out and (tmp_path / "runs" / "distill-digits" / "report.html").is_file()
 
 
 def commands() -> list[list[str]]:

@@ -1,6 +1,6 @@
 """The processes of one command: ranks, barriers, broadcast and gather.
 
-`torchrun --nproc-per-node N -m potstill.cli ...` starts the same command N times. All ranks work on the same images,
+`torchrun --nproc-per-node N -m potstill ...` starts the same command N times. All ranks work on the same images,
 each on its stripe (rows rank, rank + N, ...); only rank 0 writes files and prints. Work that cannot be divided is done
 by rank 0, inside `alone`. Without torchrun there is one process, and these functions return at once.
 """

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from potstill import names
-from potstill.api import new_folder
+from potstill.api.verb import new_folder
 from potstill.cli import app
 from potstill.config import build
 from potstill.errors import ConfigError, RunError
@@ -96,13 +96,13 @@ def test_student_json_leads_nowhere_else(tmp_path: Path, folder: object) -> None
     run = tmp_path / "run"
     run.mkdir()
     (run / "student.json").write_text(json.dumps({"folder": folder}))
-    with pytest.raises(RunError, match="student.json names .* is not inside"):
+    with pytest.raises(RunError, match="student.json holds the path .* is not inside"):
         find(str(run))
 
 
 def test_student_json_that_is_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "student.json").write_text("[1]")
-    with pytest.raises(RunError, match="student.json names"):
+    with pytest.raises(RunError, match="student.json holds the path"):
         find(str(tmp_path))
 
 
@@ -115,8 +115,8 @@ def test_a_student_inside_its_run_is_found(tmp_path: Path) -> None:
 def test_golden_images_and_reports_stay_inside(tmp_path: Path) -> None:
     golden = {"images": [{"file": "../secret.png", "label": "a"}], "logits": {"m": [[0.0]]}}
     (tmp_path / "golden.json").write_text(json.dumps(golden))
-    with pytest.raises(RunError, match="golden.json names '../secret.png'"):
+    with pytest.raises(RunError, match="golden.json holds the path '../secret.png'"):
         golden_difference(tmp_path, "m", lambda image: image)
     (tmp_path / "summary.json").write_text(json.dumps({"comparisons": [{"name": "../../x"}]}))
-    with pytest.raises(RunError, match="summary.json names '../../x'"):
+    with pytest.raises(RunError, match="summary.json holds the path '../../x'"):
         read_run(tmp_path)

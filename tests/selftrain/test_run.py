@@ -22,6 +22,8 @@ from potstill.stages.selftrain.students import noise_of, training_set
 from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
+pytestmark = pytest.mark.slow
+
 ROWS = ["teachers, averaged", "labels only", "distilled on labels", "distilled with the pool", "round 1"]
 
 
@@ -63,7 +65,7 @@ def test_a_pool_that_cannot_help_is_told_and_its_model_not_kept(
 ) -> None:
     data, _ = labelled(tmp_path)
     images = pool(np.random.default_rng(0))
-    config = settings(data, pool_file(tmp_path, images), rounds=0, steps=120, teacher_steps=120)
+    config = settings(data, pool_file(tmp_path, images), rounds=0, steps=60, teacher_steps=60)
     found = selftrain(config, tmp_path / "run")
     assert not found["helped"]
     assert "did not help" in found["choice"]["sentence"] and "kept the model without" in found["choice"]["sentence"]
@@ -197,9 +199,8 @@ def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "worth": 2}
     small |= {"teacher_steps": 12, "train": {"batch_size": 32}, "labels": 24, "crossfit": False}
     found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
-    assert found["folder"] == "runs/selftrain-labelled.npz" and found["kind"] == "selftrain"
-    measured = potstill.evaluate(found["folder"], data)
-    kept = found["models"][found["kept"]]
-    assert measured["accuracy"] == pytest.approx(kept["test_accuracy"][0], abs=0.01)
-    with pytest.raises(potstill.UserError, match="round"):
+    assert found.folder == Path("runs/selftrain-labelled.npz") and found.summary["kind"] == "selftrain"
+    measured = potstill.evaluate(found.folder, data)
+    assert measured.accuracy == pytest.approx(found.kept.test_accuracy[0], abs=0.01)
+    with pytest.raises(TypeError, match="round"):
         potstill.selftrain(data, unlabelled="pool.npy", round=1)

@@ -1,4 +1,4 @@
-"""Latency of exported files in milliseconds, measured so that ratios hold on a busy machine.
+"""Latency of models in milliseconds, measured so that ratios hold on a busy machine.
 
 The files are run alternately in short blocks, so that a temporary slowdown of the machine affects all of them, and not
 only the file that runs at that moment.
@@ -12,10 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
+from torch import Tensor
 
-from potstill.model_files.runtimes import open_exported
+from potstill.errors import ModelError
+from potstill.model_files.open import find
+from potstill.models.outputs import Classifier
+from potstill.torch_context import threads as limited
 
 BLOCK = 0.02
 """Seconds that one file runs before the next: long enough for its weights to be in the caches."""
@@ -48,17 +53,19 @@ class Latency:
 def latency_ms(
     files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = 5
 ) -> list[Latency]:
-    """Return the latency of each exported file, measured alternately, in the order of `files`.
+    """Return the latency of each model, measured alternately, in the order of `files`.
 
-    batch: batch size. threads: of onnxruntime, 0 for all cores. seconds: measuring time per file; slow files are run at
-    least `least` times. The images are noise in 0..1 at the card's size.
+    files: exported files, which their runtime runs; packed files and folders, which torch runs on the CPU. batch: batch
+    size. threads: 0 for all cores. seconds: measuring time per file; slow files are run at least `least` times. The
+    images are noise in 0..1 at the card's size.
     Raises `ModelError` if a file cannot be read.
     """
-    runners = [_Runner(file, batch, threads) for file in files]
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds * len(runners) or min(len(r.times) for r in runners) < least:
-        for runner in runners:
-            runner.block()
+    with limited(threads or joblib.cpu_count()):  # of torch: changing it between runs would cost more than a run
+        runners = [_Runner(file, batch, threads) for file in files]
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds * len(runners) or min(len(r.times) for r in runners) < least:
+            for runner in runners:
+                runner.block()
     return [runner.result(batch, threads) for runner in runners]
 
 
@@ -66,9 +73,12 @@ class _Runner:
     """One file, loaded for timing."""
 
     def __init__(self, file: Path, batch: int, threads: int) -> None:
-        self._model = open_exported(file, threads=threads or None)
-        card = self._model.card
+        model = find(str(file), threads=threads or None)
+        if model is None:
+            raise ModelError(f"There is no file {file}. Give the path of a model.")
+        card = model.card
         noise = torch.rand((batch, card.channels, *card.size), generator=torch.Generator().manual_seed(0))
+        self._model: Any = TorchModel(model) if isinstance(model, Classifier) else model
         self._image = self._model.arranged(noise)
         self.times: list[float] = []
         self._run()
@@ -90,3 +100,19 @@ class _Runner:
     def result(self, batch: int, threads: int) -> Latency:
         low, median, high = np.percentile(self.times, [25, 50, 75])
         return Latency(float(median), float(low), float(high), batch, threads, len(self.times))
+
+
+class TorchModel:
+    """A classifier that torch runs on the CPU, to be timed like an exported file."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model.cpu().eval()
+
+    def arranged(self, image: Tensor) -> Tensor:
+        """Return images [B, C, H, W] in 0..1 as they are."""
+        return image
+
+    def run(self, image: Tensor) -> Tensor:
+        """Return the logits [B, K]."""
+        with torch.inference_mode():
+            return self._model(image).logits
