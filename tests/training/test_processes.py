@@ -20,6 +20,8 @@ from tests.test_road import write_tree
 from tests.training import job
 from tests.worlds import shapes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -170,7 +170,8 @@ def _fill(table: _Table, name: str, array: np.ndarray) -> None:
             f"{table.file}: '{name}' has the shape {array.shape}; answers are [images, classes] or [images]."
         )
     table.values = array
-    table.kind = {"probs": "probabilities", "probabilities": "probabilities", "logits": "logits"}.get(name)
+    kinds: dict[str, Kind] = {"probs": "probabilities", "probabilities": "probabilities", "logits": "logits"}
+    table.kind = kinds.get(name)
 
 
 # -- understanding -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.outputs import Classifier
+from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressConfig,
     Given,
@@ -59,13 +60,32 @@ class QuantizeConfig(CompressConfig):
     equalize: bool = False
     correct_bias: bool | None = Field(default=None, description="null: below 6 bits")
     max_bytes: int | None = Field(default=None, ge=1, description="of the packed file; bits then differ by layer")
+    weight_format: str | None = Field(default=None, description="simulated: fixed4.4, e4m3, fp16, ...; null: float")
+    activation_format: str | None = Field(default=None, description="the same for the inputs of layers")
+    simulate: bool = Field(default=False, description="measure these formats; no file in them is written")
     train: TrainConfig = TrainConfig(epochs=1, optimizer="adamw", lr=0.0005, weight_decay=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_bits_or_formats(cls, given: Any) -> Any:
+        """Refuse settings of integers beside simulated formats, which would be ignored."""
+        if isinstance(given, dict):
+            simulation.check_settings(given)
+        return given
 
     @model_validator(mode="after")
     def _fits(self) -> QuantizeConfig:
+        for key, text in (("weight_format", self.weight_format), ("activation_format", self.activation_format)):
+            if text is not None:
+                simulation.read_format(key, text)
         if self.train.weight_decay:
             raise ValueError("train.weight_decay must be 0: decay would shrink the steps that are learned.")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the resolved settings as plain JSON types, without those that have no effect in a simulation."""
+        settings = super().to_json()
+        return {key: settings[key] for key in settings if not (self.simulate and key in simulation.INTEGERS)}
 
     @property
     def activation_method(self) -> str:
@@ -95,8 +115,8 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
     """Write the quantized model and its files into `folder` and return the summary.
 
     model.packed.safetensors has the weights in their bits, and so has model.onnx, which is written where activations
-    have 8 bits (or stay in float) and runs in 8 bits. Accuracy is that of the files, read back. What was begun in
-    `folder` with the same settings goes on.
+    have 8 bits (or stay in float) and runs in 8 bits. Accuracy is that of the files, read back. With `simulate` no
+    model and no file is written, only the summary. What was begun in `folder` with the same settings goes on.
     """
     return stage(
         "quantize",
@@ -112,6 +132,8 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in given.model.card.compressed:
         raise ModelError(f"{config.model} is quantized already. Give the model that it was made from.")
+    if config.simulate:
+        return simulation.simulate(config.weight_format, config.activation_format, given, folder, journal)
     export_onnx(given.model, folder / BEFORE)  # what cannot be exported is told before the work
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, given))
     record = {"validation_calibrated": validation_accuracy(start, given)}
