@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from potstill.api.answers import Layers
 from potstill.api.results import CompressResult, RunResult
 from potstill.api.tables import Table, as_html, as_text
 from potstill.cli.show import show
+from potstill.stages.teacher.replay import caching_in_words
 
 LONG = "a-model-with-a-name-that-is-longer-than-forty-columns.onnx"
 
@@ -98,6 +100,14 @@ def test_names_are_never_cut(
     assert "90.00" in printed and "+0.07" in printed
     tables = [line for line in printed.splitlines() if line.startswith(("┏", "│", "└"))]
     assert all(len(line) <= width for line in tables) and bool(tables) == (width > 40)
+
+
+def test_a_run_of_one_seed_is_told_in_the_singular(run: RunResult) -> None:
+    text = json.dumps(run.summary["stages"]) + " ".join(run.notes) + run.verdict.sentence
+    assert "Trained 1 control and 1 student" in text and "(1 seed, " in text.replace("; 1 seed, ", " (1 seed, ")
+    assert not re.search(r"\b1 (controls|students|seeds|views|times|epochs|images|classes|passes)\b|0\.0 MB", text)
+    assert caching_in_words(1132, 22_640, 0.3) == "Caching teacher logits: 1,132 views, 23 kB, about 1 s."
+    assert caching_in_words(1, 22, 0.3) == "Caching teacher logits: 1 view, 22 B, about 1 s."
 
 
 def test_counts_have_their_plural() -> None:

@@ -237,7 +237,7 @@ class LabelResult(StageResult):
         if not facts:
             return
         images, views = words.plural(facts["images"], "image"), words.plural(facts["views"], "view")
-        yield f"Soft labels of {images} in {views}, {words.size(facts['bytes'], ' ')}: {self.folder}"
+        yield f"Soft labels of {images} in {views}, {words.file_size(facts['bytes'])}: {self.folder}"
         yield f"Pages: {self.folder}/labels.html; most worth labelling by hand: {self.folder}/worth-labelling.csv"
         yield f"Teach with them: potstill distill {self.summary['data']['source']} --teacher {self.folder}"
 
@@ -290,6 +290,6 @@ COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
     "seeds": _seeds,
     "steps": lambda one: _shown(one.figures.get("steps"), "{:,}"),
     "parameters": lambda one: _shown(one.parameters, "{:,}"),
-    "size": lambda one: "" if one.bytes is None else words.size(one.bytes, " "),
+    "size": lambda one: "" if one.bytes is None else words.file_size(one.bytes),
     "ms/image": lambda one: _shown(one.latency_ms, "{:.3f}"),
 }
