@@ -11,8 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import results
-
-from potstill.bench import accuracy, world
+from peers import accuracy, world
 
 
 def main() -> None:

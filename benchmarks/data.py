@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import results
-
-from potstill.bench import loading
+from peers import loading
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def _carry_out(arguments: list[str]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     print("potstill", " ".join(arguments), flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "potstill.cli", *arguments], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "potstill", *arguments], env=environment, capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"status {done.returncode}\n{done.stdout}\n{done.stderr}")

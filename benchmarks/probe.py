@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from peers.bars import provenance, where
 from results import record
 
-from potstill.bench.bars import provenance, where
 from potstill.data.formats import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.stages.finetune.probe import probe

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from potstill.bench.bars import as_json, table, where
+from peers.bars import as_json, table, where
 
 HERE = Path(__file__).parent
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Return the options that the benchmarks of `potstill.bench` share."""
+    """Return the options that the benchmarks share."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
     made.add_argument("--json", action="store_true", help="print every figure as JSON")

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 import results
-
-from potstill.bench import speed, world
+from peers import speed, world
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import results
-
-from potstill.bench import scale
+from peers import scale
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see potstill.cli
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see potstill.runtime
 
 
 def shared_folder() -> Path:

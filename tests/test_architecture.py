@@ -17,19 +17,24 @@ PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
 # The longest matching prefix decides. A module may import from lower floors, and from its own folder on its floor.
 FLOORS = {
     "errors": 0,
+    "words": 0,
     "_version": 0,
     "progress": 0,
+    "plain_text": 0,
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,
     "data.manifest": 0,
     "data.draws": 0,
     "data.workers": 0,
+    "data.thumbnails": 0,
     "models.card": 0,
     "models.hooks": 0,
     "models.freeze": 0,
-    "evaluation": 0,
+    "evaluation": 1,
     "config": 1,
+    "console": 1,
+    "display": 2,
     "artifacts": 1,
     "names": 1,
     "own_code": 1,
@@ -65,12 +70,16 @@ FLOORS = {
     "stages": 10,
     "report": 9,
     "api": 11,
-    "bench": 11,
     "cli": 12,
+    "__main__": 13,
 }
 LIGHT = (
     "errors",
+    "words",
     "progress",
+    "words",
+    "plain_text",
+    "display",
     "config",
     "artifacts",
     "evaluation",
@@ -167,7 +176,7 @@ FUNCTIONS = [
 
 
 def test_functions_stay_small() -> None:
-    assert not [function for function in FUNCTIONS if function[2] > 65]
+    assert not [function for function in FUNCTIONS if function[2] > 60]
     assert statistics.median(lines for *_, lines in FUNCTIONS) <= 8
 
 

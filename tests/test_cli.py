@@ -123,7 +123,7 @@ def test_the_disk_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "potstill.cli", "distill", str(tree), "--epochs", "5000", "--seeds", "1"]
+    command = [sys.executable, "-m", "potstill", "distill", str(tree), "--epochs", "5000", "--seeds", "1"]
     command += ["--teacher-epochs", "1", "--out", str(tmp_path / "run")]
     # A shell that starts the tests in its background ignores SIGINT for all of them; a user's shell does not.
     listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -133,7 +133,7 @@ def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=60)
-    assert child.returncode == 130 and "go on with the same command" in told and "Traceback" not in told
+    assert child.returncode == 130 and "resume with the same command" in told and "Traceback" not in told
     assert f"--out {tmp_path / 'run'}" in told
     assert artifacts.finished(tmp_path / "run") is None
 

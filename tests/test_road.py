@@ -55,12 +55,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def done(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> potstill.RunResult:
     return potstill.run(recipe(tree), out=tmp_path_factory.mktemp("runs") / "small", command="potstill run small.yaml")
 
 
-def test_the_summary_holds_every_figure(done: dict[str, Any]) -> None:
-    folder = Path(done["folder"])
+def test_the_summary_holds_every_figure(done: potstill.RunResult) -> None:
+    folder = done.folder
     written = json.loads((folder / "summary.json").read_text())
     assert written["data"]["splits"] == {
         "train": 90, "validation": 30, "test": 30, "labelled": 30, "unlabelled": 60,
@@ -83,8 +83,8 @@ def test_the_summary_holds_every_figure(done: dict[str, Any]) -> None:
         assert (folder / name).is_file(), name
 
 
-def test_control_and_student_start_alike_and_see_the_same(done: dict[str, Any]) -> None:
-    folder = Path(done["folder"])
+def test_control_and_student_start_alike_and_see_the_same(done: potstill.RunResult) -> None:
+    folder = done.folder
     rows = {
         kind: json.loads((folder / kind / "seed-0" / "metrics.jsonl").read_text().splitlines()[0])
         for kind in ("control", "distill")
@@ -94,45 +94,45 @@ def test_control_and_student_start_alike_and_see_the_same(done: dict[str, Any]) 
     assert set(rows["distill"]["train"]) == {"cross_entropy", "kd", "loss"}
 
 
-def test_the_same_command_again_changes_nothing(tree: Path, done: dict[str, Any]) -> None:
-    folder = Path(done["folder"])
+def test_the_same_command_again_changes_nothing(tree: Path, done: potstill.RunResult) -> None:
+    folder = done.folder
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
     again = potstill.run(recipe(tree), out=folder)
-    assert again["verdict"] == done["verdict"]
+    assert again.verdict == done.verdict
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
 
 
-def test_another_recipe_is_kept_out_of_the_folder(tree: Path, done: dict[str, Any]) -> None:
+def test_another_recipe_is_kept_out_of_the_folder(tree: Path, done: potstill.RunResult) -> None:
     with pytest.raises(potstill.UserError, match="was made with other settings: "):
-        potstill.run(recipe(tree, seed=5), out=done["folder"])
+        potstill.run(recipe(tree, seed=5), out=done.folder)
 
 
-def test_evaluate_says_the_same_of_every_form_of_the_student(tree: Path, done: dict[str, Any]) -> None:
-    folder = Path(done["folder"])
+def test_evaluate_says_the_same_of_every_form_of_the_student(tree: Path, done: potstill.RunResult) -> None:
+    folder = done.folder
     stage = json.loads((folder / "student.json").read_text())["folder"]
     forms = [folder, folder / stage, folder / "student.onnx"]
     found = [potstill.evaluate(form, tree) for form in forms]
-    assert len({one["accuracy"] for one in found}) == 1
+    assert len({one.accuracy for one in found}) == 1
     seed = int(stage.rpartition("-")[2])
-    assert found[0]["accuracy"] == done["models"]["student"]["test_accuracy"][seed]
-    assert found[0]["images"] == 30 and found[0]["interval"][0] <= found[0]["accuracy"] <= found[0]["interval"][1]
+    assert found[0].accuracy == done.student.test_accuracy[seed]
+    assert found[0].images == 30 and found[0].interval[0] <= found[0].accuracy <= found[0].interval[1]
 
 
-def test_predict_agrees_with_evaluate(tree: Path, done: dict[str, Any]) -> None:
+def test_predict_agrees_with_evaluate(tree: Path, done: potstill.RunResult) -> None:
     images = sorted((tree / "test").rglob("*.png"))
-    said = potstill.predict(Path(done["folder"]) / "student.onnx", images)
-    right = np.mean([one["class"] == Path(one["image"]).parent.name for one in said])
-    accuracy = potstill.evaluate(Path(done["folder"]) / "student.onnx", tree)["accuracy"]
+    said = potstill.predict(done.folder / "student.onnx", images)
+    right = np.mean([one.class_name == Path(one.image).parent.name for one in said])
+    accuracy = potstill.evaluate(done.folder / "student.onnx", tree).accuracy
     assert 100 * right == pytest.approx(accuracy, abs=1e-3)
-    assert sum(part["probability"] for part in said[0]["top"]) == pytest.approx(1, abs=1e-3)
+    assert sum(said[0].top.values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_stage_folder_teaches_another_run(tree: Path, done: dict[str, Any], tmp_path: Path) -> None:
-    teacher = {"model": str(Path(done["folder"]) / "teacher")}
+def test_a_stage_folder_teaches_another_run(tree: Path, done: potstill.RunResult, tmp_path: Path) -> None:
+    teacher = {"model": str(done.folder / "teacher")}
     again = potstill.run(recipe(tree, teacher=teacher, comparisons={}, seeds=1), out=tmp_path / "run")
-    assert again["models"]["teacher"]["accuracy"] == done["models"]["teacher"]["accuracy"]
+    assert again.teacher.accuracy == done.teacher.accuracy
     assert bits(load_model(tmp_path / "run" / "control" / "seed-0")) == bits(
-        load_model(Path(done["folder"]) / "control" / "seed-0")
+        load_model(done.folder / "control" / "seed-0")
     )
 
 
@@ -159,4 +159,4 @@ def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path
         assert bits(load_model(tmp_path / "killed" / kind / "seed-0")) == bits(
             load_model(tmp_path / "straight" / kind / "seed-0")
         )
-    assert resumed["verdict"] == straight["verdict"]
+    assert resumed.verdict == straight.verdict

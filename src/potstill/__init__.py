@@ -1,55 +1,75 @@
 """potstill: from a folder of images to the smallest model that still does the job, and the proof that it does.
 
-The public functions load on first use, so that `import potstill` costs nothing.
+    import potstill
+
+    run = potstill.distill("photos", teacher="builtin:resnet56-cifar", student="builtin:small-cnn", epochs=30)
+    print(run.verdict.sentence)
+    model = potstill.load(run.folder)
+    model.predict("new.jpg").class_name
+
+This file is the table of contents. What it names loads on first use, so that `import potstill` costs nothing.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from potstill._version import __version__
 
 if TYPE_CHECKING:
-    from potstill.api import (
-        compare,
-        demo,
-        distill,
-        evaluate,
-        explain,
-        export,
-        finetune,
-        label,
-        predict,
-        prune,
-        quantize,
-        run,
-        selftrain,
+    from potstill.api.answers import (
+        BenchResult,
+        Catalogue,
+        CheckResult,
+        Evaluation,
+        Explanation,
+        Layers,
+        Likeness,
+        Prediction,
     )
+    from potstill.api.compression import export, prune, quantize
+    from potstill.api.formats import Formats
+    from potstill.api.model import Model, load
+    from potstill.api.results import (
+        CompareResult,
+        CompressResult,
+        FinetuneResult,
+        LabelResult,
+        ModelFigures,
+        RunResult,
+        SelftrainResult,
+    )
+    from potstill.api.runs import compare, demo, distill, run
+    from potstill.api.transfer import finetune, label, selftrain
+    from potstill.api.using import bench, check, evaluate, explain, formats, layers, models, predict
+    from potstill.display import set_verbosity
     from potstill.errors import UserError
 
-
-_FUNCTIONS = (
-    "compare",
-    "demo",
-    "distill",
-    "evaluate",
-    "explain",
-    "export",
-    "finetune",
-    "label",
-    "predict",
-    "prune",
-    "quantize",
-    "run",
-    "selftrain",
-)
-_WHERE = dict.fromkeys(_FUNCTIONS, "potstill.api")
-_WHERE["UserError"] = "potstill.errors"
-
 __all__ = [
+    "BenchResult",
+    "Catalogue",
+    "CheckResult",
+    "CompareResult",
+    "CompressResult",
+    "Evaluation",
+    "Explanation",
+    "Formats",
+    "FinetuneResult",
+    "LabelResult",
+    "Layers",
+    "Likeness",
+    "Model",
+    "ModelFigures",
+    "Prediction",
+    "RunResult",
+    "SelftrainResult",
     "UserError",
     "__version__",
+    "bench",
+    "check",
     "compare",
     "demo",
     "distill",
@@ -57,16 +77,50 @@ __all__ = [
     "explain",
     "export",
     "finetune",
+    "formats",
     "label",
+    "layers",
+    "load",
+    "models",
     "predict",
     "prune",
     "quantize",
     "run",
     "selftrain",
+    "set_verbosity",
 ]
+
+_CONTENTS = {
+    "api.runs": "run demo distill compare",
+    "api.transfer": "finetune selftrain label",
+    "api.compression": "prune quantize export",
+    "api.using": "predict evaluate explain check models layers formats bench",
+    "api.model": "load Model",
+    "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
+    "api.formats": "Formats",
+    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult",
+    "display": "set_verbosity",
+    "errors": "UserError",
+}
+_WHERE = {name: f"potstill.{module}" for module, names in _CONTENTS.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'potstill' has no attribute '{name}'")
     return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Contents(ModuleType):
+    """`potstill.models` is the verb, also after the import system has loaded the package `potstill.models`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _WHERE or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Contents

@@ -1,8 +1,8 @@
-"""Folders that are either whole or recognisably unfinished.
+"""Output folders that are either complete or recognisably unfinished.
 
-Everything is written to a temporary name in the same folder, flushed to disk and renamed; the manifest of a folder
-comes last, so its presence means that the rest is complete. A power cut leaves a folder without a manifest, which is
-resumed or done again, never believed.
+Every file is written to a temporary name in the same folder, flushed to disk and renamed; the manifest of a folder is
+written last, so its presence means that the folder is complete. An interrupted command leaves a folder without a
+manifest, which is resumed or redone and never read as a result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from potstill import distributed
 from potstill.errors import RunError
 
 MANIFEST = "manifest.json"
-CHECKPOINT = "checkpoint.safetensors"  # of work that is under way
+CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
 
 
 _awaited: list[tuple[Path, Callable[[], None]]] = []
@@ -51,8 +51,8 @@ def _announce(file: Path) -> None:
 def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     """Yield a temporary path; rename it to `file` on success, remove it on failure.
 
-    Of several processes (`torchrun`) only the first keeps what it wrote; by_all: each writes files of its own.
-    Raises `RunError` where the disk is full or not writable.
+    With several processes (`torchrun`) only rank 0 keeps its file; by_all: every rank writes files of its own.
+    Raises `RunError` if the disk is full or not writable.
     """
     _announce(file)
     temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
@@ -73,8 +73,8 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
 def _disk_error(error: OSError, file: Path) -> Exception:
     if error.errno == errno.ENOSPC:
         return RunError(
-            f"The disk is full: {file} could not be written. Nothing half-written was kept. "
-            "Free some space and run the same command again; it goes on where it stopped."
+            f"The disk is full: {file} could not be written. No partial file was kept. "
+            "Free some space and run the same command again; it resumes where it stopped."
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
         return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder with --out.")
@@ -88,12 +88,12 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write JSON atomically, indented for people."""
+    """Write JSON atomically, indented."""
     write_text(file, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON file holds; raise `RunError` where it is damaged."""
+    """Return the parsed content of a JSON file; raise `RunError` if it is damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -101,29 +101,29 @@ def read_json(file: Path) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """Return the sha256 (hex) of a JSON value, whatever the order of its keys."""
+    """Return the sha256 (hex) of a JSON value, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def finish(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder: from now on it counts as complete."""
+    """Write the manifest of a folder, which marks it as complete."""
     write_json(folder / MANIFEST, manifest)
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a complete folder, None where it is unfinished or absent."""
+    """Return the manifest of a complete folder, None if it is unfinished or absent."""
     file = folder / MANIFEST
     return read_json(file) if file.is_file() else None
 
 
 def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a folder's manifest, doing the work first unless it was done with the same inputs.
+    """Return a folder's manifest, running `work` first unless the folder is complete with the same inputs.
 
     inputs: everything the result depends on, as JSON. work: fills the folder and returns what to record.
-    Of several processes all must call it. Raises `RunError` where the folder is complete but came from other inputs.
+    With several processes all must call it. Raises `RunError` if the folder is complete but has other inputs.
     """
     done = finished(folder)
-    distributed.wait()  # all have looked before the first writes
+    distributed.wait()  # every rank has read the folder before rank 0 writes to it
     if done is None:
         recorded = work()
         finish(folder, {"inputs": inputs, **recorded})
@@ -136,11 +136,11 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
         different = sorted(k for k in {*done["inputs"], *inputs} if done["inputs"].get(k) != inputs.get(k))
         raise RunError(
             f"{folder} was made with another {' and '.join(different)}. "
-            "Give a new folder with --out, or remove this one if it is no longer needed."
+            "Choose a new folder with --out, or remove this one if it is no longer needed."
         )
     return done
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of ours and everything in it."""
+    """Remove a folder that potstill created, with everything in it."""
     shutil.rmtree(folder, ignore_errors=True)

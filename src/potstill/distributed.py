@@ -1,9 +1,8 @@
-"""The processes of one command: who am I, who writes, and how the others are told.
+"""The processes of one command: ranks, barriers, broadcast and gather.
 
-`torchrun --nproc-per-node N -m potstill.cli ...` starts the same command N times. All do the same work on the same
-images, each on its stripe (rows rank, rank + N, ...); process 0 alone writes and speaks. What cannot be shared out is
-done by process 0, inside `alone`. Where nothing was started that way there is one process, and everything here costs
-nothing.
+`torchrun --nproc-per-node N -m potstill ...` starts the same command N times. All ranks work on the same images,
+each on its stripe (rows rank, rank + N, ...); only rank 0 writes files and prints. Work that cannot be divided is done
+by rank 0, inside `alone`. Without torchrun there is one process, and these functions return at once.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ _alone = False
 
 
 def rank() -> int:
-    """Return the number of this process, 0 to world() - 1."""
+    """Return the rank of this process, 0 to world() - 1."""
     return int(os.environ.get("RANK", 0)) if world() > 1 else 0
 
 
 def world() -> int:
-    """Return how many processes work together here."""
+    """Return the number of processes (world size); 1 inside `alone`."""
     return 1 if _alone else int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this process is rank 0, which writes files and prints."""
     return rank() == 0
 
 
 def wait() -> None:
-    """Go on when every process has come here."""
+    """Block until every process has reached this call (a barrier)."""
     if world() > 1:
         from torch import distributed
 
@@ -45,7 +44,7 @@ def wait() -> None:
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """Let process 0 through the block alone, then the others: it makes the cache that they find."""
+    """Run the block in process 0 first, then in the others, which find the cache that process 0 wrote."""
     if not is_main():
         wait()
     yield
@@ -55,9 +54,9 @@ def main_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Work as one process inside the block, which only process 0 enters."""
+    """Act as a single process inside the block, which only process 0 enters."""
     global _alone
-    assert is_main(), "only process 0 works alone"
+    assert is_main(), "only process 0 may enter alone()"
     before, _alone = _alone, True
     try:
         yield
@@ -66,18 +65,18 @@ def alone() -> Iterator[None]:
 
 
 def gather(value: Any) -> list[Any]:
-    """Return what every process gave, in the order of their ranks; all must call it."""
+    """Return the `value` of every process, in the order of ranks; all must call it."""
     if world() == 1:
         return [value]
     from torch import distributed
 
-    found: list[Any] = [None] * world()
-    distributed.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: Any) -> Any:
-    """Return what process 0 gave; all must call it."""
+    """Return the `value` of process 0; all must call it."""
     return gather(value)[0]
 
 
@@ -93,14 +92,12 @@ def mean_in_place(tensors: Sequence[Tensor]) -> None:
 
 
 def gather_rows(values: np.ndarray, positions: np.ndarray, count: int) -> np.ndarray:
-    """Return [count, ...]: the rows that all processes have, each at its position; asserts one for each position."""
+    """Return [count, ...]: the rows of all processes, each at its position; asserts exactly one per position."""
     import numpy as np
 
     parts = gather((values, positions))
     where = np.concatenate([position for _, position in parts])
-    assert len(where) == count and np.array_equal(np.sort(where), np.arange(count)), (
-        "a row is missing or was done twice"
-    )
+    assert len(where) == count and np.array_equal(np.sort(where), np.arange(count)), "a row is missing or occurs twice"
     result = np.empty((count, *values.shape[1:]), values.dtype)
     result[where] = np.concatenate([rows for rows, _ in parts])
     return result

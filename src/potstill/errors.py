@@ -1,9 +1,8 @@
-"""What a user did wrong, said in sentences.
+"""Exceptions for errors that a user can cause and fix.
 
-Every error a user can cause is a `UserError`: complete sentences that name the path or key, what is wrong,
-why it matters and what to type next. One error may carry several problems, because being told one mistake
-at a time is a waste of the reader's day. The command line prints them and exits with status 2; a traceback
-is shown only for mistakes of ours.
+Every such error is a `UserError`: complete sentences that name the path or key, what is wrong, why it matters and
+what to type next. One error may carry several problems, so that all of them are reported at once. The command line
+prints them and exits with status 2; a traceback is shown only for bugs in potstill.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """One or more problems that the user can mend; `problems` holds a sentence (or a few) for each."""
+    """One or more problems that the user can fix; `problems` holds one message for each."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -21,22 +20,22 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """A recipe, flag or option is wrong."""
+    """A recipe, flag or option is invalid."""
 
 
 class DataError(UserError):
-    """The images or their labels cannot be used as they are."""
+    """The images or their labels cannot be used as given."""
 
 
 class ModelError(UserError):
-    """A model, checkpoint or exported file cannot be used as asked."""
+    """A model, checkpoint or exported file cannot be used as requested."""
 
 
 class RunError(UserError):
-    """A run folder is in a state that the command cannot go on from."""
+    """A run folder is in a state from which the command cannot continue."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of `known`, or an empty string where none is near."""
+    """Return " Did you mean 'x'?" for the closest match in `known`, or an empty string if there is none."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""

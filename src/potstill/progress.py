@@ -48,6 +48,11 @@ def display() -> Display:
     return _display.get() or Display()
 
 
+def installed() -> bool:
+    """Whether somebody shows notes and progress already."""
+    return _display.get() is not None
+
+
 @contextlib.contextmanager
 def use(shown: Display) -> Iterator[Display]:
     """Install `shown` for the duration of a command."""

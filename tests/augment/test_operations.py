@@ -244,4 +244,4 @@ def test_colour_operations_on_grey_images_say_that_they_do_nothing(name):
     with use(Display()) as shown:
         unchanged = operation.change(images, np.full((COUNT, operation.draws - 1), 0.1))
     assert torch.equal(unchanged, images)
-    assert shown.notes == [f"The images are grey, so the augmentation {name} changes nothing."]
+    assert shown.notes == [f"The images are grey, so the augmentation {name} has no effect."]

@@ -44,15 +44,15 @@ def test_every_mistake_is_told_at_once():
     problems = caught.value.problems
     assert len(problems) == 6
     assert problems[0] == "augment.shift.pixels: must be greater than or equal to 1, but was 0."
-    assert "called 'flp'. Did you mean 'flip'?" in problems[1] and "trivialaugment" in problems[1]
+    assert "or policy 'flp'. Did you mean 'flip'?" in problems[1] and "trivialaugment" in problems[1]
     assert problems[2].startswith("augment.flip.q: ")
     assert "but one is 3" in problems[3]
-    assert problems[4] == "augment.erase.scale: must be [least, most], but was [0.5, 0.1]."
+    assert problems[4] == "augment.erase.scale: must be [min, max], but was [0.5, 0.1]."
     assert "'cifar10', 'imagenet' or 'svhn'" in problems[5]
 
 
 def test_what_is_no_policy_at_all():
-    with pytest.raises(ConfigError, match="augment must be a policy's name or a list"):
+    with pytest.raises(ConfigError, match="augment must be the name of a policy or a list"):
         parse_policy(7)
 
 

@@ -81,7 +81,7 @@ def test_a_run_that_chooses_says_so(tmp_path: Path) -> None:
         "seeds": 1,
         "export": {"int8": False},
     }
-    done = potstill.run(settings, out=tmp_path / "run")
+    done = potstill.run(settings, out=tmp_path / "run").summary
     told = done["search"]
     assert told["candidates"] == 14 and told["trials"] == 21 and told["validation_images"] == 30
     assert any("short search on the 30 validation images" in note for note in done["notes"])

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 import potstill
-from potstill.cli import show
+from potstill.api.answers import Explanation
+from potstill.cli.show import show
 from potstill.evaluation import metrics
 from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.report.likeness import render
 from potstill.stages.inference import explain as stage
-from potstill.stages.inference.evaluate import Said
 
 
 def save(folder: Path, *, classes: tuple[str, ...], seed: int) -> str:
@@ -40,7 +40,7 @@ def test_probabilities_soften_and_classes_are_matched_by_name(tmp_path: Path, im
         assert sum(sharp) == pytest.approx(1, abs=1e-5) and sum(soft) == pytest.approx(1, abs=1e-5)
         assert max(soft) < max(sharp) and min(soft) > min(sharp)
     assert found["probabilities"]["teacher"][0] == sorted(found["probabilities"]["teacher"][0], reverse=True)
-    own = {one["class"]: one["probability"] for one in potstill.predict(teacher, [image])[0]["top"]}
+    own = potstill.predict(teacher, image).top
     assert dict(zip(found["classes"], found["probabilities"]["teacher"][0], strict=True)) == pytest.approx(
         own, abs=1e-4
     )
@@ -48,10 +48,10 @@ def test_probabilities_soften_and_classes_are_matched_by_name(tmp_path: Path, im
 
 def test_it_is_printed_in_eighty_columns(tmp_path: Path, image: Path, capsys: pytest.CaptureFixture) -> None:
     student = save(tmp_path / "student", classes=tuple(f"class {n}" for n in range(20)), seed=0)
-    show.explanation(stage.explain(student, image, teacher=student))
+    show(Explanation(stage.explain(student, image, teacher=student)))
     printed = capsys.readouterr().out
-    assert "8 others" in printed and "T = 4" in printed and "█" in printed
-    assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed.replace(str(image), "")
+    assert "8 other classes" in printed and "T = 4" in printed and "█" in printed
+    assert max(len(line) for line in printed.splitlines() if str(image) not in line) <= 80 and "…" not in printed
 
 
 def test_mistakes_are_told(tmp_path: Path, image: Path) -> None:
@@ -59,7 +59,7 @@ def test_mistakes_are_told(tmp_path: Path, image: Path) -> None:
     other = save(tmp_path / "other", classes=("x", "y", "c"), seed=0)
     with pytest.raises(potstill.UserError, match="There is no image"):
         stage.explain(student, tmp_path / "none.png")
-    with pytest.raises(potstill.UserError, match="A temperature is above 0"):
+    with pytest.raises(potstill.UserError, match="--temperature must be > 0"):
         stage.explain(student, image, (0.0,))
     with pytest.raises(potstill.UserError, match="knows a, b"):
         stage.explain(student, image, teacher=other)
@@ -86,7 +86,7 @@ def test_a_model_beside_itself_is_its_own_likeness_and_the_page_says_so() -> Non
     random = np.random.default_rng(0)
     logits, label = random.normal(size=(60, 3)) * 3, np.arange(60) % 3
     both = {"teacher": logits, "student": logits.copy(), "control": random.normal(size=(60, 3))}
-    found = stage.likeness(both, Said(logits, label, ("a", "b", "c")), ("a", "b", "c"))
+    found = stage.likeness(both, label, ("a", "b", "c"))
     assert found["agreement"]["student"] == 100.0 and found["agreement"]["control"] < 100
     assert all(abs(value) < 1e-9 for value in found["divergence"]["student"].values())
     assert found["inherited"]["student"]["share"] == 100.0

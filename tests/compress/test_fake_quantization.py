@@ -224,12 +224,12 @@ def test_wrong_settings_are_refused_all_at_once():
     with pytest.raises(ConfigError) as error:
         quantized(model, seen, weight_bits=9, activation_bits=1)
     assert error.value.problems == [
-        "weight_bits is 9, but it must be 2 to 8.",
-        "activation_bits is 1, but it must be 2 to 8.",
+        "weight_bits must be 2 to 8, but is 9.",
+        "activation_bits must be 2 to 8, but is 1.",
     ]
     with pytest.raises(ConfigError, match="not 'entropie'. Did you mean 'entropy'"):
         quantized(model, seen, activation_method="entropie")
     with pytest.raises(ConfigError, match="no layer '1'"):
         quantized(model, seen, skip=["1"])
-    with pytest.raises(ConfigError, match="layer_bits of 0 is 1"):
+    with pytest.raises(ConfigError, match="layer_bits of 0 must be 2 to 8, but is 1"):
         quantized(model, seen, layer_bits={"0": 1})

@@ -221,8 +221,8 @@ MISTAKES = [
     ("e8m23", "32 bits"),
     ("e11m3", "exponent bits"),
     ("e1m5", "exponent bits"),
-    ("fp32", "without a format"),
-    ("banana", "is no number format"),
+    ("fp32", "leave out the format"),
+    ("banana", "is not a number format"),
 ]
 
 

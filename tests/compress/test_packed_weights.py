@@ -127,9 +127,9 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "noise").write_bytes(b"nothing of the kind")
     with pytest.raises(ModelError, match="noise: not readable as safetensors"):
         unpack(tmp_path / "noise")
-    with pytest.raises(ModelError, match="no file of packed weights"):
+    with pytest.raises(ModelError, match="not a file of packed weights"):
         unpack(save({"a": torch.zeros(1)}))
-    with pytest.raises(ModelError, match="of version 7, but this potstill reads version 1"):
+    with pytest.raises(ModelError, match="of version 7, but this version of potstill reads version 1"):
         unpack(save({}, {"potstill-packed-weights": '{"version": 7}'}))
     with pytest.raises(ModelError, match="no quantized layers to pack"):
         pack(nn.Linear(2, 2))

@@ -88,5 +88,5 @@ def test_bits_are_taken_where_they_hurt_least():
     assert allocate(rises, weights, max_bytes=1500) == {"tough": 4, "touchy": 8}
     assert allocate(rises, weights, max_bytes=1250) == {"tough": 2, "touchy": 8}
     assert allocate(rises, weights, max_bytes=750) == {"tough": 2, "touchy": 4}
-    with pytest.raises(ConfigError, match="take 500 bytes at the fewest bits"):
+    with pytest.raises(ConfigError, match="need at least 500 bytes at the lowest number of bits"):
         allocate(rises, weights, max_bytes=499)

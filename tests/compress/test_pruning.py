@@ -177,7 +177,7 @@ def test_scores_by_hand():
     assert scores(model, group, "l1").tolist() == [3, 4]
     assert scores(model, group, "l2").tolist() == [3, 4]
     assert scores(model, group, "taylor").tolist() == [1.5**2, 8.0**2]
-    with pytest.raises(ModelError, match="pass no BatchNorm"):
+    with pytest.raises(ModelError, match="have no BatchNorm"):
         scores(model, group, "bn")
     model[0].weight.grad = None
     with pytest.raises(ModelError, match="needs gradients, and 0 has none"):
@@ -211,7 +211,7 @@ def test_sensitivity_finds_the_layer_that_matters():
 def test_what_cannot_be_pruned_is_said():
     with pytest.raises(ModelError, match="no inner channels"):
         inner_channels(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), IMAGE, keep=0.5)
-    with pytest.raises(ModelError, match="leaves at least .*% of the macs"):
+    with pytest.raises(ModelError, match="keeps at least .*% of the macs"):
         inner_channels(TwoRoads(), IMAGE, keep=0.1)
     with pytest.raises(ConfigError) as error:
         inner_channels(OptionAResNet(), IMAGE, keep=1.5, importance="l3", round_to=0)

@@ -124,7 +124,7 @@ def test_observing_follows_the_order_of_execution():
 
 
 def test_what_cannot_be_observed_is_said():
-    with pytest.raises(DataError, match="No image came for calibration"):
+    with pytest.raises(DataError, match="There are no images for calibration"):
         observe(nn.Sequential(nn.Linear(2, 2)), [])
     with pytest.raises(DataError, match="inf or NaN"):
         observe(nn.Sequential(nn.Linear(2, 2)), [torch.tensor([[float("nan"), 0]])])

@@ -81,7 +81,7 @@ def test_what_is_unusual_but_handled(tree):
     Image.new("RGB", (9, 9), "red").save(root / "cat" / "blank.png")
     frames[0].save(root / "cat" / "animated.webp", save_all=True, append_images=frames[1:], lossless=True)
     (root / "cat" / "wrong-ending.jpg").write_bytes(encoded(picture("w", (9, 9)), "PNG"))
-    expected = {"turned", "16-bit", "float", "alpha", "cmyk", "palette", "blank", "animated", "wrong-ending"}
+    expected = {"rotated", "16-bit", "float", "alpha", "cmyk", "palette", "blank", "animated", "wrong-ending"}
     found = codes(root)
     assert {code: found.get(code) for code in expected} == dict.fromkeys(expected, 1)
     assert found["grey"] == 3  # with the 16-bit and the float one
@@ -296,8 +296,8 @@ def test_the_second_look_reads_no_image(tree, monkeypatch):
 def test_refusals_of_leaks_when_reading(tree, notes):
     root = tree(*TREE, size=(32, 32))
     (root / "test/cat/0.png").write_bytes((root / "unlabelled/0.png").read_bytes())
-    with pytest.raises(DataError, match="1 of the 6 test images .* --fix clean.csv"):
+    with pytest.raises(DataError, match="1 of 6 test images .* --fix clean.csv"):
         read_manifest(root)
     images = np.repeat(np.arange(4, dtype=np.uint8), 9).reshape(4, 3, 3)
     from_arrays(images[[0, 1, 0]], [0, 1, 0], ["train", "train", "test"])
-    assert any("1 of the 1 test images of arrays are also" in note for note in notes)
+    assert any("1 of 1 test image of arrays is also" in note for note in notes)

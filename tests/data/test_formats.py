@@ -66,7 +66,7 @@ def test_a_flat_folder_is_unlabelled_and_said_to_be(tree, notes):
     root = tree("train.png", "test tubes.png", "val.png")
     manifest = read_manifest(root)
     assert manifest.classes == () and set(manifest.split) == {0} and set(manifest.label) == {UNLABELLED}
-    assert any("all 3 images are taken as unlabelled" in note for note in notes)
+    assert any("its 3 images will be used without labels" in note for note in notes)
 
 
 def test_class_order_is_natural(tree):
@@ -94,12 +94,12 @@ def test_no_such_folder_names_the_nearest(tree):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["cat/0.png"], "has one class only, 'cat'"),
-        ([*PAIRS, "bird/"], "has no image of 'bird'.*--allow-empty"),
+        (["cat/0.png"], "has only one class, 'cat'"),
+        ([*PAIRS, "bird/"], "has no images of 'bird'.*--allow-empty"),
         ([*(f"train/{n}" for n in PAIRS), "test/cat/0.png", "test/fox/0.png"], "the test split has images of 'fox'"),
         ([*(f"pets/train/{n}" for n in PAIRS), "pets/test/cat/a.png"], "one level too high: .* Give .*pets instead"),
-        ([f"pets/{n}" for n in PAIRS], "one level too high: the folder 'pets' .* holds class folders"),
-        ([*(f"train/{n}" for n in PAIRS), "cat/0.png"], "split folder 'train' beside 'cat'"),
+        ([f"pets/{n}" for n in PAIRS], "one level too high: its folder 'pets' holds class folders"),
+        ([*(f"train/{n}" for n in PAIRS), "cat/0.png"], "split folder 'train' and also 'cat'"),
         ([*(f"{s}/{n}" for s in ("val", "valid", "train") for n in PAIRS)], "'val' and 'valid' both mean"),
         (["cat/", "dog/"], "holds no images"),
     ],
@@ -116,8 +116,8 @@ def test_allow_empty_keeps_the_class(tree):
 def test_one_split_of_a_set_and_stray_images_are_told(tree, notes):
     root = tree(*(f"{s}/{n}" for s in ("train", "test") for n in PAIRS), "train/stray.png")
     read_manifest(root / "train")
-    assert any("lies beside test" in note for note in notes)
-    assert any("ignored 1 image(s) that lie beside the class folders, such as stray.png" in note for note in notes)
+    assert any("is next to test" in note for note in notes)
+    assert any("ignored 1 image outside the class folders, such as stray.png" in note for note in notes)
 
 
 def test_unreadable_images_up_to_one_per_cent_are_skipped_and_named(tree, notes):
@@ -194,7 +194,7 @@ def test_idx_that_is_cut_off_or_alone(tmp_path):
         read_manifest(tmp_path)
     write_idx(tmp_path / "train-labels-idx1-ubyte", np.arange(4, dtype=np.uint8), False)
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(DataError, match="says 100 bytes and holds 93"):
+    with pytest.raises(DataError, match="declares 100 bytes, and it holds 93"):
         read_manifest(tmp_path)
 
 

@@ -388,7 +388,7 @@ def test_a_teacher_of_two_classes_teaches_those(tmp_path: Path) -> None:
     source, trained, rows = learn(settings, tmp_path / "run")
     assert source.known == (0, 1) and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
     assert trained.record["validation_accuracy"]["last"] > 80  # the third class came from the labels
-    assert any("does not know stripes" in note for note in progress.display().notes)
+    assert any("does not have the classes stripes" in note for note in progress.display().notes)
 
 
 def refused(kind: type[Exception], settings: Recipe, folder: Path) -> str:
@@ -409,7 +409,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     )
     np.savez(tmp_path / "two.npz", logits=said()[:, :2], classes=CLASSES[:2])
     members = [{"model": str(tmp_path / "two.npz")}, saved(tmp_path)]
-    assert "does not know stripes" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
+    assert "does not have the classes stripes" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
     with pytest.raises(ConfigError, match="both `model` and `ensemble`"):
         recipe({**saved(tmp_path), "ensemble": members})
     np.savez(tmp_path / "at.npz", logits=said(), classes=CLASSES)

@@ -124,8 +124,8 @@ def test_one_trained_seed_never_tells_models_apart():
     one = statistics.compare(better, worse, names=("A", "B"))
     assert one.result == "TIES" and one.interval[0] > 5 and statistics.p_value(better, worse) == 1.0
     assert one.sentence.startswith("A ties with B: the difference of +10.0 points may be chance")
-    assert one.sentence.endswith("train three seeds.")
-    assert not statistics.compare(worse, worse).sentence.endswith("train three seeds.")
+    assert one.sentence.endswith("train 3 seeds.")
+    assert not statistics.compare(worse, worse).sentence.endswith("train 3 seeds.")
     asked_twice = statistics.compare(better, worse, trained=False)
     assert asked_twice.result == "BEATS" and asked_twice.sentence.endswith("1 seed, 500 test images).")
     assert statistics.compare(worse, better, trained=False).result == "LOSES"

@@ -12,7 +12,7 @@ from PIL import Image
 
 import potstill
 from potstill import progress
-from potstill.cli.export import show
+from potstill.cli.show import show
 from potstill.config import build
 from potstill.errors import ModelError, RunError
 from potstill.exporters.golden import golden_difference, write_golden
@@ -45,11 +45,12 @@ def test_the_folder_holds_measured_files(
 ) -> None:
     monkeypatch.setattr(stage, "TIMED", ((1, 1), (4, 0)))
     folder = tmp_path / "out"
-    told = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
+    exported = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
     assert {file.name for file in folder.iterdir()} == {
         "export.yaml", "manifest.json", "summary.json", "journal.json", "model.onnx",
         "model_int8.onnx", "golden", "evaluation",
     }  # fmt: skip
+    told = exported.summary
     rows = told["models"]
     assert list(rows) == ["network", "model.onnx", "model_int8.onnx"]
     assert rows["model.onnx"]["lost"] == 0 and rows["model.onnx"]["max_logit_difference"] < 1e-4
@@ -60,11 +61,11 @@ def test_the_folder_holds_measured_files(
     assert [one["speed_up"] for one in rows["model.onnx"]["latency"]] == [1, 1]
     assert told["recommended"]["file"] in rows
     assert told["temperature"] is None  # these images may be those that the network learned from
-    assert export_files(config(model, golden=12), folder) == {key: told[key] for key in told if key != "folder"}
+    assert export_files(config(model, golden=12), folder) == told
     with pytest.raises(RunError, match="other settings"):
         export_files(config(model, int8=False), folder)
 
-    show(told)
+    show(exported)
     printed = capsys.readouterr().out
     assert "model_int8.onnx" in printed and f"Take {folder}/{told['recommended']['file']}: " in printed
     assert len(list((folder / "golden").glob("*.png"))) == 12

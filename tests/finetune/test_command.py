@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import potstill.api
+import potstill
+from potstill.api.keywords import settings_of
+from potstill.api.results import Result
 from potstill.cli import app
 from potstill.config import build
 from potstill.stages.finetune import FinetuneConfig
@@ -39,11 +41,10 @@ FLAGS = {
 @pytest.mark.parametrize(("flags", "expected"), FLAGS.items(), ids=lambda one: str(one))
 def test_a_flag_reaches_its_setting(flags: str, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(potstill.api, "finetune", lambda data=None, **settings: asked.update(settings, data=data) or {})
+    monkeypatch.setattr(potstill, "finetune", lambda **keywords: asked.update(keywords) or Result({}))
     result = CliRunner().invoke(app, ["finetune", "photos", "--model", "resnet18", "--json", *flags.split()])
     assert result.exit_code == 0, result.output
-    settings = {key: value for key, value in asked.items() if key not in ("out", "command")}
-    config = build(FinetuneConfig, settings)
+    config = build(FinetuneConfig, settings_of("finetune", asked))
     found: Any = config
     for key in expected[0].split("."):
         found = getattr(found, key)

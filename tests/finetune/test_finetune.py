@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import potstill
-from potstill import artifacts
+from potstill import artifacts, words
 from potstill.config import build
 from potstill.errors import RunError
 from potstill.model_files.folder import load_model, read_card
 from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.freeze import bits
-from potstill.report import words, write_transfer
+from potstill.report import write_transfer
 from potstill.stages import dataset
 from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.lazy_data import Images
@@ -69,7 +69,7 @@ def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path
     folder, summary = done
     assert bits(find(str(folder))) == bits(load_model(folder))
     found = potstill.evaluate(folder, tree)
-    assert found["accuracy"] == pytest.approx(summary["models"][summary["kept"]]["accuracy"], abs=1e-3)
+    assert found.accuracy == pytest.approx(summary["models"][summary["kept"]]["accuracy"], abs=1e-3)
     recipe = build(Recipe, {"data": {"path": str(tree)}, "teacher": {"model": str(folder)}})
     images = dataset.prepare(recipe.data, at_least=teacher_size(recipe.teacher))
     teacher = prepare_teacher(recipe.teacher, images, tmp_path, views=recipe.training_views, seed=0)
@@ -189,5 +189,5 @@ def test_a_transfer_is_evaluated_on_the_split_it_held_out(weights: Path, tree: P
     config = settings(tmp_path / "images", weights, unfreeze="none", views=0, data={"test": 0.3, "seed": 5})
     summary = finetune(config, tmp_path / "run")
     found = potstill.evaluate(tmp_path / "run", tmp_path / "images")
-    assert found["images"] == summary["data"]["splits"]["test"]
-    assert found["accuracy"] == pytest.approx(summary["models"]["probe"]["accuracy"], abs=1e-3)
+    assert found.images == summary["data"]["splits"]["test"]
+    assert found.accuracy == pytest.approx(summary["models"]["probe"]["accuracy"], abs=1e-3)

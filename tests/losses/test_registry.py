@@ -141,9 +141,9 @@ def test_a_file_that_does_not_import_says_why(tmp_path: Path):
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ("pred, teacher", "takes (pred, teacher), but a loss takes `student`"),
+        ("pred, teacher", "has the parameters (pred, teacher), but a loss must have `student`"),
         ("student", "at least one of `teacher` and `label`"),
-        ("student, teacher, epoch", "needs epoch, and potstill would not know what to pass"),
+        ("student, teacher, epoch", "needs epoch, which potstill does not pass"),
     ],
 )
 def test_wrong_parameters_are_explained_with_an_example(tmp_path: Path, parameters: str, complaint: str):

@@ -158,7 +158,7 @@ def test_all_thaws_again() -> None:
 
 
 def test_too_many_stages_are_told() -> None:
-    with pytest.raises(ModelError, match="has 3 stages, so 4 of them cannot learn"):
+    with pytest.raises(ModelError, match="has 3 stages; --unfreeze must be 0-3, none or all, but is 4"):
         freeze_below(small("builtin"), 4)
 
 

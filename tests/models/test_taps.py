@@ -117,9 +117,9 @@ def test_an_mlp_has_its_hidden_layer() -> None:
         ("stage:7", "has 3 stages"),
         ("stage:0", "has 3 stages"),
         ("stage:3/2", "has 3 stages"),
-        ("stage:last", "names no stage"),
+        ("stage:last", "is not a stage"),
         ("layer33", "Did you mean 'layer3'"),
-        ("tokens", "no transformer"),
+        ("tokens", "not a transformer"),
     ],
 )
 def test_a_name_that_is_not_there(name: str, sentence: str) -> None:

@@ -123,7 +123,7 @@ MISTAKES = [
         "mode: this belongs to integers",
     ),
     ({"simulate": True, "weight_format": "int4"}, ["--simulate", "--weight-format", "int4"], "give --weight-bits 4"),
-    ({"simulate": True, "weight_format": "q44"}, ["--simulate", "--weight-format", "q44"], "is no number format"),
+    ({"simulate": True, "weight_format": "q44"}, ["--simulate", "--weight-format", "q44"], "is not a number format"),
 ]
 
 
@@ -155,4 +155,4 @@ def test_the_command_says_that_there_is_no_file(trained: Path, tmp_path: Path) -
     ]
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "(simulated)" in result.stdout and "no runtime file" in result.stderr
+    assert "simulated" in result.stdout and "no runtime file" in result.stderr

@@ -89,7 +89,7 @@ def test_the_headline_is_the_verdict(whole):
     verdict = summary["verdict"]
     assert verdict["result"] == "BEATS"
     gain = f"{verdict['difference']:.1f}"
-    assert f"Distillation helped: {gain} points more" in page.text
+    assert f"Distillation helped: accuracy gained {gain} points" in page.text
     assert f"BEATS by {gain} points" in page.text
     assert verdict["sentence"] in page.text
 
@@ -102,7 +102,7 @@ def test_the_table_holds_every_figure(whole):
         assert f"{sum(seeds) / len(seeds):.1f} %" in row
         assert len(seeds) == 1 or ", ".join(f"{one:.1f}" for one in seeds) in row
         assert f"{model['parameters']:,}" in row and f"{model['latency_ms']:.2g} ms" in row
-    for words in ("5.7 MB", "81 kB", "25 kB", "1/70", "1/227"):
+    for words in ("5.7 MB", "81 kB", "25 kB", "70x smaller", "227x smaller"):
         assert words in page.text
     assert "98.1 to 99.7 over 540 images" in page.text  # Wilson, 536 of 540
 
@@ -122,9 +122,9 @@ def test_every_section_says_its_files_words(whole):
     wanted = "models notes soft curves comparisons files steps data measured recipe".split()
     assert page.sections() == wanted
     told = [*summary["notes"], *(s["title"] for s in summary["stages"]), *(s["text"] for s in summary["stages"])]
-    told += [summary["command"], "temperature: 4.0", "7.6 × 10⁻⁶", "99.30 %", "1,131 images: 100 with a label"]
+    told += [summary["command"], "temperature: 4.0", "7.6 × 10⁻⁶", "99.30 %", "1,131 images: 100 labelled"]
     told += ["TIES", "every label", summary["comparisons"][0]["text"], "Example CPU @ 2.6 GHz", "torch 2.15.0"]
-    told += ["21 November 2026, 13:00 UTC", "looked at once"]
+    told += ["21 November 2026, 13:00 UTC", "evaluated once"]
     for words in told:
         assert words in page.text, words
     assert page.count("img") == 6
@@ -136,25 +136,25 @@ def test_the_same_run_gives_the_same_page(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("student", "result", "says"), [
-    (86.0, "LOSES", ["Distillation did not help, it did harm", "Do not use this student. Use the control"]),
-    (90.9, "TIES", ["Distillation did not help: any difference may be luck", "the control is simpler to make"]),
+    (86.0, "LOSES", ["Distillation reduced accuracy", "Do not use this student. Use the control"]),
+    (90.9, "TIES", ["no significant difference from the control", "the control is simpler to train"]),
 ])  # fmt: skip
 def test_a_teacher_that_did_not_help_is_told_plainly(student, result, says, tmp_path):
     summary = example.write_run(tmp_path, control=91, student=student, images=4000, unlabelled=0)
     assert summary["verdict"]["result"] == result
     page, _ = report(tmp_path)
-    for words in [*says, "Add images without labels", "Try a lower temperature than 4"]:
+    for words in [*says, "Add unlabelled images", "Try a lower temperature than 4"]:
         assert words in page.text, words
 
 
 def test_one_seed_is_told_as_what_it_is(tmp_path):
     example.write_run(tmp_path, seeds=1)
     page, _ = report(tmp_path)
-    assert "One seed cannot tell whether distillation helped" in page.text
-    assert "Train three seeds (this run had one)" in page.text
+    assert "One seed is not enough to tell whether distillation helped" in page.text
+    assert "Train 3 seeds (this run had 1)" in page.text
     assert "Distillation did not help" not in page.text and "BEATS" not in page.text
-    assert "luck with the images or with the training" not in page.text
-    assert "thin lines the single seeds" not in page.text
+    assert "The difference is significant" not in page.text
+    assert "thin lines the individual seeds" not in page.text
     assert "over 3 seeds" not in page.text and "over 540 images" in page.text
 
 

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from potstill.report import advice, words
+from potstill import words
+from potstill.report import advice
 from potstill.report.charts import Line, mean_curve
 from potstill.report.layout import Box, place, spread
 
@@ -20,9 +21,12 @@ from potstill.report.layout import Box, place, spread
     (words.milliseconds(12.4), "12 ms"), (words.significant(7.6e-6), "7.6 × 10⁻⁶"), (words.significant(0), "0"),
     (words.significant(0.997), "1"), (words.significant(9.97), "10"), (words.duration(3.21), "3.2 s"),
     (words.duration(59.6), "1 min 0 s"), (words.duration(200), "3 min 20 s"), (words.duration(7500), "2 h 5 min"),
-    (words.plural(1, "seed"), "1 seed"), (words.plural(1200, "class", "classes"), "1,200 classes"),
-    (words.share_of(81_240, 5_655_120), "1/70"), (words.share_of(10, 39), "1/3.9"), (words.share_of(7, 7), "the same"),
-    (words.share_of(21, 10), "2.1 times"), (words.date("2026-11-21T13:05:00+00:00"), "21 November 2026, 13:05 UTC"),
+    (words.plural(1, "seed"), "1 seed"), (words.plural(1200, "class"), "1,200 classes"),
+    (words.plural(2, "party", "parties"), "2 parties"), (words.change(0.068), "gained 0.07 points"),
+    (words.change(-1.2, 1), "lost 1.2 points"), (words.change(-0.004), "unchanged"),
+    (words.ratio(81_240, 5_655_120), "70x smaller"), (words.ratio(10, 39), "3.9x smaller"),
+    (words.ratio(7, 7), "same size"), (words.ratio(21, 10), "2.1x larger"),
+    (words.date("2026-11-21T13:05:00+00:00"), "21 November 2026, 13:05 UTC"),
     (words.date("2026-11-01T09:00:00+02:00"), "1 November 2026, 09:00 UTC+02:00"),
 ])  # fmt: skip
 def test_figures_in_words(found, expected):
@@ -70,14 +74,14 @@ def summary(result: str, *, teacher: float, unlabelled: int, temperature: float,
 def test_advice_is_only_what_fits_the_run():
     easy = advice.advise(summary("TIES", teacher=99, unlabelled=500, temperature=2.0, seeds=5), 1)
     assert easy.next == (
-        "You may use either; the control is simpler to make, because it needs no teacher.",
-        "Try a bigger student: this one may already hold all it can.",
+        "Use either; the control is simpler to train, because it needs no teacher.",
+        "Try a larger student: this one may be at its capacity.",
     )
     assert "between −0.5 and +0.3 points" in easy.meaning
     hard = advice.advise(summary("TIES", teacher=89, unlabelled=0, temperature=8.0, seeds=3), 1)
     for words_ in (
         "better teacher first",
-        "images without labels",
+        "unlabelled images",
         "temperature than 8",
         "more seeds (this run had 3)",
     ):

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from potstill import names
-from potstill.api import new_folder
+from potstill.api.verb import new_folder
 from potstill.cli import app
 from potstill.config import build
 from potstill.errors import ConfigError, RunError

@@ -44,8 +44,8 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> None:
             resolve(objective.terms[0].loss if objective.terms else objective.loss)
         raise Stopped
 
-    monkeypatch.setattr("potstill.api.run_recipe", work)
-    monkeypatch.setattr("potstill.stages.compare.compare", work)
+    monkeypatch.setattr("potstill.api.runs.run_recipe", work)
+    monkeypatch.setattr("potstill.api.runs.compare_stage", work)
 
 
 RECIPES = {

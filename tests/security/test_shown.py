@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from potstill.cli import app, show
-from potstill.cli.plain import as_json, visible
+from potstill.api.answers import CheckResult, Evaluation, Explanation, Layers
+from potstill.cli import app
+from potstill.cli.show import show
 from potstill.data.csv_files import escaped, read_records, unescaped, write_csv
 from potstill.data.formats import read_manifest
+from potstill.display import LiveDisplay
+from potstill.plain_text import as_json, visible
 from potstill.stages.check import check
 
 NAMES = ["[/b]", "[bold red]dog", ":dog:", "\x1b[31mred", "=1+1", "@x", "a\x9b2Jb", "<script>x</script>"]
@@ -21,35 +24,26 @@ NAMES = ["[/b]", "[bold red]dog", ":dog:", "\x1b[31mred", "=1+1", "@x", "a\x9b2J
 @pytest.mark.parametrize("name", NAMES)
 def test_findings_show_a_name_as_it_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
     finding = {"severity": "error", "text": f"The class {name}.", "advice": name, "examples": [[name]]}
-    show.findings({"findings": [finding], "html": name, "probe": []})
+    show(CheckResult({"findings": [finding], "html": name, "probe": []}))
     printed = capsys.readouterr().out
     assert printed.count(visible(name)) == 4 and "\x1b" not in printed and "\x9b" not in printed
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_and_verdicts_show_a_name_as_it_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    verdict = {"result": "TIES", "sentence": f"{name} ties."}
-    facts = {"test_accuracy": [90.0], "parameters": 1}
-    show.run_summary(
-        {"models": {name: facts}, "recipe": {"title": name}, "name": "x", "verdict": verdict, "report": name,
-         "comparisons": [{"name": name, "verdict": verdict}]}
-    )  # fmt: skip
+    show(Layers({"model": name, "layers": [{"path": name, "kind": name, "shape": [], "parameters": 1, "stage": name}]}))
     printed = capsys.readouterr().out
-    assert printed.count(visible(name)) == 6 and "\x1b" not in printed
-    show.evaluation(
-        {"model": name, "data": name, "images": 3, "split": "test", "accuracy": 1, "interval": [0, 2], "loss": 0.1,
-         "calibration_error": 1, "recall": {name: 50.0}}
-    )  # fmt: skip
+    assert printed.count(visible(name)) == 3 and "\x1b" not in printed
+    figures = {"accuracy": 1, "interval": [0, 2], "loss": 0.1, "calibration_error": 1, "recall": {name: 50.0}}
+    show(Evaluation({"model": name, "data": name, "images": 3, "split": "test", **figures}))
     assert capsys.readouterr().out.count(visible(name)) == 3
-    show.explanation(
-        {"image": name, "models": {"student": "m"}, "temperatures": [1.0], "classes": [name, "b"],
-         "probabilities": {"student": [[0.75, 0.25]]}}
-    )  # fmt: skip
+    several = {"temperatures": [1.0], "classes": [name, "b"], "probabilities": {"student": [[0.75, 0.25]]}}
+    show(Explanation({"image": name, "models": {"student": "m"}, **several}))
     assert capsys.readouterr().out.count(visible(name)) == 2
 
 
 def test_notes_and_bars_take_any_title(capsys: pytest.CaptureFixture[str]) -> None:
-    display = show.LiveDisplay()
+    display = LiveDisplay()
     display.note("The class [/b] and \x1b[2J")
     assert "note: The class [/b] and \\x1b[2J" in capsys.readouterr().err
     display._console._force_terminal = True

@@ -35,8 +35,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 def test_labels_are_shown_and_corrections_read_back(tmp_path: Path) -> None:
     data = folder(tmp_path)
     teacher = {"model": "builtin:mlp", "train": {"epochs": 2}}
-    facts = potstill.label(data, teacher=teacher, views=2, out=tmp_path / "labels", worth=7)
-    out = Path(facts["folder"])
+    out = potstill.label(data, teacher=teacher, views=2, out=tmp_path / "labels", worth=7).folder
     table, worth = rows_of(out / "labels.csv"), rows_of(out / "worth-labelling.csv")
     assert len(table) == 60 and len(worth) == 7
     assert {row["path"] for row in table} == {f"unlabelled/{n:02}.png" for n in range(60)}

@@ -197,9 +197,8 @@ def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "worth": 2}
     small |= {"teacher_steps": 12, "train": {"batch_size": 32}, "labels": 24, "crossfit": False}
     found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
-    assert found["folder"] == "runs/selftrain-labelled.npz" and found["kind"] == "selftrain"
-    measured = potstill.evaluate(found["folder"], data)
-    kept = found["models"][found["kept"]]
-    assert measured["accuracy"] == pytest.approx(kept["test_accuracy"][0], abs=0.01)
-    with pytest.raises(potstill.UserError, match="round"):
+    assert found.folder == Path("runs/selftrain-labelled.npz") and found.summary["kind"] == "selftrain"
+    measured = potstill.evaluate(found.folder, data)
+    assert measured.accuracy == pytest.approx(found.kept.test_accuracy[0], abs=0.01)
+    with pytest.raises(TypeError, match="round"):
         potstill.selftrain(data, unlabelled="pool.npy", round=1)

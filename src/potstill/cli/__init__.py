@@ -1,4 +1,7 @@
-"""The command line: parse, call `app`, show. Heavy imports stand inside the commands, so `--help` is instant."""
+"""The command line: parse, call the public function of the same name, show its result.
+
+Heavy imports stand inside the calls, so that `--help` is instant. Commands are listed in the order of the road.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,33 @@ import sys
 import warnings
 
 from potstill import runtime
-from potstill.cli import bench, compress, distill, export, finetune, formats, selftrain, use
-from potstill.cli.common import app
+from potstill.cli.bench import bench
+from potstill.cli.check import check
+from potstill.cli.common import Command, app
+from potstill.cli.compare import compare
+from potstill.cli.demo import demo
+from potstill.cli.distill import distill
+from potstill.cli.evaluate import evaluate
+from potstill.cli.explain import explain
+from potstill.cli.export import export
+from potstill.cli.finetune import finetune
+from potstill.cli.formats import formats
+from potstill.cli.label import label
+from potstill.cli.models import layers, models
+from potstill.cli.predict import predict
+from potstill.cli.prune import prune
+from potstill.cli.quantize import quantize
+from potstill.cli.run import run
+from potstill.cli.selftrain import selftrain
 
-__all__ = ["app", "bench", "compress", "distill", "export", "finetune", "formats", "main", "selftrain", "use"]
+__all__ = ["app", "main"]
+
+MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
+USING = (evaluate, predict, models, layers, formats, bench)
+
+for command in (*MAKING, *USING):
+    # The numbers of `formats` may be negative: -7.625 is no option.
+    app.command(cls=Command, context_settings={"ignore_unknown_options": command is formats})(command)
 
 
 def main() -> None:

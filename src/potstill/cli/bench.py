@@ -1,4 +1,4 @@
-"""The command that measures potstill itself: bench."""
+"""The command that measures model files on this machine: bench."""
 
 from __future__ import annotations
 
@@ -6,36 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from potstill.cli.common import Json, app, carry_out
+from potstill.cli.common import call
+from potstill.cli.options import Json, Limit, Quiet, Split, counts, option
 
 
-@app.command()
 def bench(
-    axes: Annotated[
-        list[str] | None, typer.Argument(metavar="AXIS", help="data, speed, store (default: all three).")
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="As long as for the recorded figures: some minutes.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that torch computes with.")] = 2,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Exported or packed files, run or stage folders.")
+    ],
+    data: Annotated[str | None, typer.Option(help="Labelled images, to measure accuracy too.")] = None,
+    batch: Annotated[Any, option(None, "Images a run, comma-separated.", parser=counts)] = "1,32",
+    threads: Annotated[Any, option(None, "Threads, comma-separated; 0: all cores.", parser=counts)] = "1,0",
+    seconds: Annotated[float, typer.Option(help="Seconds of measurement for each file and setting.")] = 0.5,
+    split: Split = "test",
+    limit: Limit = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how fast and how small potstill is on this machine, beside what it is compared with.
-
-    data: batches a second, beside torchvision's loader. speed: distillation with a stored teacher, beside training
-    without one, a plain loop, and torchdistill where it is installed. store: memory and time of stores of 10,000 and
-    100,000 images (with --full also 1,000,000). Images are generated. On two idle cores speed takes two minutes, the
-    others some twenty seconds each.
-    """
-
-    def work() -> dict[str, Any]:
-        from potstill.bench import axes as known
-        from potstill.bench.bars import as_json
-
-        return {name: as_json(found) for name, found in known.run(axes or (), full=full, threads=threads).items()}
-
-    def show(result: dict[str, Any]) -> None:
-        from potstill.bench.axes import AXES
-        from potstill.cli import show
-
-        show.benchmarks({AXES[name].title: found["bars"] for name, found in result.items()})
-
-    carry_out(work, show, as_json)
+    """Measure latency and accuracy of model files, side by side. Ratios are to the first file."""
+    call("bench", locals())

@@ -1,22 +1,22 @@
-"""What all commands share: the application, common options, and the way from work to output and exit status."""
+"""What all commands share: the application, and the way from a command to its output and exit status."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from potstill.cli.plain import as_json as json_text
-from potstill.cli.plain import echo
+from potstill import runtime
+from potstill._version import __version__
 from potstill.errors import UserError
+from potstill.plain_text import as_json as json_text
+from potstill.plain_text import visible
 
 app = typer.Typer(
-    help="From a folder of images to the smallest model that still does the job, and the proof that it does.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,20 +24,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Out = Annotated[Path | None, typer.Option("--out", help="Run folder (default: a new one under runs/).")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace existing output files that potstill did not write, too.")]
-AllowCode = Annotated[
-    list[Path] | None,
-    typer.Option("--allow-code", metavar="FILE.py", help="A Python file that the recipe's losses may be in."),
-]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Weights for a model given by name.")]
-Model = Annotated[str, typer.Argument(help="A run or stage folder, an .onnx file, or a name with --weights.")]
-Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"potstill {__version__}")
+        raise typer.Exit
 
 
-class Grouped(TyperCommand):
-    """A command with many options: its help has a section for each `rich_help_panel`, in plain text."""
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """From a folder of images to the smallest model that still does the job, and the proof that it does."""
+
+
+class Command(TyperCommand):
+    """A command whose help has a section for each `rich_help_panel`, in plain text."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of the help."""
@@ -47,15 +51,16 @@ class Grouped(TyperCommand):
                 usual = "Arguments" if parameter.param_type_name == "argument" else "Others"
                 panel = parameter.rich_help_panel if isinstance(parameter, TyperOption) else None
                 sections.setdefault(panel or usual, []).append(record)
+        if sections.keys() <= {"Arguments", "Others"} and "Others" in sections:
+            sections["Options"] = sections.pop("Others")
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
 
 
-def given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings without those that were not typed."""
-    cleaned = {key: given(value) if isinstance(value, dict) else value for key, value in settings.items()}
-    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a text on standard output or standard error, without what a terminal would obey."""
+    typer.echo(visible(str(text)), err=err)
 
 
 def typed() -> str:
@@ -63,36 +68,55 @@ def typed() -> str:
     return shlex.join(["potstill", *sys.argv[1:]])
 
 
-def carry_out(work: Callable[[], Any], show: Callable[[Any], None], as_json: bool) -> None:
+def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
+    """Call a public function with what was typed, and print its result.
+
+    keywords: by the names of the function; `quiet` and `as_json` are of the command line. trains: whether it is a
+    stage, for which the process keeps memory that is freed, and whose summary records what was typed.
+    """
+    quiet, as_json = keywords.pop("quiet"), keywords.pop("as_json")
+    given = {name: value for name, value in keywords.items() if value is not None}
+
+    def work() -> Any:
+        import potstill
+
+        if trains:
+            runtime.keep_freed()
+            given["command"] = typed()
+        return getattr(potstill, verb)(**given)
+
+    carry_out(work, quiet=quiet, as_json=as_json)
+
+
+def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
     """Do the work under a live display on standard error, then print its result on standard output.
 
-    A mistake of the user's is told in sentences, with exit status 2; Ctrl-C tells how to go on, with 130.
+    A mistake of the user's is printed as sentences, with exit status 2; Ctrl-C prints how to resume, with 130.
     """
-    from potstill import distributed, progress
-    from potstill.cli import show as shown
+    from potstill import display, distributed, progress
 
-    speaks = distributed.is_main()
+    main = distributed.is_main()
     try:
-        with progress.use(shown.LiveDisplay() if speaks else progress.Display()):
+        with progress.use(display.LiveDisplay() if main and not quiet else progress.Display()):
             result = work()
     except UserError as error:
         for problem in error.problems:
             echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        echo(f"\nStopped. Nothing is lost: go on with the same command:\n  {typed()}", err=True)
+        echo(f"\nStopped. Nothing is lost: resume with the same command:\n  {typed()}", err=True)
         raise typer.Exit(130) from None
-    if not speaks:
-        return
+    if main:
+        _print(result, as_json)
+
+
+def _print(result: Any, as_json: bool) -> None:
+    results = result if isinstance(result, list) else [result]
     if as_json:
-        typer.echo(json_text(result))
-    else:
-        show(result)
+        plain = [one.to_dict() for one in results]
+        typer.echo(json_text(plain if isinstance(result, list) else plain[0]))
+        return
+    from potstill.cli import show
 
-
-def numbers(text: str | None, flag: str) -> list[float] | None:
-    """Return the numbers of an option with commas between, None where it was not given."""
-    try:
-        return None if text is None else [float(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{flag} takes numbers with commas between, such as 0.485,0.456,0.406.") from None
+    for one in results:
+        show.show(one)

@@ -1,6 +1,6 @@
-"""What may be thrown away at any time: facts and pixels that were computed once from files of the user.
+"""The cache: facts and pixels computed once from the user's files, which may be deleted at any time.
 
-Everything under `cache_folder` can be made again from the images; a damaged or missing part is made again in silence.
+Everything under `cache_folder` can be recomputed from the images; a damaged or missing part is recomputed silently.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from potstill.errors import UserError
 from potstill.progress import note
 
 Place = tuple[str, str]  # folder or archive, and a name in it
-State = tuple[int, int]  # size in bytes, and time of change
+State = tuple[int, int]  # size in bytes, and modification time
 
 
 def cache_folder() -> Path:
-    """Return where cached things lie: $POTSTILL_CACHE, or ~/.cache/potstill."""
+    """Return the cache folder: $POTSTILL_CACHE, or ~/.cache/potstill."""
     return Path(os.environ.get("POTSTILL_CACHE") or Path.home() / ".cache" / "potstill").expanduser()
 
 
 class Remembered:
-    """JSON values by (folder or archive, name in it, size, time of change) of files.
+    """JSON values by (folder or archive, name in it, size, modification time) of files.
 
-    They are kept in one file for each folder, so that they are found again from whichever list or level of the tree
-    the images are read. version: of what computes the values; values of another version are forgotten.
+    They are stored in one file per folder, so that they are found again from any list or level of the tree through
+    which the images are read. version: of the code that computes the values; other versions are ignored.
     """
 
     def __init__(self, kind: str, version: int) -> None:
@@ -37,7 +37,7 @@ class Remembered:
         self._changed: set[str] = set()
 
     def get(self, place: Place, state: State) -> Any | None:
-        """Return the value of a file, None where it is unknown or the file's (size, time of change) is another."""
+        """Return the value of a file, None if it is unknown or the file's (size, modification time) has changed."""
         folder, name = place
         if folder not in self._values:
             self._values[folder] = self._read(folder)
@@ -45,19 +45,19 @@ class Remembered:
         return value if (size, time) == state else None
 
     def put(self, place: Place, state: State, value: Any) -> None:
-        """Keep a value for a file in this state; `get` was asked for it before."""
+        """Store a value for a file in this state; `get` must have been called for it before."""
         folder, name = place
         self._values[folder][name] = [*state, value]
         self._changed.add(folder)
 
     def save(self) -> None:
-        """Write what was put; a cache that cannot be written is told of, and only costs time."""
+        """Write the new values; if the cache cannot be written, note it and continue without."""
         try:
             for folder in sorted(self._changed):
                 write_text(self._file(folder), json.dumps(self._values[folder], separators=(",", ":")))
             self._changed.clear()
         except (UserError, OSError) as error:
-            note(f"What was learned about the images could not be kept for the next time: {error}")
+            note(f"The cache of image facts cannot be written, so the next command reads all images again: {error}")
 
     def _file(self, folder: str) -> Path:
         key = hashlib.sha256(f"{self.version}\0{Path(folder).resolve()}".encode()).hexdigest()[:24]

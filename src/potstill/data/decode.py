@@ -1,8 +1,8 @@
-"""One way from an image file to pixels, used by training, evaluation and prediction alike.
+"""Decoding of image files to pixels, shared by training, evaluation and prediction.
 
-Readers differ in silence: one turns a 16-bit picture white, another ignores which way up the camera was held, a
-third keeps the colours that lie hidden under transparency. A network that is trained through one reader and used
-through another loses accuracy and nobody sees why, so everything here goes through `decode`.
+Image readers differ silently: one clips 16-bit images to white, another ignores the EXIF orientation, a third keeps
+the colours hidden under transparency. A model that is trained with one reader and used with another loses accuracy
+without an error, so all files are read by `decode`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from potstill.errors import DataError
 
 VERSION = 1  # part of every cache key: raise it when the pixels of any file change
-MAX_PIXELS = 89_478_485  # what Pillow too begins to distrust: 256 MiB at three bytes a pixel
+MAX_PIXELS = 89_478_485  # Pillow's own limit for decompression bombs: 256 MiB at three bytes per pixel
 _GREY = ("1", "L", "LA", "La")
-_DRAWINGS = ("EPS", "WMF", "EMF")  # opening them would run an interpreter
+_DRAWINGS = ("EPS", "WMF", "EMF")  # decoding them would run an interpreter
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 _TO_PNG = "Convert it to PNG."
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -40,10 +41,10 @@ class ImageError(DataError):
 def decode(source: str | Path | bytes, *, name: str) -> np.ndarray:
     """Return the pixels of an image file (its path or its bytes), uint8 [H, W, C] with C = 1 (grey) or 3 (RGB).
 
-    The EXIF orientation is applied, 16-bit values are scaled by their depth and float values in 0..1 by 255,
-    transparency is laid on white, palette and CMYK become RGB, an animation gives its first frame.
-    `name` is what error messages call it. Raises `DataError` where the file is missing, empty, cut off, larger
-    than `MAX_PIXELS` or no image.
+    The EXIF orientation is applied, 16-bit values are scaled by their bit depth and float values in 0..1 by 255,
+    transparency is composited on white, palette and CMYK images are converted to RGB, and of an animation the first
+    frame is used. `name` is used in error messages. Raises `DataError` if the file is missing, empty, truncated,
+    larger than `MAX_PIXELS` or not an image.
     """
     content = source if isinstance(source, bytes) else read_bytes(source, name=name)
     with open_image(content, name=name) as image:
@@ -58,12 +59,12 @@ def pixels_of(image: Image.Image, *, name: str) -> np.ndarray:
         raise
     except MemoryError as error:
         raise ImageError("bomb", f"{name} does not fit into memory when decoded.") from error
-    except Exception as error:  # Pillow's readers raise nearly every kind on damaged files
-        raise ImageError("damaged", f"{name} is damaged or cut off: {error}.") from error
+    except Exception as error:  # Pillow's readers raise many kinds of errors on damaged files
+        raise ImageError("damaged", f"{name} is damaged or truncated: {error}.") from error
 
 
 def read_bytes(path: str | Path, *, name: str) -> bytes:
-    """Return the content of a file; raise `DataError` where it cannot be read."""
+    """Return the content of a file; raise `DataError` if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -73,11 +74,11 @@ def read_bytes(path: str | Path, *, name: str) -> bytes:
 
 
 def open_image(content: bytes, *, name: str) -> Image.Image:
-    """Return the image with only its header read; raise `DataError` where it is none or too large to decode."""
+    """Return the image with only its header read; raise `DataError` if it is not an image or too large to decode."""
     try:
         image = _opened(content)
         if image.format == "PNG":
-            _opened(content).verify()  # its checksums, which are not looked at when it is decoded
+            _opened(content).verify()  # the checksums, which decoding ignores
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("bomb", _bomb(name, "")) from error
     except Exception as error:  # see decode
@@ -86,13 +87,14 @@ def open_image(content: bytes, *, name: str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("bomb", _bomb(name, f" ({image.width} x {image.height})"))
     if image.format in _DRAWINGS:
-        raise ImageError("drawing", f"{name} is a drawing ({image.format}), not a picture of pixels. {_TO_PNG}")
+        raise ImageError("drawing", f"{name} is a drawing ({image.format}), not a raster image. {_TO_PNG}")
     return image
 
 
 def _opened(content: bytes) -> Image.Image:
     if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
-        import pillow_heif  # an optional plug-in; its absence is told by _what_it_is
+        # an optional plug-in; _what_it_is reports that it is missing
+        import pillow_heif  # pyright: ignore[reportMissingImports]
 
         pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(content))
@@ -101,12 +103,12 @@ def _opened(content: bytes) -> Image.Image:
 def _bomb(name: str, size: str) -> str:
     return (
         f"{name} has more than {MAX_PIXELS // 1_000_000} million pixels{size}, which can exhaust the memory when "
-        "decoded. Scale it down, or leave it out."
+        "decoded. Downscale it, or leave it out."
     )
 
 
 def _what_it_is(content: bytes, error: Exception) -> tuple[str, str]:
-    """Return the fault of a file that no reader takes, and the rest of a sentence about it."""
+    """Return the fault of a file that no reader accepts, and the predicate of a sentence about it."""
     start = content[:512].lstrip().lower()
     if not content:
         return "empty", "is empty (0 bytes)."
@@ -115,14 +117,14 @@ def _what_it_is(content: bytes, error: Exception) -> tuple[str, str]:
     if content[4:12] in (b"ftypavif", b"ftypavis"):
         return "plug-in", "is an AVIF image, which this Pillow cannot read. Type: pip install --upgrade pillow"
     if start.startswith((b"<!doctype", b"<html")):
-        return "foreign", "is a web page under the name of an image."
+        return "foreign", "is a web page with an image extension."
     if start.startswith((b"<svg", b"<?xml", b"%pdf")):
-        return "drawing", f"is a document or drawing, not a picture of pixels. {_TO_PNG}"
+        return "drawing", f"is a document or drawing, not a raster image. {_TO_PNG}"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", content[:64]):
         return "foreign", f"is text, not an image: it begins with {content[:32].decode()!r}."
     if isinstance(error, Image.UnidentifiedImageError):
         return "foreign", f"is not an image that can be read: it begins with the bytes {content[:8].hex(' ')}."
-    return "damaged", f"is damaged or cut off: {error}."
+    return "damaged", f"is damaged or truncated: {error}."
 
 
 def _pixels(image: Image.Image, name: str) -> np.ndarray:
@@ -144,11 +146,12 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image) -> float:
-    """Return the value that stands for white."""
+    """Return the value that means white."""
     if image.mode == "F":
         return 1.0
     if image.format != "TIFF":
-        return 65535.0  # PNG; and PGM, whose values Pillow has already stretched to 16 bits
+        return 65535.0  # PNG; and PGM, whose values Pillow has already scaled to 16 bits
+    assert isinstance(image, TiffImageFile), type(image)
     bits = int(image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0])
     signed = image.tag_v2.get(_SAMPLE_FORMAT, (1,))[0] == 2
     return float(2 ** (bits - signed) - 1)
@@ -160,7 +163,7 @@ def _scaled(value: np.ndarray, white: float, name: str) -> np.ndarray:
     if not (low >= 0 and high <= white):  # also true of NaN
         raise ImageError(
             "range",
-            f"{name} holds values from {low:g} to {high:g}, and potstill reads 0 to {white:g} there. "
+            f"{name} holds values from {low:g} to {high:g}; values of this format must be in 0 to {white:g}. "
             "Scale the values and save the image again.",
         )
     return np.rint(value.astype(np.float64) * (255.0 / white)).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Random numbers without a state: uniform draws as a pure function of (seed, stream, index, view).
+"""Counter-based random numbers: uniform draws as a pure function of (seed, stream, index, view).
 
-A generator that is advanced cannot be resumed, shared between workers, or replayed for one image alone. These
-draws can: the key is mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195),
-so the numbers of image 7 in view 3 are the same in any batch, any process and any order.
+A stateful generator cannot easily be resumed, shared between workers, or replayed for a single image. These draws
+can: the key is mixed by the finaliser of SplitMix64 (Steele, Lea, Flood 2014, doi:10.1145/2714064.2660195), so the
+numbers of image 7 in view 3 are the same in any batch, any process and any order.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def _mix(value: np.ndarray) -> np.ndarray:
 def uniform(seed: int, index: np.ndarray, view: np.ndarray, count: int, stream: str) -> np.ndarray:
     """Return float64 [B, count] in [0, 1): `count` draws for each (index, view) pair of two int arrays [B].
 
-    stream: a name that keeps the draws of different purposes ("flip", "crop") independent of each other.
+    stream: a name that makes the draws of different purposes ("flip", "crop") independent of each other.
     """
     salt = np.array([seed, zlib.crc32(stream.encode())], dtype=np.int64).astype(np.uint64)
-    with np.errstate(over="ignore"):  # wrapping around 2**64 is the point
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is intended
         key = _mix(_mix(salt[:1]) ^ salt[1:])
         key = _mix(key ^ np.asarray(index, dtype=np.int64).astype(np.uint64))
         key = _mix(key ^ np.asarray(view, dtype=np.int64).astype(np.uint64))
@@ -36,7 +36,7 @@ def uniform(seed: int, index: np.ndarray, view: np.ndarray, count: int, stream: 
     return (values >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-@functools.lru_cache(maxsize=8)  # the steps of an epoch ask for the same one
+@functools.lru_cache(maxsize=8)  # all steps of an epoch use the same one
 def permutation(seed: int, epoch: int, count: int, stream: str = "order") -> np.ndarray:
     """Return a permutation of range(count) that depends only on the arguments."""
     key = [seed % 2**63, epoch, zlib.crc32(stream.encode())]

@@ -1,7 +1,7 @@
 """`Batch`, and the order of batches: the batch of step s depends only on (seed, s).
 
-There is no iterator to be saved, advanced or fast-forwarded. A resumed run asks for the batch of its next step; two
-processes ask for their stripes of it; the control and the student ask for the same one.
+There is no iterator state to save, advance or fast-forward. A resumed run takes the batch of its next step; several
+processes take stripes of it; control and student take the same batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from potstill.data.views import CLEAN, View
 
 @dataclass
 class Batch:
-    """image: float32 [B, C, H, W] in 0..1; label: int64 [B], -100 where none; index: int64 [B], rows of the
+    """image: float32 [B, C, H, W] in 0..1; label: int64 [B], -100 if unlabelled; index: int64 [B], rows of the
     manifest; view: int64 [B]. mix: how the student's images are mixed (its targets are mixed the same way)."""
 
     image: Tensor
@@ -31,13 +31,13 @@ class Batch:
     mix: Mix | None = None
 
     def mixed_image(self) -> Tensor:
-        """Return what the student sees: the images, mixed where `mix` says so."""
+        """Return the student's input: the images, mixed according to `mix`."""
         return self.image if self.mix is None else apply_mix(self.image, self.mix)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless shuffled sequence of rows: pass p is a permutation that depends on (seed, p) alone."""
+    """An infinite shuffled sequence of rows: pass p is a permutation that depends only on (seed, p)."""
 
     rows: np.ndarray
     seed: int
@@ -49,17 +49,17 @@ class Stream:
         passes, offset = np.divmod(position, len(self.rows))
         rows = np.empty(count, dtype=np.int64)
         for number in np.unique(passes):
-            here = passes == number
-            rows[here] = self.rows[permutation(self.seed, int(number), len(self.rows), self.name)[offset[here]]]
+            mask = passes == number
+            rows[mask] = self.rows[permutation(self.seed, int(number), len(self.rows), self.name)[offset[mask]]]
         return rows, passes
 
 
 class Order:
-    """Which (rows, views) make the batch of a step.
+    """The (rows, views) of the batch of each step.
 
-    views: how many views there are; pass p of the rows uses view p mod views, or view p where it is None.
-    labelled_share: the part of each batch drawn from labelled rows, 0..1; None draws from all rows alike.
-    steps_per_epoch: where an epoch is not one pass over the rows.
+    views: number of views; pass p of the rows uses view p mod views, or view p if None.
+    labelled_share: fraction of each batch drawn from labelled rows, 0..1; None draws from all rows together.
+    steps_per_epoch: number of steps, if an epoch is not one pass over the rows.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Order:
 
 
 class Loader:
-    """Makes batches of a manifest's images on a device.
+    """Creates batches of a manifest's images on a device.
 
     mix: "mixup", "cutmix" or None, with strength `mix_alpha` > 0.
-    stripe: (first, every); a batch is cut to every so-many-th of its rows, beginning with row `first`.
+    stripe: (first, step); only rows first, first + step, ... of each batch are loaded.
     """
 
     def __init__(
@@ -124,11 +124,16 @@ class Loader:
         index, view = order.at(step)
         batch = self.batch(index[first::every], view[first::every])
         if self._mix:
-            batch.mix = draw_mix(
-                self._mix, self._mix_alpha, seed=self.view.seed, step=step, batch_size=len(batch.index),
-                size=batch.image.shape[-2:], device=self.device,
-            )  # fmt: skip
+            batch.mix = self._draw_mix(batch, step)
         return batch
+
+    def _draw_mix(self, batch: Batch, step: int) -> Mix:
+        assert self._mix is not None
+        count, _, height, width = batch.image.shape
+        size, seed = (height, width), self.view.seed
+        return draw_mix(
+            self._mix, self._mix_alpha, seed=seed, step=step, batch_size=count, size=size, device=self.device
+        )
 
     def clean_batch(self, index: np.ndarray) -> Batch:
         """Return these rows without augmentation."""

@@ -1,7 +1,7 @@
-"""The decoded images of a manifest as one uint8 array, so that a batch is one indexed copy and no Python per image.
+"""The decoded images of a manifest as one uint8 array, so that a batch is one indexed copy without Python per image.
 
 Small images are kept in memory. Photos are decoded once to the working size, into a memory-mapped file in the cache
-folder that is found again by the content of the images, resumed when interrupted, and safe to delete.
+folder that is keyed by the content of the images, resumed after an interruption, and safe to delete.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from potstill.data.squares import Window
 from potstill.data.workers import in_processes
 from potstill.errors import DataError, RunError
 from potstill.progress import note, task
+from potstill.words import file_size, plural
 
-SMALL = 64  # pixels a side, up to which images are kept in memory
-_MEMORY = 2 * 2**30  # bytes, up to which they are
+SMALL = 64  # pixels per side up to which images are kept in memory
+_MEMORY = 2 * 2**30  # bytes up to which they are
 _VERSION = 2
-_CHUNK = 128  # images that one process makes at a time
+_CHUNK = 128  # images per job of a worker process
 _SAMPLE = 16
 
 
 class Pixels:
-    """uint8 images, in memory or memory-mapped; row i is row i of the manifest it was made from.
+    """uint8 images, in memory or memory-mapped; row i is row i of the manifest.
 
     array: [N, C, H, W], or [N, H, W, C] with `channels_last`, in which torch resizes photos more than twice as fast.
     """
@@ -44,7 +45,7 @@ class Pixels:
         self._there: dict[torch.device, PixelsThere] = {}
 
     def on(self, device: torch.device) -> Pixels | PixelsThere:
-        """Return the same images where they are trained on: in the memory of an accelerator where they are small."""
+        """Return the images for a training device: in the memory of an accelerator if they are small enough."""
         if device.type == "cpu" or self._data.nbytes > _MEMORY:
             return self
         if device not in self._there:
@@ -56,24 +57,26 @@ class Pixels:
     def shape(self) -> tuple[int, int, int, int]:
         """(N, C, H, W)."""
         shape = self._data.shape
-        return (shape[0], shape[3], *shape[1:3]) if self._channels_last else tuple(shape)
+        count, *rest = shape
+        channels, height, width = (rest[2], rest[0], rest[1]) if self._channels_last else rest
+        return count, channels, height, width
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Return uint8 [B, C, H, W] of these rows (int64 [B])."""
-        # numpy copies in one thread: a team of threads takes a hundred times as long where the cores are shared.
+        # numpy copies in one thread: several threads take a hundred times as long if the cores are shared.
         taken = torch.from_numpy(self._data[np.asarray(rows, dtype=np.int64)])
         return taken.permute(0, 3, 1, 2) if self._channels_last else taken
 
 
 class PixelsThere:
-    """The same in the memory of an accelerator, copied there once."""
+    """uint8 images in the memory of an accelerator, copied there once."""
 
     def __init__(self, data: torch.Tensor) -> None:
         self._data = data
         self.shape = tuple(data.shape)
 
     def on(self, device: torch.device) -> PixelsThere:
-        """Return these images: they are there."""
+        """Return these images, which are already on the device."""
         assert device.type == self._data.device.type, "images are not copied from one accelerator to another"
         return self
 
@@ -92,13 +95,13 @@ def load_pixels(
     cache: Path | None = None,
     keep_small: bool = True,
 ) -> Pixels:
-    """Return the images of a manifest, decoded, in `channels` (1 or 3).
+    """Return the decoded images of a manifest, with `channels` (1 or 3).
 
-    Where all have one size of at most 64 pixels a side they stay as they are. All others are made to cover
-    `squares.window_of(size, resize)`: the short side resized to `resize` (bilinear, antialiased), the centre square
-    kept. keep_small=False leaves images as they are only if they have the size (height, width) asked for, which is
-    what a trained model needs. cache: a folder for decoded photos, by default one in the user's cache folder.
-    Raises `DataError` for images that cannot be read, `RunError` where the disk is too full.
+    Images that all have one size of at most 64 pixels per side are kept unchanged. All others are resized to cover
+    `squares.window_of(size, resize)`: the short side resized to `resize` (bilinear, antialiased), then the centre
+    cropped. keep_small=False keeps images unchanged only if they have the given size (height, width), as trained models
+    require. cache: a folder for decoded photos, by default one in the user's cache folder.
+    Raises `DataError` for images that cannot be read, `RunError` if the disk is too full.
     """
     native, seconds = _sample(manifest)
     if native and max(native) <= SMALL and (keep_small or size is None or native == size):
@@ -106,24 +109,26 @@ def load_pixels(
         if array is not None:
             return Pixels(array)
     if size is None or resize is None:
-        raise DataError(f"The images of {manifest.root} differ in size or are large. Say which size to bring them to.")
+        raise DataError(f"The images of {manifest.root} differ in size or are large. Set the size to resize them to.")
     window = squares.window_of(size, resize)
     if max(window) <= SMALL and len(manifest) * channels * window[0] * window[1] <= _MEMORY:
-        return Pixels(_in_memory(manifest, squares.covered, window, channels, seconds))
+        array = _in_memory(manifest, squares.covered, window, channels, seconds)
+        assert array is not None, "covered resizes every image"
+        return Pixels(array)
     folder = cache or cache_folder() / "pixels"
     return Pixels(_mapped(manifest, window, channels, folder, seconds), channels_last=True)
 
 
 def one_image(path: str | Path, *, size: Window, resize: int, channels: int) -> torch.Tensor:
-    """Return uint8 [1, C, H, W] of one file, exactly as `load_pixels` makes it of a manifest's image."""
+    """Return uint8 [1, C, H, W] of one file, processed exactly as by `load_pixels`."""
     pixels = decode.decode(path, name=str(path))
     return torch.from_numpy(np.array(squares.cover(pixels, squares.window_of(size, resize), channels)))[None]
 
 
 def _sample(manifest: Manifest) -> tuple[Window | None, float]:
-    """Return the size that some images share (None where they differ) and the seconds that decoding all will take."""
+    """Return the common size of a sample of images (None if they differ) and the estimated seconds to decode all."""
     rows = np.unique(np.linspace(0, len(manifest) - 1, _SAMPLE).astype(int)).tolist()
-    manifest.image(rows[0])  # Pillow loads its readers with the first image, which says nothing about the others
+    manifest.image(rows[0])  # not timed: Pillow loads its readers with the first image
     start = time.perf_counter()
     sizes = {manifest.image(row).shape[:2] for row in rows}
     seconds = (time.perf_counter() - start) / len(rows) * len(manifest)
@@ -142,7 +147,7 @@ def _in_memory(
     made = np.empty((len(manifest), channels, *window), dtype=np.uint8)
     jobs = ((source, window, channels) for _, source in _chunks(manifest))
     done = 0
-    with task("Decoding the images", len(manifest)) as shown:
+    with task("Decoding images", len(manifest)) as shown:
         for part in in_processes(work, jobs, seconds=seconds):
             if part is None:
                 return None
@@ -169,7 +174,7 @@ def _key(manifest: Manifest, window: Window, channels: int) -> str:
 
 
 def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, seconds: float) -> None:
-    """Decode every image that an earlier, interrupted run has not; then mark the folder as whole."""
+    """Decode all images that an earlier, interrupted run has not; then mark the folder as complete."""
     total = len(manifest) * channels * window[0] * window[1]
     file, journal = folder / "pixels.u8", folder / "done.txt"
     _refuse_full_disk(folder, total)
@@ -181,8 +186,8 @@ def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, secon
     done = _done(journal)
     todo = [(start, source) for start, source in _chunks(manifest) if start not in done]
     note(
-        f"Decoding {len(manifest)} images to {window[1]} x {window[0]} pixels once: {_megabytes(total)} in {folder}, "
-        "which may be deleted at any time."
+        f"Decoding {plural(len(manifest), 'image')} to {window[1]} x {window[0]} pixels once: {file_size(total)} in "
+        f"{folder}, which may be deleted at any time."
     )
     _write(manifest, todo, window, channels, file, journal, seconds)
     artifacts.finish(folder, {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels})
@@ -200,7 +205,7 @@ def _write(
     jobs = ((source, window, channels, file, start) for start, source in todo)
     left = sum(len(source.names) for _, source in todo)
     problems: list[str] = []
-    with task("Decoding the images", len(manifest), len(manifest) - left) as shown, journal.open("a") as handle:
+    with task("Decoding images", len(manifest), len(manifest) - left) as shown, journal.open("a") as handle:
         made = in_processes(squares.write_covered, jobs, seconds=1.5 * seconds * left / len(manifest))
         for (start, source), wrong in zip(todo, made, strict=True):
             problems += wrong
@@ -210,13 +215,14 @@ def _write(
             shown.advance(len(source.names))
     if problems:
         raise DataError(
-            f"{len(problems)} images changed since they were listed and cannot be read now. Run the command again.",
+            f"{plural(len(problems), 'image')} changed since the data set was listed and can no longer be read. Run "
+            "the command again.",
             *problems[:5],
         )
 
 
 def _done(journal: Path) -> set[int]:
-    """Return the first rows of the chunks that are written; a line without an end was not."""
+    """Return the first rows of the chunks that were written; a line without a newline is incomplete."""
     text = journal.read_text() if journal.is_file() else ""
     return {int(line) for line in text.splitlines(keepends=True) if line.endswith("\n")}
 
@@ -227,22 +233,19 @@ def _refuse_full_disk(folder: Path, total: int) -> None:
     written = sum(path.stat().st_blocks * 512 for path in folder.glob("pixels.u8"))
     if total - written > free:
         raise RunError(
-            f"The decoded images need {_megabytes(total)} in {folder}, and {_megabytes(free)} are free there. "
+            f"The decoded images need {file_size(total)} in {folder}, and {file_size(free)} are free there. "
             "Free some space, choose a smaller size, or set POTSTILL_CACHE to a folder on another disk."
         )
 
 
 def _disk_error(error: OSError, folder: Path) -> RunError:
-    """Say what kept the decoded images from being written; on a full disk give back what they took."""
+    """Return the error for decoded images that cannot be written; on a full disk remove them first."""
     advice = "or set POTSTILL_CACHE to a folder on another disk, and run the same command again."
     if error.errno == errno.ENOSPC:
         artifacts.remove(folder)
         return RunError(
-            f"The disk became full while images were decoded to {folder}; they were removed. Free some space, {advice}"
+            f"The disk is full: images could not be decoded to {folder}, and the partial files were removed. Free some "
+            f"space, {advice}"
         )
-    why = error.strerror or error
-    return RunError(f"The decoded images cannot be written to {folder} ({why}). Make it writable, {advice}")
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    reason = error.strerror or error
+    return RunError(f"The decoded images cannot be written to {folder} ({reason}). Make it writable, {advice}")

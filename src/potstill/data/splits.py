@@ -1,8 +1,8 @@
-"""Held-out rows, subsets and folds, chosen by the content of the images and a seed.
+"""Held-out rows, subsets and folds, chosen pseudo-randomly from the seed and the content hash of the images.
 
-Every image has a lot that depends on the seed and its content alone, and the lowest lots are drawn. So adding an image
-does not reshuffle the others, and the same image is on the same side wherever its file lies. What belongs together
-stays together: the rows of one group, and rows with identical content.
+Every image has a pseudo-random key that depends only on the seed and its content, and images with the lowest keys are
+chosen. So adding an image does not reshuffle the others, and an image stays in the same split wherever its file is.
+Rows of one group, and rows with identical content, stay together.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from potstill.data.draws import uniform
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import ConfigError, DataError
 from potstill.progress import note
+from potstill.words import plural
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that stay together, and how many of each class they hold; plain numbers, because there are many units."""
+    """Rows that stay together, with the number of labels per class; plain dicts, because there are many units."""
 
     rows: np.ndarray
     counts: dict[int, int]
 
 
 def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> Manifest:
-    """Return the manifest with a share of its train rows moved to `split` ("validation" or "test").
+    """Return the manifest with a fraction of its train rows moved to `split` ("validation" or "test").
 
-    fraction: of the labelled train rows of each class, 0..1; at least one of a class that has two, never all of
-    them. Groups and identical images move as a whole, with their unlabelled rows. Other splits stay as they are.
+    fraction: of the labelled train rows of each class, 0..1; at least one of a class with two rows, never all of
+    them. Groups and identical images move together, with their unlabelled rows. Other splits are unchanged.
     """
     _refuse_fraction(fraction)
     units = _units(manifest, manifest.rows("train"), seed, f"hold out {split}")
@@ -41,8 +42,8 @@ def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> M
     chosen = _chosen(units, wanted.astype(int).tolist(), available.tolist())
     if not chosen:
         raise DataError(
-            f"No image of {manifest.root} can be held out for {split}: every class has one image or one group only. "
-            "Add images, or give a test split of your own."
+            f"No image of {manifest.root} can be held out for {split}: every class has only one image or one group. "
+            "Add images, or provide a test split."
         )
     moved = manifest.split.copy()
     moved[np.concatenate([unit.rows for unit in chosen])] = SPLITS.index(split)
@@ -51,11 +52,11 @@ def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> M
 
 def _refuse_fraction(fraction: float) -> None:
     if not 0 < fraction < 1:
-        raise ConfigError(f"The share of images to hold out must be between 0 and 1, and it is {fraction:g}.")
+        raise ConfigError(f"The fraction of images to hold out must be between 0 and 1, but is {fraction:g}.")
 
 
 def _chosen(units: list[_Unit], wanted: list[int], available: list[int]) -> list[_Unit]:
-    """Return units in the order of their lots, as long as each brings the counts nearer to those wanted."""
+    """Return units in the order of their keys, as long as each brings the counts nearer to those wanted."""
     lacking = list(wanted)
     chosen, left = [], []
     for unit in units:
@@ -70,7 +71,7 @@ def _chosen(units: list[_Unit], wanted: list[int], available: list[int]) -> list
 def _for_classes_without(
     units: list[_Unit], lacking: list[int], wanted: list[int], available: list[int]
 ) -> list[_Unit]:
-    """Return the smallest units that give every class its one image, where groups were too large to be drawn."""
+    """Return the smallest units that give every class one image, for classes whose groups were too large."""
     chosen: list[_Unit] = []
     taken = [want - lack for want, lack in zip(wanted, lacking, strict=True)]
     without = {k for k, want in enumerate(wanted) if want and not taken[k]}
@@ -89,14 +90,14 @@ def _per_class(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
 
 
 def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list[_Unit]:
-    """Return the units of these rows that hold a label, lowest lot first."""
+    """Return the units of these rows that have a label, lowest key first."""
     member = _together(manifest, rows)
     identity = manifest.digest if manifest.group is None else manifest.group.view(np.uint64)
     order = np.lexsort((identity[rows], member))
     bounds = np.flatnonzero(np.diff(member[order], prepend=-1))
-    lots = _lots(identity[rows][order][bounds], seed, stream)
+    keys = _keys(identity[rows][order][bounds], seed, stream)
     parts = np.split(rows[order], bounds[1:])
-    units = [_unit(manifest.label, parts[position]) for position in np.argsort(lots, kind="stable")]
+    units = [_unit(manifest.label, parts[position]) for position in np.argsort(keys, kind="stable")]
     return [unit for unit in units if unit.counts]
 
 
@@ -107,7 +108,7 @@ def _unit(label: np.ndarray, rows: np.ndarray) -> _Unit:
 
 
 def _together(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
-    """Return a number for each row, the same for rows that share a group or their content, directly or by others."""
+    """Return a number per row, the same for rows connected by a shared group or shared content."""
     _, same = np.unique(manifest.digest[rows], return_inverse=True)
     if manifest.group is None:
         return same
@@ -117,20 +118,20 @@ def _together(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
     return connected_components(edges, directed=False)[1][same]
 
 
-def _lots(identity: np.ndarray, seed: int, stream: str) -> np.ndarray:
-    """Return a number in 0..1 for each identity (uint64)."""
+def _keys(identity: np.ndarray, seed: int, stream: str) -> np.ndarray:
+    """Return a pseudo-random number in 0..1 for each identity (uint64)."""
     return uniform(seed, identity.view(np.int64), np.zeros(len(identity), np.int64), 1, stream)[:, 0]
 
 
 def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
-    """Return a stratified subset with `count` train rows, and of the other splits the same share.
+    """Return a stratified subset with `count` train rows, and the same fraction of the other splits.
 
-    Unlabelled rows count as a class of their own; every class keeps at least one image in each split where it has
-    some. A `count` that is not below the number of train rows changes nothing, which is said.
+    Unlabelled rows count as a class of their own; every class keeps at least one image in each split in which it has
+    any. A `count` that is not below the number of train rows is ignored with a note.
     """
     available = len(manifest.rows("train"))
     if count >= available:
-        note(f"The limit of {count} images is ignored: {manifest.root} has {available} to train on.")
+        note(f"The limit of {plural(count, 'image')} is ignored: {manifest.root} has {available:,} training images.")
         return manifest
     _refuse_too_few(manifest, count, "A limit of {} images")
     kept = []
@@ -144,7 +145,7 @@ def keep_labels(manifest: Manifest, count: int, *, seed: int) -> Manifest:
     """Return the manifest with the labels of `count` train rows, stratified; the other train rows become unlabelled."""
     rows = manifest.rows("train", labelled=True)
     if count >= len(rows):
-        note(f"Asked to keep {count} labels; {manifest.root} has {len(rows)} to train on, and all were kept.")
+        note(f"Keeping all {len(rows):,} training labels of {manifest.root}: it has no more than {count:,}.")
         return manifest
     _refuse_too_few(manifest, count, "Keeping {} labels")
     hidden = np.setdiff1d(rows, _stratified(manifest, rows, count, seed, "keep labels"))
@@ -157,24 +158,24 @@ def _refuse_too_few(manifest: Manifest, count: int, what: str) -> None:
     if count < len(manifest.classes):
         raise ConfigError(
             f"{what.format(count)} cannot cover the {len(manifest.classes)} classes of {manifest.root}. "
-            f"Give at least {len(manifest.classes)}, better ten for each class."
+            f"Use at least {len(manifest.classes)}, preferably ten per class."
         )
 
 
 def _stratified(manifest: Manifest, rows: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
-    """Return about `count` of the rows: from each class, and from the unlabelled, those with the lowest lots."""
+    """Return about `count` of the rows: from each class, and from the unlabelled, those with the lowest keys."""
     label = manifest.label[rows]
     values, available = np.unique(label, return_counts=True)
-    lots = _lots(manifest.digest[rows], seed, stream)
+    keys = _keys(manifest.digest[rows], seed, stream)
     parts = []
     for value, quota in zip(values, _quotas(available, count), strict=True):
         of_class = np.flatnonzero(label == value)
-        parts.append(rows[of_class[np.argsort(lots[of_class], kind="stable")[:quota]]])
+        parts.append(rows[of_class[np.argsort(keys[of_class], kind="stable")[:quota]]])
     return np.concatenate(parts) if parts else rows
 
 
 def _quotas(available: np.ndarray, count: int) -> np.ndarray:
-    """Return whole numbers in proportion to `available` that sum to `count`, at least 1 each where that is possible."""
+    """Return integers in proportion to `available` that sum to `count`, at least 1 each if possible."""
     exact = available * count / max(available.sum(), 1)
     quota = np.clip(np.floor(exact).astype(int), 1, available)
     for position in np.argsort(quota - exact, kind="stable"):
@@ -185,17 +186,18 @@ def _quotas(available: np.ndarray, count: int) -> np.ndarray:
 
 
 def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
-    """Return `count` manifests; in each another part of the train and validation rows is the validation split.
+    """Return `count` manifests for cross-validation: each has another fold as its validation split.
 
-    The parts are stratified, keep groups and identical images together, and cover every labelled row once. The test
-    split is in none of them. Raises `ConfigError` where a class has fewer images, or groups, than there are parts.
+    The folds are made from the train and validation rows; they are stratified, keep groups and identical images
+    together, and cover every labelled row once. The test split is unchanged. Raises `ConfigError` if a class has fewer
+    images, or groups, than there are folds.
     """
     rows = np.flatnonzero(manifest.split != SPLITS.index("test"))
     units = _units(manifest, rows, seed, "folds")
     _refuse_too_many_folds(manifest, units, count)
     held = [[0] * len(manifest.classes) for _ in range(count)]
     part = np.full(len(manifest), -1)
-    for unit in sorted(units, key=lambda unit: -sum(unit.counts.values())):  # large ones first; equal ones by lot
+    for unit in sorted(units, key=lambda unit: -sum(unit.counts.values())):  # large units first, equal ones by key
         best = min(range(count), key=lambda k: (sum(held[k][c] for c in unit.counts), sum(held[k]), k))
         for c, number in unit.counts.items():
             held[best][c] += number
@@ -207,11 +209,11 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
 
 def _refuse_too_many_folds(manifest: Manifest, units: list[_Unit], count: int) -> None:
     if count < 2:
-        raise ConfigError(f"Folds must be at least 2, and {count} was asked for.")
+        raise ConfigError(f"The number of folds must be at least 2, but is {count}.")
     having = [sum(c in unit.counts for unit in units) for c in range(len(manifest.classes))]
     fewest = int(np.argmin(having))
     if having[fewest] < count:
         raise ConfigError(
             f"{count} folds need {count} images (or groups) of every class, and '{manifest.classes[fewest]}' has "
-            f"{having[fewest]}. Ask for fewer folds, or add images."
+            f"{having[fewest]}. Use fewer folds, or add images."
         )

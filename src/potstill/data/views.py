@@ -1,7 +1,6 @@
-"""`View`: from the pixels of some rows to the images a model is shown, each a pure function of (seed, index, view).
+"""`View`: from the pixels of some rows to a model's input images, each a pure function of (seed, index, view).
 
-So an answer that a teacher gave to view 3 of image 7 fits that image whenever it is asked for, in any batch, by any
-process, in any order.
+So the cached teacher output for view 3 of image 7 matches that image in any batch, any process and any order.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from potstill.data.augment.policy import Policy
 from potstill.data.draws import uniform
 
 CLEAN = -1  # the view number of the image without augmentation
-VERSION = 1  # raised whenever the same policy begins to give other pixels
+VERSION = 1  # raised whenever the same policy produces other pixels
 
 
 class View:
-    """Augments batches by a policy; what comes out has `size` = (height, width)."""
+    """Augments batches by a policy; the results have `size` = (height, width)."""
 
     def __init__(self, policy: Policy, *, size: tuple[int, int], seed: int) -> None:
         self.policy, self.size, self.seed = policy, (int(size[0]), int(size[1])), seed
@@ -32,8 +31,8 @@ class View:
     def __call__(self, pixels: Tensor, index: np.ndarray | Tensor, view: np.ndarray | Tensor) -> Tensor:
         """Return float32 [B, C, h, w] in 0..1, on the device of `pixels`.
 
-        pixels: uint8 [B, C, H, W], at least `size`. index, view: int64 [B]; rows whose view is CLEAN are cropped in
-        the middle and nothing else.
+        pixels: uint8 [B, C, H, W], at least `size`. index, view: int64 [B]; rows whose view is CLEAN are only
+        centre-cropped.
         """
         index, view = (column.cpu().numpy() if isinstance(column, Tensor) else column for column in (index, view))
         return in_unit(self.pixels(pixels, index, view))
@@ -56,13 +55,13 @@ class View:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that decides the pixels: the policy, the size, the seed, the version of this code."""
+        """sha256 (hex) of everything that determines the pixels: policy, size, seed, version of this code."""
         parts = {"policy": self.policy.to_json(), "size": self.size, "seed": self.seed, "version": VERSION}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _streams(policy: Policy) -> list[str]:
-    """Return a name for the draws of each operation; an operation keeps its own when others are put before it."""
+    """Return a stream name for the draws of each operation, independent of the operations before it."""
     seen: Counter[str] = Counter()
     names = []
     for operation in policy.operations:

@@ -1,19 +1,19 @@
-"""Work on many files in several processes, because Pillow decodes only one image at a time in one process."""
+"""Parallel work on many files in several processes, because Pillow decodes one image at a time per process."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, cast
 
-WORTHWHILE = 1.0  # seconds of work below which starting processes costs more than it saves
+WORTHWHILE = 1.0  # seconds of work below which starting processes takes longer than it saves
 
 
 def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: float) -> Iterator[Any]:
     """Yield `work(*job)` for each job, in order.
 
-    work: a function of a module that is quick to import, because every process imports it anew. seconds: a guess of
-    what the work takes in one process; where that is little, it is done in this one.
+    work: a function of a module that imports quickly, because every process imports it. seconds: estimated time of the
+    work in one process; if it is short, the work is done in this process.
     The processes are joblib's: unlike those of `multiprocessing` they do not run the user's script a second time.
     """
     if seconds < WORTHWHILE:
@@ -24,12 +24,13 @@ def in_processes(work: Callable[..., Any], jobs: Iterable[tuple], *, seconds: fl
 
     workers = min(cpu_count(), 1 + int(seconds / WORTHWHILE))
     with parallel_config(backend="loky"):
-        results = Parallel(n_jobs=workers, return_as="generator")(delayed(work)(*job) for job in jobs)
+        parallel = Parallel(n_jobs=workers, return_as="generator")
+        results = cast("Generator[Any, None, None]", parallel(delayed(work)(*job) for job in jobs))
         try:
             for result in results:  # noqa: UP028 (`yield from` would close `results` by itself)
                 yield result
         finally:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that tasks were cancelled, where the caller stopped early
+                warnings.simplefilter("ignore")  # about cancelled tasks, if the caller stopped early
                 results.close()
-            get_reusable_executor().shutdown(wait=True)  # nothing of it is left behind, even if we are killed later
+            get_reusable_executor().shutdown(wait=True)  # so that no process outlives a later kill

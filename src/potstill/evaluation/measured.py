@@ -1,4 +1,4 @@
-"""The figures of a model on a split: the one vocabulary of every stage's summary (docs/summary.md)."""
+"""The figures of a model on a split, with the same names in the summary of every stage (docs/summary.md)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def measured(
 
     accuracy and its 95 % Wilson interval (percent), images (N), loss (cross-entropy, nats), calibration_error (ECE,
     points); with `classes` (names, K) also the recall of each class that occurs (percent). With `reference`, logits
-    [N, K] of the model that this one was made from: see `compared`.
+    [N, K] of the model from which this one was derived: see `compared`.
     """
-    right = metrics.correct(logits, label)
+    correct = metrics.correct(logits, label)
     result: dict[str, Any] = {
         "accuracy": round(metrics.accuracy(logits, label), 3),
-        "interval": _rounded(proportion_interval(int(right.sum()), len(label))),
+        "interval": _rounded(proportion_interval(int(correct.sum()), len(label))),
         "images": len(label),
         "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
         "calibration_error": round(float(metrics.expected_calibration_error(logits, label)), 2),
@@ -39,9 +39,10 @@ def measured(
 
 
 def compared(logits: np.ndarray, label: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Return how a model differs from the one it was made from, both as logits [N, K] on the same images.
+    """Return the differences between a model and the one from which it was derived: logits [N, K] on the same images.
 
-    lost: accuracy of the reference minus its own (points, negative for a gain); p: of McNemar's test; and `parity`.
+    lost: accuracy of the reference minus its own (points, negative for a gain); p: p value of McNemar's test; and
+    `parity`.
     """
     lost = metrics.accuracy(reference, label) - metrics.accuracy(logits, label)
     p = mcnemar(metrics.correct(reference, label), metrics.correct(logits, label))
@@ -49,7 +50,7 @@ def compared(logits: np.ndarray, label: np.ndarray, reference: np.ndarray) -> di
 
 
 def parity(logits: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """Return agreement (images with the same top class, percent) and max_logit_difference of two [N, K]."""
+    """Return agreement (images with the same top class, percent) and max_logit_difference of two logits [N, K]."""
     return {
         "agreement": round(float(metrics.agreement(reference, logits)), 3),
         "max_logit_difference": float(f"{np.abs(reference - logits).max():.3g}"),
@@ -57,10 +58,10 @@ def parity(logits: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 
 def over_seeds(logits: Sequence[np.ndarray], label: np.ndarray) -> dict[str, Any]:
-    """Return the figures of models that differ by their seed only, logits [N, K] each.
+    """Return the figures of models that differ only in their seed, logits [N, K] each.
 
-    test_accuracy: one a seed, percent. accuracy: their mean; interval: Student's t over the seeds, for a single seed
-    the 95 % Wilson interval of its images. The other figures are means over the seeds.
+    test_accuracy: one per seed, percent. accuracy: their mean; interval: Student's t over seeds, for a single seed the
+    95 % Wilson interval over images. The other figures are means over seeds.
     """
     each = [measured(one, label) for one in logits]
     accuracy = [one["accuracy"] for one in each]

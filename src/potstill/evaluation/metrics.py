@@ -1,8 +1,8 @@
-"""What logits say of a model, measured once they are on disk or in memory.
+"""Metrics of logits: accuracy, recall, calibration, agreement.
 
-Every evaluator of the project (a teacher, a student, an exported file, a store) ends in these functions, so that
-two figures with one name were computed in one way. Logits are [N, K] of any float type, labels are integers [N];
-rows labelled -100 carry no label and are left out. Shares are percent (0..100), losses are nats.
+Every evaluation in the project (a teacher, a student, an exported file, a prediction store) uses these functions, so
+that figures with the same name are computed the same way. Logits are [N, K] of any float type, labels are integers
+[N]; rows labelled -100 are unlabelled and left out. Shares are percent (0..100), losses are nats.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IGNORED = -100  # the value of data/manifest.UNLABELLED, which stands on the same floor
-BINS = 15  # the number of bins in which expected calibration errors are usually published
+IGNORED = -100  # the value of data/manifest.UNLABELLED, which is on the same floor
+BINS = 15  # the number of bins with which expected calibration errors are usually published
 
 
 def _labelled(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Return the percentage of labelled rows whose label is among the `k` top classes.
 
-    Of classes with equal logits the one with the lower number counts as higher, as in `argmax`.
+    Among classes with equal logits the one with the lower number ranks higher, as in `argmax`.
     """
     logits, labels = _labelled(logits, labels)
     own = np.take_along_axis(logits, labels[:, None], axis=1)
@@ -60,7 +60,7 @@ def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return int64 [K, K]: how often an image of class `row` was called `column`."""
+    """Return the confusion matrix, int64 [K, K]: how often an image of class `row` was predicted as `column`."""
     logits, labels = _labelled(logits, labels)
     classes = logits.shape[1]
     pairs = labels * classes + logits.argmax(axis=1)
@@ -68,14 +68,14 @@ def confusion(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def per_class_recall(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return float64 [K]: the percentage of each class that was recognised; nan where no row has the class."""
+    """Return float64 [K]: the recall of each class in percent; nan where no row has the class."""
     matrix = confusion(logits, labels)
     images = matrix.sum(axis=1)
     return np.divide(100.0 * matrix.diagonal(), images, out=np.full(len(matrix), np.nan), where=images > 0)
 
 
 def macro_recall(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of the recalls of the classes that occur: every class counts alike, however rare."""
+    """Return the mean recall of the classes that occur, percent: every class counts the same, however rare."""
     return float(np.nanmean(per_class_recall(logits, labels)))
 
 
@@ -87,13 +87,13 @@ def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, temperature:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram (arXiv:1706.04599): how often a model is right when it says how sure it is.
+    """A reliability diagram (arXiv:1706.04599): accuracy as a function of confidence.
 
     Attributes:
-        edges: float64 [B + 1], limits of the bins of confidence, percent; a bin holds its upper limit.
+        edges: float64 [B + 1], edges of the confidence bins, percent; a bin includes its upper edge.
         count: int64 [B], images in each bin.
         confidence: float64 [B], mean probability of the top class, percent; nan where a bin is empty.
-        accuracy: float64 [B], percent of the bin's images that were right; nan where a bin is empty.
+        accuracy: float64 [B], accuracy of the bin's images, percent; nan where a bin is empty.
     """
 
     edges: np.ndarray
@@ -113,23 +113,23 @@ def reliability(logits: np.ndarray, labels: np.ndarray, *, temperature: float = 
     """Return the reliability diagram in `bins` bins of equal width, of the logits divided by `temperature`."""
     logits, labels = _labelled(logits, labels)
     probability = softmax(logits, temperature)
-    sure = probability.max(axis=1)
-    right = probability.argmax(axis=1) == labels
+    confidence = probability.max(axis=1)
+    is_correct = probability.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
+    position = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(position, minlength=bins)
 
     def mean(values: np.ndarray) -> np.ndarray:
-        sums = 100.0 * np.bincount(place, weights=values, minlength=bins)
+        sums = 100.0 * np.bincount(position, weights=values, minlength=bins)
         return np.divide(sums, count, out=np.full(bins, np.nan), where=count > 0)
 
-    return Reliability(100.0 * edges, count, mean(sure), mean(right))
+    return Reliability(100.0 * edges, count, mean(confidence), mean(is_correct))
 
 
 def expected_calibration_error(
     logits: np.ndarray, labels: np.ndarray, *, temperature: float = 1.0, bins: int = BINS
 ) -> float:
-    """Return the ECE in points (0..100): 3 means "says 90 % sure, is right 87 times in 100" on average."""
+    """Return the ECE in points (0..100): 3 means 90 % confidence with 87 % accuracy, on average over the bins."""
     return reliability(logits, labels, temperature=temperature, bins=bins).error
 
 
@@ -137,17 +137,17 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, low: float = 0.01
     """Return the temperature in `low`..`high` whose softmax gives the labels the highest likelihood.
 
     The likelihood has a single peak in the temperature, so a bounded scalar search finds it (arXiv:1706.04599).
-    Fit it on validation, never on test. Where every row is right the best is infinitely sharp: `low` is returned.
+    Fit it on validation, never on test. If every row is correct the optimum is 0, and `low` is returned.
     """
     from scipy.optimize import minimize_scalar
 
-    found = minimize_scalar(
+    result = minimize_scalar(
         lambda exponent: negative_log_likelihood(logits, labels, float(np.exp(exponent))),
         bounds=(np.log(low), np.log(high)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(result.x))
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:

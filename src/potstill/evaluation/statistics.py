@@ -1,34 +1,37 @@
-"""From figures to what may be claimed: intervals, verdicts, corrections.
+"""Statistics of comparisons: intervals, verdicts, corrections for multiple comparisons.
 
-A difference of two models has two kinds of luck in it: which images happened to be in the test split, and which
-random numbers happened to train them. An interval that knows only the first one calls noise a discovery. The
-functions here take numpy arrays, return plain numbers and never see a model.
+The difference of two models has two sources of variance: the sample of test images, and the random numbers of
+training (the seed). An interval that covers only the first reports noise as an effect. The functions here take numpy
+arrays and return plain numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from potstill.words import plural
+
 BEATS, TIES, LOSES = "BEATS", "TIES", "LOSES"
-FINE = 2000  # from so many test images on, hundredths of a point are worth printing
+FINE = 2000  # with at least so many test images, differences are printed to hundredths of a point
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out of a comparison of two models on the same images.
+    """The result of a comparison of two models on the same images.
 
     Attributes:
-        result: "BEATS" (the whole interval is above 0), "LOSES" (the whole is below) or "TIES"; always "TIES" where
-            one seed was trained.
+        result: "BEATS" (the whole interval is above 0), "LOSES" (the whole interval is below) or "TIES"; always
+            "TIES" if only one seed was trained.
         difference: mean accuracy of the first minus that of the second, in points of a percent.
         interval: (low, high) of the difference, in points.
         seeds: trained pairs.
         images: test images.
-        sentence: the same in words, for people who are not statisticians.
-        confidence: of the interval, 0..1.
+        sentence: the same in words.
+        confidence: confidence level of the interval, 0..1.
     """
 
     result: str
@@ -57,43 +60,43 @@ def compare(
     """Compare two models, trained in pairs over several seeds, on the same images: a paired bootstrap.
 
     The interval is that of the mean difference over images *and* seeds, each resampled with replacement and the
-    two deviations added. Images are plenty, seeds are few, and resampling three seeds says too little of how much
-    seeds differ, twice over: the resampled spread is that of a population of S, smaller by sqrt((S - 1) / S) than
-    the estimate from a sample, and its quantiles are those of a normal distribution although the spread itself
-    was guessed from S values. So the seeds' part is widened by sqrt(S / (S - 1)) and by the ratio of Student's t
-    quantile with S - 1 degrees of freedom to the normal one; where all images agree it becomes the t interval.
+    two deviations added. There are many images but few seeds, and resampling few seeds underestimates their variance
+    twice: the resampled spread is that of a population of S, smaller by sqrt((S - 1) / S) than the estimate from a
+    sample, and its quantiles are those of a normal distribution although the spread itself was estimated from S
+    values. So the seeds' part is widened by sqrt(S / (S - 1)) and by the ratio of Student's t quantile with S - 1
+    degrees of freedom to the normal one; where all images agree it becomes the t interval.
     In simulated comparisons of equal models (3 seeds whose accuracy varies by half a point, 10,000 images) the
-    plain bootstrap calls 11 % of them BEATS, this one 2 %. The price is power: three seeds that vary by a point
-    hide a gain of five in one of three runs, five seeds hardly ever.
+    plain bootstrap reports BEATS for 11 % of them, this one for 2 %. The cost is power: with three seeds that vary by
+    a point, a gain of five points is missed in one of three runs; with five seeds hardly ever.
 
     Args:
-        student, control: bool or 0/1 [S, N]: whether each seed's model is right on each image; row s of both was
+        student, control: bool or 0/1 [S, N]: whether each seed's model is correct on each image; row s of both was
             trained from the same seed. [N] is one seed. `metrics.correct` makes the rows.
-        resamples: of the bootstrap.
-        seed: of the bootstrap's random numbers; the same input gives the same interval.
-        confidence: of the interval.
-        names: of the two models, as the sentence shall call them.
-        trained: whether training is a part of what is compared. False is for one model asked in two ways, where the
-            luck of the images is all the luck there is.
+        resamples: number of bootstrap resamples.
+        seed: random seed of the bootstrap; the same input gives the same interval.
+        confidence: confidence level of the interval, 0..1.
+        names: names of the two models in the sentence.
+        trained: whether training is part of the comparison. False is for one trained model evaluated in two ways,
+            where the test images are the only source of variance.
 
-    One trained seed says nothing of the luck of training. The interval then covers the images only, and of 600 pairs
-    of equal models it called 38 % better or worse (docs/honesty.md); so the verdict is TIES whatever the interval is.
+    One trained seed gives no estimate of the variance of training. The interval then covers the images only, and of
+    600 pairs of equal models it reported 38 % as better or worse (docs/honesty.md); so the verdict is always TIES.
     """
     delta = _paired(student, control)
     difference = 100.0 * float(delta.mean())
     low, high = _Spread(delta, resamples, seed).interval(confidence)
     seeds, images = delta.shape
-    told_apart = seeds > 1 or not trained
-    result = BEATS if told_apart and low > 0 else LOSES if told_apart and high < 0 else TIES
+    decidable = seeds > 1 or not trained
+    result = BEATS if decidable and low > 0 else LOSES if decidable and high < 0 else TIES
     sentence = _sentence(result, difference, (low, high), seeds, images, confidence, names)
     return Verdict(result, difference, (low, high), seeds, images, sentence, confidence)
 
 
 def p_value(student: np.ndarray, control: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> float:
-    """Return the two-sided p value that belongs to `compare`, for several comparisons to be corrected with `holm`.
+    """Return the two-sided p value that belongs to `compare`, so that several comparisons can be corrected with `holm`.
 
-    It is 1 minus the highest confidence at which the interval of `compare` leaves out zero, so it is below 0.05
-    exactly where `compare` says BEATS or LOSES. Between 2 / `resamples` and 1; 1 for one seed. Arguments as in
+    It is 1 minus the highest confidence at which the interval of `compare` excludes zero, so it is below 0.05
+    exactly where `compare` returns BEATS or LOSES. Between 2 / `resamples` and 1; 1 for one seed. Arguments as in
     `compare`.
     """
     delta = _paired(student, control)
@@ -101,30 +104,30 @@ def p_value(student: np.ndarray, control: np.ndarray, *, resamples: int = 10_000
         return 1.0
     spread = _Spread(delta, resamples, seed)
 
-    def tells_apart(p: float) -> bool:
+    def excludes_zero(p: float) -> bool:
         low, high = spread.interval(1 - p)
         return low > 0 or high < 0
 
     low, high = 2 / resamples, 0.99
-    if tells_apart(low):
+    if excludes_zero(low):
         return low
-    if not tells_apart(high):
+    if not excludes_zero(high):
         return 1.0
     while high - low > 1e-5:
         middle = (low + high) / 2
-        low, high = (low, middle) if tells_apart(middle) else (middle, high)
+        low, high = (low, middle) if excludes_zero(middle) else (middle, high)
     return float(high)
 
 
 def _paired(student: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Return who was right where the other was wrong: int64 [S, N] of -1, 0, 1."""
+    """Return int64 [S, N]: 1 where only the student is correct, -1 where only the control is, else 0."""
     first, second = np.atleast_2d(student), np.atleast_2d(control)
     assert first.shape == second.shape and first.size > 0, (first.shape, second.shape)
     return first.astype(np.int64) - second.astype(np.int64)
 
 
 class _Spread:
-    """How far a mean difference moves when images and seeds are drawn again: `compare` explains the two parts."""
+    """Bootstrap distribution of a mean difference over images and seeds: `compare` explains the two parts."""
 
     def __init__(self, delta: np.ndarray, resamples: int, seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -138,7 +141,7 @@ class _Spread:
         return low, high
 
     def _widening(self, confidence: float) -> float:
-        """Return by how much few seeds understate their spread at this confidence."""
+        """Return the factor by which few seeds underestimate their spread at this confidence."""
         if self._seeds == 1:
             return 0.0
         quantile = (1 + confidence) / 2
@@ -146,10 +149,10 @@ class _Spread:
 
 
 def _by_image(delta: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Return how far the mean moves, in points [resamples], when the N images are drawn again.
+    """Return the deviations of the mean, in points [resamples], when the N images are resampled.
 
-    An image enters only through its sum over seeds, which has 2 S + 1 possible values: drawing how many of the N
-    fall on each value is the same as drawing N images, and a thousand times faster.
+    An image contributes only its sum over seeds, which has 2 S + 1 possible values: drawing how many of the N
+    images have each value is the same as drawing N images, and a thousand times faster.
     """
     seeds, images = delta.shape
     values, counts = np.unique(delta.sum(axis=0), return_counts=True)
@@ -158,7 +161,7 @@ def _by_image(delta: np.ndarray, resamples: int, random: np.random.Generator) ->
 
 
 def _by_seed(delta: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Return how far the mean moves, in points [resamples], when the S seeds are drawn again, not yet widened."""
+    """Return the deviations of the mean, in points [resamples], when the S seeds are resampled, not yet widened."""
     each = 100.0 * delta.mean(axis=1)
     drawn = each[random.integers(0, len(each), size=(resamples, len(each)))].mean(axis=1)
     return drawn - each.mean()
@@ -178,26 +181,27 @@ def _sentence(
     fewest = 2 if images >= FINE else 1
     digits = next((n for n in (fewest, 2, 3) if all(b == 0 or round(b, n) for b in interval)), 3)
     points = f"{abs(difference):.{digits}f} points"
-    untold = result == TIES and not low <= 0 <= high  # by `compare`, because one seed was trained
-    told = {
+    undecidable = result == TIES and not low <= 0 <= high  # one seed was trained: see `compare`
+    sentence = {
         BEATS: f"{first} beats {second} by {points} of test accuracy",
         LOSES: f"{first} loses to {second} by {points} of test accuracy",
         TIES: f"{first} ties with {second}: the difference of {_signed(difference, digits)} points may be chance",
     }[result]
-    trained = f"{seeds} seeds" if seeds > 1 else "1 seed"
     span = f"{100 * confidence:g} % interval {_signed(low, digits)} to {_signed(high, digits)}"
-    told += f" ({span}; {trained}, {images:,} test images)."
-    if untold:
-        told += " The interval covers the luck of the images only; for that of training, train three seeds."
-    return told
+    sentence += f" ({span}; {plural(seeds, 'seed')}, {plural(images, 'test image')})."
+    if undecidable:
+        sentence += (
+            " The interval covers the choice of test images only, not the randomness of training: train 3 seeds."
+        )
+    return sentence
 
 
 def _signed(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if round(value, digits) else "0"
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Return (low, high) of the mean of one figure a seed, by Student's t; None for one seed, which has no spread."""
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return (low, high) of the mean of one value per seed, by Student's t; None for one seed, which has no spread."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return None
@@ -206,18 +210,18 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, 
 
 
 def proportion_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's (low, high) in percent for `correct` of `n` images; it stays inside 0..100."""
+    """Return the Wilson interval (low, high) in percent for `correct` of `n` images; it stays inside 0..100."""
     from scipy.stats import binomtest
 
-    found = binomtest(correct, n).proportion_ci(confidence, method="wilson")
-    return 100.0 * float(found.low), 100.0 * float(found.high)
+    interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    return 100.0 * float(interval.low), 100.0 * float(interval.high)
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
     """Return the exact two-sided p value of McNemar's test of two models on the same images.
 
-    `one` and `other` are bool or 0/1 [N], whether each is right. Only images on which one is right and the other
-    wrong tell them apart; 1.0 where there are none. It knows the luck of the images, not that of training.
+    `one` and `other` are bool or 0/1 [N], whether each is correct. Only images on which exactly one model is correct
+    count; 1.0 if there are none. The test covers the sample of images, not the randomness of training.
     """
     from scipy.stats import binomtest
 
@@ -228,9 +232,9 @@ def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return p values float64 [M], in the order given, corrected by Holm's method for making M comparisons.
+    """Return p values float64 [M], in the order given, corrected by Holm's method for M comparisons.
 
-    Below 0.05 after the correction means: the chance that *any* of the M was called wrongly is below 5 %.
+    Below 0.05 after the correction means: the chance of *any* false positive among the M is below 5 %.
     """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")

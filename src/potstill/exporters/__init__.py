@@ -1,4 +1,4 @@
-"""Files for devices: a trained classifier as ONNX, its small copies, and how far a file strays from the network."""
+"""Export of trained classifiers for devices: ONNX, its int8 and low-bit versions, and parity with the network."""
 
 from potstill.exporters.onnx_float import export_onnx
 from potstill.exporters.onnx_int8 import quantize_int8

@@ -1,7 +1,7 @@
-"""Golden images: a few pictures and what the exported files say of them, for whoever brings a file to a device.
+"""Golden images: a few reference images with the expected outputs of the exported files, for checking a device.
 
-A device whose answers differ decodes, scales or orders pixels in another way, or computes in another way; with the
-pictures at hand that is found in minutes.
+If the outputs on a device differ, it decodes, scales or orders pixels differently, or computes differently; the
+reference images show which.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ FILE = "golden.json"
 def write_golden(
     folder: Path, images: Tensor, labels: Sequence[str], models: Mapping[str, Callable[[Tensor], Outputs]]
 ) -> None:
-    """Write pictures as PNG, and golden.json with the logits that each of `models` gives for them.
+    """Write images as PNG, and golden.json with the logits of each of `models` for them.
 
-    images: [N, C, H, W] in 0..1 at the size that the models take, so that a reader of the PNG only divides by 255; they
-        are rounded to 8 bits before anybody is asked. labels: the class of each. models: by the name of their file.
+    images: [N, C, H, W] in 0..1 at the input size of the models, so that a reader of the PNG only divides by 255; they
+        are rounded to 8 bits before the models run. labels: the class of each. models: by the name of their file.
     """
     pixels = (255 * images).round().to(torch.uint8)
     names = [f"{number}.png" for number in range(len(pixels))]
@@ -35,19 +35,19 @@ def write_golden(
     for name, picture in zip(names, pixels, strict=True):
         with artifacts.atomic(folder / name) as temporary:
             Image.fromarray(picture.permute(1, 2, 0).squeeze(2).numpy()).save(temporary, format="PNG")
-    told = {
+    content = {
         "input": "pixels of the PNG as float32, divided by 255, in the order [1, channel, row, column]",
         "images": [{"file": name, "label": label} for name, label in zip(names, labels, strict=True)],
         "logits": {name: _rounded(model(pixels / 255).logits) for name, model in models.items()},
     }
-    artifacts.write_json(folder / FILE, told)
+    artifacts.write_json(folder / FILE, content)
 
 
 def golden_difference(folder: Path, name: str, model: Callable[[Tensor], Outputs]) -> float:
-    """Return the largest difference of a logit between what `model` says here and what golden.json holds for `name`."""
-    told = artifacts.read_json(folder / FILE)
-    images = torch.stack([_read(names.inside(folder, one["file"], origin=folder / FILE)) for one in told["images"]])
-    return float((model(images).logits - torch.tensor(told["logits"][name])).abs().max())
+    """Return the maximum logit difference between `model` on this machine and golden.json for `name`."""
+    content = artifacts.read_json(folder / FILE)
+    images = torch.stack([_read(names.inside(folder, one["file"], origin=folder / FILE)) for one in content["images"]])
+    return float((model(images).logits - torch.tensor(content["logits"][name])).abs().max())
 
 
 def _rounded(logits: Tensor) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Writing an ONNX file: nothing in it but the graph, the weights and the card; one file, whole or not there."""
+"""Writing an ONNX file that contains only the graph, the weights and the card; one file, written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potstill.model_files.onnx import CARD, TEMPERATURE
 from potstill.models.card import Card
 
 LARGEST = 2_000_000_000
-"""Bytes; a protobuf message, which is what an ONNX file is, ends at 2 GiB."""
+"""Bytes; an ONNX file is a protobuf message, which is limited to 2 GiB."""
 
 
 def write(model: ir.Model, file: Path, metadata: dict[str, str]) -> None:
@@ -34,11 +34,11 @@ def write(model: ir.Model, file: Path, metadata: dict[str, str]) -> None:
 def too_large(file: Path, size: int) -> ModelError:
     """Return the error for a model that does not fit into one file."""
     return ModelError(
-        f"{file} would take {size / 1e9:.1f} GB and an ONNX file ends at 2 GB. Distil into a smaller student first."
+        f"{file} would have {size / 1e9:.1f} GB, and an ONNX file is limited to 2 GB. Distill into a smaller student."
     )
 
 
 def metadata_of(card: Card, temperature: float | None) -> dict[str, str]:
-    """Return what travels inside the file: the card, and the temperature where one was calibrated."""
+    """Return the metadata of the file: the card, and the calibration temperature if there is one."""
     text = json.dumps(card.to_json(), ensure_ascii=False, separators=(",", ":"))
     return {CARD: text} | ({} if temperature is None else {TEMPERATURE: repr(float(temperature))})

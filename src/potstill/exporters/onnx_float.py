@@ -1,4 +1,4 @@
-"""A trained classifier as one ONNX file with normalisation inside."""
+"""Export of a trained classifier as one ONNX file that includes the normalisation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from potstill.models import zoo
 from potstill.models.outputs import Classifier, bare
 
 OPSET = 20
-"""Widely run by now, and the newest that needs no 8-bit or 4-bit types of later operator sets."""
+"""Widely supported, and the newest without the 8-bit and 4-bit types of later operator sets."""
 
 
 def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, temperature: float | None = None) -> None:
     """Write a classifier, in eval mode and without side heads, as an ONNX file.
 
-    The graph takes `image` float32 [batch, C, H, W] in 0..1 at the card's size, any batch, and gives `logits`
-    [batch, K]; normalisation is inside. The card, and `temperature` where given, lie in the file's metadata. Weights
-    are in the file itself. The classifier is left as it is; an existing file is replaced when the new one is whole.
-    Raises `ModelError` where the network cannot be written as a graph, or not below 2 GB.
+    The graph takes `image` float32 [batch, C, H, W] in 0..1 at the card's size, with any batch size, and returns
+    `logits` [batch, K]; normalisation is part of the graph. The card, and `temperature` if given, are in the file's
+    metadata. Weights are in the file itself. The classifier is not changed; an existing file is replaced atomically.
+    Raises `ModelError` if the network cannot be exported as a graph, or not below 2 GB.
     """
     size = 4 * zoo.count_parameters(classifier)
     if size > onnx_file.LARGEST:
@@ -35,7 +35,7 @@ def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, tempe
 
 
 class Graph(nn.Module):
-    """What is exported: image in 0..1 -> logits."""
+    """The exported module: image in 0..1 -> logits."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -49,17 +49,23 @@ class Graph(nn.Module):
 
 def _traced(graph: Graph, opset: int) -> ir.Model:
     card = graph.model.card
-    # Two images, because a batch of one would be taken for a constant.
+    # Two images, because a batch size of one would be treated as a constant.
     example = torch.full((2, card.channels, *card.size), 0.5)
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                graph, (example,), dynamo=True, opset_version=opset, verbose=False,
-                input_names=["image"], output_names=["logits"],
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                input_names=["image"],
+                output_names=["logits"],
                 dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-            )  # fmt: skip
-    except Exception as error:  # whatever a network of the user's does may be raised here
+            )
+    except Exception as error:  # the user's network may raise anything
         raise ModelError(_refused(card.model, error)) from error
+    assert program is not None, "torch.onnx.export returns a program with dynamo=True"
     return program.model
 
 
@@ -69,6 +75,6 @@ def _refused(name: str, error: Exception) -> str:
         cause = cause.__cause__
     reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return (
-        f"{name} cannot be written as ONNX: {reason[:300]} Networks whose path depends on the values of the image, or "
-        "that use an operator without ONNX counterpart, are not exportable; choose another student."
+        f"{name} cannot be exported as ONNX: {reason[:300]} Networks with control flow that depends on the values of "
+        "the image, or with operators that ONNX does not have, are not supported; choose another student."
     )

@@ -1,9 +1,9 @@
-"""The 8-bit copy of an ONNX file: onnxruntime's static quantization with the settings that are fast on x86.
+"""The int8 copy of an ONNX file: onnxruntime's static quantization with settings that are fast on x86.
 
-Activations are unsigned and weights signed, because only that pairing reaches the 8-bit instructions of x86
-processors (both signed runs slower than float); additions are quantized too, so that residual branches stay in
-8 bits. In networks of attention the sums, LayerNorm, softmax and the products of two activations stay in float: a few
-of their values are far larger than all others, and 256 levels between them leave nothing of the rest.
+Activations are unsigned and weights signed, because only this combination uses the 8-bit instructions of x86
+processors (both signed is slower than float); additions are quantized too, so that residual branches stay in 8 bits.
+In transformers the sums, LayerNorm, softmax and products of two activations stay in float: they have outliers far
+larger than all other values, so 256 levels are too coarse for the rest.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ NORMALISES_TOKENS = "LayerNormalization"
 
 
 def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[np.ndarray]) -> None:
-    """Write the 8-bit copy of a file that `export_onnx` wrote, with the same card, input and output.
+    """Write the int8 copy of a file written by `export_onnx`, with the same card, input and output.
 
     calibration: images float32 [N, C, H, W] in 0..1 at the card's size, or batches of them: the range of every
-        activation is from the smallest to the largest value that they cause. Weights have a scale for each output
-        channel.
-    The graph quantizes and dequantizes (QDQ) around what runs in 8 bits; what has no 8-bit form stays in float. An
-    existing `out` is replaced when the new file is whole. Raises `DataError` for images that do not fit, `ModelError`
-    where the graph cannot be quantized or does not run.
+        activation is from its smallest to its largest value for them. Weights have one scale per output channel.
+    The graph has quantize and dequantize nodes (QDQ) around 8-bit operators; operators without 8-bit version stay in
+    float. An existing `out` is replaced atomically. Raises `DataError` for images that do not fit, `ModelError` if the
+    graph cannot be quantized or does not run.
     """
     proto, metadata = quantized(exported, calibration, name=str(exported))
     model = ir.from_proto(proto)
@@ -49,23 +48,23 @@ def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[
 def quantized(
     exported: Path, calibration: np.ndarray | Iterable[np.ndarray], *, name: str, **options: Any
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return what `quantize_int8` writes, before slimming, and its metadata.
+    """Return the model that `quantize_int8` writes, before slimming, and its metadata.
 
-    name: what the sentences of errors call the model. options: more of onnxruntime's `quantize_static`.
+    name: of the model in error messages. options: additional options of onnxruntime's `quantize_static`.
     """
     running = session(exported, threads=1)
-    given, metadata = running.get_inputs()[0], running.get_modelmeta().custom_metadata_map
-    images = _Images(given.name, tuple(given.shape[1:]), calibration)
+    image, metadata = running.get_inputs()[0], running.get_modelmeta().custom_metadata_map
+    images = _Images(image.name, tuple(image.shape[1:]), calibration)
     with tempfile.TemporaryDirectory(prefix="potstill-int8-") as folder:
         file = Path(folder) / "int8.onnx"
         try:
             _quantize(exported, file, images, options)
-            model = _checked(file, {given.name: images.first})
+            model = _checked(file, {image.name: images.first})
         except DataError:
             raise
-        except Exception as error:  # onnxruntime raises what it likes for a graph that it cannot quantize or run
+        except Exception as error:  # onnxruntime raises various classes for graphs that it cannot quantize or run
             raise ModelError(_refused(name, error)) from error
-    _answer_in_float(model.graph)
+    _logits_in_float(model.graph)
     return model, metadata
 
 
@@ -87,9 +86,9 @@ def _quantize(exported: Path, out: Path, images: _Images, options: dict[str, Any
 
 
 def _weighted_only(graph: onnx.GraphProto, excluded: Sequence[str]) -> dict[str, Any]:
-    """Return the options with which only layers with weights, and their inputs, get 8 bits; nodes without name get one.
+    """Return options that quantize only layers with weights, and their inputs; nodes without a name get one.
 
-    excluded: names of nodes that stay in float anyway.
+    excluded: names of nodes that stay in float.
     """
     for number, node in enumerate(graph.node):
         node.name = node.name or f"unnamed{number}"
@@ -99,18 +98,18 @@ def _weighted_only(graph: onnx.GraphProto, excluded: Sequence[str]) -> dict[str,
 
 
 def _checked(file: Path, image: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """Return the quantized model once it has run and has something in 8 bits."""
-    said = session(file, threads=1).run(None, image)[0]
-    if not np.isfinite(said).all():
-        raise ValueError("its answers are not finite")
+    """Return the quantized model after checking that it runs and has 8-bit operators."""
+    logits = np.asarray(session(file, threads=1).run(None, image)[0])
+    if not np.isfinite(logits).all():
+        raise ValueError("its outputs are not finite")
     model = onnx.load(file)
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ValueError("nothing in it has an 8-bit form")
+        raise ValueError("it has no operator with an 8-bit version")
     return model
 
 
-def _answer_in_float(graph: onnx.GraphProto) -> None:
-    """Leave the logits as they come: on 256 levels two classes may tie, and sure answers would be cut off."""
+def _logits_in_float(graph: onnx.GraphProto) -> None:
+    """Keep the logits in float: with 256 levels two classes may tie, and large logits would be clipped."""
     makers = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in node.input)
     for value in graph.output:
@@ -126,11 +125,11 @@ def _answer_in_float(graph: onnx.GraphProto) -> None:
 
 def _refused(name: str, reason: Exception) -> str:
     first = (str(reason).splitlines() or [type(reason).__name__])[0]
-    return f"{name} does not run in 8 bits: {first[:300]}. Keep the float file (int8 off), or choose another student."
+    return f"{name} cannot be quantized to int8: {first[:300]}. Use the float file (int8 off), or another student."
 
 
 class _Images(CalibrationDataReader):
-    """Hands calibration images to onnxruntime in batches; refuses those that the model does not take."""
+    """Passes calibration images to onnxruntime in batches; raises `DataError` for images that do not fit."""
 
     def __init__(self, name: str, shape: tuple[int, ...], calibration: np.ndarray | Iterable[np.ndarray]) -> None:
         self._name, self._shape = name, shape
@@ -138,8 +137,8 @@ class _Images(CalibrationDataReader):
         first = next(self._batches, None)
         if first is None:
             raise DataError(
-                "There is no image to calibrate with. 8-bit export needs a few hundred training images: give a data "
-                "set, or raise export.calibration."
+                "There are no images for calibration. int8 export needs a few hundred training images: give a data "
+                "set, or increase export.calibration."
             )
         self._waiting: np.ndarray | None = self._checked(first)
         self.first = first[:1]
@@ -153,8 +152,8 @@ class _Images(CalibrationDataReader):
     def _checked(self, batch: np.ndarray) -> np.ndarray:
         if batch.shape[1:] != self._shape:
             raise DataError(
-                f"The model takes images {_sides(self._shape)} (channels, height, width) and the calibration images "
-                f"are {_sides(batch.shape[1:])}. Resize them to the size on the model's card."
+                f"The model takes images of {_sides(self._shape)} (channels, height, width), but the calibration "
+                f"images are {_sides(batch.shape[1:])}. Resize them to the size on the model's card."
             )
         if batch.dtype != np.float32 or batch.min() < 0 or batch.max() > 1:
             raise DataError(

@@ -1,8 +1,8 @@
-"""A quantized network (2 to 8 bits) as an ONNX file: as small as its bits, as fast as 8-bit weights.
+"""Export of a quantized network (2-8 bits) as an ONNX file, with packed weights and the speed of 8-bit weights.
 
-The weights in the file are the integers that the network computed with, under its own steps. Layers whose input the
-network quantizes to 8 bits run in 8 bits with the steps it learned; the tensors that it left in float in between
-(branches that are added, pooled) get 8 bits from calibration, without which nothing around them would run in 8 bits.
+The weights in the file are the integers of the network, with its own steps. Layers whose input the network quantizes to
+8 bits run in 8 bits with the learned steps; tensors in between that are in float in the network (added or pooled
+branches) get 8-bit ranges from calibration, because otherwise their neighbours could not run in 8 bits.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ def export_quantized(
     *,
     temperature: float | None = None,
 ) -> None:
-    """Write a classifier whose network came out of `compress.quantize.quantized`, trained on or not.
+    """Write a classifier whose network was returned by `compress.quantize.quantized`, before or after training.
 
-    calibration: images as for `quantize_int8`; not looked at where no layer quantizes its input: then the weights
-        are small in the file and the network runs in float.
-    Raises `ModelError` for a network without quantized layers, or with activations below 8 bits, which no runtime has.
+    calibration: images as for `quantize_int8`; not used if no layer quantizes its input: then the weights are packed
+        in the file and the network runs in float.
+    Raises `ModelError` for a network without quantized layers, or with activations below 8 bits, which no runtime
+    supports.
     """
     layers = quantized_layers(bare(classifier.network))
     _check(classifier.card.model, layers)
@@ -68,25 +69,26 @@ def _check(name: str, layers: dict[str, QuantConv2d | QuantLinear]) -> None:
     narrow = sorted({quantizer.bits for quantizer in inputs} - {8})
     if narrow:
         raise ModelError(
-            f"{name} has activations of {narrow[0]} bits, and ONNX runtimes compute with 8 or more. Keep it as packed "
+            f"{name} has activations with {narrow[0]} bits, and ONNX runtimes support 8 or more. Store it as packed "
             "weights (`pack`), or quantize with --activation-bits 8."
         )
 
 
 def _with_tags(classifier: Classifier) -> Classifier:
-    """Return a copy in float whose quantized layers hold tags instead of weights, by which the graph is searched.
+    """Return a copy in float whose quantized layers have unique tags instead of weights, to find them in the graph.
 
-    The exporter renames and transposes weights, and layers may have equal ones (all zeros, for instance).
+    The exporter renames and transposes weights, and layers may have equal weights (all zeros, for example).
     """
     network = copy.deepcopy(bare(classifier.network)).cpu()
     for number, layer in enumerate(quantized_layers(network).values()):
         layer.weight.data = torch.from_numpy(_tag(number, tuple(layer.weight.shape)))
-        layer.weight_quantizer, layer.input_quantizer = nn.Identity(), None
+        setattr(layer, "weight_quantizer", nn.Identity())  # noqa: B010 (not a StepQuantizer, as declared)
+        layer.input_quantizer = None
     return Classifier(network, classifier.card)
 
 
 def _tag(number: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a weight that no other layer has, and that is not its own transpose."""
+    """Return a unique weight that is not equal to its own transpose."""
     tag = np.zeros(shape, np.float32)
     tag[0, -1:] = -1
     tag.flat[0] = number + 1
@@ -95,7 +97,7 @@ def _tag(number: int, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Layer:
-    """The numbers of a quantized layer: codes int8 [out, ...], a step a channel, (step, zero point) of its input."""
+    """The values of a quantized layer: codes int8 [out, ...], one step per channel, (step, zero point) of its input."""
 
     codes: np.ndarray
     step: np.ndarray
@@ -104,18 +106,18 @@ class _Layer:
 
     @classmethod
     def of(cls, layer: QuantConv2d | QuantLinear) -> _Layer:
-        weight, given = layer.weight_quantizer, layer.input_quantizer
+        weight, inputs = layer.weight_quantizer, layer.input_quantizer
         codes = weight.encode(layer.weight).cpu().numpy().astype(np.int8)
         step = np.broadcast_to(weight.scale.flatten().cpu().numpy(), len(codes)).copy()
-        grid = None if given is None else (float(given.scale), -int(given.codes[0]))
-        # A channel of zeros has any step; a tiny one would let its bias overflow.
+        grid = None if inputs is None else (float(inputs.scale), -int(inputs.codes[0]))
+        # The step of a channel of zeros is arbitrary; a tiny one would let its bias overflow.
         step[~codes.reshape(len(codes), -1).any(1)] = np.median(step)
         return cls(codes, step, weight.bits, grid)
 
 
 @dataclass(frozen=True)
 class _Use:
-    """Where a layer stands in the graph: `weight` is an initializer, `axis` the one of its output channels."""
+    """The position of a layer in the graph: `weight` is an initializer, `axis` that of its output channels."""
 
     layer: _Layer
     node: onnx.NodeProto
@@ -127,22 +129,22 @@ class _Use:
 
     @property
     def codes(self) -> np.ndarray:
-        return self._turned(self.layer.codes)
+        return self._transposed(self.layer.codes)
 
     @property
     def values(self) -> np.ndarray:
         """The weight as float32, as the graph has it."""
         step = self.layer.step.reshape(-1, *[1] * (self.layer.codes.ndim - 1))
-        return self._turned(self.layer.codes * step)
+        return self._transposed(self.layer.codes * step)
 
-    def _turned(self, weight: np.ndarray) -> np.ndarray:
+    def _transposed(self, weight: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(weight.T) if self.axis else weight
 
 
 def _find(model: onnx.ModelProto, layers: list[_Layer], name: str) -> list[_Use]:
-    """Find each layer by the tag that stands for its weight, and put the weight in its place.
+    """Find each layer by its tag, and replace the tag by the weight.
 
-    The nodes of the graph get names, by which onnxruntime is told about them.
+    The nodes of the graph get names, which are used in the options of onnxruntime.
     """
     held = {initializer.name: initializer for initializer in model.graph.initializer}
     uses = []
@@ -154,8 +156,8 @@ def _find(model: onnx.ModelProto, layers: list[_Layer], name: str) -> list[_Use]
     found = len({id(use.layer) for use in uses})
     if found < len(layers):
         raise ModelError(
-            f"{name} cannot be written with its integers: {len(layers) - found} of {len(layers)} quantized layers "
-            "are not in the graph as they are. Fold BatchNorm into the layers before quantizing (`fold_batchnorm`)."
+            f"{name} cannot be exported with its integer weights: {len(layers) - found} of {len(layers)} quantized "
+            "layers are not found in the graph. Fold BatchNorm into the layers before quantizing (`fold_batchnorm`)."
         )
     for use in uses:
         held[use.weight].CopyFrom(numpy_helper.from_array(use.values, use.weight))
@@ -163,7 +165,7 @@ def _find(model: onnx.ModelProto, layers: list[_Layer], name: str) -> list[_Use]
 
 
 def _tagged(weight: np.ndarray, layers: list[_Layer]) -> Iterator[tuple[_Layer, int]]:
-    """Yield the layer whose tag a weight is, and the axis of its output channels."""
+    """Yield the layer with this tag, and the axis of its output channels."""
     number = round(float(weight.flat[0])) - 1 if weight.size else -1
     if not 0 <= number < len(layers):
         return
@@ -175,20 +177,22 @@ def _tagged(weight: np.ndarray, layers: list[_Layer]) -> Iterator[tuple[_Layer, 
 
 
 def _options(model: onnx.ModelProto, uses: list[_Use]) -> dict[str, Any]:
-    """Return what onnxruntime must know: the grids of the network, and the layers that it left in float."""
-    mine = {use.node.name for use in uses}
-    floats = [node.name for node in model.graph.node if node.op_type in onnx_int8.WEIGHTED and node.name not in mine]
+    """Return the options for onnxruntime: the grids of the network, and its float layers."""
+    quantized = {use.node.name for use in uses}
+    weighted = [node.name for node in model.graph.node if node.op_type in onnx_int8.WEIGHTED]
+    floats = [name for name in weighted if name not in quantized]
     return {"nodes_to_exclude": floats, "extra_options": {"TensorQuantOverrides": dict(_overrides(uses))}}
 
 
 def _overrides(uses: list[_Use]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the grids of weights and inputs as onnxruntime takes them."""
+    """Yield the grids of weights and inputs in the format of onnxruntime."""
     widest: dict[str, tuple[float, int]] = {}
     for use in uses:
         channels = [{"scale": step, "zero_point": 0, "quant_type": QuantType.QInt8} for step in use.layer.step]
         channels[0]["axis"] = use.axis
         yield use.weight, channels
-        # Two layers may read one tensor under different steps; the graph has it once.
+        # Two layers may read one tensor with different steps, but the graph has it once.
+        assert use.layer.grid is not None, "only layers with quantized inputs"
         widest[use.node.input[0]] = max(widest.get(use.node.input[0], (0.0, 0)), use.layer.grid)
     for tensor, (step, zero) in widest.items():
         grid = {"scale": np.array(step, np.float32), "zero_point": np.array(zero, np.uint8)}
@@ -196,7 +200,7 @@ def _overrides(uses: list[_Use]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def _pack(model: onnx.ModelProto, uses: list[_Use]) -> None:
-    """Store the codes of each layer in its bits, in place."""
+    """Store the codes of each layer with its number of bits, in place."""
     packer = onnx_packed_weights.Packer(model.graph)
     held = {initializer.name: initializer for initializer in model.graph.initializer}
     for use in {use.weight: use for use in uses}.values():

@@ -1,11 +1,13 @@
-"""Whole numbers of 2 to 7 bits inside an ONNX graph, in as many bytes as they have bits.
+"""Packed integers of 2 to 7 bits inside an ONNX graph.
 
-ONNX has types of 4 and 2 bits, but a runtime that meets them at a convolution leaves its 8-bit instructions (five
-times slower in onnxruntime). So the graph itself widens the numbers to 8 bits, by operators that depend on nothing but
-constants: a runtime does that once, when it loads the file, and then runs as fast as with 8-bit weights.
+ONNX has types of 4 and 2 bits, but runtimes do not use their 8-bit instructions for convolutions with them (five times
+slower in onnxruntime). So the graph itself unpacks the numbers to 8 bits, by operators that depend only on constants: a
+runtime evaluates them once, when it loads the file, and then runs as fast as with 8-bit weights.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +20,7 @@ OPSET = 21
 
 
 class Packer:
-    """Adds packed constants to a graph; those of equal width share the table that takes their bytes apart."""
+    """Adds packed constants to a graph; constants of equal width share the lookup table that unpacks their bytes."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -26,7 +28,7 @@ class Packer:
         self._shared: set[str] = set()
 
     def add(self, name: str, codes: np.ndarray, bits: int) -> None:
-        """Make `name` an int8 tensor that holds `codes` (signed), stored with 2 to 8 `bits` each."""
+        """Add an int8 tensor `name` with the values `codes` (signed), stored with 2 to 8 `bits` each."""
         if bits == 8:
             self._graph.initializer.append(numpy_helper.from_array(codes.astype(np.int8), name))
         elif bits == 4:
@@ -38,20 +40,20 @@ class Packer:
             self._add_parts(name, codes, bits)
 
     def add_float(self, name: str, codes: np.ndarray, bits: int, step: np.ndarray, axis: int) -> None:
-        """Make `name` the float tensor of `codes` times the `step` of their channel, the channels along `axis`."""
+        """Add a float tensor `name`: `codes` times the `step` of their channel, with channels along `axis`."""
         self.add(f"{name}/int8", codes, bits)
         value = self._node("Cast", [f"{name}/int8"], f"{name}/float", to=TensorProto.FLOAT)
         shape = [-1 if side == axis else 1 for side in range(codes.ndim)]
         self._node("Mul", [value, self._constant(f"{name}/step", step.reshape(shape))], name)
 
     def finish(self) -> None:
-        """Put the operators before those that use their results."""
+        """Insert the operators before those that use their results."""
         rest = list(self._graph.node)
         del self._graph.node[:]
         self._graph.node.extend([*self._nodes, *rest])
 
     def _add_parts(self, name: str, codes: np.ndarray, bits: int) -> None:
-        """Store the bits of a code in parts that divide a byte: 3 bits as 2 and 1, 6 as 4 and 2."""
+        """Store the bits of a code in parts whose width divides a byte: 3 bits as 2 and 1, 6 as 4 and 2."""
         low, so_far = 0, ""
         for width in (width for width in (4, 2, 1) if bits & width):
             last = low + width == bits
@@ -62,7 +64,7 @@ class Packer:
             low, so_far = low + width, part
 
     def _add_part(self, name: str, codes: np.ndarray, low: int, width: int, *, signed: bool) -> None:
-        """Make `name` the int8 tensor of the bits `low` to `low + width` of each code, where they stand."""
+        """Add an int8 tensor `name`: the bits `low` to `low + width` of each code, at their position."""
         stored = self._constant(f"{name}/codes", pack_codes((codes.ravel() >> low) & ((1 << width) - 1), width))
         index = self._node("Cast", [stored], f"{name}/index", to=TensorProto.INT32)
         parts = self._node("Gather", [self._table(low, width, signed), index], f"{name}/parts")
@@ -73,7 +75,7 @@ class Packer:
         self._node("Reshape", [parts, self._constant(f"shape{codes.shape}", np.array(codes.shape))], name)
 
     def _table(self, low: int, width: int, signed: bool) -> str:
-        """Return the name of a table int8 [256, 8 / width]: what the parts of each byte are worth."""
+        """Return the name of a table int8 [256, 8 / width]: the values of the parts of each byte."""
         parts = np.arange(256)[:, None] >> np.arange(0, 8, width) & ((1 << width) - 1)
         if signed:
             parts = np.where(parts >> (width - 1), parts - (1 << width), parts)
@@ -85,6 +87,6 @@ class Packer:
             self._graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output

@@ -1,6 +1,6 @@
-"""Files for other runtimes than onnxruntime: OpenVINO (Intel processors) and ExecuTorch (phones, boards).
+"""Export for runtimes other than onnxruntime: OpenVINO (Intel processors) and ExecuTorch (phones, boards).
 
-Both are optional. OpenVINO takes the ONNX file, in float or in 8 bits; ExecuTorch takes the network.
+Both are optional. OpenVINO converts the ONNX file, in float or int8; ExecuTorch converts the network.
 """
 
 from __future__ import annotations
@@ -22,45 +22,49 @@ from potstill.models.outputs import Classifier
 
 
 def to_openvino(exported: Path, out: Path) -> None:
-    """Write an ONNX file of potstill as OpenVINO's pair `out` (.xml) and .bin, weights as they are, card inside.
+    """Convert an ONNX file of potstill to OpenVINO's pair `out` (.xml) and .bin, with unchanged weights and the card.
 
-    Raises `ModelError` where OpenVINO is not installed, or has no operator that the file needs.
+    Raises `ModelError` if OpenVINO is not installed, or does not support an operator of the file.
     """
     require("openvino")
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]  # optional
 
     metadata = {prop.key: prop.value for prop in onnx.load(exported, load_external_data=False).metadata_props}
     with tempfile.TemporaryDirectory(prefix="potstill-openvino-") as folder, quiet():
         try:
             model = openvino.convert_model(exported)
-        except Exception as error:  # OpenVINO raises classes of its own, one for each operator
-            raise ModelError(f"OpenVINO cannot take {exported}: {str(error).strip().splitlines()[-1][:300]}") from error
+        except Exception as error:  # OpenVINO has a separate error class for each operator
+            reason = str(error).strip().splitlines()[-1][:300]
+            raise ModelError(f"OpenVINO cannot convert {exported}: {reason}") from error
         model.set_rt_info(metadata[CARD], ["potstill", "card"])
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
-        # The description comes last: without it the weights are nobody's.
+        # The .xml is written last, because it marks the pair as complete.
         for part in (out.with_suffix(".bin"), out):
             with artifacts.atomic(part) as temporary:
                 shutil.copyfile(Path(folder) / f"model{part.suffix}", temporary)
 
 
 def to_executorch(classifier: Classifier, out: Path) -> None:
-    """Write a classifier as ExecuTorch's `out` (.pte) for one image at a time, with XNNPACK; the card beside it.
+    """Write a classifier as an ExecuTorch file `out` (.pte) with batch size 1 and XNNPACK, and its card next to it.
 
-    Raises `ModelError` where ExecuTorch is not installed or cannot take the network.
+    Raises `ModelError` if ExecuTorch is not installed or does not support the network.
     """
     require("executorch")
     with quiet():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        # optional
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
+            XnnpackPartitioner,
+        )
+        from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
 
         card = classifier.card
         example = torch.full((1, card.channels, *card.size), 0.5)
         try:
             program = torch.export.export(Graph(classifier), (example,))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-        except Exception as error:  # whatever the network does may be raised here
+        except Exception as error:  # the network may raise anything
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"ExecuTorch cannot take {card.model}: {first[:300]}") from error
+            raise ModelError(f"ExecuTorch cannot convert {card.model}: {first[:300]}") from error
     artifacts.write_json(out.with_suffix(".card.json"), card.to_json())
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(lowered.buffer)

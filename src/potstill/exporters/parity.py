@@ -1,4 +1,4 @@
-"""How far an exported file strays from the network that was trained."""
+"""Parity between an exported file and the trained network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from potstill.models.outputs import Classifier, Outputs
 def parity(
     classifier: Classifier, exported: Callable[[Tensor], Outputs], batches: Iterable[Tensor]
 ) -> dict[str, float | int]:
-    """Return what `exported` says against `classifier` over batches of images [B, C, H, W] in 0..1.
+    """Compare the outputs of `exported` and `classifier` over batches of images [B, C, H, W] in 0..1.
 
-    images: how many were compared. max_logit_difference: the largest absolute one. agreement: percent of the
-    images that both put into the same class. The classifier is asked in eval mode and left in the mode it was in.
+    images: number of images. max_logit_difference: largest absolute difference. agreement: percent of images with the
+    same top class. The classifier runs in eval mode; its mode is restored afterwards.
     """
     images = same = 0
     largest = 0.0
@@ -24,10 +24,10 @@ def parity(
     classifier.eval()
     with torch.inference_mode():
         for image in batches:
-            trained, filed = classifier(image).logits, exported(image).logits
+            reference, logits = classifier(image).logits, exported(image).logits
             images += len(image)
-            same += int((trained.argmax(1) == filed.argmax(1)).sum())
-            largest = max(largest, float((trained - filed).abs().max()))
+            same += int((reference.argmax(1) == logits.argmax(1)).sum())
+            largest = max(largest, float((reference - logits).abs().max()))
     classifier.train(training)
     agreement = 100 * same / images
     return {"images": images, "max_logit_difference": largest, "agreement": agreement}

@@ -1,4 +1,4 @@
-"""Silence around exporters, whose warnings and log lines are about their own inside."""
+"""Suppression of warnings and log messages of exporters, which concern only their internals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Python warnings and log records below ERROR from the reader; leave logging as it was found."""
+    """Suppress Python warnings and log records below ERROR; restore the logging configuration afterwards."""
     root, disabled = logging.getLogger(), logging.root.manager.disable
     handlers = list(root.handlers)
     logging.disable(logging.WARNING)
@@ -20,5 +20,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-        # `logging.warning(...)`, as onnxruntime writes it, installs a handler on the root logger.
+        # `logging.warning(...)`, as called by onnxruntime, installs a handler on the root logger.
         root.handlers[:] = handlers

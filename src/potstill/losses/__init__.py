@@ -1,12 +1,13 @@
-"""Distillation losses: what to type, and the function behind it. docs/losses.md says when to use which.
+"""Distillation losses by name. docs/losses.md describes when to use which.
 
-A loss is a function of tensors that returns one value a sample [B]. The names of its parameters are the wiring:
-`student`, `teacher` (logits or features), `label`, `index`; everything else is a keyword with a default.
+A loss is a function of tensors that returns one value per sample [B]. Its inputs are selected by parameter name:
+`student`, `teacher` (logits or features), `label`, `index`; all other parameters are keywords with defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from potstill.losses.maps import at, fsp, ickd, nst
 from potstill.losses.relations import pkt, rkd, sp
 from potstill.losses.spec import Spec
 
-OTHER_CLASSES = "it compares the classes other than the labelled one, and with two classes that is a single one"
+OTHER_CLASSES = "it compares the classes other than the labelled one, and with two classes there is only one"
 
 SPECS: dict[str, Spec] = {
     "cross_entropy": Spec(cross_entropy),
@@ -33,10 +34,10 @@ SPECS: dict[str, Spec] = {
     "kd": Spec(kd),
     "ls_kd": Spec(
         ls_kd,
-        two_classes="two standardised logits are always 0.71 and -0.71, so that nothing but their order is left, "
-        "which has no gradient",
+        two_classes="two standardised logits are always 0.71 and -0.71, so that only their order remains, which has "
+        "no gradient",
     ),
-    "dkd": Spec(dkd, two_classes=f"{OTHER_CLASSES}; what is left is kd"),
+    "dkd": Spec(dkd, two_classes=f"{OTHER_CLASSES}; what remains is kd"),
     "nkd": Spec(nkd, two_classes=OTHER_CLASSES),
     "dist": Spec(dist),
     "ttm": Spec(ttm),
@@ -59,24 +60,24 @@ SPECS: dict[str, Spec] = {
     "hcl": Spec(hcl, on="layers", projects=True),
     "reviewkd": Spec(ReviewKD, on="layers"),
 }
-"""Every loss: its function or its module, and what it compares (`losses/spec.py`)."""
+"""Every loss with its declaration (`losses/spec.py`)."""
 
 LOSSES: dict[str, Callable[..., Tensor]] = {name: spec.function for name, spec in SPECS.items() if not spec.learned}
-"""The losses that are functions."""
+"""The losses without parameters."""
 
-LEARNED: dict[str, type[nn.Module]] = {name: spec.function for name, spec in SPECS.items() if spec.learned}  # type: ignore[misc]
-"""The losses that are modules: built once, trained with the student, called like the others."""
+LEARNED: dict[str, type[nn.Module]] = {name: cast(Any, spec.function) for name, spec in SPECS.items() if spec.learned}
+"""The losses that are modules: built once, trained with the student, called the same way."""
 
 
 def spec_of(name: str) -> Spec:
-    """Return what the loss called `name` declares; one of the user's own declares nothing. Raises as `resolve` does."""
+    """Return the declaration of a loss; a user's own loss has the defaults. Raises like `resolve`."""
     return SPECS[name] if name in SPECS else Spec(resolve(name))
 
 
 def resolve(name: str) -> Callable[..., Tensor]:
-    """Return the loss called `name`: a key of `LOSSES`, or `path/to/file.py:function`.
+    """Return the loss `name`: a key of `LOSSES`, or `path/to/file.py:function`.
 
-    Raises `ConfigError` where there is none, with the nearest name and the list of them.
+    Raises `ConfigError` if there is none, with the closest name and the list of all names.
     """
     if name in LOSSES:
         return LOSSES[name]
@@ -84,5 +85,5 @@ def resolve(name: str) -> Callable[..., Tensor]:
         return own.load(name)
     raise ConfigError(
         f"There is no loss {name}.{did_you_mean(name, SPECS)} Losses: {', '.join(SPECS)}; "
-        "or one of your own as FILE.py:FUNCTION."
+        "or your own as FILE.py:FUNCTION."
     )

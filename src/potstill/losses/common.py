@@ -1,4 +1,4 @@
-"""What every loss shares: full precision inside, the divergence, and the rules for rows and sizes."""
+"""Shared helpers of the losses: full precision, KL divergence, masking of unlabelled rows, matching of sizes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run `function` in float32, or float64 where an input is float64, also inside autocast.
 
-    Sums of squares over a map, exp() and differences of large numbers overflow or cancel in half precision, so a
-    loss must not see it. Tensors in lists and tuples are converted too; gradients reach the inputs in their own type.
+    Sums of squares over a map, exp() and differences of large numbers overflow or cancel in half precision, so losses
+    are never computed in it. Tensors in lists and tuples are converted too; gradients have the dtype of the inputs.
     """
 
     @functools.wraps(function)
@@ -48,14 +48,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Return KL(p || q) [B] from log-probabilities [B, K]; a class that p rules out (-inf) contributes 0."""
+    """Return KL(p || q) [B] from log-probabilities [B, K]; a class with probability 0 in p (-inf) contributes 0."""
     return (log_p.exp() * (log_p.clamp_min(torch.finfo(log_p.dtype).min) - log_q)).sum(-1)
 
 
 def labelled(values: Tensor, label: Tensor) -> Tensor:
     """Return `values` [B], with 0 and no gradient where the label is negative (-100: unlabelled).
 
-    Chosen by value, not by boolean indexing, which would make the host wait for the device.
+    Uses torch.where, not boolean indexing, which would make the host wait for the device.
     """
     return torch.where(label >= 0, values, 0)
 
@@ -67,5 +67,5 @@ def mean_square(difference: Tensor) -> Tensor:
 
 def match_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both maps [B, C, H, W] average-pooled to the smaller height and width of the two."""
-    size = tuple(min(s, t) for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
+    size = (min(student.shape[-2], teacher.shape[-2]), min(student.shape[-1], teacher.shape[-1]))
     return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)

@@ -1,6 +1,6 @@
-"""Contrastive representation distillation: a sample's embedding must find its own among thousands of others.
+"""Contrastive representation distillation: each embedding is matched to its own sample among thousands of negatives.
 
-Two memories hold the last embedding of every training image, one for each network; the student is scored against the
+Two memory banks hold the last embedding of every training image, one per network; the student is scored against the
 teacher's memory and the teacher against the student's.
 """
 
@@ -27,25 +27,25 @@ def crd_nce(
     log_z: Tensor | None = None,
     eps: float = 1e-7,
 ) -> Tensor:
-    """-log D(own) - sum over negatives of log(1 - D): one side of CRD (Tian et al., arXiv:1910.10699), [B].
+    """-log D(positive) - sum over negatives of log(1 - D): one side of CRD (Tian et al., arXiv:1910.10699), [B].
 
     D = out / (out + c), out = exp(<memory row, embedding> / temperature) / Z, c = K / N + eps.
-    embedding: [B, D] of length 1; memory: [N, D] of the other network, a constant; contrast: int64 [B, K + 1] rows of
-    the memory, the sample's own first; log_z: the constant log Z, taken from this batch where None.
+    embedding: [B, D] with norm 1; memory: [N, D] of the other network, a constant; contrast: int64 [B, K + 1] rows of
+    the memory, the positive first; log_z: the constant log Z, computed from this batch if None.
     """
     score = contrast_scores(embedding, memory, contrast, temperature=temperature)
     count, negatives = len(memory), contrast.shape[1] - 1
     log_z = log_partition(score, count) if log_z is None else log_z
-    # log(out / (out + c)) is a logsigmoid, so out never has to be formed.
+    # log(out / (out + c)) is a logsigmoid, so out is never computed explicitly.
     log_c = math.log(negatives / count + eps)
     margin = score - log_z - log_c
-    own, others = F.logsigmoid(margin[:, 0]), F.logsigmoid(-margin[:, 1:])
-    return -(own + others.sum(1)) - negatives * (math.log(negatives / count) - log_c)
+    positive, negative = F.logsigmoid(margin[:, 0]), F.logsigmoid(-margin[:, 1:])
+    return -(positive + negative.sum(1)) - negatives * (math.log(negatives / count) - log_c)
 
 
 def contrast_scores(embedding: Tensor, memory: Tensor, contrast: Tensor, *, temperature: float) -> Tensor:
     """Return <memory row, embedding> / temperature for the rows in `contrast`, [B, K + 1]."""
-    # All rows are scored and the wanted ones picked: [B, N] is far smaller than the gathered rows [B, K + 1, D].
+    # All rows are scored and the required ones gathered: [B, N] is far smaller than the gathered rows [B, K + 1, D].
     return (embedding @ memory.T).gather(1, contrast) / temperature
 
 
@@ -55,9 +55,9 @@ def log_partition(score: Tensor, count: int) -> Tensor:
 
 
 def refreshed(memory: Tensor, row: Tensor, embedding: Tensor, *, momentum: float = 0.5) -> Tensor:
-    """Return a copy of the memory [N, D] whose rows [B] moved towards the embeddings, at length 1.
+    """Return a copy of the memory [N, D] with rows [B] updated towards the embeddings, normalised to norm 1.
 
-    A copy, because the backward pass still needs the memory that was scored.
+    A copy, because the backward pass still needs the memory used for the scores.
     """
     moved = momentum * memory[row] + (1 - momentum) * embedding.detach()
     return memory.index_copy(0, row, F.normalize(moved, dim=1))
@@ -66,9 +66,13 @@ def refreshed(memory: Tensor, row: Tensor, embedding: Tensor, *, momentum: float
 class Crd(nn.Module):
     """Both sides of CRD with their embeddings and memories (arXiv:1910.10699).
 
-    student_width, teacher_width: of the pooled features. rows: the `index` of every training image, int64 [N]; only
-    these have a place in the memory. Outer weight 0.8, beside `kd`. The memories are of one process.
+    student_width, teacher_width: widths of the pooled features. rows: the `index` of every training image, int64 [N];
+    only these are in the memory. Outer weight 0.8, together with `kd`. The memories belong to one process.
     """
+
+    place: Tensor
+    memory_student: Tensor
+    memory_teacher: Tensor
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class Crd(nn.Module):
         return cls(site.student_channels[0], site.teacher_channels[0], site.rows, **options)
 
     def forward(self, student: Tensor, teacher: Tensor, index: Tensor) -> Tensor:
-        """Return one value a sample [B]; in training mode the memories are refreshed afterwards.
+        """Return one value per sample [B]; in training mode the memories are updated afterwards.
 
         student, teacher: pooled features [B, width]; index: int64 [B], rows of the manifest.
         """
@@ -121,7 +125,7 @@ class Crd(nn.Module):
         log_z = getattr(self, f"log_z_{side}")
         with torch.no_grad():
             score = contrast_scores(embedding, memory, contrast, temperature=self._temperature)
-            # The first batch sets Z for good; chosen by value, so that the host need not wait for the device.
+            # The first batch sets Z permanently; torch.where, so that the host does not wait for the device.
             log_z = torch.where(log_z.isnan(), log_partition(score, len(memory)), log_z)
         setattr(self, f"log_z_{side}", log_z)
         return crd_nce(embedding, memory, contrast, temperature=self._temperature, log_z=log_z)

@@ -1,7 +1,7 @@
 """Losses on logits that compare rows and columns of a whole batch: DIST and MLLD.
 
-A term that belongs to the batch and not to a sample is given to every sample in full, or split by rows, such that the
-mean over the batch is the published value.
+A term of the whole batch is assigned to every sample in full, or split by rows, such that the mean over the batch is
+the published value.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def dist(
 ) -> Tensor:
     """beta * inter + gamma * intra: Pearson correlation of rows and columns of softmax(z / T) (arXiv:2205.10536).
 
-    The student keeps the teacher's relations but not its scale, which helps where the teacher is far stronger. The
-    intra term is one number of the batch, which every sample receives; it wants a batch that is not tiny. A column of
-    vanishing probabilities counts as uncorrelated, and a student whose rows are uniform (a head that starts at zero)
+    The student matches the teacher's relations but not its scale, which helps if the teacher is far stronger. The
+    intra term is one value per batch, assigned to every sample; it needs a batch that is not tiny. A column of
+    vanishing probabilities counts as uncorrelated, and a student whose rows are uniform (a head initialised at zero)
     gets a gradient of order 1 / eps. Temperature 4 on CIFAR; outer weight 2 on ImageNet. With two classes every row
-    correlation is 1 or -1 and only the intra term teaches.
+    correlation is 1 or -1 and only the intra term has a gradient.
     """
     inter = dist_inter(student, teacher, temperature=temperature, eps=eps)
     return beta * inter + gamma * dist_intra(student, teacher, temperature=temperature, eps=eps)
@@ -84,8 +84,8 @@ def mlld(
     """sum over T of `kd` + `class_correlation` + `batch_correlation` (multi-level logit distillation, CVPR 2023).
 
     One view; the published recipe adds a second, strongly augmented one and trains twice as long. Its confidence
-    masks multiply means in the published code, which only scales them; there are none here. Only the instance term
-    carries T^2. standardised: the instance term is `ls_kd` (arXiv:2403.01427).
+    masks multiply means in the published code, which only scales them; they are omitted here. Only the instance term
+    has a factor T^2. standardised: the instance term is `ls_kd` (arXiv:2403.01427).
     """
     instance = ls_kd if standardised else kd
     parts = [

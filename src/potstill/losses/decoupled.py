@@ -1,9 +1,9 @@
-"""Losses that treat the labelled class apart from the others: DKD and NKD.
+"""Losses that separate the labelled class from the others: DKD and NKD.
 
-Both are usually written with the logarithm of a sum of probabilities, which overflows once one logit leads by a few
-hundred, and remove the labelled class by subtracting 1000, which fails for logits of that size. Here everything is a
-difference of logsumexps and the class is removed exactly. With two classes there is only one "other" class, its
-distribution is always 1, and the terms about the others are exactly 0.
+Common implementations use the logarithm of a sum of probabilities, which overflows if one logit is larger by a few
+hundred, and mask the labelled class by subtracting 1000, which fails for logits of that size. Here everything is a
+difference of logsumexps and the class is masked exactly. With two classes there is only one other class, its
+probability among the others is always 1, and the terms of the others are exactly 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from potstill.losses.common import full_precision, kl, labelled
 
 
 def _is_label(logits: Tensor, label: Tensor) -> Tensor:
-    """Return a mask [B, K] of the labelled class; class 0 stands in where there is no label."""
+    """Return a mask [B, K] of the labelled class; class 0 is used for unlabelled rows."""
     return torch.zeros_like(logits, dtype=torch.bool).scatter(1, label.clamp_min(0).unsqueeze(1), True)
 
 
@@ -28,7 +28,7 @@ def _log_binary(logits: Tensor, is_label: Tensor) -> Tensor:
 
 
 def _log_others(logits: Tensor, is_label: Tensor) -> Tensor:
-    """Return log softmax over the classes other than the label [B, K], with 0 in the label's place."""
+    """Return log softmax over the classes other than the label [B, K], with 0 at the label."""
     return F.log_softmax(logits.masked_fill(is_label, -torch.inf), 1).masked_fill(is_label, 0)
 
 
@@ -63,10 +63,10 @@ def dkd(
 ) -> Tensor:
     """alpha * TCKD + beta * NCKD (decoupled knowledge distillation, Zhao et al., arXiv:2203.08679).
 
-    `kd` is this with alpha = 1 and beta = 1 - p_t[y] for each sample: the teacher's confidence mutes what it knows of
-    the other classes, and a fixed beta restores it. beta: 2..8 on CIFAR (8 for most pairs), 0.5..2 with temperature 1
-    on ImageNet. Published with a warm-up of the weight over the first 20 epochs. 0 where unlabelled; for two classes
-    it is alpha * `kd`.
+    `kd` equals this with alpha = 1 and beta = 1 - p_t[y] per sample: a confident teacher suppresses the information
+    about the other classes, and a fixed beta restores it. beta: 2..8 on CIFAR (8 for most pairs), 0.5..2 with
+    temperature 1 on ImageNet. Published with a warm-up of the weight over the first 20 epochs. 0 where unlabelled; for
+    two classes it is alpha * `kd`.
     """
     first = tckd(student, teacher, label, temperature=temperature)
     return alpha * first + beta * nckd(student, teacher, label, temperature=temperature)
@@ -84,7 +84,7 @@ def nkd_target(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
 def nkd_nontarget(student: Tensor, teacher: Tensor, label: Tensor, *, temperature: float = 1.0) -> Tensor:
     """-T^2 * sum over c != y of q_t[c] log q_s[c], q as in `nckd`: the second term of `nkd`. 0 where unlabelled."""
     mask = _is_label(student, label)
-    # In the label's place the teacher's "probability" is exp(0) = 1, but the student's logarithm is 0.
+    # At the label the teacher's "probability" is exp(0) = 1, but the student's logarithm is 0.
     target = _log_others(teacher / temperature, mask).exp()
     value = -(target * _log_others(student / temperature, mask)).sum(1)
     return labelled(temperature**2 * value, label)
@@ -94,8 +94,8 @@ def nkd_nontarget(student: Tensor, teacher: Tensor, label: Tensor, *, temperatur
 def nkd(student: Tensor, teacher: Tensor, label: Tensor, *, gamma: float = 1.5, temperature: float = 1.0) -> Tensor:
     """-p_t[y] log p_s[y] - gamma * T^2 * sum over c != y of q_t[c] log q_s[c] (Yang et al., arXiv:2303.13005).
 
-    Cross-entropies, so the value is not 0 where both agree. To be added to the cross-entropy with the label. 0 where
-    unlabelled; for two classes only the first term is left.
+    These are cross-entropies, so the value is not 0 for equal outputs. To be added to the cross-entropy with the label.
+    0 where unlabelled; for two classes only the first term remains.
     """
     others = nkd_nontarget(student, teacher, label, temperature=temperature)
     return nkd_target(student, teacher, label) + gamma * others

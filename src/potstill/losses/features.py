@@ -1,8 +1,9 @@
-"""Losses that compare a student's feature with the teacher's value by value, after a projector where shapes differ."""
+"""Losses that compare student and teacher features element by element, after a projector if shapes differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,8 @@ from potstill.losses.common import full_precision, mean_square
 
 
 def _assert_same_shape(student: Tensor, teacher: Tensor) -> None:
-    # Broadcasting would compare every channel with one and say nothing.
-    assert student.shape == teacher.shape, f"{tuple(student.shape)} against {tuple(teacher.shape)}"
+    # Broadcasting would silently compare every channel with one.
+    assert student.shape == teacher.shape, f"student {tuple(student.shape)}, teacher {tuple(teacher.shape)}"
 
 
 @full_precision
@@ -51,7 +52,7 @@ def srrl(
     feature_weight: float = 1.0,
     logit_weight: float = 1.0,
 ) -> Tensor:
-    """mean (f_s - f_t)^2 + mean (W f_s + b - z_t)^2: the teacher's classifier judges the student (ICLR 2021).
+    """mean (f_s - f_t)^2 + mean (W f_s + b - z_t)^2: uses the teacher's classifier on the student (ICLR 2021).
 
     Softmax regression representation learning. student: pooled features [B, D] after the connector of `learned.Srrl`;
     weight [K, D] and bias [K]: the teacher's classifier, frozen.
@@ -77,10 +78,11 @@ def _hierarchical(student: Tensor, teacher: Tensor, levels: Sequence[int]) -> Te
     _assert_same_shape(student, teacher)
     used = [level for level in levels if level < student.shape[2]]
     weights = [0.5**k for k in range(len(used) + 1)]
-    # Pooling is linear, so the difference is pooled, once a level.
+    # Pooling is linear, so the difference is pooled, once per level.
     difference = student - teacher
     scales = [difference, *(F.adaptive_avg_pool2d(difference, level) for level in used)]
-    return sum(w * mean_square(d) for w, d in zip(weights, scales, strict=True)) / sum(weights)
+    total = cast(Tensor, sum(w * mean_square(d) for w, d in zip(weights, scales, strict=True)))
+    return total / sum(weights)
 
 
 @full_precision
@@ -88,8 +90,8 @@ def ofd(student: Tensor, teacher: Tensor, *, margin: Tensor) -> Tensor:
     """sum of (s - t')^2 where s > t' or t' > 0, t' = max(t, margin): partial L2 (arXiv:1904.01866).
 
     Overhaul of feature distillation. Maps of equal shape [B, C, H, W] BEFORE the ReLU; margin: [1, C, 1, 1],
-    negative, from `ofd_margin`: below it the teacher's value carries nothing and the student only has to be below too.
-    Summed over elements: outer weight 1e-3, halved for every layer above the last.
+    negative, from `ofd_margin`: teacher values below it carry no information, and the student only has to be below too.
+    Summed over elements: outer weight 1e-3, halved for every layer before the last.
     """
     _assert_same_shape(student, teacher)
     target = torch.maximum(teacher, margin)
@@ -99,9 +101,9 @@ def ofd(student: Tensor, teacher: Tensor, *, margin: Tensor) -> Tensor:
 
 @full_precision
 def ofd_margin(weight: Tensor, bias: Tensor, *, threshold: float = 1e-3) -> Tensor:
-    """E[x | x < 0] of each channel [C] behind a batch norm, x ~ N(bias, weight^2): the margin of `ofd`.
+    """E[x | x < 0] of each channel [C] after a batch norm, x ~ N(bias, weight^2): the margin of `ofd`.
 
-    Where less than `threshold` of the channel is negative, -3 |weight|, as in the original.
+    If less than `threshold` of the channel is negative, -3 |weight|, as in the original.
     """
     sigma = weight.abs().clamp_min(torch.finfo(weight.dtype).tiny)
     ratio = bias / sigma

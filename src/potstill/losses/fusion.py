@@ -1,4 +1,4 @@
-"""Losses whose projectors are small networks: ReviewKD's fusion of layers and SimKD's bottleneck."""
+"""Losses with small networks as projectors: ReviewKD's fusion of layers and SimKD's bottleneck."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potstill.losses.spec import Site
 
 
 class Fusion(nn.Module):
-    """One layer of ReviewKD: the student's map, mixed with what came from the deeper layers by learned attention."""
+    """One layer of ReviewKD: the student's map, fused with the map of the deeper layers by learned attention."""
 
     def __init__(self, channels: int, width: int, out_channels: int, *, deepest: bool) -> None:
         super().__init__()
@@ -26,9 +26,10 @@ class Fusion(nn.Module):
         )
 
     def forward(self, feature: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Return (what goes on to the shallower layer, the map that is compared with the teacher's) at `size`."""
+        """Return (map for the next shallower layer, map to compare with the teacher's) at `size`."""
         fused = self.narrow(feature)
         if self.attention is not None:
+            assert deeper is not None, "only the deepest layer has no deeper map"
             deeper = F.interpolate(deeper, fused.shape[-2:], mode="nearest")
             share = torch.sigmoid(self.attention(torch.cat([fused, deeper], 1)))
             fused = fused * share[:, :1] + deeper * share[:, 1:]
@@ -39,8 +40,8 @@ class Fusion(nn.Module):
 class ReviewKD(nn.Module):
     """Fusion from deep to shallow, then `hcl` on every layer (Chen et al., arXiv:2104.09044).
 
-    student_channels, teacher_channels: of the tapped maps, shallow to deep. width: of the fusion, at most 512 as
-    published. Outer weight 1..8 with a warm-up over 20 epochs.
+    student_channels, teacher_channels: channels of the tapped maps, shallow to deep. width: channels of the fusion,
+    by default at most 512 as published. Outer weight 1..8 with a warm-up over 20 epochs.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ReviewKD(nn.Module):
         return cls(site.student_channels, site.teacher_channels, **options)
 
     def fused(self, student: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:
-        """Return the student's maps in the teacher's channels and sizes, shallow to deep."""
+        """Return the student's maps with the teacher's channels and sizes, shallow to deep."""
         deeper, maps = None, []
         for fusion, feature, size in reversed(list(zip(self.fusions, student, sizes, strict=True))):
             deeper, fused = fusion(feature, deeper, size)
@@ -68,15 +69,15 @@ class ReviewKD(nn.Module):
         return maps[::-1]
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return one value a sample [B] from lists of maps [B, C, H, W], shallow to deep."""
+        """Return one value per sample [B] from lists of maps [B, C, H, W], shallow to deep."""
         return hcl(self.fused(student, [t.shape[-2:] for t in teacher]), teacher)
 
 
 class SimKD(nn.Module):
-    """The student's last map, brought into the teacher's space and compared there (Chen et al., arXiv:2203.14001).
+    """The student's last map, projected into the teacher's feature space and compared there (arXiv:2203.14001).
 
     The only loss of the method: no labels, no logits. The deployed model is student + this projector + the teacher's
-    classifier, so its parameters count as the student's in every figure. factor: of the bottleneck.
+    classifier, so all figures include its parameters. factor: reduction of the bottleneck.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, *, factor: int = 2) -> None:
@@ -101,6 +102,6 @@ class SimKD(nn.Module):
         return sum(parameter.numel() for parameter in self.projector.parameters())
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return one value a sample [B] from maps [B, C, H, W]; the larger is average-pooled to the smaller."""
+        """Return one value per sample [B] from maps [B, C, H, W]; the larger is average-pooled to the smaller."""
         student, teacher = match_size(student, teacher)
         return feature_mse(self.projector(student), teacher)

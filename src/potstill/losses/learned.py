@@ -1,6 +1,6 @@
-"""Losses with parameters of their own: they are trained beside the student and left behind at export.
+"""Losses with learned parameters, which are trained with the student and not exported.
 
-What comes from the teacher (its classifier, its margins) is a constant and not in the state dict.
+Parts of the teacher (its classifier, its margins) are constants and not in the state dict.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CURRICULUM = 20  # the temperature grows hard over a twentieth of the steps, as 
 
 
 class LearnedTemperature(nn.Module):
-    """`kd` at a learned temperature T = 1 + 20 * sigmoid(theta) that works against the student (CTKD).
+    """`kd` at a learned, adversarial temperature T = 1 + 20 * sigmoid(theta) (CTKD).
 
-    Curriculum temperature (Li et al., arXiv:2211.16231): theta's gradient is multiplied by lambda, which falls along a
-    cosine from 0 to -1 over the first `steps`, so that the task grows harder. T starts at 15.6.
+    Curriculum temperature (Li et al., arXiv:2211.16231): theta's gradient is multiplied by lambda, which decreases
+    along a cosine from 0 to -1 over the first `steps`, so that the task becomes harder. T starts at 15.6.
     """
 
     def __init__(self, steps: int, *, lowest: float = 1.0, span: float = 20.0, theta: float = 1.0) -> None:
@@ -36,7 +36,7 @@ class LearnedTemperature(nn.Module):
         return cls(max(1, site.steps // CURRICULUM), **options)
 
     def reversal(self, step: int) -> float:
-        """Return lambda, 0 at step 0 and -1 from the last of the steps on."""
+        """Return lambda: 0 at step 0, -1 from step `steps` on."""
         return (math.cos(math.pi * min(step / self._steps, 1.0)) - 1) / 2
 
     def temperature(self, step: int) -> Tensor:
@@ -51,7 +51,7 @@ class LearnedTemperature(nn.Module):
 
 
 class Vid(nn.Module):
-    """`vid` with its variance for each channel, which starts at `initial_variance` (arXiv:1904.05835)."""
+    """`vid` with a learned variance per channel, which starts at `initial_variance` (arXiv:1904.05835)."""
 
     def __init__(self, channels: int, *, initial_variance: float = 5.0, eps: float = 1e-5) -> None:
         super().__init__()
@@ -65,15 +65,18 @@ class Vid(nn.Module):
         return cls(site.teacher_channels[0], **options)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return one value a sample [B]; features [B, C, ...] of equal shape, the student's after a projector."""
+        """Return one value per sample [B]; features [B, C, ...] of equal shape, the student's after a projector."""
         return vid(student, teacher, log_scale=self.log_scale, eps=self._eps)
 
 
 class Srrl(nn.Module):
-    """`srrl` with its connector (linear, batch norm, ReLU) in front of the teacher's frozen classifier.
+    """`srrl` with its connector (linear, batch norm, ReLU) before the teacher's frozen classifier.
 
-    student_width: of the student's pooled features; weight [K, D], bias [K]: the teacher's classifier.
+    student_width: width of the student's pooled features; weight [K, D], bias [K]: the teacher's classifier.
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, student_width: int, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -91,13 +94,15 @@ class Srrl(nn.Module):
         return loss
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return one value a sample [B] from the pooled features [B, student_width] and [B, D]."""
+        """Return one value per sample [B] from the pooled features [B, student_width] and [B, D]."""
         logits = nn.functional.linear(teacher, self.weight, self.bias)
         return srrl(self.connector(student), teacher, weight=self.weight, bias=self.bias, teacher_logits=logits)
 
 
 class Ofd(nn.Module):
     """`ofd` with its connector (1x1 convolution, batch norm) and the margin of the teacher's last batch norm."""
+
+    margin: Tensor
 
     def __init__(self, student_channels: int, batch_norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -112,5 +117,5 @@ class Ofd(nn.Module):
         return cls(site.student_channels[0], site.batch_norm(), **options)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return one value a sample [B]; both are maps [B, C, H, W] before the ReLU, of equal height and width."""
+        """Return one value per sample [B]; both are maps [B, C, H, W] before the ReLU, of equal height and width."""
         return ofd(self.connector(student), teacher, margin=self.margin)

@@ -1,6 +1,6 @@
 """Losses on logits [B, K] that compare each row with its target row.
 
-z are logits, p = softmax(z / T), s the student, t the teacher. Every function returns one value a sample [B].
+z are logits, p = softmax(z / T), s the student, t the teacher. Every function returns one value per sample [B].
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from potstill.losses.common import full_precision, kl
 def cross_entropy(student: Tensor, label: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """-log p_s[label]: the loss of every classifier.
 
-    label: int64 [B], -100 where unlabelled (the value is 0 there), or probabilities [B, K], as mixup makes them; a row
-    of zeros is unlabelled. label_smoothing: 0..1, the share spread over all classes (arXiv:1512.00567).
+    label: int64 [B], -100 where unlabelled (the value is 0 there), or probabilities [B, K], as from mixup; a row of
+    zeros is unlabelled. label_smoothing: 0..1, the mass spread over all classes (arXiv:1512.00567).
     """
     if not label.is_floating_point():
         return F.cross_entropy(student, label, reduction="none", label_smoothing=label_smoothing)
@@ -30,7 +30,7 @@ def cross_entropy(student: Tensor, label: Tensor, *, label_smoothing: float = 0.
 def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
     """T^2 * -sum_c p_t[c] log p_s[c]: cross-entropy with the teacher's probabilities.
 
-    `kd` plus T^2 times the teacher's entropy, so it has the gradient of `kd` but is not 0 where both agree.
+    `kd` plus T^2 times the teacher's entropy: the same gradient as `kd`, but not 0 for equal outputs.
     """
     target = F.softmax(teacher / temperature, 1)
     return -(temperature**2) * (target * F.log_softmax(student / temperature, 1)).sum(1)
@@ -38,7 +38,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float =
 
 @full_precision
 def hard_label(student: Tensor, teacher: Tensor) -> Tensor:
-    """-log p_s[argmax z_t]: the teacher's decision as label (hard distillation of DeiT, arXiv:2012.12877)."""
+    """-log p_s[argmax z_t]: the teacher's prediction as label (hard distillation of DeiT, arXiv:2012.12877)."""
     return F.cross_entropy(student, teacher.argmax(1), reduction="none")
 
 
@@ -49,7 +49,7 @@ def kd(student: Tensor, teacher: Tensor, *, temperature: float | Tensor = 4.0) -
     Summed over classes, so that its scale does not depend on their number. The same function is soft distillation of
     DeiT (arXiv:2012.12877, on the distillation head), function matching (arXiv:2106.05237: no labels, same view, long
     training) and, at temperature 1, the term of deep mutual learning (arXiv:1706.00384).
-    temperature: above 0; a tensor where it is learned.
+    temperature: > 0; a tensor if it is learned.
     """
     log_t = F.log_softmax(teacher / temperature, 1)
     return temperature**2 * kl(log_t, F.log_softmax(student / temperature, 1))
@@ -60,8 +60,8 @@ def ls_kd(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, eps: fl
     """`kd` on standardised logits: z <- (z - mean) / (std + eps) (Sun et al., arXiv:2403.01427).
 
     Both networks' rows are standardised with the unbiased std over the classes, so the student learns the teacher's
-    order and relative gaps and is free in shift and scale. Published with an outer weight of 9. A row of equal logits
-    becomes zeros without gradient. With two classes only their order is left and the gradient vanishes.
+    order and relative gaps, independent of shift and scale. Published with an outer weight of 9. A row of equal logits
+    becomes zeros without gradient. With two classes only their order remains and the gradient vanishes.
     """
     return kd(standardise(student, eps=eps), standardise(teacher, eps=eps), temperature=temperature)
 
@@ -70,7 +70,7 @@ def standardise(logits: Tensor, *, eps: float = 1e-7) -> Tensor:
     """Return the rows of logits [B, K] with mean 0 and standard deviation 1 (zeros for a row of equal logits)."""
     deviation = logits.std(1, keepdim=True)
     centred = logits - logits.mean(1, keepdim=True)
-    # The derivative at deviation 0 would be 1 / eps: a student whose head starts at zero would be thrown far away.
+    # The derivative at deviation 0 would be 1 / eps: too large for a student whose head is initialised at zero.
     return torch.where(deviation > 0, centred / (deviation + eps), 0)
 
 
@@ -85,9 +85,9 @@ def ttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.1) -> Tensor:
 
 @full_precision
 def wttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.2) -> Tensor:
-    """`ttm` with each sample weighted by sum_c p_t[c]^gamma, which is larger where the teacher is unsure.
+    """`ttm` with each sample weighted by sum_c p_t[c]^gamma, which is larger for a less confident teacher.
 
-    The weight lies between 1 and K^(1 - gamma), so it also sets the scale (Zheng and Yang, arXiv:2402.11148; outer
+    The weight is between 1 and K^(1 - gamma), so it also sets the scale (Zheng and Yang, arXiv:2402.11148; outer
     weight about 4).
     """
     return wttm_weight(teacher, gamma=gamma) * ttm(student, teacher, gamma=gamma)
@@ -95,5 +95,5 @@ def wttm(student: Tensor, teacher: Tensor, *, gamma: float = 0.2) -> Tensor:
 
 @full_precision
 def wttm_weight(teacher: Tensor, *, gamma: float = 0.2) -> Tensor:
-    """Return the weight sum_c softmax(z_t)[c]^gamma of each sample [B], by logarithms: the power underflows."""
+    """Return the weight sum_c softmax(z_t)[c]^gamma of each sample [B], in log space, because the power underflows."""
     return (gamma * F.log_softmax(teacher, 1)).logsumexp(1).exp()

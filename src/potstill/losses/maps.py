@@ -22,9 +22,9 @@ def at(
     power: int = 2,
     eps: float = 1e-12,
 ) -> Tensor:
-    """Compare where the energy is: a = mean over channels of |f|^power, divided by its L2 norm (arXiv:1612.03928).
+    """Attention transfer on a = mean over channels of |f|^power, divided by its L2 norm (arXiv:1612.03928).
 
-    "code": mean over positions of (a_s - a_t)^2, as the authors published it, outer weight 1000. "paper": the norm
+    "code": mean over positions of (a_s - a_t)^2, as in the authors' code, outer weight 1000. "paper": the norm
     ||a_s - a_t||_2 of equation 2. The larger map is average-pooled to the smaller first; channels may differ.
     """
     s, t = (_attention(f, power, eps) for f in match_size(student, teacher))
@@ -39,7 +39,7 @@ def _attention(feature: Tensor, power: int, eps: float) -> Tensor:
 def nst(student: Tensor, teacher: Tensor, *, degree: int = 2, offset: float = 0.0, eps: float = 1e-12) -> Tensor:
     """Squared MMD between the sets of channels, kernel (a . b + offset)^degree (arXiv:1707.01219).
 
-    Neuron selectivity transfer: each channel is a vector over positions of length 1; mean k(t, t') + mean k(s, s') -
+    Neuron selectivity transfer: each channel is a vector over positions with norm 1; mean k(t, t') + mean k(s, s') -
     2 mean k(s, t). The larger map is average-pooled to the smaller first; channels may differ. Outer weight 50.
     """
     s, t = (F.normalize(f.flatten(2), dim=2, eps=eps) for f in match_size(student, teacher))
@@ -52,12 +52,12 @@ def nst(student: Tensor, teacher: Tensor, *, degree: int = 2, offset: float = 0.
 
 @full_precision
 def ickd(student: Tensor, teacher: Tensor, *, eps: float = 1e-12) -> Tensor:
-    """sum of (G_s - G_t)^2 / C, G = F F^T among channels with rows of length 1 (ICKD-C, ICCV 2021).
+    """sum of (G_s - G_t)^2 / C, G = F F^T over channels with rows normalised to norm 1 (ICKD-C, ICCV 2021).
 
     As in the authors' CIFAR code; their ImageNet code divides by the batch size once more. Equal channel counts
     (after a projector); sizes may differ.
     """
-    assert student.shape[1] == teacher.shape[1], "ickd compares channel with channel: project the student first"
+    assert student.shape[1] == teacher.shape[1], "ickd needs equal channels: project the student first"
     s, t = (_channel_gram(f.flatten(2), eps) for f in (student, teacher))
     return (s - t).square().sum((1, 2)) / student.shape[1]
 

@@ -1,4 +1,4 @@
-"""A loss of the user's own: `path/to/file.py:function`."""
+"""Losses from the user's own files: `path/to/file.py:function`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from torch import Tensor
 
@@ -16,14 +17,14 @@ from potstill import own_code
 from potstill.errors import ConfigError, did_you_mean
 from potstill.losses.common import full_precision
 
-GIVEN = ("student", "teacher", "label", "index")
+INPUTS = ("student", "teacher", "label", "index")
 
 
 def load(name: str) -> Callable[..., Tensor]:
     """Return the function of `path/to/file.py:function`; it receives its inputs in float32.
 
-    Raises `ConfigError` where nobody allowed the file (potstill.own_code), where there is no such file or function, or
-    where its parameters cannot be given.
+    Raises `ConfigError` if the file is not allowed (potstill.own_code), if there is no such file or function, or if it
+    has parameters that cannot be passed.
     """
     own_code.check([name])
     path, _, function = (name + ":" if name.endswith(".py") else name).rpartition(":")
@@ -31,16 +32,17 @@ def load(name: str) -> Callable[..., Tensor]:
     names = [key for key, value in vars(module).items() if _is_own(value, module) and key[0] != "_"]
     if not function:
         raise ConfigError(
-            f"The loss {name} names a file but no function in it. Write {path}:{names[0] if names else 'NAME'}."
+            f"The loss {name} is a file without a function name. Write {path}:{names[0] if names else 'NAME'}."
         )
-    found = vars(module).get(function)
-    if not callable(found):
+    loss = vars(module).get(function)
+    if not callable(loss):
         raise ConfigError(
             f"The file {path} has no function {function}.{did_you_mean(function, names)} "
             f"It has: {', '.join(names) or 'none'}."
         )
-    _check_parameters(name, found)
-    return full_precision(found)
+    loss = cast(Callable[..., Tensor], loss)
+    _check_parameters(name, loss)
+    return full_precision(loss)
 
 
 def _is_own(value: object, module: ModuleType) -> bool:
@@ -49,22 +51,22 @@ def _is_own(value: object, module: ModuleType) -> bool:
 
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ConfigError(f"There is no file {path}, which should hold the loss. Paths start at {Path.cwd()}.")
+        raise ConfigError(f"There is no file {path} for the loss. Paths are relative to {Path.cwd()}.")
     return _executed(path.resolve(), path.stat().st_mtime_ns)
 
 
 @functools.cache
 def _executed(path: Path, changed: int) -> ModuleType:
-    """Run the file, once until it changes: a loss is looked up several times."""
+    """Import the file, once until it changes: a loss is resolved several times."""
     spec = importlib.util.spec_from_file_location(f"potstill_own_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "the file exists"
+    assert spec is not None and spec.loader is not None, "the path ends with .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ConfigError(
-            f"The file {path}, which should hold the loss, cannot be imported: {type(error).__name__}: {error}."
+            f"The file {path} of the loss cannot be imported: {type(error).__name__}: {error}."
         ) from error
     return module
 
@@ -75,14 +77,14 @@ def _check_parameters(name: str, function: Callable[..., Tensor]) -> None:
     problems = []
     if "student" not in parameters or not {"teacher", "label"} & set(parameters):
         problems.append(
-            f"The loss {name} takes ({', '.join(parameters)}), but a loss takes `student` and at least one of "
-            f"`teacher` and `label`, by these names. For example: {example}."
+            f"The loss {name} has the parameters ({', '.join(parameters)}), but a loss must have `student` and at "
+            f"least one of `teacher` and `label`, by these names. For example: {example}."
         )
-    unknown = [p.name for p in parameters.values() if p.name not in GIVEN and p.default is inspect.Parameter.empty]
+    unknown = [p.name for p in parameters.values() if p.name not in INPUTS and p.default is inspect.Parameter.empty]
     if unknown:
         problems.append(
-            f"The loss {name} needs {', '.join(unknown)}, and potstill would not know what to pass. It passes "
-            f"{', '.join(GIVEN)}; everything else needs a default, after a *. For example: {example}."
+            f"The loss {name} needs {', '.join(unknown)}, which potstill does not pass. It passes "
+            f"{', '.join(INPUTS)}; all other parameters need a default, after a *. For example: {example}."
         )
     if problems:
         raise ConfigError(*problems)

@@ -1,7 +1,7 @@
-"""Losses on the relations among the samples of a batch: SP, RKD, PKT. Widths and shapes may differ, so no projector.
+"""Losses on relations between the samples of a batch: SP, RKD, PKT. Shapes may differ, so no projector is needed.
 
 Student and teacher are features of any shape [B, ...], flattened. The published value is a mean over pairs or triples
-of samples; each sample receives the mean over the pairs or triples that begin with it.
+of samples; each sample gets the mean over the pairs or triples that start with it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def sp(student: Tensor, teacher: Tensor, *, eps: float = 1e-12) -> Tensor:
 def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
     """distance_weight * `rkd_distance` + angle_weight * `rkd_angle` (relational distillation, arXiv:1904.05068).
 
-    Holds differences [B, B, D] in memory: meant for pooled features.
+    Needs memory for differences [B, B, D]: intended for pooled features.
     """
     return distance_weight * rkd_distance(student, teacher) + angle_weight * rkd_angle(student, teacher)
 
 
 @full_precision
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Smooth L1 of the distances |e_i - e_j|, each network's divided by their mean over pairs; mean over B x B."""
+    """Smooth L1 of the distances |e_i - e_j|, divided by their mean over pairs per network; mean over B x B."""
     return F.smooth_l1_loss(_distances(student), _distances(teacher), reduction="none").mean(1)
 
 
@@ -66,7 +66,7 @@ def _cosines(feature: Tensor, eps: float = 1e-12) -> Tensor:
     """Return the cosines [B, B, B] of the angle at the first index, 0 where two of the three are equal."""
     difference = _differences(feature)
     norm = difference.norm(dim=2, keepdim=True)
-    # Equal samples have no direction and must have no gradient, which would be 1 / eps.
+    # Equal samples have no direction; their gradient, which would be of order 1 / eps, is set to 0.
     direction = torch.where(norm > eps, difference / norm.clamp_min(eps), 0)
     return direction @ direction.transpose(1, 2)
 

@@ -1,14 +1,14 @@
-"""`Spec`: what a loss declares of itself. `objectives/feature_terms.py` connects two networks by it and knows no names.
+"""`Spec`: the declaration of a loss, from which `objectives/feature_terms.py` connects it to two networks.
 
-A loss with parameters is a module class. Where it needs to know the networks (their widths, the teacher's classifier),
-it has a classmethod `at(site, **options)`; `Site` is what it may ask.
+A loss with parameters is a module class. If it depends on the networks (their widths, the teacher's classifier), it has
+a classmethod `at(site, **options)`; `Site` provides this information.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -16,10 +16,11 @@ On = Literal["logits", "features", "pooled", "maps", "layers"]
 
 
 class Site(Protocol):
-    """The two places that a loss with parameters is built for.
+    """The tapped places of student and teacher for which a loss with parameters is built.
 
-    steps: of the whole training. rows: int64 [N], the `index` of every training image. student_channels,
-    teacher_channels: of the features, one number a place. rectified: whether the teacher's feature is never negative.
+    steps: number of training steps. rows: int64 [N], the `index` of every training image. student_channels,
+    teacher_channels: channels of the features, one number per place. rectified: whether the teacher's features are
+    never negative.
     """
 
     @property
@@ -38,24 +39,25 @@ class Site(Protocol):
     def rectified(self) -> bool: ...
 
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """Return weight [K, D] and bias [K] of the teacher's last layer; raise `ConfigError` where it is another."""
+        """Return weight [K, D] and bias [K] of the teacher's last layer; raise `ConfigError` if it is not linear."""
         ...
 
     def batch_norm(self) -> nn.BatchNorm2d:
-        """Return the teacher's batch norm before the place; raise `ConfigError` where there is none."""
+        """Return the teacher's batch norm before the place; raise `ConfigError` if there is none."""
         ...
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A loss, and what it compares.
+    """A loss, and the inputs that it compares.
 
-    function: of tensors, or the class of a module with parameters. on: what `student` and `teacher` are: logits
+    function: of tensors, or the class of a module with parameters. on: the inputs `student` and `teacher`: logits
     [B, K]; features of any shape [B, ...]; pooled [B, D]; maps [B, C, H, W]; layers, lists of maps, shallow to deep.
-    tap: where it looks where a term does not say. projects: the student's feature needs a projector to the teacher's
-    shape. least_places: how many `on` must list. same_size: the larger map is averaged to the smaller. channels_first:
-    tokens as [B, C, N]. before_relu: features from before the ReLU. shares_head: the student ends in the teacher's
-    classifier. remembers: it keeps a memory of every image, in one process. two_classes: why it does not suit two.
+    tap: default place of a term. projects: the student's features need a projector to the teacher's shape.
+    least_places: minimum number of places in `on`. same_size: the larger map is average-pooled to the smaller.
+    channels_first: tokens as [B, C, N]. before_relu: features before the ReLU. shares_head: the student reuses the
+    teacher's classifier. remembers: it keeps a memory of every image, in one process. two_classes: why it is
+    unsuitable for two classes.
     """
 
     function: Callable[..., Any]
@@ -72,14 +74,14 @@ class Spec:
 
     @property
     def learned(self) -> bool:
-        """Whether it has parameters, a memory or pieces of the teacher, and is built once for a training."""
+        """Whether it has parameters, a memory or parts of the teacher, and is built once per training."""
         return isinstance(self.function, type) and issubclass(self.function, nn.Module)
 
     @property
     def call(self) -> Callable[..., Any]:
-        """What is called in a step, for the names of its parameters."""
-        return self.function.forward if self.learned else self.function  # type: ignore[attr-defined]
+        """The function called in a step, whose parameter names select its inputs."""
+        return cast(Any, self.function).forward if self.learned else self.function
 
     def build(self, site: Site, **options: Any) -> nn.Module:
         """Return the module of a loss with parameters."""
-        return self.function.at(site, **options)  # type: ignore[attr-defined]
+        return cast(Any, self.function).at(site, **options)

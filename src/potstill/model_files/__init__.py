@@ -1,1 +1,1 @@
-"""Every path that becomes a model, and back."""
+"""Reading and writing of models: folders, packed files, exported files."""

@@ -1,4 +1,4 @@
-"""A model in a folder: `save` writes model.safetensors and card.json, `load` reads them back."""
+"""A model in a folder: `save_model` writes model.safetensors and card.json, `load_model` reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from potstill.models.zoo import (
 def save_model(classifier: Classifier, folder: Path) -> Card:
     """Write `model.safetensors` and `card.json` into a folder; return the card as written.
 
-    Side heads are for training and are left behind. The folder's manifest is written by `artifacts.finish`.
+    Side heads are only for training and are not saved. The folder's manifest is written by `artifacts.finish`.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
     with atomic(folder / WEIGHTS) as temporary:
@@ -35,31 +35,31 @@ def save_model(classifier: Classifier, folder: Path) -> Card:
 
 
 def load_model(path: Path | str) -> Classifier:
-    """Return the classifier that `save` wrote into a folder, in eval mode and without side heads.
+    """Return the classifier that `save_model` wrote into a folder, in eval mode and without side heads.
 
-    Raises `ModelError` where the folder holds no model, or weights other than those its card names.
+    Raises `ModelError` if the folder holds no model, or the weights do not match its card.
     """
     folder = Path(path)
     card = read_card(folder)
-    made = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
-    network = bare(made.network)
+    built = create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    network = bare(built.network)
     if card.compressed:
         network = rebuilt(network, read_state(folder / WEIGHTS), torch.zeros(2, card.channels, *card.size))
     classifier = load_weights(Classifier(network, card), folder / WEIGHTS)
     if classifier.card.weights_sha256 != card.weights_sha256:
         raise ModelError(
-            f"{folder / WEIGHTS} is not the file that {folder / CARD} describes (their sha256 differ). "
-            "One of them was replaced; make the stage again."
+            f"{folder / WEIGHTS} does not match {folder / CARD} (the sha256 differs): one of them was replaced. Run "
+            "the stage again."
         )
     return classifier.with_card(card).eval()
 
 
 def read_card(folder: Path) -> Card:
-    """Return the card of a saved model; raise `ModelError` where the folder holds none."""
-    absent = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
-    if absent:
+    """Return the card of a saved model; raise `ModelError` if the folder holds none."""
+    missing = [name for name in (WEIGHTS, CARD) if not (folder / name).is_file()]
+    if missing:
         raise ModelError(
-            f"{folder} holds no saved model: {' and '.join(absent)} is not there. Give the folder of a finished "
-            "stage, such as runs/NAME/teacher, or a model's name with --weights FILE."
+            f"{folder} holds no saved model: {' and '.join(missing)} not found. Give the folder of a finished stage, "
+            "such as runs/NAME/teacher, or a model's name with --weights FILE."
         )
     return Card.from_json(read_json(folder / CARD))

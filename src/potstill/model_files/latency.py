@@ -1,7 +1,7 @@
-"""Milliseconds that exported files take, measured so that their ratios hold on a busy machine.
+"""Latency of models in milliseconds, measured so that ratios hold on a busy machine.
 
-The files take turns in short blocks: whatever slows the machine down for a second slows all of them, which a
-measurement of one file after the other would book on the one that was running.
+The files are run alternately in short blocks, so that a temporary slowdown of the machine affects all of them, and not
+only the file that runs at that moment.
 """
 
 from __future__ import annotations
@@ -12,20 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
+from torch import Tensor
 
-from potstill.model_files.runtimes import open_exported
+from potstill.errors import ModelError
+from potstill.model_files.open import find
+from potstill.models.outputs import Classifier
+from potstill.torch_context import threads as limited
 
 BLOCK = 0.02
-"""Seconds that one file runs before the next takes over: long enough to have its weights in the caches."""
+"""Seconds that one file runs before the next: long enough for its weights to be in the caches."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one run over a batch, in milliseconds: median, and the quartiles below and above it.
+    """Latency of one batch, in milliseconds: median, lower and upper quartile.
 
-    threads: 0 stands for all cores. runs: how many were timed.
+    threads: 0 means all cores. runs: number of timed runs.
     """
 
     median_ms: float
@@ -37,7 +42,7 @@ class Latency:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second at the median."""
+        """Images per second at the median."""
         return 1000 * self.batch / self.median_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -48,33 +53,38 @@ class Latency:
 def latency_ms(
     files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = 5
 ) -> list[Latency]:
-    """Return the latency of each exported file, measured side by side, in the order of `files`.
+    """Return the latency of each model, measured alternately, in the order of `files`.
 
-    batch: images a run. threads: of onnxruntime, 0 for all cores. seconds: time given to each file; slow ones are
-    run `least` times however long it takes. The images are noise in 0..1 at the card's size.
-    Raises `ModelError` where a file cannot be read.
+    files: exported files, which their runtime runs; packed files and folders, which torch runs on the CPU. batch: batch
+    size. threads: 0 for all cores. seconds: measuring time per file; slow files are run at least `least` times. The
+    images are noise in 0..1 at the card's size.
+    Raises `ModelError` if a file cannot be read.
     """
-    runners = [_Runner(file, batch, threads) for file in files]
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds * len(runners) or min(len(r.times) for r in runners) < least:
-        for runner in runners:
-            runner.block()
+    with limited(threads or joblib.cpu_count()):  # of torch: changing it between runs would cost more than a run
+        runners = [_Runner(file, batch, threads) for file in files]
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds * len(runners) or min(len(r.times) for r in runners) < least:
+            for runner in runners:
+                runner.block()
     return [runner.result(batch, threads) for runner in runners]
 
 
 class _Runner:
-    """One file, ready to be timed."""
+    """One file, loaded for timing."""
 
     def __init__(self, file: Path, batch: int, threads: int) -> None:
-        self._model = open_exported(file, threads=threads or None)
-        card = self._model.card
+        model = find(str(file), threads=threads or None)
+        if model is None:
+            raise ModelError(f"There is no file {file}. Give the path of a model.")
+        card = model.card
         noise = torch.rand((batch, card.channels, *card.size), generator=torch.Generator().manual_seed(0))
+        self._model: Any = TorchModel(model) if isinstance(model, Classifier) else model
         self._image = self._model.arranged(noise)
         self.times: list[float] = []
         self._run()
 
     def block(self) -> None:
-        """Run once untimed, because another file was there before, then time a block."""
+        """Run once untimed, because another file ran before, then time a block."""
         self._run()
         ends = time.perf_counter() + BLOCK
         while True:
@@ -90,3 +100,19 @@ class _Runner:
     def result(self, batch: int, threads: int) -> Latency:
         low, median, high = np.percentile(self.times, [25, 50, 75])
         return Latency(float(median), float(low), float(high), batch, threads, len(self.times))
+
+
+class TorchModel:
+    """A classifier that torch runs on the CPU, to be timed like an exported file."""
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model.cpu().eval()
+
+    def arranged(self, image: Tensor) -> Tensor:
+        """Return images [B, C, H, W] in 0..1 as they are."""
+        return image
+
+    def run(self, image: Tensor) -> Tensor:
+        """Return the logits [B, K]."""
+        with torch.inference_mode():
+            return self._model(image).logits

@@ -1,7 +1,7 @@
-"""An ONNX file read back as `image -> Outputs`, so that what is exported is what is measured.
+"""An ONNX file as a model `image -> Outputs`, so that the exported file itself is evaluated.
 
-Files that potstill wrote carry their card. A file from elsewhere (Keras, scikit-learn, another project) becomes a
-model too, once somebody says what it expects: a `Card` in Python, or `NAME.card.json` beside `NAME.onnx`.
+Files written by potstill contain their card. Other files (from Keras, scikit-learn, another project) need a description
+of their input: a `Card` in Python, or `NAME.card.json` next to `NAME.onnx`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy as np
@@ -24,19 +24,20 @@ from potstill.errors import ModelError, RunError
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
 from potstill.models.weights import sha256
+from potstill.words import plural
 
 CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
 """Keys of the file's `metadata_props`: the card as JSON, and the calibration temperature as a number."""
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "LinearClassifier", "Normalizer")
-"""Operators that end a graph whose output is probabilities."""
+"""Last operators of graphs whose output is probabilities."""
 
 
 def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
-    """Return an onnxruntime session on the CPU; threads: None takes all cores.
+    """Return an onnxruntime session on the CPU; threads: None uses all cores.
 
-    Raises `ModelError` where the file is absent, no ONNX file, damaged, or asks for what onnxruntime does not have.
+    Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
     """
     if not file.is_file():
         raise ModelError(
@@ -57,10 +58,10 @@ def _unreadable(file: Path, error: Exception) -> str:
     if "NOT_IMPLEMENTED" in reason or "No Op registered" in reason or "opset" in reason.lower():
         return (
             f"onnxruntime {ort.__version__} cannot run {file}: {reason} Export it again with a lower opset or other "
-            "operators, or install a newer onnxruntime."
+            "operators, or install a newer version of onnxruntime."
         )
     return (
-        f"{file} cannot be read as an ONNX model: it is another kind of file, or cut short ({reason}). "
+        f"{file} cannot be read as an ONNX model: it has another format, or is truncated ({reason}). "
         "Export or copy it again."
     )
 
@@ -68,10 +69,10 @@ def _unreadable(file: Path, error: Exception) -> str:
 class OnnxModel:
     """A classifier in an ONNX file; call it with images [B, C, H, W] in 0..1 of any size.
 
-    card: what a file from elsewhere expects. Its `mean` and `std` are then applied here, before the graph; without
-        it the card inside the file is used, and normalisation is inside the graph.
-    probabilities: whether the output is probabilities instead of logits; None looks at the last operator.
-    threads: of onnxruntime; None takes all cores.
+    card: description of a file not written by potstill. Its `mean` and `std` are then applied here, before the graph;
+        without it the card inside the file is used, and normalisation is part of the graph.
+    probabilities: whether the output is probabilities instead of logits; None infers it from the last operator.
+    threads: of onnxruntime; None uses all cores.
     """
 
     def __init__(
@@ -95,33 +96,33 @@ class OnnxModel:
         self._output = _output(self.file, self.session, len(self.card.classes))
         self._single = self._input.shape[0] == 1
         self._channels_last = _channels_last(self._input.shape, self.card)
-        self._sight = Classifier(nn.Identity(), self.card)
+        self._preprocessing = Classifier(nn.Identity(), self.card)
         _check(self.file, self._input, self.card)
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the file, which tells apart an 8-bit file and the one it was made from."""
+        """The sha256 of the file, which differs between an int8 file and its original."""
         return sha256(self.file)
 
     def __call__(self, image: Tensor) -> Outputs:
         """Return the outputs for images [B, C, H, W] in 0..1, on the device of the images."""
-        said = self.run(self.arranged(image)).reshape(len(image), -1)
-        logits = torch.from_numpy(said.astype(np.float32, copy=False)).to(image.device)
+        output = self.run(self.arranged(image)).reshape(len(image), -1)
+        logits = torch.from_numpy(output.astype(np.float32, copy=False)).to(image.device)
         return Outputs(logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits)
 
     def arranged(self, image: Tensor) -> np.ndarray:
-        """Return images [B, C, H, W] in 0..1 at the size and in the axes, range and type that the graph takes."""
+        """Return images [B, C, H, W] in 0..1 with the size, axes, range and type of the graph's input."""
         image = image.float().cpu()
-        image = self._sight.prepare(image) if self.foreign else self._sight.resize(image)
-        seen = image.permute(0, 2, 3, 1) if self._channels_last else image
-        flat = seen.flatten(1) if len(self._input.shape) == 2 else seen
+        image = self._preprocessing.prepare(image) if self.foreign else self._preprocessing.resize(image)
+        ordered = image.permute(0, 2, 3, 1) if self._channels_last else image
+        flat = ordered.flatten(1) if len(self._input.shape) == 2 else ordered
         return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Run the graph itself on what `arranged` returned: nothing else is done, so this is what to time."""
+        """Run only the graph, on the result of `arranged`; this is the function to time."""
         if self._single and len(image) > 1:
             return np.concatenate([self.run(one[None]) for one in image])
-        return self.session.run([self._output], {self._input.name: image})[0]
+        return cast(np.ndarray, self.session.run([self._output], {self._input.name: image})[0])
 
 
 def _own_card(file: Path, text: str) -> Card:
@@ -135,13 +136,13 @@ def _own_card(file: Path, text: str) -> Card:
 
 
 def _foreign_card(file: Path) -> Card:
-    """Return the card that lies beside a file from elsewhere."""
+    """Return the card stored next to a file that was not written by potstill."""
     beside = file.with_suffix(".card.json")
     if not beside.is_file():
         raise ModelError(
-            f"{file} was not exported by potstill: it does not say its classes and how images are normalised. Write "
-            f'{beside.name} beside it: {{"classes": ["cat", "dog"], "mean": [0, 0, 0], "std": [1, 1, 1]}}, with mean '
-            "and std of images in 0..1 (std 0.00392157 where the model wants 0..255), or give OnnxModel a card."
+            f"{file} was not exported by potstill, so its classes and normalisation are unknown. Write "
+            f'{beside.name} next to it: {{"classes": ["cat", "dog"], "mean": [0, 0, 0], "std": [1, 1, 1]}}, with mean '
+            "and std of images in 0..1 (std 0.00392157 if the model expects 0..255), or pass a card to OnnxModel."
         )
     try:
         return describe(file, **artifacts.read_json(beside))
@@ -153,12 +154,13 @@ def _foreign_card(file: Path) -> Card:
 
 
 def describe(file: Path, *, classes: Sequence[str], mean: Sequence[float], std: Sequence[float], **more: Any) -> Card:
-    """Return a card for an ONNX file from elsewhere; the size is read from the file where it says one.
+    """Return a card for an ONNX file not written by potstill; the size is read from the file if it is fixed there.
 
-    mean, std: normalisation of images in 0..1, one value a channel. more: `size` = (height, width) where the file
-    leaves it open, and other fields of `Card`.
+    mean, std: normalisation of images in 0..1, one value per channel. more: `size` = (height, width) if it is not
+    fixed in the file, and other fields of `Card`.
     """
-    size = tuple(more.pop("size", None) or _size(file, len(mean)))
+    height, width = more.pop("size", None) or _size(file, len(mean))
+    size = (height, width)
     more.setdefault("source", file.name)
     more.setdefault("weights_sha256", sha256(file))
     shown = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
@@ -174,41 +176,41 @@ def _size(file: Path, channels: int) -> tuple[int, int]:
     sides = shape[1:3] if shape[-1] == channels else shape[2:4]
     if len(shape) == 4 and all(isinstance(side, int) for side in sides):
         return sides[0], sides[1]
-    raise ModelError(f"{file} takes images {_shape(shape)} and does not say their size. Give size = [height, width].")
+    raise ModelError(f"{file} takes images {_shape(shape)} without a fixed size. Give size = [height, width].")
 
 
 def _channels_last(shape: Sequence[Any], card: Card) -> bool:
-    """Tell whether the graph takes [B, H, W, C]; flat input counts its pixels that way, as image libraries do."""
+    """Whether the graph takes [B, H, W, C]; flat input is assumed to have this order, as in image libraries."""
     if len(shape) == 2:
         return True
     return len(shape) == 4 and shape[3] == card.channels and shape[1] != card.channels
 
 
-def _check(file: Path, given: Any, card: Card) -> None:
+def _check(file: Path, image: Any, card: Card) -> None:
     height, width = card.size
     shapes = {2: [(card.channels * height * width,)], 4: [(card.channels, *card.size), (*card.size, card.channels)]}
     fits = any(
-        all(not isinstance(has, int) or has == wants for has, wants in zip(given.shape[1:], shape, strict=True))
-        for shape in shapes.get(len(given.shape), [])
+        all(not isinstance(has, int) or has == wants for has, wants in zip(image.shape[1:], shape, strict=True))
+        for shape in shapes.get(len(image.shape), [])
     )
-    if not fits or given.type not in DTYPES:
+    if not fits or image.type not in DTYPES:
         raise ModelError(
-            f"{file} takes {given.type} {_shape(given.shape)}, which is not what its card says: {card.channels} "
-            f"channel{'s' * (card.channels > 1)} of {height}x{width} pixels as floating point numbers. Correct the "
+            f"{file} takes {image.type} {_shape(image.shape)}, which does not match its card: "
+            f"{plural(card.channels, 'channel')} of {height}x{width} pixels as floating point numbers. Correct the "
             "card, or export the model with such an input."
         )
 
 
 def _output(file: Path, running: ort.InferenceSession, classes: int) -> str:
-    """Return the name of the output that holds a value a class."""
+    """Return the name of the output with one value per class."""
     outputs = running.get_outputs()
     fitting = [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and o.shape[-1] in (classes, None)]
     fitting += [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and isinstance(o.shape[-1], str)]
     if not fitting:
         shapes = ", ".join(f"{o.name} {_shape(o.shape)}" for o in outputs)
         raise ModelError(
-            f"{file} has no output with a value for each of {classes} classes; it has {shapes}. List as many classes "
-            "as the model tells apart (and, from scikit-learn, export with zipmap=False)."
+            f"{file} has no output with one value for each of {classes} classes; it has {shapes}. List all classes of "
+            "the model (and, for scikit-learn, export with zipmap=False)."
         )
     return fitting[0].name
 

@@ -1,4 +1,4 @@
-"""A packed file (docs/packed-weights.md) read back as a classifier, so that its accuracy comes from what is on disk."""
+"""Packed files (docs/packed-weights.md) as classifiers, so that the file itself is evaluated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def packed(classifier: Classifier) -> bytes:
 
 
 def is_packed(file: Path) -> bool:
-    """Tell whether a file holds packed weights; only its first bytes are looked at."""
+    """Whether a file holds packed weights; only its first bytes are read."""
     if not file.is_file():
         return False
     with file.open("rb") as handle:
@@ -33,17 +33,17 @@ def is_packed(file: Path) -> bool:
 
 
 def load_packed(file: Path) -> Classifier:
-    """Return the classifier in a packed file, in eval mode; it computes with the rounded weights and inputs.
+    """Return the classifier in a packed file, in eval mode, with quantized weights and inputs.
 
-    Raises `ModelError` where the file is damaged, something else, or was packed without a card.
+    Raises `ModelError` if the file is damaged, has another format, or was packed without a card.
     """
     metadata = read_head(file.read_bytes(), str(file))["metadata"]
     if CARD not in metadata:
         raise ModelError(
-            f"{file} holds packed weights but not what network they belong to. Pack it with `potstill quantize`, or "
-            "read the weights with potstill.compress.quantize.unpack."
+            f"{file} holds packed weights without a card, so the network is unknown. Pack it with `potstill quantize`, "
+            "or read the weights with potstill.compress.quantize.unpack."
         )
     card = Card.from_json(json.loads(metadata[CARD])).replace(weights_sha256=sha256(file))
-    made = zoo.create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
+    built = zoo.create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
     example = torch.zeros(2, card.channels, *card.size)
-    return Classifier(rebuilt(bare(made.network), unpack(file), example), card).eval()
+    return Classifier(rebuilt(bare(built.network), unpack(file), example), card).eval()

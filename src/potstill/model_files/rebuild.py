@@ -1,4 +1,4 @@
-"""A compressed network made again from the network it once was and the tensors that compression left."""
+"""Reconstruction of a compressed network from the original network and a compressed state dict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from potstill.models.inspect.plain_layers import plain_layers
 
 
 def rebuilt(network: nn.Module, state: Mapping[str, Tensor], image: Tensor) -> nn.Module:
-    """Return a copy of `network`, pruned, folded and quantized as the model was whose state dict this is.
+    """Return a copy of `network`, pruned, folded and quantized like the model of the state dict `state`.
 
-    Everything is read off the names and shapes in `state`. `image` [B, C, H, W] is any input of the right size.
+    Everything is inferred from the names and shapes in `state`. `image` [B, C, H, W] is any input of the right size.
     """
     if any(name not in state for name in network.state_dict()):
         network = fold_batchnorm(network, image)

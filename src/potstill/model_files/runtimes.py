@@ -1,6 +1,6 @@
-"""Exported files of any kind read back as `image -> Outputs`: ONNX, OpenVINO, ExecuTorch, by the end of their name.
+"""Exported files as models `image -> Outputs`: ONNX, OpenVINO, ExecuTorch, selected by the file extension.
 
-OpenVINO and ExecuTorch are optional: they are imported when a file of theirs is opened.
+OpenVINO and ExecuTorch are optional: they are imported when such a file is opened.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from potstill.models.card import Card
 from potstill.models.outputs import Outputs, resized
 
 SUFFIXES = (".onnx", ".xml", ".pte")
-"""How the names of exported files end: ONNX, OpenVINO, ExecuTorch."""
+"""Extensions of exported files: ONNX, OpenVINO, ExecuTorch."""
 
 EXTRAS = {"openvino": "openvino", "executorch": "executorch"}
 """Module of each optional runtime, and the extra of potstill that installs it."""
 
 
 class Exported(Protocol):
-    """What every exported file is, once opened."""
+    """The interface of an opened exported file."""
 
     card: Card
 
@@ -40,30 +40,30 @@ class Exported(Protocol):
 
 
 def open_exported(file: Path, *, threads: int | None = None) -> Exported:
-    """Return the model in an exported file; threads: None takes all cores.
+    """Return the model in an exported file; threads: None uses all cores.
 
-    Raises `ModelError` where the file cannot be read or its runtime is not installed.
+    Raises `ModelError` if the file cannot be read or its runtime is not installed.
     """
     kinds = dict(zip(SUFFIXES, (OnnxModel, OpenVinoModel, ExecutorchModel), strict=True))
     if file.suffix not in kinds:
-        raise ModelError(f"{file} is no exported model: its name must end in {', '.join(kinds)}.")
+        raise ModelError(f"{file} is not an exported model: its name must end in {', '.join(kinds)}.")
     return kinds[file.suffix](file, threads=threads)
 
 
 def require(runtime: str) -> None:
-    """Raise `ModelError` where an optional runtime is not installed."""
+    """Raise `ModelError` if an optional runtime is not installed."""
     if importlib.util.find_spec(runtime) is None:
         raise ModelError(f"{runtime} is not installed. Install it: pip install 'potstill[{EXTRAS[runtime]}]'")
 
 
 class OpenVinoModel:
-    """A model that OpenVINO runs on the CPU, in float32 where the file says float."""
+    """A model run by OpenVINO on the CPU; float operators run in float32."""
 
     def __init__(self, file: Path, *, threads: int | None = None) -> None:
         require("openvino")
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]  # optional
 
-        _assert_there(file)
+        _require_file(file)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -74,7 +74,9 @@ class OpenVinoModel:
             model = core.read_model(file)
             self.card = Card.from_json(json.loads(model.get_rt_info(["potstill", "card"]).astype(str)))
         except RuntimeError as error:
-            raise ModelError(f"{file} is no OpenVINO model of potstill ({_reason(error)}). Export it again.") from None
+            raise ModelError(
+                f"{file} is not an OpenVINO model of potstill ({_reason(error)}). Export it again."
+            ) from None
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def arranged(self, image: Tensor) -> np.ndarray:
@@ -82,7 +84,7 @@ class OpenVinoModel:
         return _arranged(image, self.card)
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Run the graph on what `arranged` returned."""
+        """Run the graph on the result of `arranged`."""
         return self._request.infer({0: image})[0]
 
     def __call__(self, image: Tensor) -> Outputs:
@@ -91,31 +93,33 @@ class OpenVinoModel:
 
 
 class ExecutorchModel:
-    """A model that ExecuTorch runs, one image at a time; its card lies beside it. It chooses its threads itself."""
+    """A model run by ExecuTorch, one image at a time, with its card next to it. It chooses the number of threads."""
 
     def __init__(self, file: Path, *, threads: int | None = None) -> None:
         require("executorch")
-        _assert_there(file)
+        _require_file(file)
         beside = file.with_suffix(".card.json")
         if not beside.is_file():
-            raise ModelError(f"{file} has no card: {beside.name} must lie beside it. Copy both, or export it again.")
+            raise ModelError(
+                f"{file} has no card: {beside.name} must be in the same folder. Copy both, or export it again."
+            )
         self.card = Card.from_json(artifacts.read_json(beside))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the interface calls itself experimental
-            from executorch.runtime import Runtime
+            warnings.simplefilter("ignore")  # about the interface being experimental
+            from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]  # optional
 
         try:
             self._program = Runtime.get().load_program(file)
             self._method = self._program.load_method("forward")
         except RuntimeError as error:
-            raise ModelError(f"{file} is no ExecuTorch model ({_reason(error)}). Export it again.") from None
+            raise ModelError(f"{file} is not an ExecuTorch model ({_reason(error)}). Export it again.") from None
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 at the card's size."""
         return _arranged(image, self.card)
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        """Run the graph on what `arranged` returned."""
+        """Run the graph on the result of `arranged`."""
         return np.concatenate([self._one(one[None]) for one in image])
 
     def _one(self, image: np.ndarray) -> np.ndarray:
@@ -130,7 +134,7 @@ def _arranged(image: Tensor, card: Card) -> np.ndarray:
     return np.ascontiguousarray(resized(image.float().cpu(), channels=card.channels, size=card.size).numpy())
 
 
-def _assert_there(file: Path) -> None:
+def _require_file(file: Path) -> None:
     if not file.is_file():
         raise ModelError(f"There is no file {file}. Give the path of an exported model.")
 

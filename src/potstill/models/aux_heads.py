@@ -1,4 +1,4 @@
-"""`--aux STAGE`: an auxiliary classifier on any tap of any model, for training only (arXiv:1409.4842)."""
+"""`--aux STAGE`: an auxiliary classifier at any tap of any model, used in training only (arXiv:1409.4842)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def attach_aux(
     hidden: int = 1024,
     dropout: float = 0.7,
 ) -> Classifier:
-    """Return a classifier whose outputs in training carry, in `aux`, the logits of a side head for each tap name.
+    """Return a classifier whose outputs in training hold, in `aux`, the logits of a side head for each tap name.
 
-    The network inside is the same object. Heads it has already stay in front. Raises `ModelError` for unknown names.
+    The network inside is the same object. Existing heads come first. Raises `ModelError` for unknown names.
     """
     network, classes = classifier.network, len(classifier.card.classes)
     heads = dict(zip(network.taps, network.heads, strict=True)) if isinstance(network, SideHeads) else {}
@@ -34,5 +34,5 @@ def attach_aux(
 
 
 def strip_aux(classifier: Classifier) -> Classifier:
-    """Return the classifier without side heads: none of their parameters is in it."""
+    """Return the classifier without side heads and their parameters."""
     return classifier.replace(network=bare(classifier.network))

@@ -1,7 +1,7 @@
-"""The card of a model: everything somebody needs to use it without asking who trained it.
+"""The card of a model: all metadata that is needed to use it.
 
-A network that is fed with the wrong normalisation loses a few points silently, so mean, std, size and class
-names never travel apart from the weights: they are saved beside them and inside every exported file.
+A wrong normalisation silently costs a few points of accuracy, so mean, std, size and class names are always kept with
+the weights: next to them in a model folder, and inside every exported file.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Card:
-    """What a classifier expects and means.
+    """The input, the classes and the origin of a classifier.
 
-    model: the spelling `models.zoo.create` understands ("builtin:resnet20-cifar", "resnet50", "torchvision:vgg16").
+    model: the name for `models.zoo.create` ("builtin:resnet20-cifar", "resnet50", "torchvision:vgg16").
     classes: names, in the order of the logits.
-    channels, size: the input the network sees, size = (height, width) in pixels.
-    mean, std: normalisation of the image in 0..1, one value a channel.
-    resize, crop: how a photo becomes what the model is given: the short side is resized to `resize` pixels, the
-        centre `crop` = (height, width) is cut out, and the model itself resizes that to `size` where they differ
-        (a student that was taught on the larger crops of its teacher).
-    compressed: what was done to the network that `model` names: {"pruned": {...}, "quantized": {...}}. Its layers have
-        the widths and the quantizers that the weights beside the card tell.
+    channels, size: the input of the network, size = (height, width) in pixels.
+    mean, std: normalisation of the image in 0..1, one value per channel.
+    resize, crop: preprocessing of photos: the short side is resized to `resize` pixels, then the centre `crop` =
+        (height, width) is cropped, and the model resizes the crop to `size` if they differ (a student that was
+        trained on the larger crops of its teacher).
+    compressed: the compression applied to the network `model`: {"pruned": {...}, "quantized": {...}}. The widths and
+        quantizers of its layers are read from the weights stored with the card.
     """
 
     model: str
@@ -43,7 +43,7 @@ class Card:
     compressed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert len(self.mean) == len(self.std) == self.channels, "mean and std need one value a channel"
+        assert len(self.mean) == len(self.std) == self.channels, "mean and std need one value per channel"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -51,7 +51,7 @@ class Card:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Card:
-        """Build a card from what `to_json` returned."""
+        """Return a card from the result of `to_json`."""
         listed = {name: tuple(data[name]) for name in ("classes", "size", "crop", "mean", "std")}
         return cls(**{**data, **listed})
 

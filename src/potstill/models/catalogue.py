@@ -1,10 +1,11 @@
-"""The list behind `potstill models [PATTERN]`: names, sizes and known accuracies, without a thousand networks."""
+"""The list of `potstill models [PATTERN]`: names, sizes and published accuracies, without allocating the networks."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from potstill.models.outputs import bare
 from potstill.models.registry import FAMILIES, blueprint
@@ -14,8 +15,8 @@ from potstill.models.registry import FAMILIES, blueprint
 class Row:
     """A model of the catalogue.
 
-    parameters: with the head for 1,000 classes, 10 for the built-in ones. size: (height, width) in pixels. accuracy:
-    top-1 on ImageNet in per cent as torchvision states it for its default weights; None where the package ships none.
+    parameters: with a head for 1,000 classes, 10 for built-in models. size: (height, width) in pixels. accuracy:
+    published top-1 accuracy on ImageNet in percent of torchvision's default weights; None if there is none.
     """
 
     name: str
@@ -26,16 +27,16 @@ class Row:
 
 
 def matching(pattern: str = "*") -> list[str]:
-    """Return the spellings that match a shell pattern; a word without `*` or `?` matches anywhere in the name."""
+    """Return the model names that match a shell pattern; a word without `*` or `?` matches anywhere in the name."""
     wildcard = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     spellings = [family.spell(name) for family in FAMILIES.values() for name in family.names()]
     return [s for s in spellings if fnmatch.fnmatchcase(s, wildcard) or fnmatch.fnmatchcase(s.split(":")[-1], wildcard)]
 
 
 def list_models(pattern: str = "*") -> Iterator[Row]:
-    """Yield a row for each matching model, built-in ones first; each is built without memory when it is asked for.
+    """Yield a row for each matching model, built-in ones first; each is built lazily on the meta device.
 
-    A long list costs some hundredths of a second a row: take as many as are shown.
+    A row takes some hundredths of a second: take only as many as are shown.
     """
     for spelling in matching(pattern):
         prefix, _, name = spelling.rpartition(":")
@@ -52,7 +53,7 @@ def _row(spelling: str, prefix: str) -> Row:
 def _torchvision_row(name: str) -> Row:
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(name).DEFAULT
+    weights = cast(Any, get_model_weights(name)).DEFAULT
     side = weights.transforms().crop_size[0]
     accuracy = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
     return Row(f"torchvision:{name}", "torchvision", weights.meta["num_params"], (side, side), accuracy)

@@ -1,7 +1,7 @@
-"""Freezing that holds, and the digest that proves it.
+"""Freezing of modules, including BatchNorm statistics, and the digest that verifies it.
 
-`requires_grad = False` leaves BatchNorm free to change its running statistics in every training step, and every
-`.train()` call undoes an earlier `.eval()`: that is how even textbooks froze networks that went on learning.
+With `requires_grad = False` alone BatchNorm still updates its running statistics in every training step, and every
+`.train()` call undoes an earlier `.eval()`. Modules frozen here stay in eval mode.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from torch import nn
 
 
 def bits(module: nn.Module, *, but: str | None = None) -> str:
-    """Return the sha256 of every parameter and buffer, by name, type and shape: equal only where no bit differs.
+    """Return the sha256 over all parameters and buffers with name, dtype and shape: equal only if no bit differs.
 
-    but: the path of a module inside that is left out, such as a head.
+    but: the path of a submodule to leave out, such as a head.
     """
     named = [*module.named_parameters(), *module.named_buffers()]
     return _digest((name, tensor) for name, tensor in named if but is None or not name.startswith(f"{but}."))
 
 
 def frozen_bits(network: nn.Module) -> str:
-    """Return the sha256 of what must not change: parameters without gradient, buffers of modules kept in eval mode."""
-    still = [(name, p) for name, p in network.named_parameters() if not p.requires_grad]
+    """Return the sha256 over everything frozen: parameters without gradient, buffers of modules held in eval mode."""
+    frozen: list[tuple[str, torch.Tensor]] = [
+        (name, p) for name, p in network.named_parameters() if not p.requires_grad
+    ]
     for path, module in network.named_modules():
         if is_pinned(module):
-            still += [(f"{path}.{name}", buffer) for name, buffer in module.named_buffers(recurse=False)]
-    return _digest(still)
+            frozen += [(f"{path}.{name}", buffer) for name, buffer in module.named_buffers(recurse=False)]
+    return _digest(frozen)
 
 
 def _digest(named: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -37,15 +39,15 @@ def _digest(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, tensor in named:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().contiguous().cpu().flatten()
-        digest.update(flat.view(torch.uint8).numpy())
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def freeze(network: nn.Module, paths: Iterable[str]) -> None:
-    """Stop the modules at `paths` from learning: no gradients, and eval mode after every later `.train()` call.
+    """Freeze the modules at `paths`: no gradients, and eval mode after every later `.train()` call.
 
-    "" freezes the whole network. Freezing is part of the network object: a deep copy is frozen too, a state dict
-    knows nothing of it.
+    "" freezes the whole network. Freezing is part of the network object: a deep copy is frozen too; a state dict does
+    not hold it.
     """
     for path in paths:
         network.get_submodule(path).requires_grad_(False)
@@ -54,7 +56,7 @@ def freeze(network: nn.Module, paths: Iterable[str]) -> None:
 
 
 def unfreeze(network: nn.Module) -> None:
-    """Let everything learn again, in the mode of the network itself."""
+    """Make everything trainable again, in the mode of the network itself."""
     network.requires_grad_(True)
     for module in network.modules():
         module.__dict__.pop("train", None)
@@ -62,30 +64,30 @@ def unfreeze(network: nn.Module) -> None:
 
 
 def freeze_except(network: nn.Module, paths: Iterable[str]) -> None:
-    """Freeze everything but the modules at `paths`; parameters outside any module of theirs rest too."""
-    learning = tuple(paths)
+    """Freeze everything except the modules at `paths`, including parameters outside of any of these modules."""
+    trainable = tuple(paths)
     network.requires_grad_(False)
-    for path in learning:
+    for path in trainable:
         network.get_submodule(path).requires_grad_(True)
     for name, module in network.named_modules():
-        if not any(_related(name, path) for path in learning):
+        if not any(_related(name, path) for path in trainable):
             _pin(module)
 
 
 def hold_statistics(network: nn.Module) -> None:
-    """Keep every BatchNorm in eval mode after later `.train()` calls; its scale and shift may go on learning."""
+    """Keep every BatchNorm in eval mode after later `.train()` calls; its scale and shift stay trainable."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             _pin(module)
 
 
 def is_pinned(module: nn.Module) -> bool:
-    """Tell whether a module stays in eval mode whatever `.train()` says."""
+    """Whether a module stays in eval mode after `.train()` calls."""
     return "train" in module.__dict__
 
 
 def _related(name: str, path: str) -> bool:
-    """Tell whether a module is the one at `path`, lies in it or holds it."""
+    """Whether a module is the one at `path`, inside it or around it."""
     inside = name == path or name.startswith(f"{path}.") or path == ""
     return inside or name == "" or path.startswith(f"{name}.")
 

@@ -1,7 +1,7 @@
-"""Features from inside a network, by hooks: nobody edits a network to look into it.
+"""Intermediate features of a network by hooks, without changing the network.
 
-Whatever a family calls its insides, features leave here in one of three layouts: a map [B, C, H, W], tokens
-[B, N, C] (class tokens first), or a vector [B, C].
+For every model family, features are returned in one of three layouts: a map [B, C, H, W], tokens [B, N, C] (class
+tokens first), or a vector [B, C].
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ Kind = Literal["map", "tokens", "vector"]
 
 @dataclass(frozen=True)
 class Tap:
-    """A place in a network whose features are wanted, under the name it was asked for.
+    """A place in a network whose features are collected, under the name used in the configuration.
 
     path: of a module; `at` its output or its input. shape: without the batch, (C, H, W), (N, C) or (C,) by `kind`.
-    channels_last: the module says [B, H, W, C]. copy: a later layer writes into the same memory.
+    channels_last: the module uses [B, H, W, C]. copy: a later layer overwrites the tensor in place.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Tap:
     copy: bool = False
 
     def laid_out(self, features: Tensor) -> Tensor:
-        """Return what the module said in the layout of `kind`."""
+        """Return the features in the layout of `kind`."""
         features = features.clone() if self.copy else features
         if self.channels_last:
             features = features.permute(0, 3, 1, 2)
@@ -42,7 +42,7 @@ class Tap:
 
 
 class Taps:
-    """Collects the features of some taps while it is open; nothing stays on the network afterwards.
+    """Collects the features of some taps inside a `with` block; the hooks are removed afterwards.
 
     >>> with Taps(network, taps) as open_taps:
     ...     network(image)
@@ -56,7 +56,7 @@ class Taps:
     def _hook(self, module: nn.Module, tap: Tap):
         if tap.at == "input":
             return module.register_forward_pre_hook(lambda _, inputs: self._keep(tap, inputs[0]))
-        return module.register_forward_hook(lambda _, inputs, output: self._keep(tap, output))
+        return module.register_forward_hook(lambda _, inputs, output: self._keep(tap, cast(Tensor, output)))
 
     def _keep(self, tap: Tap, features: Tensor) -> None:
         self.collected[tap.name] = tap.laid_out(features)
@@ -70,7 +70,7 @@ class Taps:
 
 
 def as_vector(features: Tensor) -> Tensor:
-    """Return features [B, C]: a map is averaged over its pixels, tokens give their class token or their mean."""
+    """Return features [B, C]: maps are averaged over pixels; of tokens the class token, or else the mean."""
     if features.ndim == 4:
         return features.mean((2, 3))
     if features.ndim == 3:
@@ -80,7 +80,7 @@ def as_vector(features: Tensor) -> Tensor:
 
 
 def as_map(features: Tensor) -> Tensor:
-    """Return features [B, C, H, W]: tokens lie in a square again, without class tokens; a vector is one pixel."""
+    """Return features [B, C, H, W]: tokens are arranged in a square, without class tokens; a vector is one pixel."""
     if features.ndim == 3:
         side = math.isqrt(features.shape[1])
         grid = features[:, extra_tokens(features.shape[1]) :]
@@ -89,15 +89,15 @@ def as_map(features: Tensor) -> Tensor:
 
 
 def extra_tokens(count: int) -> int:
-    """Return how many of `count` tokens do not belong to the square grid: class, distillation, register tokens."""
+    """Return the number of tokens outside the square grid: class, distillation, register tokens."""
     return count - math.isqrt(count) ** 2
 
 
 def matched(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return two maps at the smaller height and width of the two; the larger one is averaged."""
-    size = tuple(min(pair) for pair in zip(first.shape[-2:], second.shape[-2:], strict=True))
+    size = (min(first.shape[-2], second.shape[-2]), min(first.shape[-1], second.shape[-1]))
     return _pooled(first, size), _pooled(second, size)
 
 
-def _pooled(features: Tensor, size: tuple[int, ...]) -> Tensor:
+def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if features.shape[-2:] == size else F.adaptive_avg_pool2d(features, size)

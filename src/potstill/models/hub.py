@@ -1,4 +1,4 @@
-"""Pretrained weights from the hubs of timm and torchvision, and one sentence where there is no network."""
+"""Pretrained weights from the hubs of timm and torchvision, with a clear error if there is no network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TIMM, TORCHVISION = "huggingface.co", "download.pytorch.org"
 
 
 def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
-    """Return what `get` downloads, or finds among the files of earlier downloads.
+    """Return the result of `get`, which downloads weights or finds them in its cache.
 
-    Raises `ModelError` where the host cannot be reached and nothing was kept.
+    Raises `ModelError` if the host cannot be reached and nothing is cached.
     """
     try:
         with _patience(host):
@@ -27,14 +27,14 @@ def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
     except OSError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"The pretrained weights of '{model}' could not be fetched from {host} ({reason.rstrip('.')}). Connect to "
-            "the network, or give a file of weights with --weights FILE."
+            f"The pretrained weights of '{model}' could not be downloaded from {host} ({reason.rstrip('.')}). Connect "
+            "to the network, or use a file of weights with --weights FILE."
         ) from None
 
 
 @contextlib.contextmanager
 def _patience(host: str) -> Iterator[None]:
-    """Without a network, look only at earlier downloads: the hub's client tries again and again for a minute."""
+    """Without a network, use only the cache: the client of the hub would retry for a minute."""
     from huggingface_hub import constants
 
     before, logger = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
@@ -49,7 +49,7 @@ def _patience(host: str) -> Iterator[None]:
 
 
 def reachable(host: str) -> bool:
-    """Tell whether a host has an address here; a proxy is trusted to know."""
+    """Whether a host name can be resolved; assumed if there is a proxy."""
     if urllib.request.getproxies():
         return True
     try:

@@ -1,4 +1,4 @@
-"""Facts of an architecture that are known before it is built with real memory."""
+"""Facts about an architecture that are known before its weights are allocated."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from potstill.models import zoo
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import blueprint
 from potstill.models.weights import read_state
+from potstill.words import plural
 
 
 def own_size(name: str) -> int:
-    """Return the input size, in pixels a side, that a model by this name was made for; 0 where it takes any.
+    """Return the default input size of a model, in pixels per side; 0 if it accepts any.
 
-    The built-in networks are built for the size of the images, so they have none of their own.
+    The built-in networks are built for the size of the images, so they have no default.
     """
     if name.startswith("builtin:"):
-        zoo.family_of(name)  # an unknown name is told here too
+        zoo.family_of(name)  # raises for an unknown name
         return 0
     _, card = blueprint(name, ("0", "1"))
     return max(card.crop)
 
 
 def from_weights(name: str, weights: Path, *, classes: Sequence[str] | None = None) -> Classifier:
-    """Return a model by name with weights that carry no card; classes are numbered where no names are given.
+    """Return a model by name with weights that have no card; classes are numbered if no names are given.
 
-    Raises `ModelError` where the weights' head has another number of classes than there are names.
+    Raises `ModelError` if the head of the weights has another number of classes than there are names.
     """
     count = class_count(name, weights)
     names = tuple(classes or (str(number) for number in range(count)))
     if len(names) != count:
-        raise ModelError(f"{weights} tells {count} classes apart, and --classes names {len(names)}. Name all {count}.")
+        raise ModelError(
+            f"{weights} has a head for {plural(count, 'class')}, but --classes has {len(names)}. Name all of them."
+        )
     return zoo.create(name, classes=names, weights=weights).eval()
 
 
 def class_count(name: str, weights: Path) -> int:
-    """Return how many classes the weights of an architecture tell apart."""
+    """Return the number of classes of the head in a file of weights."""
     shapes = []
     for count in (2, 3):
         network, _ = blueprint(name, tuple("abc"[:count]))

@@ -1,7 +1,7 @@
-"""What every model says: `Outputs(logits, features, aux)`, whatever its family.
+"""The outputs of every model, `Outputs(logits, features, aux)`, and `Classifier`, a network with its card.
 
-A `Classifier` is a network and its card. It takes images in 0..1 of any size and does the resizing and the
-normalisation itself, so that teacher and student may differ in both and nothing else has to know.
+A `Classifier` takes images in 0..1 of any size and does the resizing and normalisation itself, so that teacher and
+student may differ in both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from potstill.models.hooks import Tap, Taps, as_map
 
 @dataclass
 class Outputs:
-    """logits [B, K]; features by tap name; aux: the logits [B, K] of side heads, in training only."""
+    """logits [B, K]; features by tap name; aux: logits [B, K] of side heads, in training only."""
 
     logits: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -27,11 +27,14 @@ class Outputs:
 
 
 class Classifier(nn.Module):
-    """A network that carries its card.
+    """A network with its card.
 
-    The network returns logits [B, K], or `Outputs` where it has side heads. taps: places inside the network whose
-    features stand in the outputs; `models.taps.tapped` resolves them from names.
+    The network returns logits [B, K], or `Outputs` if it has side heads. taps: places inside the network whose
+    features are part of the outputs; `models.inspect.taps.tapped` resolves them from names.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, network: nn.Module, card: Card, *, taps: tuple[Tap, ...] = ()) -> None:
         super().__init__()
@@ -39,22 +42,22 @@ class Classifier(nn.Module):
         self.card = card
         self.taps = taps
         shape = (1, card.channels, 1, 1)
-        # Not persistent: they are facts of the card, and a state dict should hold what was learned.
+        # Not persistent: they belong to the card, and a state dict should hold only learned values.
         self.register_buffer("mean", torch.tensor(card.mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(card.std).view(shape), persistent=False)
 
     def forward(self, image: Tensor) -> Outputs:
-        """Return the outputs for images [B, C, H, W] in 0..1; another size is resized to the card's."""
+        """Return the outputs for images [B, C, H, W] in 0..1; other sizes are resized to the card's."""
         image = self.prepare(image)
         if not self.taps:
             return _outputs(self.network(image))
-        # The hooks live for one call: a hook that stays would be copied with the network and write elsewhere.
+        # The hooks exist for one call only: a permanent hook would be copied together with the network.
         with Taps(bare(self.network), self.taps) as taps:
             outputs = _outputs(self.network(image))
         return dataclasses.replace(outputs, features=taps.collected)
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Resize and normalise images in 0..1 to what the network expects."""
+        """Return images in 0..1 resized and normalised for the network."""
         return (self.resize(image) - self.mean) / self.std
 
     def resize(self, image: Tensor) -> Tensor:
@@ -62,25 +65,25 @@ class Classifier(nn.Module):
         return resized(image, channels=self.card.channels, size=self.card.size)
 
     def with_card(self, card: Card) -> Classifier:
-        """Return the same network under another card."""
+        """Return the same network with another card."""
         return self.replace(card=card)
 
     def replace(
         self, *, network: nn.Module | None = None, card: Card | None = None, taps: tuple[Tap, ...] | None = None
     ) -> Classifier:
-        """Return a classifier of the same parts but those given, in the same mode and on the same device."""
+        """Return a copy with some parts replaced, in the same mode and on the same device."""
         taps = self.taps if taps is None else taps
         other = Classifier(network or self.network, card or self.card, taps=taps).to(self.mean.device)
         other.training = self.training
         return other
 
 
-def _outputs(said: Tensor | Outputs) -> Outputs:
-    return said if isinstance(said, Outputs) else Outputs(logits=said)
+def _outputs(result: Tensor | Outputs) -> Outputs:
+    return result if isinstance(result, Outputs) else Outputs(logits=result)
 
 
 def resized(image: Tensor, *, channels: int, size: tuple[int, int]) -> Tensor:
-    """Return images [B, C, H, W] with 1 or 3 `channels` and `size` = (height, width): the one way models resize."""
+    """Return images [B, C, H, W] with 1 or 3 `channels` and `size` = (height, width); used by all models."""
     if image.shape[1] != channels:
         image = image.expand(-1, channels, -1, -1) if channels == 3 else luma(image)
     if tuple(image.shape[-2:]) != tuple(size):
@@ -89,7 +92,7 @@ def resized(image: Tensor, *, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Return the grey image [B, 1, H, W] of a colour one, with the ITU-R 601 weights that Pillow uses."""
+    """Return grey images [B, 1, H, W] of colour images, with the ITU-R 601 weights that Pillow uses."""
     weight = torch.tensor([0.299, 0.587, 0.114], device=image.device, dtype=image.dtype)
     return (image * weight.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
@@ -97,7 +100,7 @@ def luma(image: Tensor) -> Tensor:
 class SideHead(nn.Module):
     """An auxiliary classifier (arXiv:1409.4842): pool to 4x4, 1x1 convolution, dense, dropout, logits.
 
-    It takes maps [B, C, H, W], tokens or vectors of `channels` and gives logits [B, K].
+    Takes maps [B, C, H, W], tokens or vectors with `channels`; returns logits [B, K].
     """
 
     def __init__(
@@ -118,9 +121,9 @@ class SideHead(nn.Module):
 
 
 class SideHeads(nn.Module):
-    """A network (`trunk`) with side heads on what some of its modules say, in training only.
+    """A network (`trunk`) with side heads at the outputs of some of its modules, in training only.
 
-    heads: for each tap of the trunk a module that turns its features into logits [B, K]. In eval mode they rest and
+    heads: for each tap of the trunk a module from its features to logits [B, K]. In eval mode they are not run and
     `aux` is empty.
     """
 
@@ -135,8 +138,8 @@ class SideHeads(nn.Module):
             return Outputs(logits=self.trunk(image))
         with Taps(self.trunk, self.taps) as taps:
             logits = self.trunk(image)
-        said = (head(taps.collected[tap.name]) for head, tap in zip(self.heads, self.taps, strict=True))
-        return Outputs(logits=logits, aux=tuple(said))
+        aux = (head(taps.collected[tap.name]) for head, tap in zip(self.heads, self.taps, strict=True))
+        return Outputs(logits=logits, aux=tuple(aux))
 
 
 def bare(network: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
-"""Between a student's features and a teacher's: layers inferred from two shapes, trained, and left behind at export.
+"""Projectors between student and teacher features: layers inferred from two shapes, trained, and not exported.
 
-A projector takes both features, because the larger one is made smaller: the student's where it is larger, else the
-teacher's. That costs nothing of what the student can learn, while enlarging would invent detail.
+A projector takes both features, because the spatially larger one is pooled to the smaller: downsampling keeps what the
+student can match, while upsampling would invent detail.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Shape = tuple[int, ...]
 def projector(student: Shape, teacher: Shape) -> nn.Module:
     """Return a module `(student features, teacher features) -> (projected, target)` of equal shapes.
 
-    student, teacher: shapes without the batch as a tap has them: (C, H, W) a map, (N, C) tokens, (C,) a vector.
-    Maps get a 1x1 convolution and BatchNorm (FitNets, arXiv:1412.6550), tokens and vectors a linear layer. Where only
-    one side is a map, the other side's tokens lie in their square again; where one is a vector, the other is pooled.
+    student, teacher: shapes of taps without the batch: (C, H, W) a map, (N, C) tokens, (C,) a vector.
+    Maps get a 1x1 convolution and BatchNorm (FitNets, arXiv:1412.6550), tokens and vectors a linear layer. If only
+    one side is a map, the other side's tokens are arranged in a square; if one is a vector, the other is pooled.
     """
     kinds = {len(student), len(teacher)}
-    assert kinds <= {1, 2, 3}, f"no features have the shapes {student} and {teacher}"
+    assert kinds <= {1, 2, 3}, f"unsupported feature shapes {student} and {teacher}"
     if 1 in kinds:
         return VectorProjector(channels(student), channels(teacher))
     if kinds == {2}:
@@ -34,7 +34,7 @@ def projector(student: Shape, teacher: Shape) -> nn.Module:
 
 
 def channels(shape: Shape) -> int:
-    """Return the number of channels of features of a shape."""
+    """Return the number of channels of a feature shape."""
     return shape[1] if len(shape) == 2 else shape[0]
 
 
@@ -52,7 +52,7 @@ class MapProjector(nn.Module):
 
 
 class TokenProjector(nn.Module):
-    """Tokens -> two sequences [B, N, C_teacher] on the smaller grid; class tokens where both have them."""
+    """Tokens -> two sequences [B, N, C_teacher] on the smaller grid; with class tokens if both have them."""
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class VectorProjector(nn.Module):
 
 
 def matched_tokens(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two token sequences on the smaller of their square grids, with the extra tokens both have in front."""
+    """Return two token sequences on the smaller of their square grids, preceded by the extra tokens that both have."""
     extra = min(extra_tokens(first.shape[1]), extra_tokens(second.shape[1]))
     side = min(math.isqrt(first.shape[1]), math.isqrt(second.shape[1]))
     return _on_grid(first, extra, side), _on_grid(second, extra, side)

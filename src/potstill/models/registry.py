@@ -1,11 +1,11 @@
-"""The three places a network comes from, behind one door: `family_of(name).build(...)` gives network and card."""
+"""The sources of networks (built-in, torchvision, timm): `family_of(name)[0].build(...)` returns network and card."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from potstill.models.truncated import TRUNCATED
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# torchvision gives these two side heads of its own and warns without an explicit initialisation.
+# torchvision's versions have side heads, and warn without an explicit initialisation.
 TORCHVISION_QUIRKS = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -30,7 +30,7 @@ TORCHVISION_QUIRKS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody wants of a model; `name` is without the family's prefix."""
+    """The requested properties of a model; `name` is without the family's prefix."""
 
     name: str
     classes: tuple[str, ...]
@@ -54,7 +54,7 @@ def _refuse_files(options: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Family:
-    """A source of models: its prefix, the names it knows and how it makes one."""
+    """A source of models: its prefix, its names and how it creates a model."""
 
     prefix: str
     names: Callable[[], Sequence[str]]
@@ -62,11 +62,11 @@ class Family:
     make: Callable[[Request], tuple[nn.Module, Card]]
 
     def spell(self, name: str) -> str:
-        """Return the full spelling of one of its names."""
+        """Return the full name, with prefix, of one of its names."""
         return f"{self.prefix}{name}"
 
     def build(self, request: Request) -> tuple[nn.Module, Card]:
-        """Return network and card; raise `ModelError` for options that the architecture does not take."""
+        """Return network and card; raise `ModelError` for options that the architecture does not accept."""
         _refuse_files(request.options)
         try:
             return self.make(request)
@@ -74,30 +74,30 @@ class Family:
             if not request.options or "argument" not in str(error):
                 raise
             raise ModelError(
-                f"The model '{self.spell(request.name)}' does not take these options "
+                f"The model '{self.spell(request.name)}' does not accept these options "
                 f"({', '.join(request.options)}): {error}. Remove or rename them."
             ) from None
 
 
 def blueprint(spelling: str, classes: tuple[str, ...]) -> tuple[nn.Module, Card]:
-    """Return network and card without memory for the weights: shapes and names only, on the meta device."""
+    """Return network and card without allocating weights: shapes and names only, on the meta device."""
     family, name = family_of(spelling)
     request = Request(name, classes)
     try:
         with torch.device("meta"):
             return family.build(request)
     except NotImplementedError:
-        # torchvision's RegNets compute their widths with tensors, which needs real ones.
+        # torchvision's RegNets compute their widths with tensors, which must not be on the meta device.
         return family.build(request)
 
 
 def family_of(spelling: str) -> tuple[Family, str]:
-    """Return the family of a spelling and the name inside it; raise `ModelError` where nobody knows it."""
+    """Return the family of a full name and the name inside it; raise `ModelError` if it is unknown."""
     prefix, colon, name = spelling.partition(":")
     if colon and f"{prefix}:" not in FAMILIES:
         raise ModelError(
-            f"Nothing is known of models that start with '{prefix}:'. Use builtin:NAME, torchvision:NAME or a "
-            "timm NAME; `potstill models` lists them."
+            f"There are no models with the prefix '{prefix}:'. Use builtin:NAME, torchvision:NAME or a timm NAME; "
+            "`potstill models` lists them."
         )
     family, name = (FAMILIES[f"{prefix}:"], name) if colon else (FAMILIES[""], spelling)
     if not family.knows(name):
@@ -108,14 +108,14 @@ def family_of(spelling: str) -> tuple[Family, str]:
 def _unknown(spelling: str, family: Family, name: str) -> ModelError:
     if Path(spelling).is_file():
         return ModelError(
-            f"{spelling} is a file of weights, which does not say what network they belong to. Give the network's name "
-            "as the model, and the file with --weights."
+            f"{spelling} is a file of weights, which does not contain the name of its network. Give the name of the "
+            "network as the model, and the file with --weights."
         )
-    elsewhere = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
-    hint = f" Did you mean '{elsewhere[0]}'?" if elsewhere else ""
+    others = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
+    hint = f" Did you mean '{others[0]}'?" if others else ""
     hint = hint or did_you_mean(spelling, [family.spell(known) for known in family.names()])
     pattern = name.split("-")[0].split("_")[0] or "resnet"
-    return ModelError(f"There is no model '{spelling}'.{hint} `potstill models '{pattern}*'` lists what there is.")
+    return ModelError(f"There is no model '{spelling}'.{hint} `potstill models '{pattern}*'` lists similar names.")
 
 
 def _builtin(request: Request) -> tuple[nn.Module, Card]:
@@ -131,7 +131,7 @@ def _builtin(request: Request) -> tuple[nn.Module, Card]:
 def _torchvision(request: Request) -> tuple[nn.Module, Card]:
     from torchvision.models import get_model, get_model_weights
 
-    published = get_model_weights(request.name).DEFAULT
+    published = cast(Any, get_model_weights(request.name)).DEFAULT
     preset = published.transforms()
     own = (preset.crop_size[0], preset.crop_size[0])
     options = {**TORCHVISION_QUIRKS.get(request.name, {}), **request.options}
@@ -151,7 +151,7 @@ def _torchvision(request: Request) -> tuple[nn.Module, Card]:
         state = fetched(lambda: published.get_state_dict(progress=False), model=card.model, host=TORCHVISION)
         shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         fitting = {name: tensor for name, tensor in state.items() if shapes.get(name) == tensor.shape}
-        network.load_state_dict(fitting, strict=False)  # what is left over is a head for other classes
+        network.load_state_dict(fitting, strict=False)  # the rest is a head for other classes
         card = card.replace(source=f"torchvision {published}", weights_sha256=bits(network))
     return network, card
 
@@ -159,8 +159,8 @@ def _torchvision(request: Request) -> tuple[nn.Module, Card]:
 def _timm(request: Request) -> tuple[nn.Module, Card]:
     import timm
 
-    settings = timm.get_pretrained_cfg(request.name)
-    own = settings.input_size[1:]
+    settings: Any = timm.get_pretrained_cfg(request.name)
+    own: tuple[int, int] = settings.input_size[1:]
     size = request.size or own
     options = dict(request.options)
     if settings.fixed_input_size and size != own:
@@ -198,12 +198,12 @@ def _timm_network(request: Request, settings: Any, options: dict[str, Any]) -> n
 
 def _unpublished(spelling: str) -> ModelError:
     return ModelError(
-        f"Nobody has published weights for '{spelling}'. Give a file with --weights FILE, or train it yourself."
+        f"There are no published weights for '{spelling}'. Use a file with --weights FILE, or train it yourself."
     )
 
 
 def _per_channel(values: tuple[float, ...], channels: int | None) -> tuple[float, ...]:
-    """Return the normalisation for a grey network where one was asked for: the mean of the three colours'."""
+    """Return the normalisation; for a grey network the mean over the three colours."""
     return (sum(values) / len(values),) if channels == 1 else tuple(values)
 
 
@@ -212,9 +212,9 @@ def _card(model: str, request: Request, *, size: tuple[int, int], mean: tuple[fl
         model=model,
         classes=request.classes,
         channels=len(mean),
-        size=tuple(size),
+        size=(size[0], size[1]),
         resize=min(size),
-        crop=tuple(size),
+        crop=(size[0], size[1]),
         mean=mean,
         options=dict(request.options),
         **more,
@@ -237,7 +237,7 @@ def _timm_knows(name: str) -> bool:
 def _torchvision_names() -> list[str]:
     import torchvision.models
 
-    # The modules of this name hold the classifiers; segmentation, video and the like live elsewhere.
+    # The classifiers; segmentation, video and others are in other modules.
     return torchvision.models.list_models(module=torchvision.models)
 
 
@@ -246,7 +246,7 @@ def _known(name: str) -> bool:
 
 
 def _whole(request: Request, options: dict[str, Any]) -> tuple[nn.Module, Card]:
-    """Return the network that one with a prefix of its own was made from, with the options it had."""
+    """Return the original network of a derived one, with its options."""
     family, name = family_of(request.name)
     return family.build(replace(request, name=name, options=options))
 

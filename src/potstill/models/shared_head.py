@@ -1,7 +1,7 @@
-"""A student that keeps its teacher's classifier: its last map, a small projector, and the teacher's last layer.
+"""A student that reuses its teacher's classifier: its last map, a small projector, and the teacher's last layer.
 
-That is what SimKD (arXiv:2203.14001) delivers. The projector and the classifier are part of the network here, so
-every count of parameters, every file and every measurement has them; the student's own classifier is gone.
+This is the result of SimKD (arXiv:2203.14001). Projector and classifier are part of the network, so parameter counts,
+files and measurements include them; the student's own classifier is removed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from potstill.models.inspect.heads_and_norms import last_linear
 from potstill.models.outputs import Classifier, bare
 
 SHARED_HEAD = "reused:"
-"""Prefix of such a student's name on its card; nobody types it."""
+"""Prefix of such a student's name on its card; not meant as input."""
 
 PROJECTED = Tap("projected", "bridge.projector")
-"""Where a student with a reused head says the map that stands in for the teacher's."""
+"""The projected map of a student with a reused head, which replaces the teacher's map."""
 
 
 class ReusedHead(nn.Module):
-    """A trunk that is tapped for a map [B, C, H, W], the projector to the teacher's channels, and its classifier."""
+    """A trunk with a tap at a map [B, C, H, W], a projector to the teacher's channels, and the teacher's classifier."""
 
     def __init__(self, trunk: nn.Module, tap: Tap, size: tuple[int, int], bridge: SimKD, head: nn.Linear) -> None:
         super().__init__()
@@ -48,10 +48,10 @@ class ReusedHead(nn.Module):
 
 
 def reuse_head(student: Classifier, on: Tap, teacher: Classifier, there: Tap, *, factor: int = 2) -> Classifier:
-    """Return a student whose classifier is the teacher's, frozen, behind a new projector.
+    """Return a student with a new projector and the teacher's classifier, frozen.
 
-    on, there: the taps of the student's and the teacher's last map. Raises `ConfigError` where the teacher's logits
-    are no linear function of the mean of its map, so that nothing could be reused.
+    on, there: the taps of the student's and the teacher's last map. Raises `ConfigError` if the teacher's logits are
+    not a linear function of the mean of its map.
     """
     _check(on, there)
     weight, bias = _classifier(teacher, there)
@@ -73,7 +73,7 @@ def reuse_head(student: Classifier, on: Tap, teacher: Classifier, there: Tap, *,
 
 
 def rebuild(trunk: nn.Module, options: Mapping[str, Any], classes: int) -> ReusedHead:
-    """Return what `reuse_head` made of a network, from the options that it wrote on the card."""
+    """Return the network that `reuse_head` created, from its options on the card."""
     return _assemble(bare(trunk), options, classes)
 
 
@@ -88,8 +88,8 @@ def _check(on: Tap, there: Tap) -> None:
     for tap, side in ((on, "student"), (there, "teacher")):
         if tap.kind != "map":
             raise ConfigError(
-                f"The loss simkd compares the last maps of two networks, and '{tap.name}' of the {side} is a "
-                f"{tap.kind} of shape {tap.shape}. Choose networks of maps, or take srrl, which compares vectors."
+                f"The loss simkd compares the last maps of two networks, but '{tap.name}' of the {side} is a "
+                f"{tap.kind} of shape {tap.shape}. Choose convolutional networks, or use srrl, which compares vectors."
             )
 
 
@@ -101,14 +101,14 @@ def _classifier(teacher: Classifier, there: Tap) -> tuple[Tensor, Tensor]:
     image = torch.rand(2, teacher.card.channels, *teacher.card.size, generator=torch.Generator().manual_seed(0))
     training = teacher.training
     with torch.no_grad():
-        said = teacher.eval()(image.to(teacher.mean.device))
+        outputs = teacher.eval()(image.to(teacher.mean.device))
     teacher.train(training)
-    pooled = said.features[there.name].mean((2, 3))
-    fits = pooled.shape[1] == weight.shape[1] and len(weight) == said.logits.shape[1]
-    if not fits or not torch.allclose(F.linear(pooled, weight, bias), said.logits, rtol=1e-3, atol=1e-3):
+    pooled = outputs.features[there.name].mean((2, 3))
+    fits = pooled.shape[1] == weight.shape[1] and len(weight) == outputs.logits.shape[1]
+    if not fits or not torch.allclose(F.linear(pooled, weight, bias), outputs.logits, rtol=1e-3, atol=1e-3):
         raise ConfigError(
-            f"The loss simkd needs a teacher whose logits are one linear layer on the average of a map, and those of "
-            f"{teacher.card.model} are not, seen from '{there.name}'. Name its last map with `teacher_on`, or take "
-            "srrl or reviewkd."
+            f"The loss simkd needs a teacher whose logits are a linear layer on the mean of a map, and those of "
+            f"{teacher.card.model} are not for '{there.name}'. Set its last map with `teacher_on`, or use srrl or "
+            "reviewkd."
         )
     return weight.detach(), bias.detach()

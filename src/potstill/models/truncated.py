@@ -1,7 +1,7 @@
-"""A network that ends early: everything up to one of its layers, a global average, and a linear head.
+"""A truncated network: all layers up to one of them, global average pooling, and a linear head.
 
-Far from photographs lower layers transfer better than the last one. What lies above the cut is gone, not skipped, so
-the model is as small and as fast as it looks.
+For images unlike photographs, earlier layers transfer better than the last one. The layers after the cut are removed,
+so the model is smaller and faster.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,7 +19,7 @@ from potstill.models.hooks import Tap, as_vector
 from potstill.models.outputs import Classifier, bare
 
 TRUNCATED = "cut:"
-"""Prefix of such a network's name on its card; nobody types it."""
+"""Prefix of such a network's name on its card; not meant as input."""
 
 
 class TruncatedNetwork(nn.Module):
@@ -37,7 +37,7 @@ class TruncatedNetwork(nn.Module):
 def cut(classifier: Classifier, tap: Tap) -> Classifier:
     """Return a classifier that shares the layers up to a tap, with a new head; it can be saved and loaded.
 
-    Raises `ModelError` where the network chooses its way by values, so that it cannot be taken apart.
+    Raises `ModelError` if the network cannot be traced, because its path depends on values.
     """
     card = classifier.card
     network = _cut(bare(classifier.network), tap, len(card.classes), card.model).to(classifier.mean.device)
@@ -46,7 +46,7 @@ def cut(classifier: Classifier, tap: Tap) -> Classifier:
 
 
 def rebuild(network: nn.Module, model: str, options: Mapping[str, Any], classes: int) -> TruncatedNetwork:
-    """Return what `cut` made of a network called `model`, from the options that it wrote on the card."""
+    """Return the network that `cut` created from the network `model`, from its options on the card."""
     return _cut(bare(network), _tap(options["tap"]), classes, model)
 
 
@@ -63,17 +63,18 @@ def _body(network: nn.Module, tap: Tap, model: str) -> nn.Module:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tracing, about what is rewritten on the way
+            warnings.simplefilter("ignore")  # tracing warns about code that it rewrites
             traced = create_feature_extractor(network, {tap.path: "features"})
     except Exception as error:  # symbolic tracing runs the network's own code, which may raise anything
         raise ModelError(
-            f"{model} cannot be cut at '{tap.name}' ({type(error).__name__}). Use --features pooled, or another model."
+            f"{model} cannot be truncated at '{tap.name}' ({type(error).__name__}). Use --features pooled, or another "
+            "model."
         ) from None
-    return _only_what_is_needed(traced, traced.eval_graph)
+    return _without_dead_code(traced, cast(fx.Graph, traced.eval_graph))
 
 
-def _only_what_is_needed(root: nn.Module, graph: fx.Graph) -> nn.Module:
-    """Return the graph as a module of its own; checks of shapes would keep layers alive that nobody asks for."""
+def _without_dead_code(root: nn.Module, graph: fx.Graph) -> nn.Module:
+    """Return the graph as a module with only the layers it needs; shape assertions would keep others alive."""
     for node in reversed(graph.nodes):
         if node.target is torch._assert:
             graph.erase_node(node)

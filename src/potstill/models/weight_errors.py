@@ -1,4 +1,4 @@
-"""What to say where weights do not fit a network: how many names, which first, and which network they would fit."""
+"""The error for weights that do not fit a network: which tensors do not match, and which network they would fit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from potstill.models.card import Card
 from potstill.models.outputs import bare
 from potstill.models.registry import FAMILIES, blueprint
 from potstill.models.weights import Fit, State, fit
+from potstill.words import plural
 
 TRIED = 10
-"""How many architectures of a similar name are tried in each family; building one without memory is quick."""
+"""The number of architectures with a similar name tried in each family; building one on the meta device is fast."""
 
 ALIKE = 0.2
-"""Share of a file's tensors that must have their place in an architecture that is named as the nearest."""
+"""Fraction of a file's tensors that must match an architecture for it to be suggested as the nearest."""
 
 
 def weight_error(fits: Fit, file: Path, card: Card, state: State) -> ModelError:
@@ -29,9 +30,9 @@ def weight_error(fits: Fit, file: Path, card: Card, state: State) -> ModelError:
 
 def _other_head(fits: Fit, file: Path, card: Card) -> str:
     return (
-        f"The weights in {file} were trained for {fits.file_classes} classes, but {len(card.classes)} are asked for "
-        f"({', '.join(card.classes[:3])}{', ...' if len(card.classes) > 3 else ''}). To keep everything below the "
-        f"head and train a new one, use `potstill finetune DATA --model {card.model} --weights {file}`."
+        f"The weights in {file} were trained for {fits.file_classes} classes, but {len(card.classes)} are required "
+        f"({', '.join(card.classes[:3])}{', ...' if len(card.classes) > 3 else ''}). To keep all layers but the head "
+        f"and train a new head, use `potstill finetune DATA --model {card.model} --weights {file}`."
     )
 
 
@@ -41,24 +42,23 @@ def _counts(fits: Fit, state: State) -> str:
         "unexpected": fits.unexpected,
         "of another shape": (*fits.reshaped, *fits.head),
     }
-    total = f"{fits.matching} tensors have their place"
-    said = [f"{len(names)} are {kind} (first '{names[0]}')" for kind, names in kinds.items() if names]
-    return ", ".join([total, *said])
+    mismatches = [f"{len(names)} {kind} (first '{names[0]}')" for kind, names in kinds.items() if names]
+    return ", ".join([f"{plural(fits.matching, 'tensor')} matching", *mismatches])
 
 
 def _advice(card: Card, state: State) -> str:
     spelling, fits = nearest(card, state)
     if spelling == card.model and fits is not None and not fits.missing and not fits.unexpected:
-        return "All names agree: it was made with other options (a width, a number of channels); give them."
+        return "All names match: it was created with other options (a width, a number of channels); set them."
     if fits is None or fits.matching < ALIKE * len(state):
-        return "No architecture of a similar name fits it either; `potstill models` lists all names."
+        return "No architecture with a similar name fits it; `potstill models` lists all names."
     if fits.holds(but=fits.head):
         return f"It fits '{spelling}': use that name instead."
-    return f"The nearest architecture is '{spelling}', where {fits.matching} of {len(state)} tensors have their place."
+    return f"The nearest architecture is '{spelling}', in which {fits.matching} of {len(state)} tensors match."
 
 
 def nearest(card: Card, state: State) -> tuple[str, Fit | None]:
-    """Return the architecture of a similar name that fits a state dict best, and how it fits."""
+    """Return the architecture with a similar name that fits a state dict best, and its fit."""
     best: tuple[str, Fit | None] = (card.model, None)
     for spelling in _similar(card.model):
         fits = _try(spelling, card, state)
@@ -70,28 +70,28 @@ def nearest(card: Card, state: State) -> tuple[str, Fit | None]:
 
 
 def _score(fits: Fit) -> float:
-    """Return which share of all tensors, the file's and the network's, have their place."""
+    """Return the fraction of all tensors, of file and network, that match."""
     wrong = len(fits.missing) + len(fits.unexpected) + len(fits.reshaped)
     return fits.matching / (fits.matching + wrong)
 
 
 def _similar(model: str) -> list[str]:
-    """Return the spellings whose names begin with the same letters: the nearest of each family, nearest first."""
+    """Return the model names that begin with the same letters: the most similar of each family, nearest first."""
     name = _plain(model)
-    letters = re.match("[a-z]*", name).group()
+    letters = re.split("[^a-z]", name, maxsplit=1)[0]
 
     def likeness(spelling: str) -> float:
         return difflib.SequenceMatcher(None, name, _plain(spelling)).ratio()
 
-    found: list[str] = []
+    nearest: list[str] = []
     for family in FAMILIES.values():
         spellings = [family.spell(known) for known in family.names() if _plain(known).startswith(letters)]
-        found += sorted(spellings, key=likeness, reverse=True)[:TRIED]
-    return sorted(found, key=likeness, reverse=True)
+        nearest += sorted(spellings, key=likeness, reverse=True)[:TRIED]
+    return sorted(nearest, key=likeness, reverse=True)
 
 
 def _plain(spelling: str) -> str:
-    """Return a name without its family and punctuation: libraries disagree on mobilenetv2 and mobilenet_v2."""
+    """Return a name without prefix and punctuation: libraries differ in mobilenetv2 and mobilenet_v2."""
     return re.sub("[^a-z0-9]", "", spelling.rpartition(":")[2])
 
 

@@ -1,6 +1,6 @@
-"""Files of weights, read without running anything that lies in them, and compared with a network.
+"""Reading files of weights without executing code in them, and comparing them with a network.
 
-A wrong file is the most common mistake with a teacher, so each way of being wrong has its own sentence.
+A wrong file is the most common mistake with a teacher, so each kind of problem has its own error message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from potstill.progress import note
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
-"""Keys under which training scripts put a state dict, in the order they are looked for."""
+"""Keys under which training scripts store a state dict, in the order in which they are tried."""
 
 State = dict[str, Tensor]
 
@@ -38,8 +38,8 @@ def sha256(file: Path) -> str:
 def read_state(file: Path) -> State:
     """Return the tensors of a file by name; its suffix is one of `SUFFIXES`.
 
-    Wrappers such as {"state_dict": ...} and the prefix "module." are taken off; half precision becomes float32.
-    Raises `ModelError` for a file that is absent, damaged, not weights, or that holds code.
+    Wrappers such as {"state_dict": ...} and the prefix "module." are removed; half precision is converted to float32.
+    Raises `ModelError` for a file that is missing, damaged, not weights, or that contains code.
     """
     present(file)
     state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
@@ -48,13 +48,13 @@ def read_state(file: Path) -> State:
 
 
 def present(file: Path) -> Path:
-    """Return the path of a file that may hold weights; raise `ModelError` where it is none."""
+    """Return the path of a file that may hold weights; raise `ModelError` if it does not."""
     if file.is_dir():
         raise ModelError(f"{file} is a folder. Give the file of weights in it; the folder of a stage is a --model.")
     if not file.is_file():
-        raise ModelError(f"There is no file {file} to read weights from. Check the path of the weights.")
+        raise ModelError(f"There is no file {file}. Check the path of the weights.")
     if file.suffix not in SUFFIXES:
-        raise ModelError(f"{file} is no file of weights: they are read from {', '.join(SUFFIXES)}.")
+        raise ModelError(f"{file} is not a file of weights: supported are {', '.join(SUFFIXES)}.")
     return file
 
 
@@ -62,8 +62,8 @@ def _refuse_nan(file: Path, state: State) -> None:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.isnan().any()]
     if broken:
         raise ModelError(
-            f"{file} holds values that are no numbers, first in '{broken[0]}' ({len(broken)} of {len(state)} tensors): "
-            "the training that made it diverged. Give an earlier checkpoint of it, or another file."
+            f"{file} contains NaN, first in '{broken[0]}' ({len(broken)} of {len(state)} tensors): its training "
+            "diverged. Use an earlier checkpoint, or another file."
         )
 
 
@@ -77,16 +77,16 @@ def _read_safetensors(file: Path) -> State:
 def _read_torch(file: Path) -> State:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it warns of newer pickles, and then refuses them
+            warnings.simplefilter("ignore", UserWarning)  # torch warns about newer pickles before it refuses them
             return _unwrap(torch.load(file, map_location="cpu", weights_only=True), file)
     except pickle.UnpicklingError:
         raise _not_plain(file) from None
     except (EOFError, OSError, RuntimeError) as error:
-        raise _damaged(file, str(error).splitlines()[0] if str(error) else "it ends too early") from None
+        raise _damaged(file, str(error).splitlines()[0] if str(error) else "unexpected end of file") from None
 
 
 def _unwrap(loaded: object, file: Path) -> State:
-    """Return the state dict inside what a training script saved."""
+    """Return the state dict inside a checkpoint of a training script."""
     while isinstance(loaded, dict):
         inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
         if inner is None:
@@ -94,7 +94,7 @@ def _unwrap(loaded: object, file: Path) -> State:
         loaded = inner
     tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
     if not tensors:
-        raise ModelError(f"{file} holds no tensors by name. Save `model.state_dict()` and give that file.")
+        raise ModelError(f"{file} does not hold named tensors. Save `model.state_dict()` and use that file.")
     return tensors
 
 
@@ -117,52 +117,52 @@ def _not_plain(file: Path) -> ModelError:
     with file.open("rb") as handle:
         start = handle.read(2)
     if start[:1] != b"\x80" and start != b"PK":
-        return _damaged(file, "it is not a file that torch.save wrote")
+        return _damaged(file, "it is not a file written by torch.save")
     return ModelError(
-        f"{file} is a pickle with code inside, not only tensors; it was not opened, because opening it would run "
-        "that code. Ask for, or make where you trust the file, one that holds the state dict alone, best as "
-        ".safetensors, and give that."
+        f"{file} is a pickle that contains code, not only tensors; it was not opened, because loading it would run "
+        "that code. Use a file with only the state dict, preferably .safetensors; convert it yourself if you trust "
+        "the file."
     )
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How the tensors of a file fit a network: names that are missing, unexpected or of another shape."""
+    """Comparison of a file with a network: names of tensors that are missing, unexpected or of another shape."""
 
     matching: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
     head: tuple[str, ...]
-    """Names whose shape differs in the number of classes alone."""
+    """Names whose shape differs only in the number of classes."""
     file_classes: int
 
     def holds(self, *, but: Collection[str] = ()) -> bool:
-        """Tell whether every tensor has its place, the names in `but` aside."""
+        """Whether all tensors match, except for the names in `but`."""
         wrong = {*self.missing, *self.unexpected, *self.reshaped, *self.head}
         return wrong <= set(but)
 
 
 def fit(state: State, network: nn.Module, classes: int) -> Fit:
-    """Compare a state dict with a network (which may live on the meta device) that has so many `classes`."""
+    """Compare a state dict with a network (which may be on the meta device) with `classes` outputs."""
     own = {k: tuple(v.shape) for k, v in network.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in state.items()}
-    other = [k for k in own if k in given and own[k] != given[k]]
-    head = [k for k in other if own[k][:1] == (classes,) and own[k][1:] == given[k][1:]]
+    file = {k: tuple(v.shape) for k, v in state.items()}
+    other = [k for k in own if k in file and own[k] != file[k]]
+    head = [k for k in other if own[k][:1] == (classes,) and own[k][1:] == file[k][1:]]
     # Layers that differ in their first dimension by various numbers are another architecture, not another head.
-    head = head if len({given[k][0] for k in head}) == 1 else []
+    head = head if len({file[k][0] for k in head}) == 1 else []
     return Fit(
-        matching=sum(given.get(k) == shape for k, shape in own.items()),
-        missing=tuple(k for k in own if k not in given and not k.endswith("num_batches_tracked")),
-        unexpected=tuple(k for k in given if k not in own),
+        matching=sum(file.get(k) == shape for k, shape in own.items()),
+        missing=tuple(k for k in own if k not in file and not k.endswith("num_batches_tracked")),
+        unexpected=tuple(k for k in file if k not in own),
         reshaped=tuple(k for k in other if k not in head),
         head=tuple(head),
-        file_classes=given[head[0]][0] if head else classes,
+        file_classes=file[head[0]][0] if head else classes,
     )
 
 
 def head_names(network: nn.Module, names: Collection[str], classes: int) -> list[str]:
-    """Return those of `names` that belong to a layer with one output a class."""
+    """Return those of `names` that belong to a layer with one output per class."""
     own = network.state_dict()
     layers = {name.rpartition(".")[0] for name in names}
     heads = {layer for layer in layers if own.get(f"{layer}.weight", torch.empty(0)).shape[:1] == (classes,)}
@@ -170,18 +170,18 @@ def head_names(network: nn.Module, names: Collection[str], classes: int) -> list
 
 
 def without_side_heads(state: State, network: nn.Module) -> State:
-    """Return the state dict without the side heads that torchvision's GoogLeNet and Inception are saved with."""
+    """Return the state dict without the side heads in torchvision's weights of GoogLeNet and Inception."""
     own = network.state_dict()
     return {k: v for k, v in state.items() if k in own or not k.startswith(("aux1.", "aux2.", "AuxLogits."))}
 
 
 def with_positions(state: State, network: nn.Module) -> State:
-    """Return the state dict with the position embedding of a transformer resampled where the image size differs."""
-    own, given = network.state_dict().get("pos_embed"), state.get("pos_embed")
-    if own is None or given is None or own.shape == given.shape or own.shape[-1] != given.shape[-1]:
+    """Return the state dict with the position embedding of a transformer resampled if the image size differs."""
+    own, stored = network.state_dict().get("pos_embed"), state.get("pos_embed")
+    if own is None or stored is None or own.shape == stored.shape or own.shape[-1] != stored.shape[-1]:
         return state
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers import resample_abs_pos_embed  # pyright: ignore[reportPrivateImportUsage]  # timm re-exports it
 
     side, extra = math.isqrt(own.shape[1]), extra_tokens(own.shape[1])
-    note(f"The position embedding of the weights was resampled to a grid of {side} x {side}.")
-    return {**state, "pos_embed": resample_abs_pos_embed(given, [side, side], num_prefix_tokens=extra)}
+    note(f"The position embedding of the weights was resampled to a grid of {side} x {side} tokens.")
+    return {**state, "pos_embed": resample_abs_pos_embed(stored, [side, side], num_prefix_tokens=extra)}

@@ -1,4 +1,4 @@
-"""One spelling for every model: `builtin:NAME`, `torchvision:NAME`, a timm name, or a folder that was saved."""
+"""Models by name: `builtin:NAME`, `torchvision:NAME`, or a timm name."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def create(
     """Return a model with its card, initialised from `seed` without touching the global generator.
 
     name: "builtin:resnet20-cifar", "torchvision:vgg16", or a timm name such as "mobilenetv2_100".
-    size: (height, width) in pixels the network sees; None takes the model's own. channels: 1 or 3; the models of
-        timm and torchvision see colour (a grey image is repeated) unless 1 is asked for.
+    size: input size (height, width) in pixels; None uses the model's own. channels: 1 or 3; models of timm and
+        torchvision take colour images (grey images are repeated) unless 1 is given.
     options: keyword arguments of the architecture. weights: a file for `load_weights`, or "hub" for the pretrained
-        ones of timm or torchvision; with `new_head` their head may have another number of classes.
+        weights of timm or torchvision; with `new_head` their head may have another number of classes.
     Raises `ModelError` for an unknown name or option, and for weights that do not fit.
     """
     family, inner = family_of(name)
@@ -53,8 +53,8 @@ def create(
         classifier = load_weights(classifier, Path(weights), new_head=new_head)
         if mean is None and not (Path(weights).parent / CARD).is_file():
             note(
-                f"{Path(weights).name} has no card, so images are normalised as {name} expects: mean "
-                f"{_listed(classifier.card.mean)}, std {_listed(classifier.card.std)} of values in 0..1."
+                f"{Path(weights).name} has no card: images are normalised with the default of {name}, mean "
+                f"{_listed(classifier.card.mean)}, std {_listed(classifier.card.std)} for values in 0..1."
             )
     return normalised(classifier, mean=mean, std=std)
 
@@ -66,7 +66,7 @@ def _listed(values: Sequence[float]) -> str:
 def normalised(
     classifier: Classifier, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Classifier:
-    """Return the classifier under another normalisation of images in 0..1, one value a channel."""
+    """Return the classifier with another normalisation of images in 0..1, one value per channel."""
     card = classifier.card
     card = card.replace(mean=tuple(mean or card.mean), std=tuple(std or card.std))
     return classifier if card == classifier.card else classifier.with_card(card)
@@ -74,18 +74,17 @@ def normalised(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` on the CPU inside the block; the global generators go on afterwards as if nothing was."""
+    """Seed the global CPU generator inside the block; the state of the generators is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) -> Classifier:
-    """Load a file of weights into the network; return the classifier with the weights named on its card.
+    """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
-    Side heads, on either side, are left as they are. new_head: a head for another number of classes, or none, is
-    left out and stays as initialised. Raises `ModelError` in a sentence or two for a file that is absent, damaged,
-    holds code, or does not fit.
+    Side heads in file or network are ignored. new_head: a head for another number of classes is not loaded and stays
+    as initialised. Raises `ModelError` for a file that is missing, damaged, contains code, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
     state = with_positions(without_side_heads(read_state(file), trunk), trunk)
@@ -98,17 +97,17 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
 
 
 def _sourced(card: Card, file: Path) -> Card:
-    """Return the card with the weights named, and normalised as the card that lies beside them says."""
+    """Return the card with the weights recorded, and the normalisation of the card stored next to them."""
     card = card.replace(source=file.name, weights_sha256=sha256(file))
     if not (file.parent / CARD).is_file():
         return card
-    theirs = Card.from_json(read_json(file.parent / CARD))
-    if theirs.weights_sha256 != card.weights_sha256 or theirs.channels != card.channels:
+    stored = Card.from_json(read_json(file.parent / CARD))
+    if stored.weights_sha256 != card.weights_sha256 or stored.channels != card.channels:
         return card
-    return card.replace(mean=theirs.mean, std=theirs.std, interpolation=theirs.interpolation, licence=theirs.licence)
+    return card.replace(mean=stored.mean, std=stored.std, interpolation=stored.interpolation, licence=stored.licence)
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters of a network or classifier; side heads, which are never deployed, aside."""
+    """Return the number of parameters of a network or classifier, without side heads, which are never deployed."""
     network = model.network if isinstance(model, Classifier) else model
     return sum(parameter.numel() for parameter in bare(network).parameters())

@@ -51,10 +51,10 @@ class Mutual(Objective):
     def __call__(self, outputs: Outputs, batch: Batch, step: int = 0) -> dict[str, Tensor]:
         """Return {term: scalar, "peer_" + term: scalar, "loss": the sum of both losses}."""
         peer = outputs.features[PEER].float()
-        ours = self.judge(outputs, Outputs(peer.detach()), batch, step)
-        theirs = self.judge(Outputs(peer), Outputs(outputs.logits.detach()), batch, step)
-        loss = ours["loss"] + theirs["loss"]
-        return {**ours, **{f"{PEER}_{title}": value for title, value in theirs.items()}, "loss": loss}
+        own = self.judge(outputs, Outputs(peer.detach()), batch, step)
+        other = self.judge(Outputs(peer), Outputs(outputs.logits.detach()), batch, step)
+        loss = own["loss"] + other["loss"]
+        return {**own, **{f"{PEER}_{title}": value for title, value in other.items()}, "loss": loss}
 
 
 def _nobody(batch: Batch) -> Outputs:

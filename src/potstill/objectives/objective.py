@@ -165,16 +165,16 @@ class Objective:
         )
 
     def follow(self, average: Mapping[str, Tensor]) -> None:
-        """Be told of the moving average of the student's state, which goes on changing in place, where there is one."""
+        """Take the moving average of the student's state, which goes on changing in place, where there is one."""
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int = 0) -> dict[str, Tensor]:
-        """Return the terms of a batch, the teacher asked first; step counts from 0."""
+        """Return the terms of a batch, the teacher evaluated first; step counts from 0."""
         return self.judge(outputs, self.teacher(batch) if self.teacher else None, batch, step)
 
     def judge(self, outputs: Outputs, target: Outputs | None, batch: Batch, step: int = 0) -> dict[str, Tensor]:
-        """Return the terms of a batch, for what the teacher said of it."""
+        """Return the terms of a batch, for the outputs of the teacher."""
         result = {title: self._term(title, needs, outputs, target, batch, step) for title, _, needs in self._terms}
-        result["loss"] = sum(weight * result[title] for title, weight, _ in self._terms)
+        result["loss"] = torch.as_tensor(sum(weight * result[title] for title, weight, _ in self._terms))
         return result
 
     def _term(

@@ -1,4 +1,4 @@
-"""Reports: what a run folder says, as one page for people. Imports no torch."""
+"""Reports: the results of a run folder as one HTML page. Imports no torch."""
 
 from potstill.report.comparison import write_comparison
 from potstill.report.likeness import write_likeness

@@ -1,8 +1,7 @@
-"""The report's charts: small SVG pictures, one thing each, labelled where the eye already is.
+"""The report's charts: small SVG images, one quantity each, with labels next to the data instead of a legend.
 
-Every chart is drawn small and on its own, so that the page can set two beside each other on a desk and one below
-the other on a telephone without the letters shrinking. Colours are written as CSS variables: the page chooses them
-for light, dark and paper.
+Every chart is a small SVG of its own, so that the page can lay out two columns on a wide screen and one on a phone
+without shrinking the text. Colours are CSS variables: the page sets them for light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,7 +20,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from potstill.report.layout import Box, place, spread
 
-# Names of CSS variables and the colour that stands for each while matplotlib draws (any distinct ones would do).
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+# CSS variables and the colour that represents each of them while matplotlib draws; they only have to be distinct.
 COLOURS = {
     "ink": "#1f2a31",
     "muted": "#66717a",
@@ -30,8 +33,8 @@ COLOURS = {
     "student": "#00609f",
     "student_int8": "#007a5e",
 }
-STYLE = {
-    "svg.fonttype": "none",  # letters stay letters: crisp, searchable, in the page's own type
+STYLE: dict[RcKeyType, Any] = {
+    "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's font
     "font.size": 9,
     "axes.edgecolor": COLOURS["rule"],
     "axes.labelcolor": COLOURS["muted"],
@@ -48,7 +51,7 @@ STYLE = {
     "ytick.major.size": 0,
 }
 WIDTH, HEIGHT = 4.1, 2.7  # inches of 72 points
-LETTER = 0.58  # mean width of a letter, as a share of its height: for keeping labels apart
+LETTER = 0.58  # mean width of a letter relative to its height, for placing labels
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Point:
-    """A model's place in a picture of accuracy against cost, with the interval of its accuracy."""
+    """A model in a chart of accuracy against cost, with the interval of its accuracy."""
 
     model: str
     label: str
@@ -74,8 +77,8 @@ class Point:
 def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str:
     """Draw curves over epochs as SVG: a bold line for the mean over seeds, a thin one for each seed.
 
-    name: makes the ids of this picture its own. alt: what the picture shows, for those who cannot see it.
-    from_zero: start the y axis at 0 (losses); otherwise where the interesting part starts (accuracies).
+    name: makes the element ids of this chart unique. alt: text alternative for screen readers.
+    from_zero: start the y axis at 0 (losses); otherwise near the smallest value (accuracies).
     """
     with _style(name):
         figure, axes = _figure("epoch")
@@ -88,7 +91,7 @@ def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str
         last = max(x for x, _ in ends)
         heights = spread([min(max(y, bottom), top) for _, y in ends], gap=gap, low=bottom, high=top)
         for line, height, (x, y) in zip(lines, heights, ends, strict=True):
-            if x < last:  # lead the eye from a model that trained for fewer epochs to its name
+            if x < last:  # connect the curve of a model that trained for fewer epochs to its label
                 axes.plot([x, last], [y, y], color=COLOURS[line.model], linewidth=0.7, linestyle=":")
             text = axes.annotate(line.label, (last, height), xytext=(5, 0), textcoords="offset points")
             text.set(color=COLOURS[line.model], va="center", annotation_clip=False)
@@ -96,7 +99,7 @@ def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str
 
 
 def _draw_line(axes: Axes, line: Line) -> tuple[float, float]:
-    """Draw one model's seeds and their mean; return where the bold line ends."""
+    """Draw one model's seeds and their mean; return the end of the mean's line."""
     colour = COLOURS[line.model]
     if len(line.seeds) > 1:
         for x, y in line.seeds:
@@ -107,14 +110,14 @@ def _draw_line(axes: Axes, line: Line) -> tuple[float, float]:
 
 
 def mean_curve(line: Line) -> tuple[list[float], list[float]]:
-    """Return x and the mean over seeds of y, as far as every seed goes."""
+    """Return x and the mean of y over seeds, up to the last x that all seeds have."""
     length = min(len(x) for x, _ in line.seeds)
     columns = zip(*(y[:length] for _, y in line.seeds), strict=True)
     return list(line.seeds[0][0][:length]), [sum(column) / len(column) for column in columns]
 
 
 def _limits(lines: Sequence[Line], *, from_zero: bool) -> tuple[float, float]:
-    """Return y limits that show well how training ended; the first epochs may run out of the picture."""
+    """Return y limits that resolve the end of training; the first epochs may be cut off."""
     means = [mean_curve(line)[1] for line in lines]
     if from_zero and min(min(y) for y in means) >= 0:
         highest, last = max(max(y) for y in means), max(y[-1] for y in means)
@@ -128,9 +131,9 @@ def _limits(lines: Sequence[Line], *, from_zero: bool) -> tuple[float, float]:
 def tradeoff(
     points: Sequence[Point], *, axis: str, tick: Callable[[float], str], name: str, alt: str, log: bool
 ) -> str:
-    """Draw accuracy against cost as SVG, each point with its interval and its name beside it.
+    """Draw accuracy against cost as SVG, each point with its interval and its name.
 
-    axis: what the cost is, with its unit. tick: turns a cost into the words at its tick.
+    axis: label of the cost axis. tick: formats a cost as its tick label.
     """
     with _style(name):
         figure, axes = _figure(axis)
@@ -148,7 +151,7 @@ def tradeoff(
 
 
 def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: str, name: str, alt: str) -> str:
-    """Draw what was measured at each value of a setting as SVG: (setting, value, standard error), the chosen marked.
+    """Draw a hyperparameter sweep as SVG: (setting, value, standard error), with the chosen setting marked.
 
     The setting is on a logarithmic axis.
     """
@@ -174,7 +177,7 @@ def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: s
 def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, model: str, name: str, alt: str) -> str:
     """Draw a reliability diagram as SVG: (confidence, accuracy) in percent by bin, larger for more images."""
     with _style(name):
-        figure, axes = _figure("how sure, %")
+        figure, axes = _figure("confidence, %")
         axes.plot([0, 100], [0, 100], color=COLOURS["muted"], linewidth=0.8, linestyle=":")
         sizes = [12 + 150 * images / max(count) for images in count]
         x, y = zip(*points, strict=True)
@@ -182,7 +185,7 @@ def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, 
         axes.scatter(x, y, s=sizes, color=COLOURS[model], zorder=3, clip_on=False)
         axes.set_xlim(-3, 103)
         axes.set_ylim(-3, 103)
-        axes.set_ylabel("how often right, %")
+        axes.set_ylabel("accuracy, %")
         return _svg(figure, alt)
 
 
@@ -201,9 +204,11 @@ def _cost_axis(axes: Axes, points: Sequence[Point], tick: Callable[[float], str]
 
 
 def _name_points(axes: Axes, points: Sequence[Point]) -> None:
-    """Write each point's name where it covers neither a point nor an interval nor another name."""
-    axes.figure.draw_without_rendering()
-    unit = 72 / axes.figure.dpi  # points a pixel
+    """Write each point's name where it covers no point, interval or other name."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None, "the axes belong to a figure"
+    figure.draw_without_rendering()
+    unit = 72 / figure.dpi  # points per pixel
     frame = Box(*(unit * edge for edge in axes.bbox.extents))
     bodies = []
     for p in points:
@@ -224,7 +229,7 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
 
 @contextlib.contextmanager
 def _style(name: str) -> Iterator[None]:
-    """Draw in the report's style whatever the user's own settings; ids are made from `name`."""
+    """Draw in the report's style, independent of the user's matplotlib settings; element ids derive from `name`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name})
@@ -242,10 +247,10 @@ def _figure(x_label: str) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, alt: str) -> str:
-    """Return the figure as an <svg> element for the inside of a page."""
+    """Return the figure as an <svg> element to be inlined in a page."""
     file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would apply to the whole page

@@ -1,4 +1,4 @@
-"""The page of a comparison, `report.html`, and its tables as CSV, Markdown and LaTeX beside it."""
+"""The report of a comparison, `report.html`, and its tables as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import read_json, write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import exports, words
+from potstill.report import exports
 from potstill.report.advice import TONES
 from potstill.report.templates import filled
 
@@ -42,21 +43,29 @@ def render(summary: dict[str, Any]) -> str:
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """Return in one sentence what came out."""
-    told = [one.get("corrected") for _, one in exports.methods(summary) if "corrected" in one]
-    better, worse = told.count("BEATS"), told.count("LOSES")
+    """Return the result of the comparison in one sentence."""
+    verdicts = [
+        (method["method"], method["corrected"]) for _, method in exports.methods(summary) if "corrected" in method
+    ]
+    results = [result for _, result in verdicts]
+    better, worse = results.count("BEATS"), results.count("LOSES")
+    students = len(summary["students"])
     if not better and not worse:
-        return f"No method of {len(told)} could be told from the control" if len(told) > 1 else "A tie with the control"
-    parts = [f"{better} of {words.plural(len(told), 'method')} beat the control"] if better else []
-    parts += [f"{worse} of {words.plural(len(told), 'method')} did harm"] if worse else []
+        tried = words.plural(len({name for name, _ in verdicts}), "method")
+        size = f"{tried} x {words.plural(students, 'student')}" if students > 1 else tried
+        return f"No method differed significantly from the control ({size})"
+    pairs = words.plural(len(results), "pair") + " of method and student" if students > 1 else ""
+    of = pairs or words.plural(len(results), "method")
+    parts = [f"{better} of {of} beat the control"] if better else []
+    parts += [f"{worse} of {of} lost to the control"] if worse else []
     return ", ".join(parts)
 
 
 def described(summary: dict[str, Any], student: dict[str, Any]) -> dict[str, Any]:
-    """Return a student's table, and where each method's interval lies on a common scale with zero, in percent."""
+    """Return a student's table, and its forest plot: intervals on a scale with zero, in percent of the width."""
     cells = list(exports.table(summary, student))
-    taught = [method for method in student["methods"] if "verdict" in method]
-    ends = [0.0, *(bound for method in taught for bound in method["verdict"]["interval"])]
+    distilled = [method for method in student["methods"] if "verdict" in method]
+    ends = [0.0, *(bound for method in distilled for bound in method["verdict"]["interval"])]
     width = (max(ends) - min(ends)) or 1.0
     left, width = min(ends) - 0.08 * width, 1.16 * width
 
@@ -74,7 +83,7 @@ def described(summary: dict[str, Any], student: dict[str, Any]) -> dict[str, Any
             "text": words.signed(method["verdict"]["difference"], digits),
             "label": method["corrected"],
         }
-        for method in sorted(taught, key=lambda method: -method["verdict"]["difference"])
+        for method in sorted(distilled, key=lambda method: -method["verdict"]["difference"])
     ]
     trials = {method["method"]: method["trials"] for method in student["methods"] if method["trials"]}
     return {**student, "rows": cells, "forest": forest, "zero": at(0.0), "trials": trials}

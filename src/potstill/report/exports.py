@@ -1,20 +1,32 @@
-"""A comparison as files for other programs and for papers: CSV, Markdown, LaTeX. All from summary.json."""
+"""A comparison as CSV, Markdown and LaTeX, made from summary.json."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from potstill import words
 from potstill.data.csv_files import table_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import words
+from potstill.words import MINUS
 
-HEADINGS = ("Method", "Test %", "95 % interval", "Beside control", "p (Holm)", "Verdict", "Last / best on validation %",
-            "Agrees with teacher %", "ECE", "Seconds a seed", "Extra parameters")  # fmt: skip
+HEADINGS = (
+    "Method",
+    "Test %",
+    "95 % interval",
+    "vs control",
+    "p (Holm)",
+    "Verdict",
+    "Last / best on validation %",
+    "Agreement with teacher %",
+    "ECE",
+    "Seconds per seed",
+    "Extra parameters",
+)
 
 
 def cells_csv(summary: dict[str, Any]) -> str:
-    """Return a row a cell: one student taught by one method from one seed."""
+    """Return one row per cell: a student trained with one method and one seed."""
     rows = []
     for student, method in methods(summary):
         columns = {
@@ -31,7 +43,7 @@ def cells_csv(summary: dict[str, Any]) -> str:
 
 
 def comparison_csv(summary: dict[str, Any]) -> str:
-    """Return a row a student and method, over all seeds."""
+    """Return one row per student and method, over all seeds."""
     rows = []
     for student, method in methods(summary):
         verdict = method.get("verdict")
@@ -63,7 +75,7 @@ def comparison_csv(summary: dict[str, Any]) -> str:
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """Return the comparison as a Markdown page: the tables, and what they rest on."""
+    """Return the comparison as a Markdown page: tables, method, notes, environment."""
     parts = [f"# {summary['recipe'].get('title') or summary['name']}", setting(summary)]
     for name, student in summary["students"].items():
         parts.append(f"## {name}: {student['model']}, {student['parameters']:,} parameters")
@@ -71,7 +83,7 @@ def markdown(summary: dict[str, Any]) -> str:
     parts.append(how(summary))
     if summary["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in summary["notes"]))
-    parts.append("## Where and with what\n\n" + "\n".join(f"- {line}" for line in facts(summary)))
+    parts.append("## Environment\n\n" + "\n".join(f"- {line}" for line in facts(summary)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -81,7 +93,7 @@ def latex(summary: dict[str, Any]) -> str:
     for name, student in summary["students"].items():
         rows = [(cells[0], *cells[1:6]) for cells in table(summary, student)]
         body = "\n".join("  " + " & ".join(_tex(cell) for cell in cells) + r" \\" for cells in rows)
-        caption = _tex(f"{name} ({student['model']}), {summary['budget']['seeds']} seeds")
+        caption = _tex(f"{name} ({student['model']}), {words.plural(summary['budget']['seeds'], 'seed')}")
         head = "  " + " & ".join(_tex(heading) for heading in HEADINGS[:6]) + r" \\"
         parts.append(
             "\\begin{table}\n\\centering\n\\begin{tabular}{lrlllr}\n  \\toprule\n"
@@ -91,17 +103,16 @@ def latex(summary: dict[str, Any]) -> str:
 
 
 def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of `HEADINGS` in words, a row a method, the control first."""
+    """Yield the cells of `HEADINGS` as text, one row per method, the control first."""
     digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
     for method in student["methods"]:
-        interval = method["interval"]
         last, best = (mean(method["validation_accuracy"][which]) for which in ("last", "best"))
         extra = method["extra_parameters"]
         yield (
             method["method"],
             f"{method['accuracy']:.{digits}f}",
-            f"{max(interval[0], 0):.{digits}f} to {min(interval[1], 100):.{digits}f}" if interval else "",
-            *_beside(method.get("verdict"), digits),
+            _clipped(method["interval"], digits),
+            _difference(method.get("verdict"), digits),
             f"{method['p_holm']:.3f}" if "p_holm" in method else "",
             method.get("corrected", ""),
             f"{last:.{digits}f} / {best:.{digits}f}",
@@ -112,18 +123,22 @@ def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[st
         )
 
 
-def _beside(verdict: dict[str, Any] | None, digits: int) -> tuple[str]:
+def _clipped(interval: Sequence[float] | None, digits: int) -> str:
+    return f"{max(interval[0], 0):.{digits}f} to {min(interval[1], 100):.{digits}f}" if interval else ""
+
+
+def _difference(verdict: dict[str, Any] | None, digits: int) -> str:
     if verdict is None:
-        return ("",)
+        return ""
     low, high = (words.signed(bound, digits) for bound in verdict["interval"])
-    return (f"{words.signed(verdict['difference'], digits)} ({low} to {high})",)
+    return f"{words.signed(verdict['difference'], digits)} ({low} to {high})"
 
 
 def setting(summary: dict[str, Any]) -> str:
     """Return in words what was compared, and at which budget."""
     teacher, budget, splits = summary["models"]["teacher"], summary["budget"], summary["data"]["splits"]
     size = f", {teacher['parameters']:,} parameters" if "parameters" in teacher else ""
-    reached = f": {teacher['accuracy']:.2f} % of the test images" if "accuracy" in teacher else ""
+    accuracy = f", test accuracy {teacher['accuracy']:.2f} %" if "accuracy" in teacher else ""
     trials = budget["trials"]
     tuned = (
         f"{trials} settings of each method and of the control were tried on validation first"
@@ -131,31 +146,31 @@ def setting(summary: dict[str, Any]) -> str:
         else "no setting of any method was tuned on these images"
     )
     return (
-        f"Teacher {teacher['name']}{size}{reached}. Every student had the same "
-        f"budget: {budget['epochs']} epochs of {splits['train']:,} images in batches of {budget['batch_size']} "
-        f"({budget['steps']:,} steps), {words.plural(budget['views'], 'view')} of each image, "
-        f"{words.plural(budget['seeds'], 'seed')}; {tuned}. Control and students of one seed start from the same "
-        f"weights and see the same batches. The {splits['test']:,} test images were looked at once, at the end."
+        f"Teacher: {teacher['name']}{size}{accuracy}. All students had the same budget: "
+        f"{words.plural(budget['epochs'], 'epoch')} of {words.plural(splits['train'], 'image')} at batch size "
+        f"{budget['batch_size']} ({words.plural(budget['steps'], 'step')}), {words.plural(budget['views'], 'view')} "
+        f"per image, {words.plural(budget['seeds'], 'seed')}; {tuned}. Control and students of one seed start from "
+        f"the same weights and see the same batches. The {words.plural(splits['test'], 'test image')} were evaluated "
+        "once, at the end."
     )
 
 
 def how(summary: dict[str, Any]) -> str:
     """Return how to read the table."""
-    seeds = summary["budget"]["seeds"]
     kept = "of the last epoch" if summary["budget"]["select"] == "last" else "of the best epoch on validation"
     return (
         f"The weights kept are those {kept}; both validation figures are shown. The 95 % interval of a mean is "
-        "Student's t over seeds. *Beside control* is the difference in points with its 95 % interval, from a paired "
+        "Student's t over seeds. *vs control* is the difference in points with its 95 % interval, from a paired "
         "bootstrap over images and seeds. *p (Holm)* belongs to that interval and is corrected for the number of "
         "methods in the table; *Verdict* is BEATS or LOSES where it is below 0.05. With few seeds only large "
-        f"differences can be told from luck: {words.plural(seeds, 'seed')} were trained here. *ECE* is the "
-        "expected calibration error in points. *Extra parameters* are those the deployed student carries beyond the "
-        "control's, and those of layers that only training needs."
+        f"differences are significant (seeds trained here: {summary['budget']['seeds']}). *ECE* is the expected "
+        "calibration error in points. *Extra parameters* are those that the deployed student has beyond the "
+        "control's, and those of layers used only in training."
     )
 
 
 def facts(summary: dict[str, Any]) -> list[str]:
-    """Return what made the figures: data, machine, versions."""
+    """Return the environment of the comparison: data, machine, versions, date, command."""
     data, machine = summary["data"], summary["machine"]
     splits = ", ".join(f"{count:,} {name}" for name, count in data["splits"].items())
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
@@ -164,20 +179,20 @@ def facts(summary: dict[str, Any]) -> list[str]:
         f"Data: {data['source']} ({splits}), fingerprint {data['fingerprint'][:16]}",
         f"Machine: {machine['cpu']}, {words.plural(machine['cores'], 'core')}, {machine['device']}, {threads}",
         f"Versions: potstill {summary['potstill']}, Python {machine['python']}, {versions}",
-        f"Date: {words.date(summary['date'])}; {words.duration(summary['seconds'])} altogether",
+        f"Date: {words.date(summary['date'])}; total time {words.duration(summary['seconds'])}",
         f"Command: `{summary['command']}`",
     ]
 
 
 def methods(summary: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (student, figures of a method) of every row of the comparison."""
+    """Yield (student, method) for every row of the comparison."""
     for name, student in summary["students"].items():
         for method in student["methods"]:
             yield name, method
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean of a figure over seeds."""
+    """Return the mean over seeds, rounded to three decimals."""
     return round(sum(values) / len(values), 3)
 
 
@@ -191,4 +206,4 @@ def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 def _tex(text: str) -> str:
     for plain, escaped in (("\\", r"\textbackslash{}"), ("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("#", r"\#")):
         text = text.replace(plain, escaped)
-    return text.replace(words.MINUS, "$-$")
+    return text.replace(MINUS, "$-$")

@@ -1,4 +1,4 @@
-"""Keeping labels apart: plain geometry, so that charts can be drawn without looking at them."""
+"""Placement of chart labels without overlaps: plain geometry on rectangles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Box:
     top: float
 
     def overlap(self, other: Box) -> float:
-        """Return the common area."""
+        """Return the area of the intersection."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
     def distance(self, other: Box) -> float:
-        """Return the gap between the two, the larger of the horizontal and the vertical one; 0 where they touch."""
+        """Return the gap between the two, the larger of the horizontal and the vertical one; 0 if they touch."""
         across = max(self.left - other.right, other.left - self.right, 0.0)
         return max(across, self.bottom - other.top, other.bottom - self.top)
 
@@ -34,7 +34,7 @@ class Box:
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
     """Return heights near the wanted ones, in their order, at least `gap` apart and inside `low`..`high`.
 
-    Where `low`..`high` is too short for all, they stick out above.
+    If `low`..`high` is too short for all of them, the last ones exceed `high`.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     up, down = list(wanted), list(wanted)
@@ -50,7 +50,7 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
 
 
 def _pushed(heights: list[float], order: Sequence[int], gap: float, low: float, high: float) -> list[float]:
-    """Return heights, already `gap` apart, moved inside the limits as far as there is room."""
+    """Return heights, already `gap` apart, shifted inside the limits as far as possible."""
     for i in reversed(order):
         heights[i] = min(heights[i], high)
         high = heights[i] - gap
@@ -61,15 +61,16 @@ def _pushed(heights: list[float], order: Sequence[int], gap: float, low: float, 
 
 
 def place(bodies: Sequence[Box], sizes: Sequence[tuple[float, float]], frame: Box) -> list[Box]:
-    """Return a box for each label: beside its body, off every body and every other label, inside `frame`.
+    """Return a box for each label: next to its body, clear of all bodies and other labels, inside `frame`.
 
-    bodies: what the labels name. sizes: (width, height) of the labels. Tries places around the body, nearest first,
-    and takes the one that covers least.
+    bodies: the marks that the labels name. sizes: (width, height) of the labels. Tries positions around the body,
+    nearest first, and takes the one with the least overlap.
     """
     used, placed = list(bodies), []
     for body, size in zip(bodies, sizes, strict=True):
-        tried = [_around(body, size, way, distance) for distance in DISTANCES for way in WAYS]
-        best = min(tried, key=lambda box: (round(_cost(box, used, frame)), tried.index(box)))
+        candidates = [_around(body, size, way, distance) for distance in DISTANCES for way in WAYS]
+        costs = [round(_cost(box, used, frame)) for box in candidates]
+        best = candidates[costs.index(min(costs))]
         used.append(best)
         placed.append(best)
     return placed

@@ -1,6 +1,6 @@
-"""One page for people: `report.html`, made from a run folder, whole in itself.
+"""The report of a run, `report.html`: one self-contained page.
 
-The page is put together here from words, tables and pictures; how it looks is in report.html and report.css.
+This module collects text, tables and charts; the layout is in report.html and report.css.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import pictures, words
+from potstill.report import pictures
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run
 from potstill.report.tables import TITLES, bars, columns, model_rows
@@ -24,8 +25,8 @@ OPTIONAL: dict[str, Any] = {"models": {}, "comparisons": [], "export": {}, "stag
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into a run folder from its summary, curves and examples; return its path.
 
-    The page needs no network and no other file. Sections for which the run has nothing are left out.
-    Raises `RunError` where the folder has no summary.json.
+    The page needs no network and no other file. Sections without data are left out.
+    Raises `RunError` if the folder has no summary.json.
     """
     file = run_folder / "report.html"
     write_text(file, render(read_run(run_folder)))
@@ -38,7 +39,7 @@ def render(run: Run) -> str:
 
 
 def context(run: Run) -> dict[str, Any]:
-    """Return everything that the page says."""
+    """Return the values of the template report.html."""
     summary = {**OPTIONAL, **run.summary}
     images = summary["data"]["splits"]["test"]
     digits = 2 if images >= FINE else 1
@@ -67,78 +68,78 @@ def context(run: Run) -> dict[str, Any]:
     }
 
 
-def verdict(found: dict[str, Any] | None, digits: int) -> dict[str, Any] | None:
-    """Return a verdict's words and where its interval lies on a scale with zero, in percent of the scale's width."""
-    if found is None:
+def verdict(result: dict[str, Any] | None, digits: int) -> dict[str, Any] | None:
+    """Return a verdict with its texts and its place on a scale with zero, in percent of the width of the scale."""
+    if result is None:
         return None
-    low, high = found["interval"]
+    low, high = result["interval"]
     left, right = min(0.0, low), max(0.0, high)
     width = (right - left) or 1.0
     left, width = left - 0.15 * width, 1.3 * width
     return {
-        **found,
-        "label": compared(found, digits),
-        "tone": TONES[found["result"]],
+        **result,
+        "label": compared(result, digits),
+        "tone": TONES[result["result"]],
         "at": {name: 100 * (value - left) / width for name, value in (("zero", 0.0), ("low", low), ("high", high))},
-        "dot": 100 * (found["difference"] - left) / width,
-        "difference_text": words.signed(found["difference"], digits),
+        "dot": 100 * (result["difference"] - left) / width,
+        "difference_text": words.signed(result["difference"], digits),
         "interval_text": f"{words.signed(low, digits)} to {words.signed(high, digits)}",
-        "percent": f"{100 * found.get('confidence', 0.95):g}",
+        "percent": f"{100 * result.get('confidence', 0.95):g}",
     }
 
 
 def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:
-    """Return the figures that people ask for first: (figure, what it is)."""
+    """Return the headline figures: (figure, caption)."""
     models = summary["models"]
-    teacher, student, small = (models.get(name, {}) for name in ("teacher", "student", "student_int8"))
-    found = []
-    accuracy, best = mean_accuracy(student), mean_accuracy(teacher)
+    teacher, student, int8 = (models.get(name, {}) for name in ("teacher", "student", "student_int8"))
+    figures = []
+    accuracy, teacher_accuracy = mean_accuracy(student), mean_accuracy(teacher)
     if accuracy is not None:
-        beside = f" (teacher: {words.percent(best, digits)})" if best is not None else ""
-        found.append((words.percent(accuracy, digits), f"test accuracy of the student{beside}"))
+        reference = f" (teacher: {words.percent(teacher_accuracy, digits)})" if teacher_accuracy is not None else ""
+        figures.append((words.percent(accuracy, digits), f"test accuracy of the student{reference}"))
     if teacher.get("bytes"):
-        of = f"instead of {words.size(teacher['bytes'])}"
-        for model, name in ((student, "the student"), (small, "in 8 bits")):
+        for model, name in ((student, "student"), (int8, "int8 student")):
             if model.get("bytes"):
-                told = f"of the teacher's size: {name}, {words.size(model['bytes'])} {of}"
-                found.append((words.share_of(model["bytes"], teacher["bytes"]), told))
+                caption = f"vs teacher: {name} {words.size(model['bytes'])}, teacher {words.size(teacher['bytes'])}"
+                figures.append((words.ratio(model["bytes"], teacher["bytes"]), caption))
     if student.get("latency_ms") and teacher.get("latency_ms"):
-        beside = f"(teacher: {words.milliseconds(teacher['latency_ms'])})"
-        found.append((words.milliseconds(student["latency_ms"]), f"for one image, on one core {beside}"))
-    return found
+        caption = f"latency per image on one core (teacher: {words.milliseconds(teacher['latency_ms'])})"
+        figures.append((words.milliseconds(student["latency_ms"]), caption))
+    return figures
 
 
 def last_and_best(models: dict[str, Any], digits: int) -> list[str]:
-    """Return, for each trained model, its validation accuracy after the last epoch and at its best."""
-    told = []
+    """Return, for each trained model, its validation accuracy after the last and after the best epoch."""
+    sentences = []
     for key, (title, _) in TITLES.items():
-        found = models.get(key, {}).get("validation_accuracy")
-        if isinstance(found, dict) and found.get("last") and found.get("best"):
-            last, best = (words.percent(sum(found[k]) / len(found[k]), digits) for k in ("last", "best"))
-            told.append(f"{title}: {last} after the last epoch, {best} at its best epoch.")
-    return told
+        accuracy = models.get(key, {}).get("validation_accuracy")
+        if isinstance(accuracy, dict) and accuracy.get("last") and accuracy.get("best"):
+            last, best = (words.percent(sum(accuracy[k]) / len(accuracy[k]), digits) for k in ("last", "best"))
+            sentences.append(f"{title}: {last} after the last epoch, {best} after the best epoch.")
+    return sentences
 
 
 def comparison(
-    told: dict[str, Any], curves: Curves, images: int, digits: int, whole: float | None, number: int
+    result: dict[str, Any], curves: Curves, images: int, digits: int, whole: float | None, number: int
 ) -> dict[str, Any]:
-    """Return what the page says of another comparison."""
-    rows = model_rows(told["models"], images, digits, whole=whole)
+    """Return the template values of another comparison of the run."""
+    rows = model_rows(result["models"], images, digits, whole=whole)
     return {
-        **told,
-        "verdict": verdict(told.get("verdict"), digits),
+        **result,
+        "verdict": verdict(result.get("verdict"), digits),
         "rows": rows,
         "columns": columns(rows),
         "curves": pictures.curves(curves, name=f"comparison-{number}"),
     }
 
 
-def examples(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the example images with the bars beside them."""
-    if not found or not found["examples"]:
+def examples(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the example images of examples.json with their bars of probabilities."""
+    if not content or not content["examples"]:
         return None
-    classes, temperature = found["classes"], found["temperature"]
+    classes, temperature = content["classes"], content["temperature"]
     shown = [
-        {"image": one["image"], "label": classes[one["label"]], "bars": bars(one, classes)} for one in found["examples"]
+        {"image": one["image"], "label": classes[one["label"]], "bars": bars(one, classes)}
+        for one in content["examples"]
     ]
     return {"temperature": temperature, "softened": temperature != 1, "shown": shown}

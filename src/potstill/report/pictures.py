@@ -1,4 +1,4 @@
-"""Which charts a run gets: accuracy against size and time, and the curves of every term of the loss."""
+"""The charts of a run: accuracy against size and latency, and the curves of every loss term."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from potstill.report import charts, words
+from potstill import words
+from potstill.report import charts
 from potstill.report.read import Curves, Row
 from potstill.report.tables import TITLES, ModelRow
 
-LOG_FROM = 5.0  # draw cost on a logarithmic axis where the dearest is this many times the cheapest
+LOG_FROM = 5.0  # costs are drawn on a logarithmic axis if the largest is this many times the smallest
 TERMS = {
-    "loss": "the weighted sum of the terms: what training lowers. It is made of other terms for control and student",
-    "cross_entropy": "how far the answers are from the labels",
-    "kd": "how far the student's soft labels are from the teacher's",
+    "loss": "weighted sum of the terms, which training minimises; control and student have different terms",
+    "cross_entropy": "cross-entropy with the labels",
+    "kd": "KL divergence from the teacher's softened probabilities",
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart: its title, a line that explains it, and the SVG."""
+    """A chart: its title, a line of explanation, and the SVG."""
 
     title: str
     text: str
@@ -28,13 +29,13 @@ class Picture:
 
 
 def tradeoffs(rows: Sequence[ModelRow]) -> list[Picture]:
-    """Return accuracy against file size and against latency, as far as two models have the figures."""
+    """Return accuracy against file size and against latency, if at least two models have the figures."""
     wanted: list[tuple[str, str, str, Callable[[float], str]]] = [
-        ("bytes", "size", "size of the file", words.size),
-        ("latency_ms", "time", "time for one image", words.milliseconds),
+        ("bytes", "size", "file size", words.size),
+        ("latency_ms", "latency", "latency per image", words.milliseconds),
     ]
-    found = [_tradeoff(rows, *one) for one in wanted]
-    return [picture for picture in found if picture]
+    pictures = [_tradeoff(rows, *one) for one in wanted]
+    return [picture for picture in pictures if picture]
 
 
 def _tradeoff(
@@ -48,31 +49,31 @@ def _tradeoff(
     if len(points) < 2:
         return None
     costs = [p.cost for p in points]
-    told = "; ".join(f"{p.label} {words.percent(p.accuracy)} at {tick(p.cost)}" for p in points)
+    values = "; ".join(f"{p.label} {words.percent(p.accuracy)} at {tick(p.cost)}" for p in points)
     log = max(costs) / min(costs) > LOG_FROM
-    svg = charts.tradeoff(points, axis=axis, tick=tick, name=key, alt=f"Accuracy and {short}: {told}.", log=log)
-    scale = "The scale below is logarithmic." if log else ""
-    return Picture(f"Accuracy and {short}", f"Up and to the left is better. {scale}".strip(), svg)
+    svg = charts.tradeoff(points, axis=axis, tick=tick, name=key, alt=f"Accuracy and {short}: {values}.", log=log)
+    scale = "The horizontal axis is logarithmic." if log else ""
+    return Picture(f"Accuracy vs {short}", f"Upper left is better. {scale}".strip(), svg)
 
 
 def curves(models: Curves, *, name: str) -> list[Picture]:
-    """Return a chart for validation accuracy and one for each term of the loss, each with a line a model."""
+    """Return a chart for validation accuracy and one for each loss term, each with one line per model."""
     pictures = []
     lines = _lines(models, lambda row: row.get("validation", {}).get("accuracy"))
     if lines:
         svg = charts.curve(
             lines, name=f"{name}-accuracy", alt=_alt("Validation accuracy in percent", lines), from_zero=False
         )
-        pictures.append(Picture("Validation accuracy, %", "after each epoch, on images that training never saw", svg))
+        pictures.append(Picture("Validation accuracy, %", "after each epoch; higher is better", svg))
     for term in terms(models):
         lines = _lines(models, lambda row, term=term: row["train"].get(term))
         svg = charts.curve(lines, name=f"{name}-{term}", alt=_alt(f"Training {term}", lines), from_zero=True)
-        pictures.append(Picture(term, TERMS.get(term, "a term of the loss") + "; lower is better", svg))
+        pictures.append(Picture(term, TERMS.get(term, "a loss term") + "; lower is better", svg))
     return pictures
 
 
 def terms(models: Curves) -> list[str]:
-    """Return the names of the terms, in the order in which they appear, the total last."""
+    """Return the names of the loss terms in the order in which they appear, the total last."""
     rows = (row for seeds in models.values() for rows in seeds for row in rows)
     named = dict.fromkeys(term for row in rows for term in row["train"])
     return sorted(named, key=lambda term: term == "loss")
@@ -92,6 +93,6 @@ def _lines(models: Curves, value: Callable[[Row], float | None]) -> list[charts.
     return lines
 
 
-def _alt(what: str, lines: Sequence[charts.Line]) -> str:
+def _alt(quantity: str, lines: Sequence[charts.Line]) -> str:
     ends = ", ".join(f"{line.label} ends at {charts.mean_curve(line)[1][-1]:.3g}" for line in lines)
-    return f"{what} over epochs: {ends}."
+    return f"{quantity} over epochs: {ends}."

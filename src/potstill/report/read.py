@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the report; files that a run did not write are simply not there."""
+"""Reads the files of a run folder for the report; files that a run did not write are treated as empty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potstill.errors import RunError
 FOLDERS = {"teacher": "teacher", "control": "control", "student": "distill"}  # model in summary.json: its folder
 
 Row = dict[str, Any]
-Curves = dict[str, list[list[Row]]]  # model -> one list of epochs a seed
+Curves = dict[str, list[list[Row]]]  # model -> one list of epochs per seed
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; raise `RunError` where it has no summary."""
+    """Read a run folder; raise `RunError` if it has no summary."""
     file = folder / "summary.json"
     if not file.is_file():
         raise RunError(
-            f"{folder} holds no summary.json, so there is nothing to report: the run is unfinished or this is "
-            "another folder. Run the command that made it again; it goes on where it stopped."
+            f"{folder} holds no summary.json, so there is nothing to report: the run is unfinished, or this is not "
+            "a run folder. Run the command that created it again; it resumes where it stopped."
         )
     summary = read_json(file)
     examples = folder / "examples.json"
@@ -49,15 +49,15 @@ def read_run(folder: Path) -> Run:
 
 
 def _comparison(parent: Path, name: str) -> Path:
-    """Return the folder of a comparison: its name, or its words joined by hyphens ("every label", every-label)."""
+    """Return the folder of a comparison: its name, or the name in lower case with hyphens for spaces."""
     folder = names.inside(parent, name, origin=parent.parent / "summary.json")
     return folder if folder.is_dir() else parent / "-".join(name.lower().split())
 
 
 def read_curves(folder: Path) -> Curves:
     """Read the metrics of the trained models under `folder`, in the order teacher, control, student."""
-    found = {name: _metrics(folder / below) for name, below in FOLDERS.items()}
-    return {name: seeds for name, seeds in found.items() if seeds}
+    curves = {name: _metrics(folder / below) for name, below in FOLDERS.items()}
+    return {name: seeds for name, seeds in curves.items() if seeds}
 
 
 def _metrics(folder: Path) -> list[list[Row]]:
@@ -67,5 +67,5 @@ def _metrics(folder: Path) -> list[list[Row]]:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return the epochs of a metrics.jsonl; none where there is no such file."""
+    """Return the epochs of a metrics.jsonl; an empty list if there is no such file."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

@@ -1,4 +1,4 @@
-"""Pages from templates: self-contained, escaped, and loud about a value that is missing."""
+"""Pages from Jinja templates: self-contained, HTML-escaped; a missing value raises an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def filled(template: str, **values: Any) -> str:
-    """Return a template of this folder with its values filled in; `css` is there for every page."""
+    """Return a rendered template of this folder; every page also gets the variable `css`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,

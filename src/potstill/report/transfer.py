@@ -1,4 +1,4 @@
-"""The page of a transfer, `report.html`: what was kept and why, what the probe and fine-tuning reached, what rested."""
+"""The report of transfer learning, `report.html`: the model kept and why, accuracies, the probe, frozen parts."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 import yaml
 
+from potstill import words
 from potstill.artifacts import read_json, write_text
 from potstill.evaluation.statistics import FINE
-from potstill.report import charts, words
+from potstill.report import charts
 from potstill.report.pictures import Picture
 from potstill.report.read import Row, read_rows
 from potstill.report.templates import filled
 
-COLOURS = {"probe": "control", "tuned": "student"}  # the report's colours for them
+COLOURS = {"probe": "control", "tuned": "student"}  # keys of charts.COLOURS
 
 
 def write_transfer(folder: Path) -> Path:
-    """Write report.html into the folder of a finished transfer; return its path."""
+    """Write report.html into the folder of a finished `finetune`; return its path."""
     summary = read_json(folder / "summary.json") | {"folder": str(folder)}
     text = render(summary, read_rows(folder / "tuned" / "metrics.jsonl"))
     write_text(folder / "report.html", text)
@@ -26,7 +27,7 @@ def write_transfer(folder: Path) -> Path:
 
 
 def render(summary: dict[str, Any], epochs: list[Row]) -> str:
-    """Return the page; it needs no network and no other file. epochs: of fine-tuning, a row each."""
+    """Return the page; it needs no network and no other file. epochs: the rows of fine-tuning's metrics.jsonl."""
     digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
     return filled(
         "transfer.html",
@@ -48,65 +49,72 @@ def render(summary: dict[str, Any], epochs: list[Row]) -> str:
 
 
 def names(summary: dict[str, Any]) -> dict[str, str]:
-    """Return what the models of a transfer are called."""
+    """Return the titles of the models."""
     tuned = "From scratch" if summary["recipe"]["from_scratch"] else "Fine-tuned"
     return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["models"]}
 
 
 def headline(summary: dict[str, Any]) -> str:
-    """Return in one sentence what came out."""
+    """Return the result in one sentence."""
     choice = summary["choice"]
     if choice and choice["kept"] == "tuned":
-        return f"Fine-tuning was worth it: {choice['difference']:.1f} points more than the probe"
+        return f"Kept the fine-tuned model: {choice['difference']:.1f} points better than the linear probe"
     if choice:
-        return "The probe was kept: fine-tuning brought nothing that luck would not"
+        images = words.plural(summary["data"]["splits"]["validation"], "validation image")
+        return f"Kept the linear probe: fine-tuning was not measurably better on {images}"
     accuracy = words.percent(summary["models"][summary["kept"]]["accuracy"])
-    return f"{'Trained from scratch' if summary['recipe']['from_scratch'] else 'A probe'}: {accuracy} right"
+    name = "Trained from scratch" if summary["recipe"]["from_scratch"] else "Linear probe"
+    return f"{name}: {accuracy} test accuracy"
 
 
 def meaning(summary: dict[str, Any]) -> str:
-    """Return why the model that was kept was kept."""
+    """Return why the model was kept."""
     if summary["choice"]:
-        return f"{summary['choice']['sentence']} It had to win by more than one standard error."
+        return (
+            f"{summary['choice']['sentence']} Fine-tuning is kept only if it beats the probe by more than one "
+            "standard error on validation."
+        )
     if summary["recipe"]["from_scratch"]:
-        return "Nothing was transferred: this is what a transfer is compared with."
-    return "A linear classifier on the features of the frozen network. Nothing was fine-tuned, as was asked for."
+        return "No pretrained weights were used: this is the baseline for transfer learning."
+    return "A linear classifier on the features of the frozen network; fine-tuning was not requested."
 
 
 def advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what to do next: (why, command), the command perhaps empty."""
+    """Return suggested next steps: (purpose, command)."""
     folder, source, recipe = summary["folder"], summary["data"]["source"], summary["recipe"]
     again = f"potstill finetune {source} --model {recipe['model']}"
     if recipe["from_scratch"]:
-        return [("Compare with the published weights:", again)]
-    told = [
-        ("Let it teach a small network:", f"potstill distill {source} --teacher {folder}"),
-        ("Write the files that a device needs:", f"potstill export {folder}"),
+        return [("Compare with the pretrained weights:", again)]
+    steps = [
+        ("Distill it into a small network:", f"potstill distill {source} --teacher {folder}"),
+        ("Export files for a device:", f"potstill export {folder}"),
     ]
     if recipe["features"] != "auto":
-        told.append(("Images far from photographs? Other depths may transfer better:", f"{again} --features auto"))
-    return told
+        steps.append(
+            ("If the images are unlike photographs, an earlier layer may transfer better:", f"{again} --features auto")
+        )
+    return steps
 
 
 def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:
-    """Return the figures that people ask for first: (figure, what it is)."""
-    found = summary["models"][summary["kept"]]
-    low, high = (f"{bound:.{digits}f}" for bound in found["interval"])
-    shown = [(words.percent(found["accuracy"], digits), f"test accuracy of what was kept ({low} to {high})")]
+    """Return the headline figures: (figure, caption)."""
+    kept = summary["models"][summary["kept"]]
+    low, high = (f"{bound:.{digits}f}" for bound in kept["interval"])
+    figures = [(words.percent(kept["accuracy"], digits), f"test accuracy (95 % interval {low} to {high})")]
     if summary["probe"]:
         seconds = sum(part["seconds"] for part in summary["stages"] if part["name"] in ("features", "probe"))
-        shown.append((words.duration(seconds), "from the images to a probe"))
-    shown.append((words.count(summary["models"][summary["kept"]]["parameters"]), "parameters"))
-    return shown
+        figures.append((words.duration(seconds), "feature extraction and linear probe"))
+    figures.append((words.count(kept["parameters"]), "parameters"))
+    return figures
 
 
 def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each model: its name, its figures, and whether it was kept."""
+    """Return one row per model: its name, its figures, and whether it was kept."""
     validation = summary["choice"] or {"tuned": (summary["tuning"] or {}).get("validation_accuracy", {}).get("best")}
-    called = names(summary)
+    titles = names(summary)
     return [
         {
-            "name": called[name],
+            "name": titles[name],
             "role": "a linear layer on the frozen network" if name == "probe" else _tuned(summary),
             "colour": COLOURS[name],
             "kept": name == summary["kept"],
@@ -119,38 +127,35 @@ def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _tuned(summary: dict[str, Any]) -> str:
     if summary["recipe"]["from_scratch"]:
-        return "all of it, from random weights"
-    part = {"all": "all of it", "none": "the head"}.get(
-        part := summary["recipe"]["unfreeze"], f"the last {part} stages"
-    )
-    return f"{part}, from the probe on"
+        return "all layers, from random weights"
+    unfreeze = str(summary["recipe"]["unfreeze"])
+    part = {"all": "all layers", "none": "the head", "1": "the last stage"}.get(unfreeze, f"the last {unfreeze} stages")
+    return f"{part}, starting from the probe"
 
 
 def frozen(tuning: dict[str, Any]) -> str:
-    """Return what rested in fine-tuning, and how that is known."""
-    learning, rested = words.count(tuning["trainable_parameters"]), words.count(tuning["frozen_parameters"])
-    told = f"{learning} parameters learned and {rested} were frozen."
+    """Return which parts were frozen during fine-tuning, with the digest that shows it."""
+    trained, fixed = words.count(tuning["trainable_parameters"]), words.count(tuning["frozen_parameters"])
+    text = f"{trained} parameters were trained, {fixed} were frozen."
     if tuning["norms"]:
-        told += f" Of {words.plural(tuning['norms'], 'BatchNorm layer')}, {tuning['held_norms']} kept their statistics."
+        text += f" Of {words.plural(tuning['norms'], 'BatchNorm layer')}, {tuning['held_norms']} kept their statistics."
     if tuning["frozen_parameters"] or tuning["held_norms"]:
-        told += (
-            f" All that was frozen is bit for bit what it was (sha256 {tuning['frozen_bits'][:12]} before and after)."
-        )
-    return told
+        text += f" Frozen parameters and statistics are bit-identical to before (sha256 {tuning['frozen_bits'][:12]})."
+    return text
 
 
 def penalties(probe: dict[str, Any]) -> Picture:
-    """Return the cross-entropy of held-out images by penalty."""
+    """Return the cross-validated cross-entropy by L2 penalty."""
     tried = [(one["penalty"], one["loss"], one["loss_standard_error"]) for one in probe["penalties"]]
-    told = "; ".join(f"{penalty:g}: {loss:.3f}" for penalty, loss, _ in tried)
+    values = "; ".join(f"{penalty:g}: {loss:.3f}" for penalty, loss, _ in tried)
     svg = charts.sweep(
-        tried, chosen=probe["penalty"], axis="penalty", name="penalties", alt=f"Cross-entropy by penalty: {told}."
+        tried, chosen=probe["penalty"], axis="L2 penalty", name="penalties", alt=f"Cross-entropy by penalty: {values}."
     )
-    return Picture("Cross-entropy in the folds", "of images held out, with its standard error; lower is better", svg)
+    return Picture("Cross-validated cross-entropy", "with its standard error; lower is better", svg)
 
 
 def curves(summary: dict[str, Any], epochs: list[Row]) -> list[Picture]:
-    """Return how validation accuracy and training loss went over the epochs."""
+    """Return the charts of validation accuracy and training loss over epochs."""
     if not epochs:
         return []
     at, label = [row["epoch"] for row in epochs], names(summary)["tuned"].lower()
@@ -162,12 +167,12 @@ def curves(summary: dict[str, Any], epochs: list[Row]) -> list[Picture]:
     return [
         Picture(
             "Validation accuracy, %",
-            "after each epoch, on images that training never saw",
+            "after each epoch; higher is better",
             charts.curve(accuracy, name="accuracy", alt=f"Validation accuracy over epochs: {ends}.", from_zero=False),
         ),
         Picture(
-            "Cross-entropy",
-            "in training, of augmented images; lower is better",
+            "Training cross-entropy",
+            "on augmented images; lower is better",
             charts.curve(loss, name="loss", alt="Training loss over epochs.", from_zero=True),
         ),
     ]

@@ -70,8 +70,17 @@ def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, An
         lambda: prepare_teacher(config.teacher, data, out / "teacher", views=views, seed=config.seed),
     )
     name = ", ".join(member.model for member in config.teacher.ensemble) or config.teacher.model
-    facts = label(data, teacher, out, views=config.views, augment=config.augment, seed=config.seed,
-                  top_k=config.top_k, name=name, own_size=size)  # fmt: skip
+    facts = label(
+        data,
+        teacher,
+        out,
+        views=config.views,
+        augment=config.augment,
+        seed=config.seed,
+        top_k=config.top_k,
+        name=name,
+        own_size=size,
+    )
     if not distributed.is_main():
         return None
     journal.timed(
@@ -84,9 +93,17 @@ def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, An
 
 
 def label(
-    data: Data, teacher: TeacherSource, out: Path, *, views: int, augment: str | list[Any] = "auto", seed: int = 0,
-    top_k: int | None = None, name: str = "", own_size: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+    data: Data,
+    teacher: TeacherSource,
+    out: Path,
+    *,
+    views: int,
+    augment: str | list[Any] = "auto",
+    seed: int = 0,
+    top_k: int | None = None,
+    name: str = "",
+    own_size: int = 0,
+) -> dict[str, Any]:
     """Write what `teacher` says of every training image in `views` views into the folder `out`; return its facts.
 
     top_k: how many classes of each answer are kept, with the sum of the others; None keeps all while they fit.

@@ -79,8 +79,8 @@ class Recall:
     def __call__(self, index: Tensor, view: Tensor) -> dict[str, Tensor]:
         """Return the columns [B, ...] of int64 `index` and `view` [B]."""
         if index.device.type == "cpu" or self._store.bytes > LARGEST_RESIDENT:
-            said = self._store.read(index.cpu().numpy(), view.cpu().numpy())
-            return {name: values.to(index.device, non_blocking=True) for name, values in _tensors(said).items()}
+            columns = self._store.read(index.cpu().numpy(), view.cpu().numpy())
+            return {name: values.to(index.device, non_blocking=True) for name, values in _tensors(columns).items()}
         if self._resident is None:
             self._resident = self._copied(index.device)
         position, columns = self._resident

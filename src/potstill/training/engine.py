@@ -23,7 +23,6 @@ from potstill.data.loader import Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
-from potstill.runtime import keep_freed
 from potstill.torch_context import threads
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
@@ -88,7 +87,6 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
             f"processes, train.accumulate={job.config.accumulate}). Raise train.batch_size, or start fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
-    keep_freed()
     plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)
     if plan.compiled:
         torch.compiler.reset()  # after a few networks it would give up in silence

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from potstill import distributed, progress
 from potstill.data.loader import Batch, Loader
 from potstill.models.outputs import Classifier, Outputs
-from potstill.runtime import keep_freed
 from potstill.teachers.logit_codec import from_logits
 from potstill.teachers.prediction_store import Store
 from potstill.torch_context import autocast
@@ -51,7 +50,6 @@ def predict(
     model: a `Classifier`, an exported file read back, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
     """
     plan = plan_of(precision, model)
-    keep_freed()
     with _evaluating(model), torch.inference_mode():
         for batch in batches:
             with autocast(batch.image.device, plan.precision):

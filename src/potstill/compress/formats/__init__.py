@@ -1,7 +1,7 @@
-"""Number formats below 32 bits: which real numbers a device can hold, and what becomes of the others.
+"""Number formats below 32 bits: the representable numbers, and rounding of the others.
 
-A format is a frozen dataclass with `quantize(x)` (the same tensor with every value moved onto the format's grid),
-`bits` and `range`. `parse_format("q4.4")` is the one way from text to a format; `describe` shows a number in one.
+A format is a frozen dataclass with `quantize(x)` (the tensor with every value rounded to the format's grid), `bits` and
+`range`. `parse_format("q4.4")` converts text to a format; `describe` shows numbers in formats.
 """
 
 from potstill.compress.formats.describe import describe

@@ -1,4 +1,4 @@
-"""Fixed point: integers whose scale is a power of two, so that a device needs shifts and no multiplications."""
+"""Fixed point: integers whose scale is a power of two, so that scaling needs shifts and no multiplications."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from potstill.errors import ConfigError
 
 @dataclass(frozen=True)
 class FixedFormat:
-    """Qm.n: multiples of 2**-fraction with `integer + fraction` bits in all.
+    """Qm.n: multiples of 2**-fraction with `integer + fraction` bits in total.
 
-    The sign bit counts as one of the `integer` bits (the convention of ARM; Texas Instruments writes one bit less):
-    q4.4 has 8 bits and reaches from -8 to 7.9375, uq4.4 from 0 to 15.9375, q1.7 from -1 to 0.9921875.
+    The sign bit is one of the `integer` bits (the convention of ARM; Texas Instruments writes one bit less): q4.4 has
+    8 bits and a range of -8 to 7.9375, uq4.4 of 0 to 15.9375, q1.7 of -1 to 0.9921875.
     """
 
     integer: int = 4
@@ -29,15 +29,15 @@ class FixedFormat:
     def __post_init__(self) -> None:
         if self.integer < 0 or self.fraction < 0:
             raise ConfigError(
-                f"The fixed point format {self.name} has a negative number of bits on one side of the point; "
-                "both sides count bits from 0 up, as in q4.4."
+                f"The fixed point format {self.name} has a negative number of bits on one side of the point; both must "
+                "be at least 0, as in q4.4."
             )
         check_bits(self.name, self.bits, 2)
         self._integers()  # checks rounding and overflow
 
     @property
     def name(self) -> str:
-        """The text that `parse_format` reads."""
+        """The name in the syntax of `parse_format`."""
         return f"{'q' if self.signed else 'uq'}{self.integer}.{self.fraction}"
 
     @property
@@ -51,7 +51,7 @@ class FixedFormat:
 
     @torch.no_grad()
     def quantize(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return `x` on the grid, in its own dtype; no gradient flows. `generator` is for stochastic rounding."""
+        """Return `x` rounded to the grid, in its dtype, without gradient. `generator` is for stochastic rounding."""
         return self._integers().quantize(x, generator=generator)
 
     @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Floating point of any split between exponent and mantissa: fp16, bf16, the 8-bit formats and smaller ones.
+"""Floating point with any number of exponent and mantissa bits: fp16, bf16, the 8-bit formats and smaller ones.
 
-The magnitudes of a float format, in order, are numbered by their bit patterns (exponent field, then mantissa). So a
-number is rounded by finding the pattern below it and the fraction of the way to the next one; carries into the
-exponent, subnormals and ties to even then need no case of their own.
+The magnitudes of a float format are ordered by their bit patterns (exponent field, then mantissa). So a number is
+rounded by finding the pattern below it and the fraction of the distance to the next one; carries into the exponent,
+subnormals and ties to even need no special cases.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Specials = Literal["ieee", "fn", "finite"]
 class FloatFormat:
     """A sign, `exponent` bits with bias 2**(exponent-1) - 1, `mantissa` bits, subnormals.
 
-    `specials` tells what the largest bit patterns mean: "ieee" keeps the largest exponent for inf and NaN, "fn" only
-    the very largest pattern, for NaN (OCP e4m3, arXiv:2209.05433), "finite" none (OCP e2m1, e2m3, e3m2).
-    `overflow="saturate"` gives the largest number, also for inf; "special" gives inf, or NaN in "fn".
-    Rounding toward zero carries no finite number past the largest one. NaN stays NaN.
+    `specials` defines the meaning of the largest bit patterns: "ieee" reserves the largest exponent for inf and NaN,
+    "fn" only the largest pattern, for NaN (OCP e4m3, arXiv:2209.05433), "finite" none (OCP e2m1, e2m3, e3m2).
+    `overflow="saturate"` returns the largest number, also for inf; "special" returns inf, or NaN in "fn".
+    Rounding toward zero never exceeds the largest finite number. NaN stays NaN.
     """
 
     exponent: int = 5
@@ -48,13 +48,11 @@ class FloatFormat:
                 f"{least} to 10 (it computes in float64, which has 11)."
             )
         if self.specials == "finite" and self.overflow == "special":
-            raise ConfigError(
-                f"The format {self.name} has neither inf nor NaN, so numbers too large for it can only saturate."
-            )
+            raise ConfigError(f"The format {self.name} has neither inf nor NaN, so its overflow must be 'saturate'.")
 
     @property
     def name(self) -> str:
-        """The text that `parse_format` reads."""
+        """The name in the syntax of `parse_format`."""
         return f"e{self.exponent}m{self.mantissa}{self.specials}"
 
     @property
@@ -94,9 +92,9 @@ class FloatFormat:
 
     @torch.no_grad()
     def quantize(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return `x` on the grid, in its own dtype; no gradient flows. `generator` is for stochastic rounding.
+        """Return `x` rounded to the grid, in its dtype, without gradient. `generator` is for stochastic rounding.
 
-        The result is exact where the dtype of `x` holds every number of the format (float32 does up to e8m23).
+        The result is exact if the dtype of `x` represents every number of the format (float32 does up to e8m23).
         """
         wide = x.double()
         magnitude = wide.abs()
@@ -135,9 +133,9 @@ class FloatFormat:
         return float("inf") if self.specials == "ieee" else float("nan")
 
     def _pattern(self, magnitude: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the bit pattern below each magnitude and the fraction of the way to the next, both float64."""
+        """Return the bit pattern below each magnitude and the fraction of the distance to the next, both float64."""
         unit, power = torch.frexp(magnitude)  # magnitude = unit * 2**power, unit in [0.5, 1)
-        field = (power - self._least_exponent).clamp(min=0)  # 0 for subnormals, 1 and up for the others
+        field = (power - self._least_exponent).clamp(min=0)  # 0 for subnormals, at least 1 for the others
         field = field.masked_fill(magnitude == 0, 0)
         significand = torch.where(field > 0, unit * 2.0, magnitude * 2.0**-self._least_exponent)
         scaled = significand * 2.0**self.mantissa

@@ -1,4 +1,4 @@
-"""Integers with a scale and a zero point: what int8 and int4 kernels compute with."""
+"""Integers with a scale and a zero point, as in int8 and int4 kernels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ IntegerOverflow = Literal["saturate", "wrap"]
 class IntegerFormat:
     """The numbers `(code - zero_point) * scale`, `code` an integer of `bits` bits (arXiv:1712.05877).
 
-    `code = round(x / scale) + zero_point`, in this order, as ONNX QuantizeLinear does it. `overflow="saturate"` clips
-    codes to the range; "wrap" keeps their low bits, as two's complement arithmetic does. NaN stays NaN.
+    `code = round(x / scale) + zero_point`, in this order, as in ONNX QuantizeLinear. `overflow="saturate"` clips codes
+    to the range; "wrap" keeps their low bits, as in two's complement arithmetic. NaN stays NaN.
     """
 
     bits: int = 8
@@ -40,13 +40,13 @@ class IntegerFormat:
         low, high = self.codes
         if not low <= self.zero_point <= high:
             raise ConfigError(
-                f"The zero point {self.zero_point} of {self.name} lies outside its codes, {low} to {high}; "
-                "0 could then not be represented."
+                f"The zero point {self.zero_point} of {self.name} is outside of its codes, {low} to {high}, so 0 "
+                "cannot be represented."
             )
 
     @property
     def name(self) -> str:
-        """The text that `parse_format` reads, without scale and zero point."""
+        """The name in the syntax of `parse_format`, without scale and zero point."""
         return f"{'int' if self.signed else 'uint'}{self.bits}"
 
     @property
@@ -75,7 +75,7 @@ class IntegerFormat:
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return the codes of `x` as int64; NaN has none and becomes the zero point."""
+        """Return the codes of `x` as int64; NaN becomes the zero point."""
         return self._codes(x, generator).nan_to_num(self.zero_point).long()
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -84,12 +84,12 @@ class IntegerFormat:
 
     @torch.no_grad()
     def quantize(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return `x` on the grid, in its own dtype; no gradient flows. `generator` is for stochastic rounding."""
+        """Return `x` rounded to the grid, in its dtype, without gradient. `generator` is for stochastic rounding."""
         return self.decode(self._codes(x, generator)).to(x.dtype)
 
     def _codes(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         low, high = self.codes
-        # + 0.0 turns the -0.0 of rounding into the only zero that integers have
+        # + 0.0 turns the -0.0 of rounding into 0.0, the only zero of integers
         codes = round_signed(x.double() / self.scale, self.rounding, generator) + self.zero_point + 0.0
         if self.overflow == "wrap":
             return (codes - low).remainder(high - low + 1) + low

@@ -1,7 +1,7 @@
-"""The one place that rounds, shared by all formats, so that a tie is a tie everywhere.
+"""Rounding, shared by all formats, so that ties are treated the same everywhere.
 
-Everything is computed in float64 on magnitudes: a quotient is split into its floor and its fraction, both exact,
-and the fraction alone decides whether the floor goes up by one.
+Everything is computed in float64 on magnitudes: a quotient is split into its floor and its fraction, both exact, and
+only the fraction decides whether the floor is increased by one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 from potstill.errors import ConfigError, did_you_mean
 
 Rounding = Literal["nearest", "zero", "stochastic"]
-LARGEST = 2.0**52  # from here on float64 has no fractions: no format below 32 bits reaches this far
+LARGEST = 2.0**52  # from here on float64 has no fractions; no format below 32 bits has such large codes
 
 
 def round_up(floor: Tensor, fraction: Tensor, rounding: Rounding, generator: torch.Generator | None) -> Tensor:
     """Return `floor` or `floor + 1` for magnitudes `floor + fraction`.
 
-    "nearest" sends ties to the even one, "zero" never goes up, "stochastic" goes up with probability `fraction`,
-    so that the expected value is the number itself (arXiv:1502.02551).
+    "nearest" rounds ties to even, "zero" never rounds up, "stochastic" rounds up with probability `fraction`, so that
+    the expected value is the number itself (arXiv:1502.02551).
     """
     if rounding == "zero":
         return floor
@@ -33,7 +33,7 @@ def round_up(floor: Tensor, fraction: Tensor, rounding: Rounding, generator: tor
 
 
 def round_signed(x: Tensor, rounding: Rounding, generator: torch.Generator | None) -> Tensor:
-    """Round a float64 tensor to integers; NaN stays NaN, magnitudes are cut at 2**52."""
+    """Round a float64 tensor to integers; NaN stays NaN, magnitudes are clamped to 2**52."""
     magnitude = x.abs().clamp(max=LARGEST)
     floor = magnitude.floor()
     return torch.copysign(round_up(floor, magnitude - floor, rounding, generator), x)

@@ -1,4 +1,4 @@
-"""Pruning: a model in, a smaller (or sparser) one out, an ordinary model that trains and exports like any other."""
+"""Pruning: functions from a model to a smaller (or sparser) one, which trains and exports like any other model."""
 
 from potstill.compress.prune.importance import Importance, scores
 from potstill.compress.prune.inner import inner_channels

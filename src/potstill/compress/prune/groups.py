@@ -1,9 +1,9 @@
-"""Which channels live and die together.
+"""Groups of channels that must be pruned together.
 
-Removing an output channel of a convolution also removes it from the BatchNorm and the depthwise convolution that
-follow and from the input of whoever reads it; channels that are multiplied (squeeze and excitation) fall together.
-Everything that is not understood (concatenation, padding of channels, attention) and every sum of a residual
-network keeps its width, so the shortcuts need no care, whether they have parameters or not.
+Removing an output channel of a convolution also removes it from the following BatchNorm and depthwise convolution, and
+from the input of the layers that read it; channels that are multiplied (squeeze and excitation) form one group. Every
+unsupported operation (concatenation, padding of channels, attention) and every residual sum keeps its width, so
+shortcuts need no special treatment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ELEMENTWISE = {
         *("mish", "clamp", "clamp_min", "clone", "detach", "alias", "neg", "abs", "softplus", "_to_copy"),
     )
 }
-SPATIAL = {  # one channel in, the same channel out; axis 1 of [B, C, H, W]
+SPATIAL = {  # operate on each channel separately; axis 1 of [B, C, H, W]
     "aten.max_pool2d_with_indices",
     "aten.avg_pool2d",
     "aten._adaptive_avg_pool2d",
@@ -43,8 +43,8 @@ class Group:
     """Channels numbered 0 to channels - 1, and the layers that have them.
 
     `writers` have them as outputs (dimension 0 of the weight), `carriers` (BatchNorm, depthwise convolutions) as both,
-    `readers` as inputs (dimension 1), each channel `repeat` times in a row where a map was flattened. In each of
-    `blocks` equal parts as many channels must remain (grouped convolutions).
+    `readers` as inputs (dimension 1), each channel `repeat` times in a row after a flatten. Each of `blocks` equal
+    parts must keep the same number of channels (grouped convolutions).
     """
 
     channels: int
@@ -61,7 +61,7 @@ class Group:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor has the channels of a group: along `axis`, each `repeat` times."""
+    """Position of the channels of a group in a tensor: along `axis`, each `repeat` times."""
 
     group: Group
     axis: int
@@ -92,14 +92,15 @@ class _Walk:
                 self.places[tensor].group.fixed = True
 
     def layer(self, call: Call) -> None:
-        given, made = call.inputs[0], call.outputs[0]
-        layer, place = call.layer, self.places.get(given)
+        source, made = call.inputs[0], call.outputs[0]
+        layer, place = call.layer, self.places.get(source)
+        assert layer is not None, "the call of a layer"
         axis = len(self.seen.shapes[made]) - 1 if isinstance(layer, nn.Linear) else 1
         channels = self.seen.shapes[made][axis]
         carries = isinstance(layer, _BatchNorm) or _depthwise(layer)
         known = isinstance(layer, _BatchNorm) or type(layer) in self.plain
         if not known or call.name in self.repeated or (place and (place.axis != axis or carries and place.repeat > 1)):
-            self.fix(given)
+            self.fix(source)
             self.places[made] = _Place(Group(channels, fixed=True), axis)
         elif carries and place:
             place.group.carriers.append(call.name)
@@ -109,7 +110,7 @@ class _Walk:
             if place:
                 place.group.readers[call.name] = place.repeat
                 place.group.blocks = math.lcm(place.group.blocks, groups)
-            # what BatchNorm or a depthwise convolution makes of the image itself stays
+            # BatchNorm or depthwise convolution directly on the image: not prunable
             self.places[made] = _Place(Group(channels, [call.name], blocks=groups, fixed=carries), axis)
 
     def operation(self, call: Call) -> None:
@@ -124,7 +125,7 @@ class _Walk:
             self.places[made] = place
 
     def _result(self, call: Call, known: list[int]) -> _Place | None:
-        """Return where the result of an operation has its channels; None where that is not understood."""
+        """Return the position of the channels in the result of an operation; None if it is not supported."""
         place, shape, made = self.places[known[0]], self.seen.shapes[known[0]], self.seen.shapes[call.outputs[0]]
         if any(math.prod(self.seen.shapes[tensor]) > 1 for tensor in call.inputs if tensor not in self.places):
             return None

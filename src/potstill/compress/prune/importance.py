@@ -1,9 +1,9 @@
-"""How much a channel matters: one number for each channel of a group, larger is more."""
+"""Importance scores of channels: one number per channel of a group, larger is more important."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,15 @@ Importance = Literal["l1", "l2", "bn", "taylor"]
 def scores(model: nn.Module, group: Group, importance: Importance) -> Tensor:
     """Return the importance of each channel, shape [C], not negative.
 
-    "l1" and "l2" are norms of the weights that write a channel (arXiv:1608.08710); "bn" is the magnitude of its
+    "l1" and "l2" are norms of the weights that produce a channel (arXiv:1608.08710); "bn" is the magnitude of its
     BatchNorm gains (arXiv:1708.06519); "taylor" the squared sum of parameter times gradient, a first-order estimate
-    of what its removal changes in the loss (arXiv:1906.10771), from the gradients that `model` holds.
+    of the change of the loss when it is removed (arXiv:1906.10771), from the gradients stored in `model`.
     """
     return IMPORTANCE[importance](model, group).detach()
 
 
 def _filters(model: nn.Module, group: Group) -> list[Tensor]:
-    return [model.get_submodule(name).weight.flatten(1) for name in group.writers]
+    return [cast(Tensor, model.get_submodule(name).weight).flatten(1) for name in group.writers]
 
 
 def _l1(model: nn.Module, group: Group) -> Tensor:
@@ -39,30 +39,32 @@ def _l2(model: nn.Module, group: Group) -> Tensor:
 
 def _bn(model: nn.Module, group: Group) -> Tensor:
     layers = [model.get_submodule(name) for name in group.carriers]
-    gains = [layer.weight.abs() for layer in layers if _has_gain(layer)]
+    gains = [cast(Tensor, layer.weight).abs() for layer in layers if _has_gain(layer)]
     if not gains:
         raise ModelError(
-            f"The channels that {group.writers[0]} writes pass no BatchNorm with a gain, so importance 'bn' cannot "
-            "judge them. Use importance 'l1' or 'l2'."
+            f"The channels of {group.writers[0]} have no BatchNorm with a gain, so importance 'bn' is undefined for "
+            "them. Use importance 'l1' or 'l2'."
         )
     return torch.stack(gains).sum(0)
 
 
 def _taylor(model: nn.Module, group: Group) -> Tensor:
-    """Judge by BatchNorm where there is one: before it, weight times gradient sums to zero in training."""
+    """Use the BatchNorm parameters if there are any: before a BatchNorm, weight times gradient sums to zero."""
     norms = [name for name in group.carriers if _has_gain(model.get_submodule(name))]
     changes = [_first_order(name, model.get_submodule(name)) for name in norms or group.writers]
     return torch.stack(changes).square().sum(0)
 
 
 def _first_order(name: str, layer: nn.Module) -> Tensor:
-    parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    if any(parameter.grad is None for parameter in parameters):
+    parameters = [cast(Tensor, p) for p in (layer.weight, layer.bias) if p is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if len(gradients) < len(parameters):
         raise ModelError(
             f"Importance 'taylor' needs gradients, and {name} has none. Call backward() on the loss of a few batches "
             "first, or use importance 'l1' or 'l2'."
         )
-    return sum((parameter * parameter.grad).view(len(parameter), -1).sum(1) for parameter in parameters)
+    products = [p * gradient for p, gradient in zip(parameters, gradients, strict=True)]
+    return cast(Tensor, sum(product.view(len(product), -1).sum(1) for product in products))
 
 
 def _has_gain(layer: nn.Module) -> bool:

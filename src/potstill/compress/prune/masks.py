@@ -1,8 +1,8 @@
-"""Zeros instead of fewer channels: unstructured and N:M magnitude pruning.
+"""Unstructured and N:M magnitude pruning: weights are set to zero instead of removing channels.
 
-The zeros make a file smaller only when it is compressed, and the runtimes potstill exports to multiply by them as by
-any number: nothing gets faster. Masks hold during training: they are parametrizations of the weights, which
-`finalized` takes off again.
+The zeros make a file smaller only if it is compressed, and the supported runtimes multiply by them as by any other
+number, so inference is not faster. Masks are parametrizations of the weights, so they hold during training;
+`finalized` removes them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from potstill.progress import note
 
 
 class Mask(nn.Module):
-    """Multiplies a weight by zeros and ones."""
+    """Multiplies a weight by a mask of zeros and ones."""
+
+    mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
@@ -31,19 +33,19 @@ class Mask(nn.Module):
         return weight * self.mask
 
 
-HONEST = "The pruned weights are zeros: the file shrinks only when it is compressed, and the speed does not change."
+HONEST = "Pruned weights are stored as zeros: the file is smaller only when compressed, and inference is not faster."
 
 
 def unstructured(
     model: nn.Module, *, sparsity: float, scope: Literal["global", "layer"] = "global", skip: Collection[str] = ()
 ) -> nn.Module:
-    """Return a copy whose smallest weights are masked to zero; `sparsity` is their share, between 0 and 1.
+    """Return a copy whose smallest weights are masked to zero; `sparsity` is their fraction, between 0 and 1.
 
-    "global" compares the weights of all layers, "layer" takes the same share of each. `skip` names layers left dense.
+    "global" compares the weights of all layers, "layer" prunes the same fraction in each. `skip`: layers kept dense.
     """
     if not 0 < sparsity < 1:
         raise ConfigError(
-            f"sparsity is {sparsity:g}, but it must lie between 0 and 1: the share of weights set to zero."
+            f"sparsity must be between 0 and 1 (the fraction of weights set to zero), but is {sparsity:g}."
         )
     model = copy.deepcopy(model)
     layers = [layer for name, layer in plain_layers(model).items() if name not in skip]
@@ -64,18 +66,18 @@ def _largest(weight: Tensor, sparsity: float) -> Tensor:
 
 
 def n_of_m(model: nn.Module, *, n: int = 2, m: int = 4, skip: Collection[str] = ()) -> nn.Module:
-    """Return a copy in which of every `m` weights along the input channels the `n` largest remain (arXiv:2104.08378).
+    """Return a copy that keeps the `n` largest of every `m` weights along the input channels (arXiv:2104.08378).
 
-    Layers whose inputs are not a multiple of `m` stay dense, and that is told.
+    Layers whose input channels are not a multiple of `m` stay dense, with a note.
     """
     if not 0 < n < m:
-        raise ConfigError(f"N:M pruning keeps n of every m weights, so 0 < n < m; n is {n} and m is {m}.")
+        raise ConfigError(f"N:M pruning keeps n of every m weights, so 0 < n < m; but n is {n} and m is {m}.")
     model = copy.deepcopy(model)
     for name, layer in plain_layers(model).items():
         if name in skip:
             continue
         if layer.weight.shape[1] % m:
-            note(f"The layer {name} reads {layer.weight.shape[1]} channels, no multiple of {m}, and stays dense.")
+            note(f"The layer {name} stays dense: its {layer.weight.shape[1]} input channels are no multiple of {m}.")
             continue
         parametrize.register_parametrization(layer, "weight", Mask(n_of_m_mask(layer.weight, n, m)))
     note(HONEST)
@@ -91,13 +93,13 @@ def n_of_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
 
 
 def finalized(model: nn.Module) -> nn.Module:
-    """Return a copy in which the masks are applied for good: an ordinary model whose weights contain zeros."""
+    """Return a copy with the masks applied permanently: an ordinary model whose weights contain zeros."""
     model = copy.deepcopy(model)
     settle_weights(model)
     return model
 
 
 def sparsity_of(model: nn.Module) -> float:
-    """Return the share of zeros among the weights of convolutions and linear layers."""
+    """Return the fraction of zeros among the weights of convolutions and linear layers."""
     weights = [layer.weight for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     return sum((weight == 0).sum().item() for weight in weights) / sum(weight.numel() for weight in weights)

@@ -1,4 +1,4 @@
-"""Which layers can be narrowed and which cannot: each group of channels pruned alone."""
+"""Sensitivity of layers to pruning: each group of channels is pruned separately."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def sensitivity(
     shares: Sequence[float] = (0.25, 0.5, 0.75),
     importance: Importance = "l1",
 ) -> dict[str, dict[float, float]]:
-    """Return what `loss` rises by when one group of channels alone keeps each of `shares` of its channels.
+    """Return the increase of `loss` if a single group keeps each of the fractions `shares` of its channels.
 
-    Groups go by the layer that writes them first. `loss` judges a model on held-out images.
+    Groups are named by their first writing layer. `loss` evaluates a model on held-out images.
     """
     start = loss(model)
     rises: dict[str, dict[float, float]] = {}

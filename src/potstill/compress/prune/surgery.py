@@ -1,4 +1,4 @@
-"""Cutting channels out of layers, and giving a network the shapes of a state dict that was cut before."""
+"""Removing channels from layers, and resizing a network to the shapes of a pruned state dict."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from potstill.compress.prune.groups import Group
 
 
 def keep_channels(model: nn.Module, group: Group, kept: Tensor) -> None:
-    """Leave only the channels `kept` (sorted numbers) of a group in all layers that have them."""
+    """Keep only the channels `kept` (sorted indices) of a group in all layers that have them."""
     for name in group.writers:
-        _keep_outputs(model.get_submodule(name), kept)
+        _keep_outputs(_layer(model, name), kept)
     for name in group.carriers:
         _keep_both(model.get_submodule(name), kept)
     for name, repeat in group.readers.items():
-        _keep_inputs(model.get_submodule(name), kept, group.channels, repeat)
+        _keep_inputs(_layer(model, name), kept, group.channels, repeat)
+
+
+def _layer(model: nn.Module, name: str) -> nn.Conv2d | nn.Linear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d | nn.Linear), type(layer)
+    return layer
 
 
 def _keep_outputs(layer: nn.Conv2d | nn.Linear, kept: Tensor) -> None:
@@ -38,6 +44,7 @@ def _keep_both(layer: nn.Module, kept: Tensor) -> None:
         value = getattr(layer, name)
         if value is not None:
             _cut(layer, name, value[kept])
+    assert isinstance(layer, _BatchNorm), type(layer)
     layer.num_features = len(kept)
 
 
@@ -60,7 +67,7 @@ def _cut(layer: nn.Module, name: str, value: Tensor) -> None:
 
 
 def _name_sizes(layer: nn.Conv2d | nn.Linear) -> None:
-    """Make the sizes that a layer states those of its weight."""
+    """Set the size attributes of a layer from its weight."""
     outputs, inputs = layer.weight.shape[:2]
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = outputs, inputs
@@ -69,7 +76,7 @@ def _name_sizes(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 def resized(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of an unpruned model with the widths and values of `state`, the state dict of a pruned one."""
+    """Return a copy of an unpruned model with the widths and values of `state`, the state dict of a pruned model."""
     model = copy.deepcopy(model)
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear, _BatchNorm)):
@@ -78,7 +85,7 @@ def resized(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
-def _resize(layer: nn.Module, state: Mapping[str, Tensor], start: str) -> None:
+def _resize(layer: nn.Conv2d | nn.Linear | _BatchNorm, state: Mapping[str, Tensor], start: str) -> None:
     own = {name: value for name, value in layer.state_dict().items() if value.shape != state[start + name].shape}
     for name in own:
         _cut(layer, name, state[start + name].to(own[name]))

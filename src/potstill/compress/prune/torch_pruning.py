@@ -1,4 +1,4 @@
-"""The optional library torch-pruning behind one function: it also narrows residual sums and concatenations."""
+"""Pruning with the optional library torch-pruning, which also prunes residual sums and concatenations."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def all_channels(
     importance: Literal["l1", "l2"] = "l1",
     round_to: int = 1,
 ) -> nn.Module:
-    """Return a copy of `model` pruned by torch-pruning (arXiv:2301.12900) to the share `keep` of its MACs.
+    """Return a copy of `model` pruned by torch-pruning (arXiv:2301.12900) to the fraction `keep` of its MACs.
 
-    Unlike `inner_channels`, this also removes channels of residual sums, and it knows nothing of shortcuts that pad
-    channels with zeros: such models end in an error. The layers whose outputs the model returns keep theirs.
+    Unlike `inner_channels`, this also removes channels of residual sums, but does not support shortcuts that pad
+    channels with zeros: such models raise an error. Layers whose outputs the model returns keep all channels.
 
     Raises:
         ConfigError: `keep` out of range.
-        ModelError: torch-pruning is not installed, or what it made does not run or is still too large.
+        ModelError: torch-pruning is not installed, or its result does not run or is still too large.
     """
     if not 0 < keep < 1:
-        raise ConfigError(f"keep is {keep:g}, but it must lie between 0 and 1: the share of the MACs that remains.")
+        raise ConfigError(f"keep must be between 0 and 1 (the fraction of the MACs to keep), but is {keep:g}.")
     library = _library()
     model = copy.deepcopy(model).eval()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pruned = _pruned(library, model, image, keep, importance, round_to)
-    for warning in told:
-        note(f"torch-pruning says: {warning.message}")
+    for warning in caught:
+        note(f"torch-pruning: {warning.message}")
     return pruned
 
 
@@ -70,25 +70,25 @@ def _library():
     except ImportError:
         raise ModelError(
             "Pruning residual channels needs the library torch-pruning, which is not installed. Type "
-            "`pip install torch-pruning` (the extra potstill[prune]), or prune inner channels only, which needs no "
-            "library: --structure inner."
+            "`pip install torch-pruning` (extra potstill[prune]), or prune inner channels only (--structure inner), "
+            "which needs no library."
         ) from None
     return torch_pruning
 
 
 def _last_layers(model: nn.Module, image: Tensor) -> list[nn.Module]:
-    """Return the layers from which the returned tensors come without another layer in between."""
+    """Return the layers that produce the returned tensors without another layer in between."""
     seen = trace(model, image)
-    open_tensors, found = list(seen.returned), []
+    open_tensors, layers = list(seen.returned), []
     while open_tensors:
         call = seen.maker(open_tensors.pop())
         if call is None:
             continue
         if isinstance(call.layer, (nn.Conv2d, nn.Linear)):
-            found.append(call.layer)
+            layers.append(call.layer)
         else:
             open_tensors += call.inputs
-    return found
+    return layers
 
 
 def _macs(model: nn.Module, image: Tensor) -> int:
@@ -97,6 +97,6 @@ def _macs(model: nn.Module, image: Tensor) -> int:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"After torch-pruning, {type(model).__name__} does not run any more ({reason}). Shortcuts that pad "
-            "channels with zeros and attention heads of a fixed size do this; prune inner channels only."
+            f"After torch-pruning, {type(model).__name__} does not run ({reason}). Shortcuts that pad channels with "
+            "zeros, and attention heads of a fixed size, are not supported; prune inner channels only."
         ) from error

@@ -1,6 +1,6 @@
-"""Quantization to 2 to 8 bits: a float model in, a quantization-aware one out, and its packed file.
+"""Quantization to 2-8 bits: from a float model to a quantization-aware model and its packed file.
 
-The order of use: `fold_batchnorm`, `equalize` (optional), `observe`, `quantized`, `correct_bias` (optional), training
+Order of use: `fold_batchnorm`, `equalize` (optional), `observe`, `quantized`, `correct_bias` (optional), training
 (optional), `pack`.
 """
 

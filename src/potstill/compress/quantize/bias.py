@@ -1,8 +1,10 @@
-"""Rounding weights shifts the mean of a layer's outputs; the bias can take the shift back."""
+"""Bias correction: rounding weights shifts the mean of a layer's outputs, which the bias can compensate."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,29 +18,29 @@ def correct_bias(model: nn.Module, reference: nn.Module, image: Tensor) -> nn.Mo
     """Return a copy of a quantized model whose layers have the mean outputs of `reference`, channel by channel.
 
     Empirical bias correction (arXiv:1906.04721). `reference` is the float model that was quantized, `image`
-    [B, C, H, W] one batch of calibration images, 100 or more. Layers are corrected in the order in which they run,
-    each with the ones before it corrected. Layers that run more than once are left alone.
+    [B, C, H, W] one batch of calibration images, 100 or more. Layers are corrected in the order of execution, each
+    after the ones before it. Layers that run more than once are not changed.
     """
     model = copy.deepcopy(model)
     layers = quantized_layers(model)
-    wanted = _mean_outputs({n: m for n, m in plain_layers(reference).items() if n in layers}, reference, image)
+    targets = _mean_outputs({n: m for n, m in plain_layers(reference).items() if n in layers}, reference, image)
 
     def correct(name: str):
         def hook(layer: nn.Module, arguments: tuple, result: Tensor) -> Tensor:
-            shift = wanted[name][0] - _channel_mean(layer, result)
-            old = torch.zeros_like(shift) if layer.bias is None else layer.bias
+            shift = targets[name][0] - _channel_mean(layer, result)
+            old = torch.zeros_like(shift) if layer.bias is None else cast(Tensor, layer.bias)
             layer.bias = nn.Parameter(old + shift)
             return result + (shift if isinstance(layer, nn.Linear) else shift[:, None, None])
 
         return hook
 
-    once = {name: layer for name, layer in layers.items() if len(wanted.get(name, [])) == 1}
+    once = {name: layer for name, layer in layers.items() if len(targets.get(name, [])) == 1}
     hooks = [layer.register_forward_hook(correct(name)) for name, layer in once.items()]
     _run(model, image, hooks)
     return model
 
 
-def _mean_outputs(layers: dict[str, nn.Module], model: nn.Module, image: Tensor) -> dict[str, list[Tensor]]:
+def _mean_outputs(layers: Mapping[str, nn.Module], model: nn.Module, image: Tensor) -> dict[str, list[Tensor]]:
     means: dict[str, list[Tensor]] = {}
 
     def keep(name: str):

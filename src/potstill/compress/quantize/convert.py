@@ -1,4 +1,4 @@
-"""A model in, the same model with quantization-aware layers out."""
+"""Conversion of a model to one with quantization-aware layers."""
 
 from __future__ import annotations
 
@@ -32,61 +32,62 @@ def quantized(
 ) -> nn.Module:
     """Return a copy of `model` whose plain convolutions and linear layers quantize their weights and inputs.
 
-    The copy is calibrated (post-training quantization) and trainable (quantization-aware training): train it like
-    any model. Fold BatchNorm first (`fold_batchnorm`).
+    The copy is calibrated (post-training quantization) and trainable (quantization-aware training). Fold BatchNorm
+    first (`fold_batchnorm`).
 
     Args:
-        observed: what `observe` saw on this model.
-        weight_bits: 2 to 8, symmetric, a step for each output channel.
-        activation_bits: 2 to 8, a step and zero point for each layer's input; None leaves activations in float.
-        first_last_bits: bits of the first and last layer that run, weights and inputs; None treats them as the others.
-        layer_bits: weight bits of single layers by path, before everything else (mixed precision).
+        observed: the histograms from `observe` on this model.
+        weight_bits: 2 to 8, symmetric, one step per output channel.
+        activation_bits: 2 to 8, one step and zero point per layer input; None keeps activations in float.
+        first_last_bits: bits of weights and inputs of the first and last layer; None treats them like the others.
+        layer_bits: weight bits of individual layers by path; they take precedence (mixed precision).
         skip: paths of layers that stay in float.
 
     Raises:
-        ConfigError: bits out of range, a method or a layer that does not exist.
+        ConfigError: bits out of range, or an unknown method or layer.
     """
     layer_bits = dict(layer_bits or {})
     _check_bits(weight_bits, activation_bits, first_last_bits, layer_bits)
     _check_methods(weight_method, activation_method)
     layers = plain_layers(model)
     _check_names([*layer_bits, *skip], layers)
-    ends = {next(iter(observed)), next(reversed(observed))} if first_last_bits else set()
+    order = list(observed)
+    ends = {order[0], order[-1]} if first_last_bits else set()
     for name, kind in other_layers(model).items():
-        note(f"The layer {name} ({kind}) computes with more than its weight and bias and stays in float.")
+        note(f"The layer {name} ({kind}) is not a plain convolution or linear layer and stays in float.")
     model = copy.deepcopy(model)
     new = {}
     for name, layer in plain_layers(model).items():
         if name not in observed:
             note(f"The layer {name} did not run during calibration and stays in float.")
         elif name not in skip:
-            bits = layer_bits.get(name, first_last_bits if name in ends else weight_bits)
-            weight = _weight_quantizer(layer.weight, bits, weight_method)
-            bits = activation_bits and (first_last_bits if name in ends else activation_bits)
-            given = _input_quantizer(observed[name], bits, activation_method, layer.weight) if bits else None
-            new[layer] = _quantization_aware(layer, weight, given)
+            end_bits = first_last_bits if name in ends else None
+            weight = _weight_quantizer(layer.weight, layer_bits.get(name, end_bits or weight_bits), weight_method)
+            bits = activation_bits and (end_bits or activation_bits)
+            inputs = _input_quantizer(observed[name], bits, activation_method, layer.weight) if bits else None
+            new[layer] = _quantization_aware(layer, weight, inputs)
     return _exchanged(model, new)
 
 
 def restored(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of a float model, made quantization-aware as `state` (of such a model) is, with its values.
+    """Return a copy of a float model with the quantizers and values of `state`, the state dict of a quantized model.
 
-    The float model has the structure from which `quantized` started: with BatchNorm folded if it was folded then.
+    The float model must have the structure that `quantized` was applied to: with BatchNorm folded if it was folded.
     """
     model = copy.deepcopy(model)
     new = {}
     for name, layer in plain_layers(model).items():
         start = f"{name}." if name else ""
-        weight, given = (_from_state(state, f"{start}{part}_quantizer.") for part in ("weight", "input"))
+        weight, inputs = (_from_state(state, f"{start}{part}_quantizer.") for part in ("weight", "input"))
         if weight is not None:
-            new[layer] = _quantization_aware(layer, weight, given)
+            new[layer] = _quantization_aware(layer, weight, inputs)
     model = _exchanged(model, new)
     model.load_state_dict(dict(state))
     return model
 
 
 def _exchanged(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """Put each new layer wherever the old one stands; a layer that is shared stays shared."""
+    """Replace each old layer by the new one at all of its paths; shared layers stay shared."""
     for name, layer in list(model.named_modules(remove_duplicate=False)):
         if layer in new:
             model = replaced(model, name, new[layer])
@@ -99,10 +100,10 @@ def _from_state(state: Mapping[str, Tensor], start: str) -> StepQuantizer | None
     return StepQuantizer(state[f"{start}step"], *state[f"{start}codes"].tolist())
 
 
-def _quantization_aware(layer: nn.Module, weight: StepQuantizer, given: StepQuantizer | None) -> nn.Module:
+def _quantization_aware(layer: nn.Conv2d | nn.Linear, weight: StepQuantizer, inputs: StepQuantizer | None) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        return QuantLinear(layer, weight, given)
-    return QuantConv2d(layer, weight, given, same=type(layer) is not nn.Conv2d)
+        return QuantLinear(layer, weight, inputs)
+    return QuantConv2d(layer, weight, inputs, same=type(layer) is not nn.Conv2d)
 
 
 def _weight_quantizer(weight: Tensor, bits: int, method: WeightMethod) -> StepQuantizer:
@@ -115,11 +116,11 @@ def _input_quantizer(seen: Histogram, bits: int, method: ActivationMethod, like:
 
 
 def _check_bits(weights: int, activations: int | None, ends: int | None, layers: Mapping[str, int]) -> None:
-    given = {"weight_bits": weights, "activation_bits": activations, "first_last_bits": ends}
-    given |= {f"layer_bits of {name}": bits for name, bits in layers.items()}
-    wrong = {key: bits for key, bits in given.items() if bits is not None and not 2 <= bits <= 8}
+    settings = {"weight_bits": weights, "activation_bits": activations, "first_last_bits": ends}
+    settings |= {f"layer_bits of {name}": bits for name, bits in layers.items()}
+    wrong = {key: bits for key, bits in settings.items() if bits is not None and not 2 <= bits <= 8}
     if wrong:
-        raise ConfigError(*(f"{key} is {bits}, but it must be 2 to 8." for key, bits in wrong.items()))
+        raise ConfigError(*(f"{key} must be 2 to 8, but is {bits}." for key, bits in wrong.items()))
 
 
 def _check_methods(weights: str, activations: str) -> None:
@@ -130,7 +131,7 @@ def _check_methods(weights: str, activations: str) -> None:
     ]:
         if value not in get_args(kind):
             near = did_you_mean(value, get_args(kind))
-            problems.append(f"{key} is one of {', '.join(get_args(kind))}, not '{value}'.{near}")
+            problems.append(f"{key} must be one of {', '.join(get_args(kind))}, not '{value}'.{near}")
     if problems:
         raise ConfigError(*problems)
 

@@ -1,16 +1,17 @@
-"""Neighbouring layers share the range of a channel: scale one up and the other down until both round alike."""
+"""Cross-layer equalization: rescale consecutive layers so that each channel has the same weight range in both."""
 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from potstill.models.inspect.dataflow import Call, Trace, trace
-from potstill.models.inspect.plain_layers import plain_types
+from potstill.models.inspect.plain_layers import Plain, plain_types
 
-# for s > 0, f(s * x) = s * f(x), each channel for itself; ReLU6 and hard swish are not like that
+# f(s * x) = s * f(x) for s > 0, per channel; this does not hold for ReLU6 and hard swish
 HOMOGENEOUS = {
     "aten.relu",
     "aten.relu_",
@@ -24,7 +25,7 @@ ROUNDS = 10
 def equalize(model: nn.Module, image: Tensor) -> nn.Module:
     """Return a copy of `model` with cross-layer equalized weights (arXiv:1906.04721) and the same outputs.
 
-    Pairs of layers are found where the second alone reads the first, through ReLU and pooling at most. BatchNorm must
+    Pairs of layers are those in which only the second reads the first, through at most ReLU and pooling. BatchNorm must
     be folded. `image` [B, C, H, W] is any input of the right size.
     """
     model = copy.deepcopy(model)
@@ -35,13 +36,15 @@ def equalize(model: nn.Module, image: Tensor) -> nn.Module:
     return model
 
 
-def _pairs(seen: Trace) -> list[tuple[nn.Module, nn.Module]]:
+def _pairs(seen: Trace) -> list[tuple[Plain, Plain]]:
     repeated = seen.repeated()
     pairs = []
-    for first in seen.calls:
-        second = _next_layer(seen, first) if _usable(first, repeated) else None
-        if second and _usable(second, repeated) and _channels_match(first.layer, second.layer):
-            pairs.append((first.layer, second.layer))
+    for call in seen.calls:
+        following = _next_layer(seen, call) if _usable(call, repeated) else None
+        if following and _usable(following, repeated):
+            first, second = cast(Plain, call.layer), cast(Plain, following.layer)
+            if _channels_match(first, second):
+                pairs.append((first, second))
     return pairs
 
 
@@ -56,14 +59,14 @@ def _next_layer(seen: Trace, call: Call) -> Call | None:
     return user
 
 
-def _channels_match(first: nn.Module, second: nn.Module) -> bool:
+def _channels_match(first: Plain, second: Plain) -> bool:
     if isinstance(second, nn.Linear):
         return isinstance(first, nn.Linear)
     return isinstance(first, nn.Conv2d) and second.groups in (1, first.out_channels)
 
 
-def _equalize(first: nn.Module, second: nn.Module) -> None:
-    """Give each channel between the two the same largest weight on both sides, the geometric mean of the two."""
+def _equalize(first: Plain, second: Plain) -> None:
+    """Rescale each channel so that its largest weight is the same in both layers: their geometric mean."""
     over_inputs = second.weight.detach()
     by_channel = over_inputs if _depthwise(second) else over_inputs.transpose(0, 1)
     above, below = _largest(first.weight.detach()), _largest(by_channel)
@@ -71,7 +74,7 @@ def _equalize(first: nn.Module, second: nn.Module) -> None:
     with torch.no_grad():
         first.weight /= _along(scale, first.weight, 0)
         if first.bias is not None:
-            first.bias /= scale
+            first.bias.div_(scale)
         second.weight *= _along(scale, second.weight, 0 if _depthwise(second) else 1)
 
 

@@ -1,26 +1,30 @@
-"""Layers that compute in float as the device will compute in integers, with steps that are learned.
+"""Layers that simulate integer arithmetic in float, with learned steps (fake quantization).
 
-Learned step size quantization, LSQ (arXiv:1902.08153): rounding passes gradients straight through, and the step of
+Learned step size quantization, LSQ (arXiv:1902.08153): rounding uses the straight-through estimator, and the step of
 each grid is a parameter trained with the weights.
 """
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LEAST_STEP = 1e-12  # keeps a step that training drives to zero from dividing by zero
+LEAST_STEP = 1e-12  # avoids division by zero if training drives a step to zero
 
 
 class StepQuantizer(nn.Module):
     """`step * clamp(round(x / step), lowest, highest)`, differentiable in `x` and in `step`.
 
-    `step` is a scalar or has shape [C, 1, ...], one for each channel of dimension 0. `codes` holds the lowest and the
-    highest code; it is part of the state dict, so that a model is rebuilt from its file alone. Computes in float32
+    `step` is a scalar or has shape [C, 1, ...], one per channel of dimension 0. `codes` holds the lowest and the
+    highest code; it is part of the state dict, so that a model can be rebuilt from its file alone. Computes in float32
     also under autocast. The gradient of the step is scaled by 1 / sqrt(n * largest code), n the number of
     values in `x[0]` (weights of one output channel; features of one sample).
     """
+
+    codes: Tensor
 
     def __init__(self, step: Tensor, lowest: int, highest: int) -> None:
         super().__init__()
@@ -34,7 +38,7 @@ class StepQuantizer(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The step as it is used: positive."""
+        """The positive step used in the computation."""
         return self.step.detach().abs().clamp(min=LEAST_STEP)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -43,7 +47,7 @@ class StepQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            if self.step.dim() == 0 and not torch.is_grad_enabled():  # one pass over memory instead of five
+            if self.step.dim() == 0 and not torch.is_grad_enabled():  # fused: one pass over memory instead of five
                 lowest, highest = self.codes.tolist()
                 fused = torch.fake_quantize_per_tensor_affine
                 return fused(x.float(), self.scale.item(), -lowest, 0, highest - lowest).to(x.dtype)
@@ -52,8 +56,9 @@ class StepQuantizer(nn.Module):
 
 
 class _RoundToStep(torch.autograd.Function):
-    """Rounding with the gradients of LSQ: 1 inside the range for `x`, the rounding error (inside) or the outermost
-    code (outside) for `step`. Written out because autograd through clamp and round takes twice as long on a CPU."""
+    """Rounding with the gradients of LSQ: for `x` 1 inside the range, for `step` the rounding error (inside) or the
+    outermost code (outside). Implemented by hand because autograd through clamp and round takes twice as long on a
+    CPU."""
 
     @staticmethod
     def forward(ctx, x: Tensor, step: Tensor, codes: Tensor) -> Tensor:
@@ -73,19 +78,19 @@ class _RoundToStep(torch.autograd.Function):
 
 
 class QuantConv2d(nn.Conv2d):
-    """A convolution whose weight and input pass a quantizer; an input quantizer of None leaves the input alone.
+    """A convolution with quantized weight and input; an input quantizer of None keeps the input in float.
 
-    `same` pads as TensorFlow does (timm's Conv2dSame): as much on the right and bottom as the stride leaves over.
+    `same` uses TensorFlow's padding (timm's Conv2dSame), with odd remainders at the right and bottom.
     """
 
     def __init__(self, layer: nn.Conv2d, weight: StepQuantizer, input: StepQuantizer | None, same: bool) -> None:
         super().__init__(
             layer.in_channels,
             layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
+            cast("tuple[int, int]", layer.kernel_size),
+            cast("tuple[int, int]", layer.stride),
+            cast("str | tuple[int, int]", layer.padding),
+            cast("tuple[int, int]", layer.dilation),
             layer.groups,
             layer.bias is not None,
             layer.padding_mode,
@@ -116,7 +121,7 @@ class QuantConv2d(nn.Conv2d):
 
 
 class QuantLinear(nn.Linear):
-    """A linear layer whose weight and input pass a quantizer; an input quantizer of None leaves the input alone."""
+    """A linear layer with quantized weight and input; an input quantizer of None keeps the input in float."""
 
     def __init__(self, layer: nn.Linear, weight: StepQuantizer, input: StepQuantizer | None) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")

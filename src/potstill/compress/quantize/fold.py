@@ -1,34 +1,37 @@
-"""BatchNorm after a convolution or linear layer is one more multiplication: it is moved into the weights."""
+"""Folding of BatchNorm into the weights of the convolution or linear layer before it."""
 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from potstill.models.inspect.dataflow import Call, Trace, replaced, trace
-from potstill.models.inspect.plain_layers import plain_types
+from potstill.models.inspect.plain_layers import Plain, plain_types
 
 
 def fold_batchnorm(model: nn.Module, image: Tensor) -> nn.Module:
-    """Return a copy of `model` in which every BatchNorm that can be is folded into the layer before it.
+    """Return a copy of `model` with each BatchNorm folded into the layer before it, where possible.
 
-    A BatchNorm is folded where it is the only reader of the output of a plain convolution or linear layer and both
-    ran once. Outputs in eval mode are the same up to rounding. In training the folded model has no batch statistics
-    any more. `image` [B, C, H, W] is any input of the right size; it shows which tensor goes where.
+    A BatchNorm is folded if it is the only reader of the output of a plain convolution or linear layer and both run
+    once. Outputs in eval mode are the same up to rounding. In training the folded model has no batch statistics.
+    `image` [B, C, H, W] is any input of the right size, used to trace the data flow.
     """
     model = copy.deepcopy(model)
     seen = trace(model, image)
     for before, norm in _pairs(seen):
-        fold_into(before.layer, norm.layer)
-        model = replaced(model, norm.name, _what_remains(norm.layer))
+        batch_norm = cast(_BatchNorm, norm.layer)
+        fold_into(cast(Plain, before.layer), batch_norm)
+        model = replaced(model, norm.name, _remainder(batch_norm))
     return model
 
 
 def fold_into(layer: nn.Conv2d | nn.Linear, norm: _BatchNorm) -> None:
-    """Change weight and bias of `layer` so that it computes what `layer` and then `norm` computed in eval mode."""
+    """Change weight and bias of `layer` in place so that it computes `norm(layer(x))` in eval mode."""
+    assert norm.running_var is not None and norm.running_mean is not None, "checked by _foldable"
     gain = (norm.running_var.double() + norm.eps).rsqrt()
     shift = -norm.running_mean.double() * gain
     if norm.affine:
@@ -61,10 +64,13 @@ def _bare_types() -> tuple[type[nn.Module], ...]:
 
 
 def _types_with_activation() -> tuple[type[nn.Module], ...]:
-    from timm.layers import BatchNormAct2d  # timm takes seconds to import
+    # Imported here, because timm takes seconds to import; it re-exports the name.
+    from timm.layers import BatchNormAct2d  # pyright: ignore[reportPrivateImportUsage]
 
     return (BatchNormAct2d,)
 
 
-def _what_remains(norm: _BatchNorm) -> nn.Module:
-    return nn.Identity() if type(norm) in _bare_types() else nn.Sequential(norm.drop, norm.act)
+def _remainder(norm: _BatchNorm) -> nn.Module:
+    if type(norm) in _bare_types():
+        return nn.Identity()
+    return nn.Sequential(cast(nn.Module, norm.drop), cast(nn.Module, norm.act))

@@ -1,4 +1,4 @@
-"""Which layer gets how many bits when the file may have only so many bytes."""
+"""Mixed precision: allocation of bits to layers for a maximum file size."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def sensitivity(
     bits: Collection[int] = (2, 3, 4, 5, 6, 8),
     weight_method: WeightMethod = "absmax",
 ) -> dict[str, dict[int, float]]:
-    """Return what `loss` rises by (against the float model) when the weights of one layer alone have so many bits.
+    """Return the increase of `loss` over the float model if the weights of a single layer have each of `bits`.
 
-    `loss` judges a model, on held-out images; it is called once for each layer and width, and once for `model`.
+    `loss` evaluates a model on held-out images; it is called once per layer and width, and once for `model`.
     """
     start = loss(model)
     rises: dict[str, dict[int, float]] = {}
@@ -46,19 +46,20 @@ def sensitivity(
 def allocate(
     rises: Mapping[str, Mapping[int, float]], weights: Mapping[str, int], *, max_bytes: float
 ) -> dict[str, int]:
-    """Choose bits for each layer so that the packed weights fit into `max_bytes` with the least sum of rises.
+    """Choose bits for each layer so that the packed weights fit into `max_bytes` with the smallest sum of rises.
 
-    Greedy: every layer starts at its most bits; the step down with the least rise for each byte saved is taken until
-    the weights fit. `weights` is the number of weights by layer. The result goes to `quantized(layer_bits=...)`.
+    Greedy: every layer starts at its highest number of bits; the reduction with the smallest rise per byte saved is
+    applied until the weights fit. `weights` is the number of weights by layer. The result is the argument of
+    `quantized(layer_bits=...)`.
 
     Raises:
-        ConfigError: the fewest bits everywhere are still too many.
+        ConfigError: the lowest number of bits in all layers is still too large.
     """
     least = sum(weights[name] * min(widths) for name, widths in rises.items()) / 8
     if least > max_bytes:
         raise ConfigError(
-            f"max_bytes is {max_bytes:.0f}, but the weights alone take {least:.0f} bytes at the fewest bits tried. "
-            "Allow more bytes, or prune first."
+            f"max_bytes is {max_bytes:.0f}, but the weights need at least {least:.0f} bytes at the lowest number of "
+            "bits. Allow more bytes, or prune first."
         )
     chosen = {name: max(widths) for name, widths in rises.items()}
     while sum(weights[name] * bits for name, bits in chosen.items()) / 8 > max_bytes:

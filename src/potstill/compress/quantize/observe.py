@@ -1,4 +1,4 @@
-"""What the inputs of the layers look like: one histogram a layer, gathered in a single pass over a few batches."""
+"""Calibration: one histogram of the inputs per layer, collected in a single pass over a few batches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BINS = 8192  # on each side of zero
 class Histogram:
     """Counts of values, and their exact extremes, of a stream of tensors.
 
-    The bins divide [-limit, limit] evenly. `limit` is a power of two that doubles (two bins merging into one) when a
-    larger value comes, so nothing is counted twice or guessed. Exact zeros are counted apart: every quantizer holds
-    zero exactly, and after a ReLU they would drown the rest.
+    The bins divide [-limit, limit] evenly. `limit` is a power of two that is doubled (merging two bins into one) for
+    larger values, so the counts are exact. Exact zeros are counted separately: every quantizer represents zero exactly,
+    and after a ReLU they would dominate the histogram.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class Histogram:
         x = x.detach().flatten().float()
         if not x.isfinite().all():
             raise DataError(
-                "A layer got inf or NaN as input while the ranges for quantization were measured. "
-                "Check that the calibration images are finite and that the model's weights are."
+                "The input of a layer was inf or NaN during calibration. Check that the calibration images and the "
+                "model's weights are finite."
             )
         self.low, self.high = min(self.low, x.min().item()), max(self.high, x.max().item())
         while self.limit < max(-self.low, self.high):
@@ -53,17 +53,17 @@ class Histogram:
 
     @property
     def centres(self) -> Tensor:
-        """The middle of each bin, float64."""
+        """The centre of each bin, float64."""
         return (torch.arange(2 * BINS, dtype=torch.float64) + 0.5) * (self.limit / BINS) - self.limit
 
 
 def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """Run `batches` of images [B, C, H, W] through the model in eval mode; return what each layer was given.
+    """Run `batches` of images [B, C, H, W] through the model in eval mode; return the histogram of each layer's input.
 
-    The result is by path of the layer, in the order in which layers first run; layers that never ran are not in it.
+    The result is by path of the layer, in the order of first execution; layers that did not run are not in it.
 
     Raises:
-        DataError: no batch came, or a layer was given inf or NaN.
+        DataError: there are no batches, or the input of a layer is inf or NaN.
         ModelError: the model has no plain convolution or linear layer.
     """
     layers = plain_layers(model)
@@ -89,5 +89,5 @@ def observe(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Histogram]
         for hook in hooks:
             hook.remove()
     if not seen:
-        raise DataError("No image came for calibration. Give at least one batch; 100 to 500 images are usual.")
+        raise DataError("There are no images for calibration. Use at least one batch; 100 to 500 images are common.")
     return seen

@@ -1,4 +1,4 @@
-"""Weights of 2 to 8 bits in a file that is as small as their bits: see docs/packed-weights.md for the format."""
+"""Packed files of weights with 2 to 8 bits; docs/packed-weights.md describes the format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY, VERSION = "potstill-packed-weights", 1
 
 
 def pack(model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return the packed file of a quantized model; `metadata` is text that goes with it (a card, class names)."""
+    """Return the packed file of a quantized model; `metadata` is additional text (a card, class names)."""
     layers = quantized_layers(model)
     if not layers:
         raise ModelError(f"{type(model).__name__} has no quantized layers to pack. Quantize it first.")
@@ -36,19 +36,19 @@ def pack(model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> byte
         described[name] = {"shape": list(layer.weight.shape), "bits": bits, "lowest": lowest, "input": _input(layer)}
         inside = [f"{start}weight", *(key for key in state if key.startswith(_quantizers(start)))]
         state = {key: value for key, value in state.items() if key not in inside}
-    tensors |= {key: value.clone() for key, value in state.items()}  # clones, for safetensors takes no shared memory
+    tensors |= {key: value.clone() for key, value in state.items()}  # safetensors does not accept shared memory
     head = {"version": VERSION, "layers": described, "metadata": dict(metadata or {})}
-    text = json.dumps(head, separators=(",", ":"))  # under a single key: safetensors shuffles several
+    text = json.dumps(head, separators=(",", ":"))  # under a single key, because safetensors does not keep the order
     return safetensors.save({key: value.cpu().contiguous() for key, value in tensors.items()}, {KEY: text})
 
 
 def unpack(file: bytes | Path) -> dict[str, Tensor]:
-    """Return the state dict of the quantized model that was packed; `restored(model, state)` makes the model.
+    """Return the state dict of the packed model; `restored(model, state)` returns the model.
 
-    Weights are the rounded ones: what the model computed with, bit for bit.
+    Weights are rounded, bit-identical to those that the model computed with.
 
     Raises:
-        ModelError: the file is no packed weight file, or of another version.
+        ModelError: the file does not hold packed weights, or has another version.
     """
     content = file if isinstance(file, bytes) else file.read_bytes()
     what = "The packed weights" if isinstance(file, bytes) else str(file)
@@ -63,31 +63,31 @@ def unpack(file: bytes | Path) -> dict[str, Tensor]:
         state[f"{start}weight"] = codes * step
         state[f"{start}weight_quantizer.step"] = step
         state[f"{start}weight_quantizer.codes"] = _codes(lowest, bits)
-        if given := layer["input"]:
-            state[f"{start}input_quantizer.step"] = torch.tensor(given["step"])
-            state[f"{start}input_quantizer.codes"] = _codes(given["lowest"], given["bits"])
+        if inputs := layer["input"]:
+            state[f"{start}input_quantizer.step"] = torch.tensor(inputs["step"])
+            state[f"{start}input_quantizer.codes"] = _codes(inputs["lowest"], inputs["bits"])
     return state
 
 
 def packed_bytes(model: nn.Module) -> int:
-    """Return the bytes of the packed codes alone, without steps, biases and the head of the file."""
+    """Return the number of bytes of the packed codes, without steps, biases and the header of the file."""
     layers = quantized_layers(model).values()
     return sum(math.ceil(layer.weight.numel() * layer.weight_quantizer.bits / 8) for layer in layers)
 
 
 def float_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the part of an unpacked state dict that a model without quantizers takes: weights, biases, the rest."""
+    """Return the part of an unpacked state dict for a model without quantizers: weights, biases and buffers."""
     return {key: value for key, value in state.items() if not _is_quantizer(key)}
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Pack unsigned integers below 2**bits one after the other, least significant bit first, into uint8."""
+    """Pack unsigned integers below 2**bits consecutively, least significant bit first, into uint8."""
     split = codes.astype(np.uint8).reshape(-1, 1) >> np.arange(bits, dtype=np.uint8) & 1
     return np.packbits(split.reshape(-1), bitorder="little")
 
 
 def unpack_codes(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """Return the first `count` integers of what `pack_codes` made, as int64."""
+    """Return the first `count` integers packed by `pack_codes`, as int64."""
     split = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     return split.astype(np.int64) @ (1 << np.arange(bits))
 
@@ -112,18 +112,18 @@ def _codes(lowest: int, bits: int) -> Tensor:
 
 
 def read_head(content: bytes, what: str) -> dict[str, Any]:
-    """Return what the head of a packed file tells: `version`, `layers` and `metadata`."""
+    """Return the header of a packed file: `version`, `layers` and `metadata`."""
     try:
         safetensors.load(content)
         head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
     except SafetensorError as error:
-        raise ModelError(f"{what}: not readable as safetensors ({error}). It is damaged or something else.") from None
+        raise ModelError(f"{what}: not readable as safetensors ({error}). It is damaged or another format.") from None
     if KEY not in head:
-        raise ModelError(f"{what}: this is no file of packed weights. Make one with `potstill quantize`.")
+        raise ModelError(f"{what}: this is not a file of packed weights. Create one with `potstill quantize`.")
     packed = json.loads(head[KEY])
     if packed["version"] != VERSION:
         raise ModelError(
-            f"{what}: packed weights of version {packed['version']}, but this potstill reads version {VERSION}. "
-            "Read it with the potstill that wrote it, or quantize again."
+            f"{what}: packed weights of version {packed['version']}, but this version of potstill reads version "
+            f"{VERSION}. Read it with the version of potstill that wrote it, or quantize again."
         )
     return packed

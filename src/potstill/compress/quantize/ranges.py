@@ -1,7 +1,7 @@
-"""From what was observed to the step of a quantizer.
+"""Quantization ranges: from observed values to the step of a quantizer.
 
-Activations get an affine grid of 2**bits codes that holds zero exactly: from 0 up where nothing negative was seen
-(after a ReLU), shifted by a zero point elsewhere. Weights get a symmetric grid for each output channel.
+Activations get an affine grid of 2**bits codes that represents zero exactly: starting at 0 if no value was negative
+(after a ReLU), shifted by a zero point otherwise. Weights get a symmetric grid per output channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CANDIDATES = 100
 
 
 def activation_grid(seen: Histogram, bits: int, method: ActivationMethod) -> tuple[float, int]:
-    """Return (step, lowest code) of the grid of 2**bits codes, zero among them, for what was seen."""
+    """Return (step, lowest code) of a grid of 2**bits codes, including zero, for the observed values."""
     low, high = METHODS[method](seen, bits)
     return _grid(min(low, 0.0), max(high, 0.0), bits)
 
@@ -38,7 +38,7 @@ def _minmax(seen: Histogram, bits: int) -> tuple[float, float]:
 
 
 def _percentile(seen: Histogram, bits: int) -> tuple[float, float]:
-    """Leave out the largest and the smallest 0.01 % of the values."""
+    """Clip the largest and the smallest 0.01 % of the values."""
     counts = seen.counts.clone()
     counts[BINS] += seen.zeros
     below = counts.cumsum(0) / counts.sum()
@@ -49,14 +49,14 @@ def _percentile(seen: Histogram, bits: int) -> tuple[float, float]:
 
 
 def _best_shrink(seen: Histogram, loss: Callable[[float, float], float], smallest: float) -> tuple[float, float]:
-    """Return the shrunken range with the least loss, both ends multiplied by the same factor."""
+    """Return the range with the smallest loss, with both ends scaled by the same factor."""
     factors = torch.linspace(smallest, 1.0, CANDIDATES).tolist()
     best = min(factors, key=lambda factor: loss(seen.low * factor, seen.high * factor))
     return seen.low * best, seen.high * best
 
 
 def _mse(seen: Histogram, bits: int) -> tuple[float, float]:
-    """Minimise the mean squared difference between the values and their rounded ones."""
+    """Minimise the mean squared difference between the values and the rounded values."""
 
     def loss(low: float, high: float) -> float:
         codes = _codes(seen, low, high, bits)
@@ -68,8 +68,8 @@ def _mse(seen: Histogram, bits: int) -> tuple[float, float]:
 def _entropy(seen: Histogram, bits: int) -> tuple[float, float]:
     """Minimise the Kullback-Leibler divergence of the rounded from the clipped distribution.
 
-    As in the calibration of TensorRT: what lies outside counts for the outermost bins of the reference but not for
-    its rounded version, so clipping has a price. Ranges with fewer than two bins a code are not tried.
+    As in the calibration of TensorRT: values outside are added to the outermost bins of the reference but not of its
+    rounded version, so clipping has a cost. Ranges with fewer than two bins per code are not tried.
     """
 
     def loss(low: float, high: float) -> float:
@@ -117,10 +117,10 @@ METHODS: dict[str, Callable[[Histogram, int], tuple[float, float]]] = {
 
 
 def weight_steps(weight: Tensor, bits: int, method: WeightMethod) -> Tensor:
-    """Return a positive step for each output channel, shape [C, 1, ...], of codes -2**(bits-1) to 2**(bits-1) - 1.
+    """Return a positive step per output channel, shape [C, 1, ...], for codes -2**(bits-1) to 2**(bits-1) - 1.
 
     "absmax" clips nothing, "mse" minimises the squared error of the channel, "lsq" is twice the mean magnitude over
-    the root of the largest code, the start of learned steps (arXiv:1902.08153). A channel of zeros gets step 1.
+    the root of the largest code, the initial value of learned steps (arXiv:1902.08153). A channel of zeros gets step 1.
     """
     flat = weight.detach().flatten(1)
     largest = 2 ** (bits - 1) - 1

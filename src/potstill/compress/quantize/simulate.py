@@ -1,7 +1,7 @@
-"""Any number format in any model, for study: what fp8 weights, Q4.4 activations or bf16 gradients do to it.
+"""Simulation of any number format in any model: the effect of fp8 weights, Q4.4 activations or bf16 gradients.
 
-Products and sums stay in float32; only what a device would keep in memory between them is rounded: the weight and the
-input of a layer, and the gradient that reaches its output.
+Products and sums stay in float32; only values that a device would store in memory are rounded: the weight and the input
+of a layer, and the gradient of its output.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def simulated(
     gradients: NumberFormat | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Return a copy whose convolutions and linear layers use these formats; None leaves the values as they are.
+    """Return a copy whose convolutions and linear layers use these formats; None keeps the values unchanged.
 
     weights, activations: one format for all layers, or one for each by its path.
 
-    Rounding passes gradients straight through, so the copy can be trained: its weights stay in float32 and are
-    rounded where they are used. Integer formats of scale 1 are fitted to each tensor as it comes (largest magnitude,
-    or minimum and maximum where unsigned). `generator` is for stochastic rounding, which small gradients need
-    (arXiv:1502.02551). `plain` turns the copy back into an ordinary model with rounded weights.
+    Rounding uses the straight-through estimator, so the copy can be trained: its weights stay in float32 and are
+    rounded when used. Integer formats with scale 1 are fitted to each tensor (largest magnitude, or minimum and maximum
+    if unsigned). `generator` is for stochastic rounding, which small gradients need (arXiv:1502.02551). `plain`
+    returns an ordinary model with rounded weights.
     """
     model = copy.deepcopy(model)
     for name, layer in plain_layers(model).items():
@@ -63,7 +63,7 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 class _Round:
-    """A format and where its random numbers come from; the generator stays shared when a model is copied."""
+    """A format with its random generator, which stays shared between copies of a model."""
 
     def __init__(self, number: NumberFormat, generator: torch.Generator | None) -> None:
         self.number, self.generator = number, generator

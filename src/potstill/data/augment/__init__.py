@@ -1,4 +1,4 @@
-"""Augmentations in batch, every one a pure function of the image and of uniform numbers."""
+"""Batched augmentations; each is a pure function of the images and of given uniform random numbers."""
 
 from potstill.data.augment.mix import Mix, apply_mix, draw_mix, mix_targets
 from potstill.data.augment.policy import Policy, default_policy, parse_policy

@@ -1,4 +1,4 @@
-"""Operations that hide a part of the image: random erasing (arXiv:1708.04896) and Cutout (arXiv:1708.04552)."""
+"""Operations that occlude a part of the image: random erasing (arXiv:1708.04896) and Cutout (arXiv:1708.04552)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Fill = Literal["zero", "mean", "colour"]
 
 
 def hide(images: Tensor, boxes: np.ndarray, fill: Fill, u: np.ndarray) -> Tensor:
-    """Return the images with a box each filled.
+    """Return the images with one filled box each.
 
-    boxes: int64 [B, 4], top, bottom, left, right; may reach over the border. fill: black, the image's own mean
+    boxes: int64 [B, 4], top, bottom, left, right; may extend beyond the border. fill: black, the image's own mean
     colour, or a random colour from u, float64 [B, 3].
     """
     top, bottom, left, right = (torch.from_numpy(side).to(images.device)[:, None, None] for side in boxes.T)
@@ -38,7 +38,7 @@ def _colour(images: Tensor, fill: Fill, u: np.ndarray) -> Tensor:
 
 
 class Erase(Sometimes):
-    """Fill a box with `scale` (least, most) of the area and `ratio` (least, most) of height to width."""
+    """Fill a box with `scale` (min, max) of the area and aspect `ratio` (min, max) of height to width."""
 
     name: ClassVar[str] = "erase"
     main: ClassVar[str] = "p"
@@ -59,7 +59,7 @@ class Erase(Sometimes):
 
 
 class Cutout(Sometimes):
-    """Fill a square of `pixels` a side around a random place; at the border a part of it falls outside."""
+    """Fill a square of `pixels` per side around a random centre; at the border part of it lies outside the image."""
 
     name: ClassVar[str] = "cutout"
     main: ClassVar[str] = "pixels"

@@ -1,7 +1,7 @@
 """Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899): each image of a batch is mixed with a partner.
 
-A `Mix` says who is mixed with whom and how much, and is a pure function of (seed, step). Labels and the teacher's
-probabilities are mixed by the same one, so a stored teacher fits the mixed image as well as any can.
+A `Mix` holds the partners and weights of a batch and is a pure function of (seed, step). Labels and the teacher's
+probabilities are mixed by the same `Mix`, so cached teacher outputs can be used with mixed images.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ KINDS = ("mixup", "cutmix")
 
 @dataclass(frozen=True)
 class Mix:
-    """partner: int64 [B], the row each row is mixed with. weight: float32 [B] in 0..1, the part that stays its own.
-    box: (top, bottom, left, right) in pixels that CutMix takes from the partner; None for mixup."""
+    """partner: int64 [B], the row each row is mixed with. weight: float32 [B] in 0..1, the weight of the row itself.
+    box: (top, bottom, left, right) in pixels that CutMix copies from the partner; None for mixup."""
 
     partner: Tensor
     weight: Tensor
@@ -39,8 +39,8 @@ def draw_mix(
 ) -> Mix:
     """Return the mix of a step: one weight from Beta(alpha, alpha) for the batch, partners by a permutation.
 
-    kind: "mixup" or "cutmix". size: (height, width) of the images, which CutMix needs; its weight is the share of
-    pixels that really stays, after the box is clipped at the border.
+    kind: "mixup" or "cutmix". size: (height, width) of the images, required by CutMix; its weight is the fraction of
+    pixels kept after the box is clipped at the border.
     """
     assert kind in KINDS and alpha > 0
     order = np.argsort(uniform(seed, np.arange(batch_size), np.full(batch_size, step), 1, "mix.partner")[:, 0])
@@ -66,7 +66,7 @@ def apply_mix(image: Tensor, mix: Mix) -> Tensor:
 
 
 def mix_targets(probabilities: Tensor, mix: Mix) -> Tensor:
-    """Return weight * own + (1 - weight) * partner's, of probabilities [B, K]."""
+    """Return weight * own + (1 - weight) * partner's probabilities [B, K]."""
     weight = mix.weight[:, None].to(probabilities.dtype)
     return torch.lerp(probabilities[mix.partner], probabilities, weight)
 
@@ -80,9 +80,13 @@ def _beta(alpha: float, seed: int, step: int) -> float:
 
 def _box(weight: float, size: tuple[int, int], u: np.ndarray) -> tuple[int, int, int, int]:
     """Return a box of area (1 - weight) around a uniform centre, clipped at the border."""
-    sides = []
-    for length, centre in zip(size, u, strict=True):
-        half = int(length * np.sqrt(1 - weight)) // 2
-        middle = int(centre * length)
-        sides += [max(middle - half, 0), min(middle + half, length)]
-    return tuple(sides)
+    (top, bottom), (left, right) = (
+        _side(length, float(centre), weight) for length, centre in zip(size, u, strict=True)
+    )
+    return top, bottom, left, right
+
+
+def _side(length: int, centre: float, weight: float) -> tuple[int, int]:
+    half = int(length * np.sqrt(1 - weight)) // 2
+    middle = int(centre * length)
+    return max(middle - half, 0), min(middle + half, length)

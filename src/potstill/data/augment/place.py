@@ -1,7 +1,7 @@
-"""Operations that only move pixels: shift, pad and crop, flips, and the centre crop that ends every view.
+"""Operations that only move pixels: shift, pad and crop, flips, and the centre crop at the end of every view.
 
-On a CPU numpy moves them, in one thread: that is faster than training can ask for, and torch's team of threads waits
-for its slowest member, which takes thirty times as long when another program uses a core.
+On a CPU this is done with numpy in one thread: that is faster than training consumes images, and torch's thread pool
+waits for its slowest thread, which takes thirty times as long when another program uses a core.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from potstill.data.augment.operation import Operation, Sometimes, integers
 from potstill.progress import note
 
 Fill = Literal["zero", "edge", "reflect"]
+_NUMPY_MODES: dict[Fill, Literal["constant", "edge", "reflect"]] = {
+    "zero": "constant",
+    "edge": "edge",
+    "reflect": "reflect",
+}
 
 
 def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the middle `size` = (height, width) of [B, C, H, W]; an odd remainder goes to the bottom and right."""
+    """Return the central `size` = (height, width) of [B, C, H, W]; an odd remainder goes to the bottom and right."""
     spare = [have - want for have, want in zip(images.shape[-2:], size, strict=True)]
     assert min(spare) >= 0, f"images of {tuple(images.shape[-2:])} are smaller than the crop {size}"
     top, left = spare[0] // 2, spare[1] // 2
@@ -31,8 +36,7 @@ def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
 def padded(images: Tensor, by: int, fill: Fill) -> Tensor:
     """Return uint8 [B, C, H + 2 by, W + 2 by]."""
     if images.device.type == "cpu":
-        mode = {"zero": "constant", "edge": "edge", "reflect": "reflect"}[fill]
-        return torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (by, by), (by, by)), mode=mode))
+        return torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (by, by), (by, by)), mode=_NUMPY_MODES[fill]))
     return F.pad(images, (by,) * 4, mode={"zero": "constant", "edge": "replicate", "reflect": "reflect"}[fill])
 
 
@@ -47,30 +51,32 @@ def windows(images: Tensor, top: np.ndarray, left: np.ndarray, size: tuple[int, 
 
 
 def mirrored(images: Tensor, axis: int) -> Tensor:
-    """Return the images turned over along an axis."""
+    """Return the images flipped along an axis."""
     if images.device.type == "cpu":
         return torch.from_numpy(np.flip(images.numpy(), axis).copy())
     return images.flip(axis)
 
 
 class Shift(Sometimes):
-    """Move the image by a whole number of pixels, up to `pixels` each way; what comes in is `fill`."""
+    """Translate by a whole number of pixels, up to `pixels` in each direction; the border is filled by `fill`."""
 
     name: ClassVar[str] = "shift"
     main: ClassVar[str] = "pixels"
     draws: ClassVar[int] = 3
-    pixels: int | None = Field(default=None, ge=1, description="null: one twentieth of the short side, at least 1")
+    pixels: int | None = Field(
+        default=None, ge=1, description="maximum shift in pixels; null: one twentieth of the short side, at least 1"
+    )
     fill: Literal["zero", "edge"] = "zero"
 
     def change(self, images: Tensor, u: np.ndarray) -> Tensor:
-        size = tuple(images.shape[-2:])
-        most = self.pixels or max(1, min(size) // 20)
+        height, width = images.shape[-2:]
+        most = self.pixels or max(1, min(height, width) // 20)
         corner = integers(u, 2 * most + 1)
-        return windows(padded(images, most, self.fill), corner[:, 0], corner[:, 1], size)
+        return windows(padded(images, most, self.fill), corner[:, 0], corner[:, 1], (height, width))
 
 
 class PadCrop(Operation):
-    """Pad every side by `pad` pixels, then cut the view's size out at a random place (He et al., arXiv:1512.03385)."""
+    """Pad every side by `pad` pixels, then crop the view's size at a random position (He et al., arXiv:1512.03385)."""
 
     name: ClassVar[str] = "pad-crop"
     main: ClassVar[str] = "pad"
@@ -86,13 +92,16 @@ class PadCrop(Operation):
 
     def _fill(self, height: int, width: int) -> Fill:
         if self.fill == "reflect" and self.pad >= min(height, width):
-            note(f"Images of {width}x{height} cannot be mirrored {self.pad} pixels over their edge; it is repeated.")
+            note(
+                f"Augmentation pad-crop: images of {width}x{height} pixels are too small for reflection padding by "
+                f"{self.pad} pixels; edge padding is used instead."
+            )
             return "edge"
         return self.fill
 
 
 class Flip(Sometimes):
-    """Mirror left and right, with probability `p`."""
+    """Flip horizontally, with probability `p`."""
 
     name: ClassVar[str] = "flip"
     main: ClassVar[str] = "p"
@@ -104,7 +113,7 @@ class Flip(Sometimes):
 
 
 class FlipVertical(Flip):
-    """Mirror top and bottom, with probability `p`: for images without an up, seen from above or in a microscope."""
+    """Flip vertically, with probability `p`: for images without an upright direction, such as aerial or microscopy."""
 
     name: ClassVar[str] = "flip-vertical"
 

@@ -1,4 +1,4 @@
-"""`Policy`: an ordered tuple of operations, and how a recipe spells one.
+"""`Policy`: an ordered tuple of operations, and its spelling in a recipe.
 
 augment: cifar                                       # a named policy
 augment: [pad-crop, flip]                            # operations with their usual settings
@@ -48,12 +48,12 @@ NAMED: dict[str, tuple[str | dict[str, Any], ...]] = {
     "photo": ({"random-resized-crop": 0.35}, "flip"),
 }
 AUTO = "auto"
-LARGEST_SMALL = 64  # pixels a side up to which an image is not a photo
+LARGEST_SMALL = 64  # pixels per side up to which an image is not treated as a photo
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done to an image, in order."""
+    """The operations applied to an image, in order."""
 
     operations: tuple[Operation, ...] = ()
 
@@ -63,17 +63,17 @@ class Policy:
 
 
 def parse_policy(spec: Any, *, auto: str | None = None) -> Policy:
-    """Return the policy that a recipe spells; raise `ConfigError` with every mistake in it.
+    """Return the policy for a spec in a recipe; raise `ConfigError` with every mistake in it.
 
-    spec: a name, an operation, or a list of them; a `Policy` is returned as it is. auto: the named policy that
-    "auto" stands for, from `default_policy`; None where the spec cannot contain it.
+    spec: a name, an operation, or a list of them; a `Policy` is returned unchanged. auto: the named policy that
+    "auto" means, from `default_policy`; None if the spec cannot contain it.
     """
     if isinstance(spec, Policy):
         return spec
     problems: list[str] = []
     entries = [spec] if isinstance(spec, str | Mapping) else spec
     if not isinstance(entries, Sequence):
-        raise ConfigError(f"augment must be a policy's name or a list of operations, but is {spec!r}. {_known()}")
+        raise ConfigError(f"augment must be the name of a policy or a list of operations, but is {spec!r}. {_known()}")
     operations = tuple(operation for entry in entries for operation in _parsed(entry, auto, problems))
     if problems:
         raise ConfigError(*problems)
@@ -83,9 +83,9 @@ def parse_policy(spec: Any, *, auto: str | None = None) -> Policy:
 def default_policy(*, height: int, width: int, channels: int, classes: Sequence[str] = ()) -> str:
     """Return the name of a policy that is safe for such images.
 
-    Grey images, and classes that are single characters, may be writing: they are shifted only, because a mirrored
-    digit is another digit. Small colour images are padded, cropped and mirrored; photos are cropped at a random size
-    and mirrored.
+    Grey images, and classes that are single characters, may be handwriting: they are only shifted, because flipping
+    can change the class of a digit. Small colour images are padded, cropped and flipped; photos get a random-resized
+    crop and are flipped.
     """
     if channels == 1 or (classes and all(len(name) == 1 for name in classes)):
         return "shift"
@@ -96,10 +96,10 @@ def _parsed(entry: Any, auto: str | None, problems: list[str]) -> Iterator[Opera
     """Yield the operations of one entry of the list, or append what is wrong with it."""
     for name, settings in _named_settings(entry, auto, problems):
         kind = OPERATIONS[name]
-        usual = settings is None or settings is True  # `flip:` and `flip: true` in YAML
-        given = settings if isinstance(settings, Mapping) else {} if usual else {kind.main: settings}
+        default = settings is None or settings is True  # `flip:` and `flip: true` in YAML
+        fields = settings if isinstance(settings, Mapping) else {} if default else {kind.main: settings}
         try:
-            yield build(kind, given, origin=f"the operation {name}")
+            yield build(kind, fields, origin=f"the operation {name}")
         except ConfigError as error:
             problems.extend(f"augment.{name}.{problem}" for problem in error.problems)
 
@@ -108,9 +108,10 @@ def _named_settings(entry: Any, auto: str | None, problems: list[str]) -> Iterat
     if isinstance(entry, Mapping):
         pairs = _pairs(entry)
     elif isinstance(entry, str):
-        assert entry != AUTO or auto, "whoever reads a recipe must say what auto stands for"
-        name = auto if entry == AUTO else entry
-        pairs = [pair for part in NAMED.get(name, (name,)) for pair in _pairs(part)]
+        if entry == AUTO:
+            assert auto, "the reader of a recipe must pass the policy that auto means"
+            entry = auto
+        pairs = [pair for part in NAMED.get(entry, (entry,)) for pair in _pairs(part)]
     else:
         problems.append(f"augment: an entry must be a name or {{name: settings}}, but one is {entry!r}.")
         return
@@ -119,7 +120,7 @@ def _named_settings(entry: Any, auto: str | None, problems: list[str]) -> Iterat
             yield name, settings
         else:
             hint = did_you_mean(str(name), [*OPERATIONS, *NAMED, AUTO])
-            problems.append(f"augment: there is no operation or policy called '{name}'.{hint} {_known()}")
+            problems.append(f"augment: there is no operation or policy '{name}'.{hint} {_known()}")
 
 
 def _pairs(entry: str | Mapping[str, Any]) -> list[tuple[str, Any]]:

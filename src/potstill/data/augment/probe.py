@@ -1,10 +1,10 @@
-"""Which augmentations change *these* labels? A cheap probe is trained with each, and asked about clean images.
+"""Which augmentations preserve the labels of a data set? A linear probe is trained with each one and evaluated.
 
-A mirrored photo of a cat is a cat, a mirrored 2 is no digit; whether a rotation or a change of hue does harm depends
-on the classes. The probe is a logistic regression on pooled pixels and edge directions. Fitted on clean images *and*
-augmented ones, it becomes worse at clean held-out images where the augmentation makes one class look like another,
-and better where it does not. (Asking a probe that saw only clean images about augmented ones does not tell the two
-apart: a shift of one pixel then seems as bad as a mirrored digit.)
+A flipped photo of a cat still shows a cat, a flipped 2 is not a digit; whether a rotation or a change of hue is
+harmful depends on the classes. The probe is a logistic regression on pooled pixels and edge directions. Fitted on
+clean *and* augmented images, its accuracy on clean held-out images falls if the augmentation makes one class look like
+another, and rises otherwise. (Evaluating a probe fitted on clean images only with augmented images does not separate
+the two cases: a shift by one pixel then seems as harmful as a flipped digit.)
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ CANDIDATES: tuple[Any, ...] = (
     *COLOUR,
 )
 VERDICTS = {LOSES: "costs", BEATS: "helps"}
-_CONFIDENCE = 0.99  # because many operations are tried
-_CELLS = 7  # pooling regions a side
+_CONFIDENCE = 0.99  # because many operations are compared
+_CELLS = 7  # pooling regions per side
 _DIRECTIONS = 8
-_LARGEST = 64  # pixels a side that edges are looked for in
+_LARGEST = 64  # pixels per side at which edges are computed
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What training a probe with an operation did to its accuracy on clean held-out images.
+    """The effect of an operation on the accuracy of a probe on clean held-out images.
 
-    accuracy: in percent. drop: points lost against the probe that saw clean images only, with its 99 % interval.
-    verdict: "costs" where the whole interval is above 0, "helps" where it is below, else "no difference seen".
+    accuracy: in percent. drop: points lost relative to the probe fitted on clean images only, with its 99 % interval.
+    verdict: "costs" if the whole interval is above 0, "helps" if it is below, else "no difference seen".
     """
 
     operation: str
@@ -67,10 +67,10 @@ def probe_augment(
     limit: int = 3000,
     seed: int = 0,
 ) -> list[Effect]:
-    """Return the effect of each operation, the most harmful first. The test split is not looked at.
+    """Return the effect of each operation, the most harmful first. The test split is not used.
 
-    pixels: of the manifest. size: (height, width) of a view. operations: as a recipe spells them; by default what
-    makes sense for grey or colour images. limit: images that each probe is fitted on. A minute at most.
+    pixels: of the manifest. size: (height, width) of a view. operations: as in a recipe; by default those that apply
+    to grey or colour images. limit: number of images that each probe is fitted on. Takes at most a minute.
     """
     if operations is None:
         operations = [spec for spec in CANDIDATES if pixels.shape[1] == 3 or spec not in COLOUR]
@@ -83,19 +83,19 @@ def probe_augment(
         parts = np.array_split(rows, len(rows) // 256 + 1)
         return np.concatenate([_features(view(pixels.take(p), p, np.full(len(p), number))) for p in parts])
 
-    clean, asked = features(fitted), features(held)
-    before = _fit(clean, clean, label[fitted]).predict(asked) == label[held]
-    found = []
+    clean, held_out = features(fitted), features(held)
+    before = _fit(clean, clean, label[fitted]).predict(held_out) == label[held]
+    effects = []
     with task("Probing augmentations", len(policies)) as shown:
         for spec, policy in zip(operations, policies, strict=True):
             probe = _fit(clean, features(fitted, policy, 0), label[fitted])
-            found.append(_effect(_spelled(spec), probe.predict(asked) == label[held], before, seed))
+            effects.append(_effect(_spelled(spec), probe.predict(held_out) == label[held], before, seed))
             shown.advance()
-    return sorted(found, key=lambda effect: -effect.drop)
+    return sorted(effects, key=lambda effect: -effect.drop)
 
 
 def _halves(manifest: Manifest, limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labelled rows to fit on and to ask about: train and validation, or two parts of train."""
+    """Return the labelled rows to fit on and to evaluate on: train and validation, or two parts of train."""
     train, held = manifest.rows("train", labelled=True), manifest.rows("validation", labelled=True)
     train, held = _shuffled(train, seed), _shuffled(held, seed)
     if not len(held):
@@ -104,7 +104,7 @@ def _halves(manifest: Manifest, limit: int, seed: int) -> tuple[np.ndarray, np.n
     if len(held) < 10 or len(np.unique(manifest.label[train])) < 2:
         raise DataError(
             f"{manifest.root} has too few labelled images to probe augmentations: at least two classes and 30 images "
-            "are needed. Label more, or choose a policy by looking at the sheet of `potstill check --augment`."
+            "are needed. Label more, or choose a policy from the contact sheet of `potstill check --augment`."
         )
     return np.sort(train), np.sort(held)
 
@@ -128,13 +128,13 @@ def _features(image: Tensor) -> np.ndarray:
 
 
 def _fit(clean: np.ndarray, augmented: np.ndarray, label: np.ndarray) -> Any:
-    """Return a probe fitted on both, so that each was fitted on equally many images."""
+    """Return a probe fitted on both, so that all probes are fitted on the same number of images."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # Comparing probes needs no optimum: fifty steps are enough, and a fixed number is what all of them get.
+    # Probes are compared with each other, so the optimum is not needed: all get the same number of iterations.
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=50, tol=1e-3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -142,12 +142,12 @@ def _fit(clean: np.ndarray, augmented: np.ndarray, label: np.ndarray) -> Any:
 
 
 def _effect(operation: str, after: np.ndarray, before: np.ndarray, seed: int) -> Effect:
-    found = compare(after, before, confidence=_CONFIDENCE, seed=seed, trained=False)
-    low, high = found.interval
-    verdict = VERDICTS.get(found.result, "no difference seen")
-    return Effect(operation, 100.0 * float(after.mean()), -found.difference, (-high, -low), verdict)
+    comparison = compare(after, before, confidence=_CONFIDENCE, seed=seed, trained=False)
+    low, high = comparison.interval
+    verdict = VERDICTS.get(comparison.result, "no difference seen")
+    return Effect(operation, 100.0 * float(after.mean()), -comparison.difference, (-high, -low), verdict)
 
 
 def _spelled(spec: Any) -> str:
-    """Return the operation as it can be pasted into a recipe."""
+    """Return the operation as text that can be pasted into a recipe."""
     return spec if isinstance(spec, str) else yaml.safe_dump(spec, default_flow_style=True).strip()

@@ -1,4 +1,4 @@
-"""Random-resized crop: a random part of the image, of random shape, resized to the view's size (arXiv:1409.4842)."""
+"""Random-resized crop: a random box of random aspect ratio, resized to the view's size (arXiv:1409.4842)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from potstill.data.augment.operation import Operation, Ratios, Shares, integers
 from potstill.torch_context import threads
 
-ATTEMPTS = 10  # shapes that are tried before the largest centred one is taken
+ATTEMPTS = 10  # box shapes tried before the largest centred one is used
 
 
 class RandomResizedCrop(Operation):
-    """Cut a box with `scale` (least, most) of the area and `ratio` (least, most) of width to height, and resize it
-    to the view's size with an antialiasing bilinear filter. The draws are those of torchvision's RandomResizedCrop."""
+    """Crop a box with `scale` (min, max) of the area and aspect `ratio` (min, max) of width to height, and resize it
+    to the view's size (bilinear, antialiased). The distribution is that of torchvision's RandomResizedCrop."""
 
     name: ClassVar[str] = "random-resized-crop"
     main: ClassVar[str] = "scale"
@@ -30,14 +30,14 @@ class RandomResizedCrop(Operation):
         return resize_on_cpu(images, boxes, size) if images.device.type == "cpu" else resize(images, boxes, size)
 
     def boxes(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Return int64 [B, 4]: top, left, height and width of a box in every image."""
+        """Return int64 [B, 4]: top, left, height and width of the box in each image."""
         sides = self._sides(u[:, : 2 * ATTEMPTS], height, width)
         return np.stack(
             [*(integers(u[:, -2 + i], (height, width)[i] - sides[:, i] + 1) for i in range(2)), *sides.T], 1
         )
 
     def _sides(self, u: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Return int64 [B, 2]: the first of the shapes tried that fits into the image."""
+        """Return int64 [B, 2]: the first of the tried shapes that fits into the image."""
         area = (self.scale[0] + u[:, ::2] * (self.scale[1] - self.scale[0])) * height * width
         low, high = np.log(self.ratio)
         ratio = np.exp(low + u[:, 1::2] * (high - low))
@@ -55,8 +55,8 @@ class RandomResizedCrop(Operation):
 def resize_on_cpu(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Return uint8 [B, C, h, w]: the box of every image, resized by torch's uint8 kernel, image by image.
 
-    The kernel takes one box for a batch, and is more than twice as fast on images whose channels lie together. It runs
-    in one thread: a team of them, waiting for each other after every tenth of a millisecond, took ten times as long.
+    The kernel takes one box per batch, and is more than twice as fast in channels-last layout. It runs in one thread:
+    several threads that synchronise every tenth of a millisecond took ten times as long.
     """
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     result = torch.empty((*images.shape[:2], *size), dtype=torch.uint8, memory_format=layout)
@@ -68,7 +68,7 @@ def resize_on_cpu(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> T
 
 
 def resize(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Return the same as `resize_on_cpu`, up to rounding, by two matrix products for the batch: for accelerators."""
+    """Return the same as `resize_on_cpu`, up to rounding, by two matrix products per batch: for accelerators."""
     corner = torch.from_numpy(boxes).to(images.device, torch.float32)
     rows = _weights(corner[:, 0], corner[:, 2], images.shape[-2], size[0])
     columns = _weights(corner[:, 1], corner[:, 3], images.shape[-1], size[1])
@@ -77,7 +77,7 @@ def resize(images: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, have: int, want: int) -> Tensor:
-    """Return float32 [B, want, have]: a triangle filter, as wide as a new pixel is in old ones but at least 1."""
+    """Return float32 [B, want, have]: a triangle filter as wide as an output pixel in input pixels, at least 1."""
     step = (length / want)[:, None, None]
     centre = start[:, None, None] + (torch.arange(want, device=start.device)[:, None] + 0.5) * step
     pixel = torch.arange(have, device=start.device) + 0.5

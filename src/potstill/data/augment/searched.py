@@ -1,8 +1,7 @@
 """RandAugment (arXiv:1909.13719), TrivialAugmentWide (arXiv:2103.10158) and AutoAugment (arXiv:1805.09501) in batch.
 
-The tables of operations, strengths and sub-policies are torchvision's own. torchvision draws once for a whole batch;
-here every image draws for itself, and the images that drew the same operation are changed together, each by its own
-strength.
+The tables of operations, strengths and sub-policies are torchvision's. torchvision draws once for a whole batch; here
+operations are drawn per image, and images with the same operation are processed together, each with its own strength.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from potstill.data.augment.operation import Sometimes, integers, put, take
 
 BINS = 31  # levels of strength, torchvision's default
 Space = Mapping[str, tuple[Callable[[int, int, int], Tensor | None], bool]]
-"""torchvision's table: name -> (strengths from (bins, height, width), whether the sign is drawn)."""
+"""torchvision's table: name -> (function of (bins, height, width) to strengths, whether the sign is random)."""
 
 
 def strengthen(name: str, images: Tensor, strength: np.ndarray, *, interpolation: warp.Interpolation) -> Tensor:
-    """Return uint8 [B, C, H, W] changed by the operation that torchvision's tables call `name`.
+    """Return uint8 [B, C, H, W] after the operation with torchvision's name `name`.
 
-    strength: float64 [B], as torchvision's tables give it: pixels, degrees, bits, a threshold, or factor - 1.
+    strength: float64 [B], in the units of torchvision's tables: pixels, degrees, bits, a threshold, or factor - 1.
     """
     height, width = images.shape[-2:]
     matrix = warp.identity(len(images))
@@ -68,7 +67,7 @@ def _toned(name: str, images: Tensor, strength: np.ndarray) -> Tensor:
             return tone.equalized(images)
         case "Invert":
             return 255 - images
-    raise AssertionError(f"torchvision's table names an operation {name} that is not known here")
+    raise AssertionError(f"torchvision's table names an operation {name} that is not implemented here")
 
 
 def _table(space: Space, bins: int, images: Tensor) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -79,12 +78,12 @@ def _table(space: Space, bins: int, images: Tensor) -> tuple[list[str], np.ndarr
 
 
 class Searched(Sometimes):
-    """An operation that chooses among others, for each image by itself."""
+    """An operation that selects one of several operations for each image."""
 
     interpolation: warp.Interpolation = "bilinear"
 
     def _chosen(self, images: Tensor, names: list[str], choice: np.ndarray, strength: np.ndarray) -> Tensor:
-        """Return image b changed by operation `names[choice[b]]` of strength `strength[b]`; none where it is -1."""
+        """Return image b after operation `names[choice[b]]` with strength `strength[b]`; unchanged where it is -1."""
         order, changed = [], []
         for number, name in enumerate(names):
             rows = np.flatnonzero(choice == number)
@@ -96,9 +95,9 @@ class Searched(Sometimes):
 
 
 class RandAugment(Searched):
-    """`n` operations in a row, each drawn from 14, all of strength `magnitude` (0..30).
+    """`n` operations in sequence, each drawn from 14, all with strength `magnitude` (0..30).
 
-    9 is usual for a large network; a small student wants less, 0 to 6.
+    9 is common for large networks; small students need less, 0 to 6.
     """
 
     name: ClassVar[str] = "randaugment"
@@ -122,7 +121,7 @@ class RandAugment(Searched):
 
 
 class TrivialAugment(Searched):
-    """One operation of 14, of any strength: no setting to tune (the "wide" ranges of the paper)."""
+    """One of 14 operations with random strength: nothing to tune (the "wide" ranges of the paper)."""
 
     name: ClassVar[str] = "trivialaugment"
     main: ClassVar[str] = "p"
@@ -138,7 +137,7 @@ class TrivialAugment(Searched):
 
 
 class AutoAugment(Searched):
-    """One of 25 pairs of operations that were searched for on `dataset`."""
+    """One of 25 pairs of operations, found by the search on `dataset`."""
 
     name: ClassVar[str] = "autoaugment"
     main: ClassVar[str] = "dataset"

@@ -1,4 +1,4 @@
-"""A contact sheet: what the model will be shown, for a person to look at before a night of training."""
+"""A contact sheet of augmented images, for inspection before training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from potstill.data.views import CLEAN, View
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CELL = 96  # pixels a side to which small images are enlarged, in whole steps
+CELL = 96  # pixels per side to which small images are enlarged, by whole factors
 
 
 def contact_sheet(pixels: Pixels, view: View, rows: Sequence[int] | np.ndarray, views: int = 8) -> Image:
-    """Return a picture with a line for each of `rows`: the clean image, then its views 0 .. `views` - 1."""
+    """Return an image with one line per row: the clean image, then its views 0 .. `views` - 1."""
     from torchvision.transforms.v2.functional import to_pil_image
     from torchvision.utils import make_grid
 

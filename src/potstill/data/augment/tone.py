@@ -1,5 +1,5 @@
-"""Operations on brightness and colour. torchvision does what it does for each image of a batch by itself; what it
-does by one factor for the whole batch is done here with a factor an image."""
+"""Operations on brightness and colour. torchvision's functions are used where they treat each image of a batch
+separately; those with one factor for the whole batch are implemented here with one factor per image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potstill.progress import note
 
 
 def grey(images: Tensor) -> Tensor:
-    """Return int32 [B, 1, H, W]: luma (ITU-R 601) in whole numbers, as Pillow reckons it, so equal on any device."""
+    """Return int32 [B, 1, H, W]: luma (ITU-R 601) in integer arithmetic, as in Pillow, so equal on every device."""
     if images.shape[1] == 1:
         return images.int()
     red, green, blue = images.int().split(1, dim=1)
@@ -23,7 +23,7 @@ def grey(images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, plain: Tensor | float, factor: np.ndarray) -> Tensor:
-    """Return plain + factor * (images - plain), one factor an image: 0 gives `plain`, 1 gives the images."""
+    """Return plain + factor * (images - plain), one factor per image: 0 gives `plain`, 1 gives the images."""
     ratio = per_image(factor, images)
     return (images * ratio + plain * (1 - ratio)).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -50,9 +50,9 @@ def adjust_sharpness(images: Tensor, factor: np.ndarray) -> Tensor:
 
 
 def smooth(images: Tensor) -> Tensor:
-    """Return uint8 [B, C, H, W]: a 3x3 mean in which the middle counts 5 of 13; the outermost pixels stay.
+    """Return uint8 [B, C, H, W]: a 3x3 mean with weight 5/13 at the centre; the border pixels are unchanged.
 
-    Sums of slices, because torch's depthwise convolution on a CPU takes ten times as long.
+    Computed from sums of slices, because torch's depthwise convolution on a CPU takes ten times as long.
     """
     values = images.short()
     tall = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
@@ -63,7 +63,7 @@ def smooth(images: Tensor) -> Tensor:
 
 
 def shift_hue(images: Tensor, turn: np.ndarray) -> Tensor:
-    """Move the hue by a part of the colour circle, -0.5..0.5."""
+    """Rotate the hue by a fraction of the colour circle, -0.5..0.5."""
     from torchvision.transforms.v2.functional import _color
 
     if images.shape[1] == 1:
@@ -80,13 +80,13 @@ def reduce_bits(images: Tensor, bits: np.ndarray) -> Tensor:
 
 
 def solarized(images: Tensor, threshold: np.ndarray) -> Tensor:
-    """Invert what is at least as bright as a threshold in 0..1."""
+    """Invert values at or above a threshold in 0..1."""
     level = torch.from_numpy(np.ceil(threshold * 255).astype(np.uint8)).to(images.device)
     return torch.where(images >= level[:, None, None, None], 255 - images, images)
 
 
 def equalized(images: Tensor) -> Tensor:
-    """Spread the levels of each channel evenly."""
+    """Equalize the histogram of each channel."""
     from torchvision.transforms.v2 import functional as V
 
     return V.equalize(images)
@@ -112,7 +112,7 @@ class Brightness(Sometimes):
 
 
 class Contrast(Sometimes):
-    """Stretch around the mean grey by a factor in 1 - `amount` .. 1 + `amount`."""
+    """Scale the contrast around the mean grey by a factor in 1 - `amount` .. 1 + `amount`."""
 
     name: ClassVar[str] = "contrast"
     main: ClassVar[str] = "amount"
@@ -124,7 +124,7 @@ class Contrast(Sometimes):
 
 
 class Saturation(Sometimes):
-    """Strengthen or weaken the colours by a factor in 1 - `amount` .. 1 + `amount`."""
+    """Scale the saturation by a factor in 1 - `amount` .. 1 + `amount`."""
 
     name: ClassVar[str] = "saturation"
     main: ClassVar[str] = "amount"
@@ -137,7 +137,7 @@ class Saturation(Sometimes):
 
 
 class Hue(Sometimes):
-    """Turn the colour circle by up to `amount` of it either way (0.5 is half of it)."""
+    """Rotate the hue by up to `amount` of the colour circle in either direction (0.5 is half of it)."""
 
     name: ClassVar[str] = "hue"
     main: ClassVar[str] = "amount"
@@ -150,7 +150,7 @@ class Hue(Sometimes):
 
 
 class Grayscale(Sometimes):
-    """Take the colours away, with probability `p`."""
+    """Convert to grey, with probability `p`."""
 
     name: ClassVar[str] = "grayscale"
     main: ClassVar[str] = "p"
@@ -163,7 +163,7 @@ class Grayscale(Sometimes):
 
 
 class Sharpness(Sometimes):
-    """Sharpen or smooth by a factor in 1 - `amount` .. 1 + `amount`."""
+    """Change the sharpness by a factor in 1 - `amount` .. 1 + `amount`."""
 
     name: ClassVar[str] = "sharpness"
     main: ClassVar[str] = "amount"
@@ -175,7 +175,7 @@ class Sharpness(Sometimes):
 
 
 class Posterize(Sometimes):
-    """Keep only `bits` bits of each value, with probability `p`."""
+    """Keep the highest `bits` bits of each value, with probability `p`."""
 
     name: ClassVar[str] = "posterize"
     main: ClassVar[str] = "bits"
@@ -188,7 +188,7 @@ class Posterize(Sometimes):
 
 
 class Solarize(Sometimes):
-    """Invert what is brighter than `threshold` (0..1), with probability `p`."""
+    """Invert values above `threshold` (0..1), with probability `p`."""
 
     name: ClassVar[str] = "solarize"
     main: ClassVar[str] = "threshold"
@@ -201,7 +201,7 @@ class Solarize(Sometimes):
 
 
 class Equalize(Sometimes):
-    """Spread the levels of each channel evenly, with probability `p`."""
+    """Equalize the histogram of each channel, with probability `p`."""
 
     name: ClassVar[str] = "equalize"
     main: ClassVar[str] = "p"
@@ -225,7 +225,7 @@ class AutoContrast(Sometimes):
 
 
 class Invert(Sometimes):
-    """Turn light into dark, with probability `p`."""
+    """Invert all values, with probability `p`."""
 
     name: ClassVar[str] = "invert"
     main: ClassVar[str] = "p"
@@ -238,4 +238,4 @@ class Invert(Sometimes):
 
 def _needs_colour(name: str, images: Tensor) -> None:
     if images.shape[1] == 1:
-        note(f"The images are grey, so the augmentation {name} changes nothing.")
+        note(f"The images are grey, so the augmentation {name} has no effect.")

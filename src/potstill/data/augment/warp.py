@@ -1,4 +1,4 @@
-"""Operations that turn, scale, shear or move the image by parts of a pixel."""
+"""Operations that rotate, scale, shear or translate the image with interpolation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PADDING = {"zero": "zeros", "edge": "border", "reflect": "reflection"}
 def warp(
     images: Tensor, matrix: np.ndarray, *, fill: Fill = "zero", interpolation: Interpolation = "bilinear"
 ) -> Tensor:
-    """Return uint8 [B, C, H, W] whose pixel at p was at `matrix @ (x, y, 1)`, each image by a matrix of its own.
+    """Return uint8 [B, C, H, W] whose pixel at (x, y) is sampled at `matrix @ (x, y, 1)`, with one matrix per image.
 
     matrix: float64 [B, 2, 3], in pixels from the centre of the image, y downwards.
     """
@@ -28,7 +28,7 @@ def warp(
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
     m = [[per_image(matrix[:, i, j], images)[:, 0] for j in range(3)] for i in range(2)]
-    # Products and sums one by one: a matrix product may group them otherwise in a batch of another size.
+    # Separate products and sums: a matrix product may group them differently at another batch size.
     where = [(m[i][0] * x + m[i][1] * y + m[i][2]) * (2 / length) for i, length in enumerate((width, height))]
     sampled = F.grid_sample(
         images.float(),
@@ -41,12 +41,12 @@ def warp(
 
 
 def identity(count: int) -> np.ndarray:
-    """Return float64 [count, 2, 3] that leaves every image as it is."""
+    """Return float64 [count, 2, 3] that leaves every image unchanged."""
     return np.tile(np.eye(2, 3), (count, 1, 1))
 
 
 def rotation(degrees: np.ndarray) -> np.ndarray:
-    """Return float64 [B, 2, 3] that turns image b counter-clockwise by `degrees[b]`."""
+    """Return float64 [B, 2, 3] that rotates image b counter-clockwise by `degrees[b]`."""
     angle, matrix = np.radians(degrees), identity(len(degrees))
     matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle)
     matrix[:, 1, 0] = np.sin(angle)
@@ -55,7 +55,7 @@ def rotation(degrees: np.ndarray) -> np.ndarray:
 
 
 class Rotate(Sometimes):
-    """Turn by up to `degrees` either way."""
+    """Rotate by up to `degrees` in either direction."""
 
     name: ClassVar[str] = "rotate"
     main: ClassVar[str] = "degrees"
@@ -70,8 +70,8 @@ class Rotate(Sometimes):
 
 
 class Affine(Sometimes):
-    """Turn by up to `degrees`, scale by up to 1 +- `scale`, shear sideways by up to `shear` degrees, and move by up
-    to `translate` of each side, all in one resampling."""
+    """Rotate by up to `degrees`, scale by up to 1 +- `scale`, shear horizontally by up to `shear` degrees, and
+    translate by up to `translate` of each side, all in one resampling."""
 
     name: ClassVar[str] = "affine"
     main: ClassVar[str] = "degrees"
@@ -84,7 +84,8 @@ class Affine(Sometimes):
     interpolation: Interpolation = "bilinear"
 
     def change(self, images: Tensor, u: np.ndarray) -> Tensor:
-        return warp(images, self._matrix(u, images.shape[-2:]), fill=self.fill, interpolation=self.interpolation)
+        height, width = images.shape[-2:]
+        return warp(images, self._matrix(u, (height, width)), fill=self.fill, interpolation=self.interpolation)
 
     def _matrix(self, u: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         matrix = rotation(spread(u[:, 0], self.degrees))

@@ -1,4 +1,4 @@
-"""Findings about a data set: what would poison a result, what is odd, what was dealt with."""
+"""Findings about a data set: what would invalidate results, what is unusual, what is handled automatically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Report:
 
     @property
     def worst(self) -> str:
-        """The severity of the worst finding, "none" where there is none."""
+        """The severity of the worst finding, "none" if there are no findings."""
         return self.findings[0].severity if self.findings else "none"
 
     def to_json(self) -> dict[str, Any]:
@@ -49,12 +49,12 @@ class Report:
 
 
 def examine(path: str | Path | Manifest, *, group: str | None = None) -> Report:
-    """Look at every image of a data set once (cached by size and time of change) and judge what was seen.
+    """Read every image of a data set once (cached by size and modification time) and return the findings.
 
-    Raises `DataError` where there is nothing to look at.
+    Raises `DataError` if there are no images.
     """
     seen = survey(path, group=group)
-    found = [
+    findings = [
         *content.layout(seen),
         *content.unreadable(seen),
         *labels.classes(seen),
@@ -62,7 +62,7 @@ def examine(path: str | Path | Manifest, *, group: str | None = None) -> Report:
         *copies.near(seen),
         *content.traits(seen),
     ]
-    return Report(seen, sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))
+    return Report(seen, sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
 def check(path: str | Path | Manifest, *, group: str | None = None) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Findings about single images, and about files that were left out."""
+"""Findings about individual images, and about files that were ignored."""
 
 from __future__ import annotations
 
@@ -7,49 +7,75 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from potstill.data.checks.finding import Finding, number
+from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.assemble import MOST_UNREADABLE
 from potstill.data.formats.files import Left, in_natural_order
+from potstill.words import plural
 
+# code: (predicate for one image, predicate for several, advice)
 _FAULTS = {
-    "missing": ("cannot be opened", "Check the paths, or who may read the files."),
-    "empty": ("are empty (0 bytes)", "Fetch them again."),
-    "foreign": ("are something else under the name of an image", "Fetch them again, or remove them."),
-    "damaged": ("are damaged or cut off", "Fetch them again."),
-    "bomb": ("are too large to be decoded safely", "Scale them down."),
-    "plug-in": ("need a plug-in to be read", "For HEIC type: pip install pillow-heif"),
-    "drawing": ("are a drawing or document, not pixels", "Convert them to PNG."),
-    "range": ("hold values beyond what stands for white", "Scale the values and save them again."),
+    "missing": ("cannot be opened", "cannot be opened", "Check the paths and the permissions of the files."),
+    "empty": ("is empty (0 bytes)", "are empty (0 bytes)", "Download or copy them again."),
+    "foreign": (
+        "has an image extension but is not an image",
+        "have an image extension but are not images",
+        "Download or copy them again, or remove them.",
+    ),
+    "damaged": ("is damaged or truncated", "are damaged or truncated", "Download or copy them again."),
+    "bomb": ("is too large to decode safely", "are too large to decode safely", "Downscale them."),
+    "plug-in": ("needs a plug-in", "need a plug-in", "For HEIC, type: pip install pillow-heif"),
+    "drawing": ("is a drawing or document", "are drawings or documents", "Convert them to PNG."),
+    "range": (
+        "has values outside the range of its format",
+        "have values outside the range of their format",
+        "Scale the values and save them again.",
+    ),
 }
 _TRAITS = {
-    "16-bit": ("have 16 bits a channel, scaled by their depth", "If they look dark, stretch them first."),
-    "float": ("hold floats from 0 to 1, scaled to 0 to 255", ""),
-    "turned": ("are stored turned or mirrored, and put upright by their EXIF orientation", ""),
-    "alpha": ("are partly transparent, and laid on white", "If white misleads, lay them on another colour first."),
-    "palette": ("have a palette, which becomes RGB", ""),
-    "cmyk": ("are in CMYK, which becomes RGB without a colour profile", ""),
-    "animated": ("are animated, of which the first frame is taken", "If all frames count, extract them."),
-    "blank": ("have one colour only", "Look whether something went wrong where they were made."),
+    "16-bit": (
+        "has 16 bits per channel, scaled by the bit depth",
+        "have 16 bits per channel, scaled by the bit depth",
+        "If they look dark, stretch the contrast first.",
+    ),
+    "float": ("holds floats in 0..1, scaled to 0..255", "hold floats in 0..1, scaled to 0..255", ""),
+    "rotated": ("was rotated (EXIF orientation)", "were rotated (EXIF orientation)", ""),
+    "alpha": (
+        "has transparency, composited on white",
+        "have transparency, composited on white",
+        "If a white background is misleading, composite them on another colour first.",
+    ),
+    "palette": ("has a palette, converted to RGB", "have a palette, converted to RGB", ""),
+    "cmyk": (
+        "is in CMYK, converted to RGB without a colour profile",
+        "are in CMYK, converted to RGB without a colour profile",
+        "",
+    ),
+    "animated": (
+        "is animated; only the first frame is used",
+        "are animated; only the first frame is used",
+        "If all frames are needed, extract them.",
+    ),
+    "blank": ("has a single colour", "have a single colour", "Check how they were created."),
 }
 
 
 def layout(survey: Survey) -> Iterator[Finding]:
-    """Yield what is wrong with the shape of the data set, and what reading it noted."""
+    """Yield problems with the layout of the data set, and the notes from reading it."""
     for sentence in survey.refusals:
-        yield Finding("layout", "error", 1, sentence, "No command can use the data before this is changed.")
-    for sentence in survey.told:
+        yield Finding("layout", "error", 1, sentence, "No command accepts the data until this is fixed.")
+    for sentence in survey.notes:
         yield Finding("note", "info", 1, sentence, "")
     yield from _left_out(survey.left)
 
 
 def _left_out(left: Left) -> Iterator[Finding]:
     if left.junk:
-        text = f"Ignored {number(len(left.junk), 'file or folder', 'files and folders')} of other programs."
+        text = f"Ignored {plural(len(left.junk), 'system or hidden file')}."
         kinds = in_natural_order(path.rsplit("/", 1)[-1] for path in left.junk)
         yield Finding("junk", "info", len(left.junk), text, "They may be removed.", names=kinds)
     if left.others:
-        text = f"{number(len(left.others), 'file')} do not have the name of an image and were ignored."
+        text = f"Ignored {plural(len(left.others), 'file')} without an image extension."
         yield Finding(
             "no-image-name", "info", len(left.others), text, "Rename those that are images.", names=left.others
         )
@@ -59,21 +85,21 @@ def unreadable(survey: Survey) -> Iterator[Finding]:
     """Yield a finding for each kind of image that cannot be used; a few are skipped, many are an error."""
     bad = len(survey) - int(survey.readable.sum())
     severity = "error" if bad > MOST_UNREADABLE * len(survey) else "warning"
-    for fault, (what, advice) in _FAULTS.items():
+    for fault, (one, several, advice) in _FAULTS.items():
         rows = [row for row, fact in enumerate(survey.facts) if fact.fault == fault]
         if rows:
             example = survey.facts[rows[0]].problem
-            text = f"{_images(len(rows), what)}. {example}"
+            text = f"{_images(len(rows), one, several)}. {example}"
             yield Finding(fault, severity, len(rows), text, f"{advice} {_fix(survey)}", [[r] for r in rows], rows)
 
 
 def traits(survey: Survey) -> Iterator[Finding]:
-    """Yield what is unusual about readable images and how it is dealt with."""
-    for trait, (what, advice) in _TRAITS.items():
+    """Yield unusual properties of readable images and how they are handled."""
+    for trait, (one, several, advice) in _TRAITS.items():
         rows = [[row] for row, fact in enumerate(survey.facts) if trait in fact.traits]
         if rows:
             severity = "warning" if trait == "blank" else "info"
-            yield Finding(trait, severity, len(rows), f"{_images(len(rows), what)}.", advice, rows)
+            yield Finding(trait, severity, len(rows), f"{_images(len(rows), one, several)}.", advice, rows)
     yield from _grey_among_colour(survey)
     yield from _wrong_endings(survey)
 
@@ -82,8 +108,8 @@ def _grey_among_colour(survey: Survey) -> Iterator[Finding]:
     grey = [[row] for row, fact in enumerate(survey.facts) if "grey" in fact.traits]
     colour = int(survey.readable.sum()) - len(grey)
     if grey and colour:
-        text = f"{_images(len(grey), 'are grey')}, among {colour:,} in colour; all are used in colour."
-        advice = "If one class has more of them than another, the network will learn that."
+        text = f"{_images(len(grey), 'is grey', 'are grey')} and {colour:,} in colour; all are used in colour."
+        advice = "If one class has more grey images than another, the model will learn that."
         yield Finding("grey", "info", len(grey), text, advice, grey)
 
 
@@ -92,19 +118,18 @@ def _wrong_endings(survey: Survey) -> Iterator[Finding]:
     rows = []
     for row, fact in enumerate(survey.facts):
         ending = os.path.splitext(survey.paths[row])[1].lower()  # noqa: PTH122 (a million Paths are slow)
-        told, is_kind = known.get(ending), {"MPO": "JPEG", "DIB": "BMP"}.get(fact.kind, fact.kind)
-        if fact.kind not in ("", "array") and told and told != is_kind:
+        expected, kind = known.get(ending), {"MPO": "JPEG", "DIB": "BMP"}.get(fact.kind, fact.kind)
+        if fact.kind not in ("", "array") and expected and expected != kind:
             rows.append([row])
     if rows:
-        text = f"{_images(len(rows), 'have the ending of another format')}; they are read by their content."
-        yield Finding("wrong-ending", "info", len(rows), text, "Other programs may stumble over them.", rows)
+        predicates = "has the extension of another format", "have the extension of another format"
+        text = f"{_images(len(rows), *predicates)}; the format is detected from the content."
+        yield Finding("wrong-ending", "info", len(rows), text, "Other programs may fail to read them.", rows)
 
 
-def _images(count: int, what: str) -> str:
-    """Return "3 images are grey" or "1 image is grey"."""
-    singular = {"are": "is", "have": "has", "hold": "holds", "need": "needs", "cannot": "cannot"}
-    verb, _, rest = what.partition(" ")
-    return f"{number(count, 'image')} {singular[verb] if count == 1 else verb} {rest}"
+def _images(count: int, one: str, several: str) -> str:
+    """Return "1 image is grey" or "3 images are grey"."""
+    return f"{plural(count, 'image')} {one if count == 1 else several}"
 
 
 def _fix(survey: Survey) -> str:

@@ -1,4 +1,4 @@
-"""`Finding`: one thing that was found out about a data set, with what to do about it."""
+"""`Finding`: one observation about a data set, with advice."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ EXAMPLES = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, how often, and the command or act that helps.
+    """An observation, how often it occurs, and what to do about it.
 
-    code: short and stable, such as "damaged". severity: "error" (commands refuse the data, or the result would be
-    wrong), "warning" (look at it) or "info" (handled, said for the record). count: images, or pairs and groups of
-    them. text: a sentence. advice: the next step. rows: of the survey, those that belong to one case together.
-    drop: rows that `fix` leaves out because of it. names: examples that are no images, such as classes or files.
+    code: short and stable, such as "damaged". severity: "error" (commands refuse the data, or results would be
+    wrong), "warning" (check it) or "info" (handled automatically). count: images, or pairs and groups of them.
+    text: a sentence. advice: the next step. rows: rows of the survey, one list per case. drop: rows that `fix` leaves
+    out because of it. names: examples that are not images, such as classes or files.
     """
 
     code: str
@@ -40,8 +40,3 @@ class Finding:
             "advice": self.advice,
             "examples": examples or [[name] for name in self.names[:EXAMPLES]],
         }
-
-
-def number(count: int, one: str, many: str | None = None) -> str:
-    """Return "1 image is" or "3 images are": the count and the words for it, separated as people write numbers."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""A list of the images that are sound, written as a table beside the user's files, which are never changed."""
+"""A table of the usable images; the user's own files are never changed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from potstill.output_files import check_output
 
 
 def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, Any]:
-    """Write the images that no finding leaves out to a CSV of path, label, split and group; say what was left out.
+    """Write the images that no finding leaves out to a CSV of path, label, split and group; return the counts.
 
-    Unreadable images are left out, of exact copies all but one, of images with conflicting labels every copy, and
-    whatever copies a test or validation image; test and validation images only where they conflict or are unreadable.
-    Paths are relative to the folder of `out`. force: replace an existing file. Raises `DataError` where the images are
-    not files of their own, `RunError` where the file exists.
+    Left out are unreadable images, all but one of exact copies, every copy of images with conflicting labels, and
+    copies of test or validation images; test and validation images only if they conflict or are unreadable.
+    Paths are relative to the folder of `out`. force: replace an existing file. Raises `DataError` if the images are
+    not separate files, `RunError` if the file exists.
     """
     out, seen = Path(out), report.survey
     _refuse(report, out)
@@ -43,10 +43,10 @@ def _refuse(report: Report, out: Path) -> None:
     if not isinstance(seen.source, Files):
         raise DataError(
             f"{seen.root} is an archive or an array, and --fix lists files. Unpack it into a folder, or leave the "
-            "images out where the archive is made."
+            "images out when the archive is created."
         )
     if seen.refusals:
-        raise DataError(f"{seen.root} cannot be listed before its layout is understood. {seen.refusals[0]}")
+        raise DataError(f"{seen.root} cannot be listed because its layout is not understood. {seen.refusals[0]}")
     if out.suffix.lower() != ".csv":
         raise DataError(
             f"--fix writes a table, and {out} does not end with .csv. Type: --fix {out.with_suffix('.csv')}"
@@ -56,7 +56,7 @@ def _refuse(report: Report, out: Path) -> None:
 def _row(report: Report, row: int, folder: Path) -> list[str]:
     """Return path, label, split and, where images are grouped, group of a row of the survey."""
     seen, source = report.survey, report.survey.source
-    assert isinstance(source, Files), "others were refused"
+    assert isinstance(source, Files), "_refuse has checked it"
     path = os.path.relpath(Path(source.path(row)).absolute(), folder)
     label = "" if seen.label[row] == UNLABELLED else seen.classes[seen.label[row]]
     group = [] if seen.groups is None else [seen.groups[row].replace("\0", "")]

@@ -1,4 +1,4 @@
-"""Findings about classes and how the images are spread over them."""
+"""Findings about classes and the distribution of images over them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from potstill.data.checks.finding import Finding, number
+from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.folders import split_of
 from potstill.data.formats.rules import near_equal, quoted
 from potstill.data.manifest import SPLITS
+from potstill.words import plural
 
-IMBALANCE = 10  # times as many images in the largest class as in the smallest
+IMBALANCE = 10  # largest class / smallest class
 
 
 def classes(survey: Survey) -> Iterator[Finding]:
-    """Yield what is wrong with the classes of a data set; nothing for unlabelled images."""
+    """Yield problems with the classes of a data set; nothing for unlabelled images."""
     if not survey.classes:
         return
-    total = sum(survey.counts(split) for split in SPLITS)
+    total = np.sum([survey.counts(split) for split in SPLITS], axis=0)
     yield from _names(survey)
     yield from _sizes(survey, total)
     yield from _splits(survey)
@@ -28,14 +29,14 @@ def classes(survey: Survey) -> Iterator[Finding]:
 
 def _names(survey: Survey) -> Iterator[Finding]:
     if len(survey.classes) == 1:
-        text = f"There is one class only, '{survey.classes[0]}', and nothing to tell it from."
+        text = f"There is only one class, '{survey.classes[0]}'; classification needs at least two."
         yield Finding("one-class", "error", 1, text, "Give the folder that holds one folder per class.")
     for names in near_equal(survey.classes):
         text = f"The classes {quoted(names)} have nearly the same name."
         yield Finding("near-equal-classes", "warning", len(names), text, "If they are one, merge them.", names=names)
     splits = [name for name in survey.classes if split_of(name)]
     if splits:
-        text = f"{quoted(splits)} are taken for classes, and have the names of splits."
+        text = f"{quoted(splits)} are used as classes but have names of splits."
         advice = "If they are splits, put that into a column 'split', or into folders above the class folders."
         yield Finding("splits-as-classes", "warning", len(splits), text, advice, names=splits)
 
@@ -43,11 +44,11 @@ def _names(survey: Survey) -> Iterator[Finding]:
 def _sizes(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
     for size, code, severity, what in (
         (0, "empty-class", "error", "no usable image"),
-        (1, "one-image-class", "warning", "one image only, so it cannot be both learned and tested"),
+        (1, "one-image-class", "warning", "only one image, so it cannot be in both train and test"),
     ):
         names = [survey.classes[k] for k in np.flatnonzero(total == size)]
         if names:
-            text = f"{number(len(names), 'class has', 'classes have')} {what}: {quoted(names)}."
+            text = f"{plural(len(names), 'class has', 'classes have')} {what}: {quoted(names)}."
             advice = "Add images, or remove the class." + (" --allow-empty keeps it." if size == 0 else "")
             yield Finding(code, severity, len(names), text, advice, names=names)
 
@@ -62,13 +63,13 @@ def _splits(survey: Survey) -> Iterator[Finding]:
             continue
         lost = [survey.classes[k] for k in np.flatnonzero((here > 0) & (trained == 0))]
         if lost:
-            text = f"The {split} split has {quoted(lost)}, of which the train split has no image to learn from."
-            advice = "Add some to train, or check that both splits name their classes alike."
+            text = f"The {split} split has images of {quoted(lost)}, but the train split has none."
+            advice = "Add some to train, or check that both splits use the same class names."
             yield Finding("class-not-in-train", "error", len(lost), text, advice, names=lost)
-        unasked = [survey.classes[k] for k in np.flatnonzero((here == 0) & (trained > 0))]
-        if unasked:
-            text = f"The {split} split has no image of {quoted(unasked)}, so nothing will be known about it."
-            yield Finding(f"class-not-in-{split}", "warning", len(unasked), text, "Add some.", names=unasked)
+        unmeasured = [survey.classes[k] for k in np.flatnonzero((here == 0) & (trained > 0))]
+        if unmeasured:
+            text = f"The {split} split has no images of {quoted(unmeasured)}, so their recall cannot be measured."
+            yield Finding(f"class-not-in-{split}", "warning", len(unmeasured), text, "Add some.", names=unmeasured)
 
 
 def _imbalance(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
@@ -77,8 +78,8 @@ def _imbalance(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
         return
     most, least = int(np.argmax(total)), int(np.argmin(filled))
     text = (
-        f"The classes are uneven: '{survey.classes[most]}' has {total[most]:,} images and "
-        f"'{survey.classes[least]}' has {total[least]:,}."
+        f"The classes are imbalanced: '{survey.classes[most]}' has {plural(total[most], 'image')} and "
+        f"'{survey.classes[least]}' has {plural(total[least], 'image')}."
     )
-    advice = "Look at the recall of each class, not only at the accuracy."
+    advice = "Check the recall of each class, not only the accuracy."
     yield Finding("imbalance", "warning", 1, text, advice, names=[survey.classes[most], survey.classes[least]])

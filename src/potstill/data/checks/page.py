@@ -1,23 +1,22 @@
-"""The findings as one HTML page with thumbnails, readable without a network."""
+"""The findings as one self-contained HTML page with thumbnails."""
 
 from __future__ import annotations
 
-import base64
-import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from PIL import Image
 
 from potstill.artifacts import write_text
 from potstill.data.checks import Report
 from potstill.data.checks.finding import EXAMPLES
 from potstill.data.manifest import UNLABELLED
+from potstill.data.thumbnails import data_url, thumbnail
 from potstill.errors import DataError
+from potstill.words import plural
 
 _SIDE = 112  # pixels of a thumbnail's longer side
-_TOGETHER = 6  # images shown of one case
+_TOGETHER = 6  # images shown per case
 
 
 def write_page(report: Report, out: str | Path) -> None:
@@ -28,10 +27,10 @@ def write_page(report: Report, out: str | Path) -> None:
         {"finding": finding, "cases": [_case(report, rows) for rows in finding.rows[:EXAMPLES]]}
         for finding in report.findings
     ]
-    write_text(Path(out), template.render(report=report.to_json(), findings=findings))
+    write_text(Path(out), template.render(report=report.to_json(), findings=findings, plural=plural))
 
 
-def _case(report: Report, rows: Any) -> list[dict[str, str]]:
+def _case(report: Report, rows: Sequence[int]) -> list[dict[str, str]]:
     seen = report.survey
     return [
         {
@@ -45,14 +44,9 @@ def _case(report: Report, rows: Any) -> list[dict[str, str]]:
 
 
 def _thumbnail(report: Report, row: int) -> str:
-    """Return an image as the text of a data address; empty where it has been removed since."""
+    """Return an image as a data URL; empty if the file has been removed since."""
     try:
         pixels = report.survey.source.image(row)
     except DataError:
         return ""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    zoom = _SIDE / max(image.size)
-    size = tuple(max(1, round(side * zoom)) for side in image.size)
-    buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.BILINEAR if zoom < 1 else Image.Resampling.NEAREST).save(buffer, "JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(thumbnail(pixels, _SIDE), "JPEG")

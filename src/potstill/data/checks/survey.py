@@ -1,4 +1,4 @@
-"""`Survey`: everything one pass over a data set finds out, before it is judged."""
+"""`Survey`: the facts from one pass over a data set, on which the findings are based."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from potstill.progress import Display, task, use
 
 @dataclass(frozen=True)
 class Survey:
-    """Columns over all images, readable or not; `label` is a class number or UNLABELLED, `split` a place in SPLITS.
+    """Columns over all images, readable or not; `label` is a class index or UNLABELLED, `split` an index in SPLITS.
 
-    refusals: why the format could not be understood; the images are then listed without labels. told: what reading it
-    noted. groups: the key of each row's group, None where there are none.
+    refusals: why the format was not understood; the images are then listed without labels. notes: the notes from
+    reading it. groups: the key of each row's group, None if there are no groups.
     """
 
     root: str
@@ -37,43 +37,43 @@ class Survey:
     left: Left = field(default_factory=Left)
     groups: Sequence[str] | None = None
     refusals: Sequence[str] = ()
-    told: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.facts)
 
     @property
     def readable(self) -> np.ndarray:
-        """bool [N]: the images that can be used."""
+        """bool [N]: which images can be used."""
         return np.array([not fact.fault for fact in self.facts], dtype=bool)
 
     @property
     def paths(self) -> Sequence[str]:
-        """One name a row, relative to the root."""
+        """One name per row, relative to the root."""
         return self.source.names
 
     def counts(self, split: str) -> np.ndarray:
-        """Return int64 [K], how many readable images of each class a split has."""
+        """Return int64 [K], the number of readable images of each class in a split."""
         chosen = self.readable & (self.label != UNLABELLED) & (self.split == SPLITS.index(split))
         return np.bincount(self.label[chosen], minlength=len(self.classes))
 
 
 def survey(path: str | Path | Manifest, *, group: str | None = None) -> Survey:
-    """Look at every image of a data set; raise `DataError` only where there is nothing to look at."""
+    """Read every image of a data set; raise `DataError` only if there are no images."""
     if isinstance(path, Manifest):
         return _of_arrays(path, [])
     refusals: list[str] = []
-    with use(Display()) as heard:  # what the format notes becomes part of the findings
+    with use(Display()) as display:  # the notes of the format become findings
         try:
-            found = list_images(path, allow_empty=True)
+            images = list_images(path, allow_empty=True)
         except DataError as error:
             if not Path(path).expanduser().is_dir():
                 raise
             refusals = error.problems
-            found = _without_labels(Path(path).expanduser())
-    if isinstance(found, Manifest):
-        return _of_arrays(found, heard.notes)
-    return _of_listing(found, refusals, heard.notes, group)
+            images = _without_labels(Path(path).expanduser())
+    if isinstance(images, Manifest):
+        return _of_arrays(images, display.notes)
+    return _of_listing(images, refusals, display.notes, group)
 
 
 def _without_labels(root: Path) -> Listing:
@@ -82,7 +82,7 @@ def _without_labels(root: Path) -> Listing:
     return Listing(str(root), [Entry(name) for name in names], Files(root, names), (), left)
 
 
-def _of_listing(listing: Listing, refusals: Sequence[str], told: Sequence[str], group: str | None) -> Survey:
+def _of_listing(listing: Listing, refusals: Sequence[str], notes: Sequence[str], group: str | None) -> Survey:
     classes = in_natural_order([*listing.named, *(e.label for e in listing.entries if e.label is not None)])
     number = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     return Survey(
@@ -95,17 +95,17 @@ def _of_listing(listing: Listing, refusals: Sequence[str], told: Sequence[str], 
         listing.left,
         groups_of(listing.root, listing.entries, group) if listing.entries else None,
         refusals,
-        told,
+        notes,
     )
 
 
-def _of_arrays(manifest: Manifest, told: Sequence[str]) -> Survey:
+def _of_arrays(manifest: Manifest, notes: Sequence[str]) -> Survey:
     facts = list(_facts_of_arrays(manifest))
-    return Survey(manifest.root, manifest.source, facts, manifest.label, manifest.split, manifest.classes, told=told)
+    return Survey(manifest.root, manifest.source, facts, manifest.label, manifest.split, manifest.classes, notes=notes)
 
 
 def _facts_of_arrays(manifest: Manifest) -> Iterator[Facts]:
-    with task("Looking at the images", len(manifest)) as shown:
+    with task("Reading images", len(manifest)) as shown:
         for row in range(len(manifest)):
             pixels = manifest.image(row)
             grey = ("grey",) if pixels.shape[2] == 1 else ()

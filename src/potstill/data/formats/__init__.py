@@ -1,4 +1,4 @@
-"""Every format of images becomes one `Manifest` here, and nothing downstream knows which it was."""
+"""Readers of every image format into a `Manifest`; nothing downstream depends on the format."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def read_manifest(path: str | Path, *, group: str | None = None, allow_empty: bo
     folders; an .npz or .npy file; "hf:NAME" of a Hugging Face data set, or a folder that one was saved to.
     group: a regular expression over file names; images whose names give the same first group stay together in
     every split. allow_empty: accept a class without images.
-    Raises `DataError` that names everything found wrong; up to 1 % of unreadable images are skipped and told.
+    Raises `DataError` with all problems at once; up to 1 % of unreadable images are skipped with a note.
     """
-    found = list_images(path, allow_empty=allow_empty)
-    if isinstance(found, Listing):
-        return manifest_of_listing(found, group=group, allow_empty=allow_empty)
+    images = list_images(path, allow_empty=allow_empty)
+    if isinstance(images, Listing):
+        return manifest_of_listing(images, group=group, allow_empty=allow_empty)
     if group is not None:
         note(f"--group is ignored: the images of {path} are in arrays and have no file names.")
-    return found
+    return images
 
 
 def list_images(path: str | Path, *, allow_empty: bool = False) -> Listing | Manifest:
-    """Return what a format says of its images before they are looked at; for arrays the manifest at once."""
+    """Return the listing of the images, before they are read; for arrays the manifest."""
     if str(path).startswith(hub.PREFIX):
         return hub.list_hub(str(path))
     path = Path(path).expanduser()
@@ -74,10 +74,10 @@ def _of_file(path: Path, allow_empty: bool) -> Listing | Manifest:
     if is_archive(path):
         return list_archive(path)
     if is_image_name(path.name):
-        raise DataError(f"{path} is a single image, and data are many. Give the folder above its class folder.")
+        raise DataError(f"{path} is a single image, not a data set. Give the folder above its class folder.")
     raise DataError(
-        f"{path} is no format of images that potstill reads: a folder, a .csv, .jsonl or .parquet table, a .tar, "
-        "an .npz or .npy file, or MNIST's IDX files."
+        f"{path} is not in a supported format. Supported are a folder, a .csv, .jsonl or .parquet table, a .tar, an "
+        ".npz or .npy file, and MNIST's IDX files."
     )
 
 

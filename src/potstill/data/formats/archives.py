@@ -1,6 +1,6 @@
-"""Tar archives of class folders and WebDataset shards, read in place: nothing is unpacked but compression.
+"""Tar archives of class folders and WebDataset shards, read in place without unpacking.
 
-A compressed archive cannot be read from the middle, so it is uncompressed once into the cache folder.
+A compressed archive has no random access, so it is decompressed once into the cache folder.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Member = tuple[str, int, int]  # name, first byte, size
 
 
 def is_archive(path: Path) -> bool:
-    """Tell whether a file is a tar archive by its name."""
+    """Whether a file is a tar archive, by its name."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def shards_in(folder: Path) -> list[tuple[Path, str]]:
     """Return the archives of a folder, or of the split folders in it, each with the split it belongs to."""
     inner = [path for path in folder.iterdir() if path.is_dir() and split_of(path.name)]
-    found = [(path, split_of(within.name) or "train") for within in inner for path in within.iterdir()]
-    found += [(path, _split_of_shard(path.name)) for path in folder.iterdir()]
-    return sorted(((p, s) for p, s in found if p.is_file() and is_archive(p)), key=lambda shard: natural(str(shard[0])))
+    files = [(path, split_of(within.name) or "train") for within in inner for path in within.iterdir()]
+    files += [(path, _split_of_shard(path.name)) for path in folder.iterdir()]
+    return sorted(((p, s) for p, s in files if p.is_file() and is_archive(p)), key=lambda shard: natural(str(shard[0])))
 
 
 def _split_of_shard(name: str) -> str:
-    """Return the split that a shard's name begins with, as in imagenet-train-000001.tar; "train" where none."""
+    """Return the split in a shard's name, as in imagenet-train-000001.tar; "train" if there is none."""
     return next((split for word in re.split(r"[-_.]", name) if (split := split_of(word))), "train")
 
 
 def list_archive(file: Path) -> Listing:
-    """Return the listing of one archive: of class folders, as on disk, or of WebDataset samples."""
+    """Return the listing of one archive: of class folders, or of WebDataset samples."""
     plain = _uncompressed(file)
     members = _members(plain, file)
     if _is_webdataset(members):
@@ -65,7 +65,7 @@ def list_archive(file: Path) -> Listing:
 
 
 def _descend(top: Folder) -> tuple[str, Folder]:
-    """Return the folder in which the classes or splits lie, where the archive wraps them into another."""
+    """Return (prefix, folder) of the folder with the classes or splits, skipping single enclosing folders."""
     prefix = ""
     while len(top.folders) == 1 and not top.images and top.folders[0].folders and not split_of(top.folders[0].name):
         top = top.folders[0]
@@ -81,7 +81,7 @@ def _uncompressed(file: Path) -> Path:
     key = hashlib.sha256(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     plain = cache_folder() / "archives" / f"{key}.tar"
     if not plain.is_file():
-        note(f"Uncompressing {file} once, to {plain}, which may be deleted at any time.")
+        note(f"Decompressing {file} once, to {plain}, which may be deleted at any time.")
         try:
             with opened(file, "rb") as packed, artifacts.atomic(plain) as temporary, temporary.open("wb") as out:
                 shutil.copyfileobj(packed, out, 2**22)
@@ -91,22 +91,22 @@ def _uncompressed(file: Path) -> Path:
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    return DataError(f"{file} is damaged or cut off: {error}. Fetch it again.")
+    return DataError(f"{file} is damaged or truncated: {error}. Download or copy it again.")
 
 
 def _members(plain: Path, file: Path) -> list[Member]:
     try:
         with tarfile.open(plain, "r:") as archive:
-            found = [(_clean(member.name), member.offset_data, member.size) for member in archive if member.isreg()]
-            end = archive.offset  # where the next header should be: an empty one, or none
+            members = [(_clean(member.name), member.offset_data, member.size) for member in archive if member.isreg()]
+            end = archive.offset  # position of the next header: an empty one, or the end of the file
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(file, error) from error
     with plain.open("rb") as handle:
         handle.seek(end)
         after = handle.read(tarfile.BLOCKSIZE)
     if plain.stat().st_size < end or after.strip(b"\0") or len(after) not in (0, tarfile.BLOCKSIZE):
-        raise _damaged(file, EOFError("its last file is not whole"))
-    return found
+        raise _damaged(file, EOFError("the last file in it is incomplete"))
+    return members
 
 
 def _clean(name: str) -> str:
@@ -114,7 +114,7 @@ def _clean(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Return what the files of one WebDataset sample share: the path up to the first dot of the file's name."""
+    """Return the key shared by the files of one WebDataset sample: the path up to the first dot of the file name."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
 
@@ -159,7 +159,6 @@ def _label(key: str, content: bytes, name: str, file: Path) -> dict[str, str]:
         stored = json.loads(content)
     except ValueError as error:
         raise DataError(f"{file}: {name} is not JSON: {error}.") from error
-    given = (
-        next((stored[k] for k in ("label", "class", "cls") if k in stored), None) if isinstance(stored, dict) else None
-    )
-    return {} if given is None else {key: str(given)}
+    fields = stored if isinstance(stored, dict) else {}
+    label = next((fields[k] for k in ("label", "class", "cls") if k in fields), None)
+    return {} if label is None else {key: str(label)}

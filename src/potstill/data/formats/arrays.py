@@ -16,6 +16,7 @@ from potstill.data.formats.rules import refuse_leaks
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
+from potstill.words import plural
 
 _IMAGES, _LABELS = ("x", "image", "images", "data"), ("y", "label", "labels", "target", "targets")
 
@@ -47,9 +48,9 @@ def from_arrays(
 ) -> Manifest:
     """Return a manifest of images in memory.
 
-    images: uint8, [N, H, W] or [N, H, W, C] with C = 1 or 3. labels: int [N], UNLABELLED (-100) where unknown; None
-    is all of them. splits: names from SPLITS, or their positions; None puts all into "train". classes: a name for
-    each label 0..K-1; by default the labels as text. Raises `DataError` where these do not fit each other.
+    images: uint8, [N, H, W] or [N, H, W, C] with C = 1 or 3. labels: int [N], UNLABELLED (-100) if unknown; None
+    means that all are unlabelled. splits: names from SPLITS, or their indices; None puts all into "train". classes:
+    a name for each label 0..K-1; by default the labels as text. Raises `DataError` if these do not match each other.
     """
     images = _as_pixels(images, root)
     count = len(images)
@@ -57,7 +58,7 @@ def from_arrays(
     split = ["train"] * count if splits is None else [_split_name(s) for s in np.asarray(splits).tolist()]
     for what, length in (("labels", len(label)), ("splits", len(split))):
         if length != count:
-            raise DataError(f"{root} has {count} images and {length} {what}; there must be one for each image.")
+            raise DataError(f"{root} has {plural(count, 'image')} and {length} {what}; there must be one per image.")
     names, text = _class_texts(label, classes, root)
     numbers = {s: iter(range(count)) for s in SPLITS}
     rows = [f"{s}/{next(numbers[s])}" for s in split]
@@ -66,7 +67,7 @@ def from_arrays(
     manifest = manifest_of(
         source, digests, labels=text, splits=split, root=root, classes=names, allow_empty=allow_empty
     )
-    refuse_leaks(manifest, most=1.0)  # told only: an array has no files that could be left out by a new list
+    refuse_leaks(manifest, most=1.0)  # only noted: an array has no files that a new table could leave out
     return manifest
 
 
@@ -76,28 +77,29 @@ def _split_name(value: str | int) -> str:
 
 def _class_texts(label: np.ndarray, classes: Sequence[str] | None, name: str) -> tuple[list[str], list[str | None]]:
     """Return the class names in their order, and each row's name or None."""
-    present = sorted(set(label.tolist()) - {UNLABELLED}, key=lambda value: natural(str(value)))
+    labels: list[int] = label.tolist()
+    present = sorted(set(labels) - {UNLABELLED}, key=lambda value: natural(str(value)))
     if classes is None:
-        return [str(value) for value in present], [None if v == UNLABELLED else str(v) for v in label.tolist()]
+        return [str(value) for value in present], [None if value == UNLABELLED else str(value) for value in labels]
     wrong = [value for value in present if not 0 <= value < len(classes)]
     if wrong:
         raise DataError(
-            f"{name} has the label {wrong[0]}, and {len(classes)} class names, for 0 to {len(classes) - 1}."
+            f"{name} has the label {wrong[0]}, but {len(classes)} class names, for labels 0 to {len(classes) - 1}."
         )
-    return list(classes), [None if value == UNLABELLED else classes[value] for value in label.tolist()]
+    return list(classes), [None if value == UNLABELLED else classes[value] for value in labels]
 
 
 def _as_pixels(images: np.ndarray, name: str) -> np.ndarray:
-    """Return uint8 [N, H, W, C] of what may be 16-bit, float in 0..1, without channels, or with them in front."""
+    """Return uint8 [N, H, W, C] of images that may be 16-bit, float in 0..1, without channels, or channels first."""
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
-        raise DataError(f"{name} has the shape {list(images.shape)}; images are [N, H, W] or [N, H, W, C].")
+        raise DataError(f"{name} has the shape {list(images.shape)}; images must be [N, H, W] or [N, H, W, C].")
     if images.shape[3] not in (1, 3, 4) and images.shape[1] in (1, 3, 4):
-        note(f"{name} has its channels in front, {list(images.shape)}; they were moved to the end.")
+        note(f"{name} is channels first, {list(images.shape)}; converted to channels last.")
         images = np.moveaxis(images, 1, 3)
     if images.shape[3] not in (1, 3, 4):
-        raise DataError(f"{name} has {images.shape[3]} channels; images have 1 (grey), 3 (RGB) or 4 (RGB and alpha).")
+        raise DataError(f"{name} has {images.shape[3]} channels; images must have 1 (grey), 3 (RGB) or 4 (RGBA).")
     return _on_white(_as_uint8(images, name))
 
 
@@ -114,19 +116,19 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
         return images
     white = {"b": 1.0, "f": 1.0, "u": 65535.0}.get(kind.kind)
     if white is None or (kind.kind == "u" and kind != np.uint16):
-        raise DataError(f"{name} holds {kind}; images are uint8, uint16, or floats from 0 to 1.")
+        raise DataError(f"{name} holds {kind}; images must be uint8, uint16, or floats from 0 to 1.")
     low, high = float(images.min(initial=0)), float(images.max(initial=0))
     if not (low >= 0 and high <= white):
         raise DataError(f"{name} holds {kind} values from {low:g} to {high:g}; floats must be from 0 to 1.")
-    note(f"{name} holds {kind}; its values 0 to {white:g} were scaled to 0 to 255.")
+    note(f"{name} holds {kind}; values 0 to {white:g} are scaled to 0 to 255.")
     return np.rint(images * (255.0 / white)).astype(np.uint8)
 
 
 def read_array_file(path: Path, *, allow_empty: bool) -> Manifest:
     """Return the manifest of an .npz file, of one .npy file (unlabelled), or of a folder of .npy files.
 
-    Arrays are known by name: x, images or data, and y or labels, each alone or with train, val or test before or
-    after (`x_train`, `train_images`); `classes` may hold the names.
+    Arrays are identified by name: x, images or data, and y or labels, each alone or with train, val or test before or
+    after (`x_train`, `train_images`); `classes` may hold the class names.
     """
     return _of_named(_load(path), str(path), allow_empty=allow_empty)
 
@@ -140,7 +142,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except Exception as error:  # numpy and zipfile raise many kinds on damaged files
-        raise DataError(f"{path} cannot be read as arrays: {error}. Save it anew with numpy.savez.") from error
+        raise DataError(f"{path} cannot be read as arrays: {error}. Save it again with numpy.savez.") from error
 
 
 def _array(path: Path) -> np.ndarray:
@@ -155,7 +157,7 @@ def _of_named(arrays: Mapping[str, np.ndarray], name: str, *, allow_empty: bool)
         if what:
             found.setdefault(split, {})[what] = value
         elif key not in ("classes", "class_names"):
-            note(f"{name}: ignored the array '{key}', whose name says neither images nor labels.")
+            note(f"{name}: ignored the array '{key}', whose name means neither images nor labels.")
     parts = {split: found[split] for split in SPLITS if split in found}
     for split, part in parts.items():
         if "images" not in part:
@@ -167,7 +169,7 @@ def _of_named(arrays: Mapping[str, np.ndarray], name: str, *, allow_empty: bool)
 
 def _meaning(key: str) -> tuple[str, str | None]:
     words = [word for word in re.split(r"[\W_]+", key.lower()) if word]
-    split = next((split_of(word) for word in words if split_of(word)), "train")
+    split = next((split for word in words if (split := split_of(word))), "train")
     rest = [word for word in words if not split_of(word)]
     what = dict.fromkeys(_IMAGES, "images") | dict.fromkeys(_LABELS, "labels")
     return split, what.get(rest[0]) if len(rest) == 1 else None
@@ -200,7 +202,7 @@ def _labels_of(part: Mapping[str, np.ndarray], count: int, name: str) -> np.ndar
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: labels are {labels.dtype} {list(labels.shape)}; they must be one whole number each.")
+        raise DataError(f"{name}: labels are {labels.dtype} {list(labels.shape)}; they must be one integer per image.")
     if len(labels) != count:
-        raise DataError(f"{name} has {count} images and {len(labels)} labels; there must be one for each image.")
+        raise DataError(f"{name} has {plural(count, 'image')} and {len(labels)} labels; there must be one per image.")
     return labels.astype(np.int64)

@@ -1,7 +1,7 @@
-"""From a listing of image files to a `Manifest`, or to sentences about what is wrong.
+"""From a listing of image files to a `Manifest`, or to errors.
 
-Every format of files ends here, so class order, groups, unreadable images and the rules a data set must keep are
-the same for all.
+All file formats share this module, so class order, groups, unreadable images and the rules for a data set are the
+same for all.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.errors import ConfigError, DataError
 from potstill.progress import note
+from potstill.words import plural
 
-MOST_UNREADABLE = 0.01  # of all images; more than these and the set itself is in doubt
-_TOLD = {
-    "16-bit": "are 16-bit and were scaled by their depth",
-    "float": "hold floats and were scaled from 0..1",
-    "turned": "were turned upright by their EXIF orientation",
-    "alpha": "have transparency, which was laid on white",
-    "animated": "are animations, of which the first frame was taken",
+MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
+_NOTED = {  # trait: predicate for one image, for several
+    "16-bit": ("is 16-bit and was scaled by its bit depth", "are 16-bit and were scaled by their bit depth"),
+    "float": ("holds floats and was scaled from 0..1", "hold floats and were scaled from 0..1"),
+    "rotated": ("was rotated (EXIF orientation)", "were rotated (EXIF orientation)"),
+    "alpha": ("has transparency and was composited on white", "have transparency and were composited on white"),
+    "animated": ("is animated; only the first frame is used", "are animated; only the first frame is used"),
 }
 
 
@@ -42,7 +43,7 @@ def manifest_of_listing(listing: Listing, *, group: str | None = None, allow_emp
         raise DataError(f"{listing.root} holds no images. Give a folder of images, or of one folder per class.")
     facts = gather(listing.source)
     rows = _readable(listing, facts)
-    _tell_traits(listing.root, [facts[row] for row in rows])
+    _note_traits(listing.root, [facts[row] for row in rows])
     entries = [listing.entries[row] for row in rows]
     manifest = manifest_of(
         listing.source if len(rows) == len(facts) else listing.source.only(rows),
@@ -69,7 +70,7 @@ def manifest_of(
     groups: Sequence[str] | None = None,
     allow_empty: bool = False,
 ) -> Manifest:
-    """Return a manifest after checking that its labels can be learned from."""
+    """Return a manifest after checking that its labels are usable."""
     number = {name: position for position, name in enumerate(classes)}
     manifest = Manifest(
         source=source,
@@ -85,53 +86,54 @@ def manifest_of(
 
 
 def _readable(listing: Listing, facts: Sequence[Facts]) -> list[int]:
-    """Return the rows of readable images; name the others, and refuse where there are too many."""
+    """Return the rows of readable images; note the others, or raise `DataError` if they are too many."""
     bad = [fact.problem for fact in facts if fact.fault]
     if not bad:
         return list(range(len(facts)))
     shown = bad[:5] + ([f"(and {len(bad) - 5} more)"] if len(bad) > 5 else [])
     if len(bad) > MOST_UNREADABLE * len(facts):
         raise DataError(
-            f"{listing.root}: {len(bad)} of {len(facts)} images cannot be read, which is more than 1 %. Mend or "
-            f"remove them; or type: potstill check {listing.root} --fix clean.csv, and use clean.csv.",
+            f"{listing.root}: {len(bad)} of {plural(len(facts), 'image')} cannot be read, which is more than 1 %. "
+            f"Repair or remove them; or type: potstill check {listing.root} --fix clean.csv, and use clean.csv.",
             *shown,
         )
-    note(f"{listing.root}: skipped {len(bad)} of {len(facts)} images that cannot be read. " + " ".join(shown))
+    note(f"{listing.root}: skipped {len(bad)} of {plural(len(facts), 'image')} (unreadable). " + " ".join(shown))
     return [row for row, fact in enumerate(facts) if not fact.fault]
 
 
-def _tell_traits(root: str, facts: Sequence[Facts]) -> None:
-    count = Counter(trait for fact in facts for trait in fact.traits)
-    told = [f"{count[trait]} {what}" for trait, what in _TOLD.items() if count[trait]]
-    if told:
-        note(f"{root}: of {len(facts)} images, {'; '.join(told)}.")
+def _note_traits(root: str, facts: Sequence[Facts]) -> None:
+    counts = Counter(trait for fact in facts for trait in fact.traits)
+    for trait, (one, several) in _NOTED.items():
+        if counts[trait]:
+            predicate = one if counts[trait] == 1 else several
+            note(f"{root}: {counts[trait]:,} of {plural(len(facts), 'image')} {predicate}.")
 
 
 def groups_of(root: str, entries: Sequence[Entry], pattern: str | None) -> list[str] | None:
-    """Return the key of each entry's group: as given, or by a pattern over file names; None where there are none."""
+    """Return the key of each entry's group: its own, or by a pattern over file names; None if there are no groups."""
     if pattern is None:
-        given = [entry.group for entry in entries]
-        return None if not any(given) else [g or f"\0{e.name}" for g, e in zip(given, entries, strict=True)]
+        keys = [entry.group for entry in entries]
+        return None if not any(keys) else [key or f"\0{e.name}" for key, e in zip(keys, entries, strict=True)]
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"--group {pattern!r} is not a regular expression: {error}.") from None
-    found = [compiled.search(entry.name.rsplit("/", 1)[-1]) for entry in entries]
-    alone = sum(match is None for match in found)
-    if alone == len(entries):
+    matches = [compiled.search(entry.name.rsplit("/", 1)[-1]) for entry in entries]
+    unmatched = sum(match is None for match in matches)
+    if unmatched == len(entries):
         raise ConfigError(
             f"--group {pattern!r} matches no file name under {root}, such as '{entries[0].name}'. "
             "Give a pattern whose first group is the same for images that belong together, such as '^(\\d+)_'."
         )
-    if alone:
-        note(f"--group {pattern!r} does not match {alone} of {len(entries)} file names; each is a group of its own.")
+    if unmatched:
+        note(f"--group {pattern!r} does not match {unmatched} of {len(entries)} file names; each forms its own group.")
     part = min(compiled.groups, 1)
     return [
         f"\0{entry.name}" if match is None else match.group(part) or ""
-        for entry, match in zip(entries, found, strict=True)
+        for entry, match in zip(entries, matches, strict=True)
     ]
 
 
 def _key(group: str) -> int:
-    """Return a number for a group that does not depend on which other groups there are."""
+    """Return a number for a group that does not depend on the other groups."""
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big", signed=True)

@@ -1,8 +1,8 @@
-"""What one pass over the files finds out: digest, size, kind, likeness, and what is wrong with them.
+"""Facts about image files from one pass over them: digest, size, format, perceptual hash, faults.
 
-The pass decodes every image once, in several processes, and remembers the answers by size and time of change in the
-cache folder, so that reading the same images again costs a fraction of a second. `read_manifest` takes digests and
-problems from it, the checks take the rest.
+The pass decodes every image once, in several processes, and caches the results by size and modification time, so that
+reading the same images again takes a fraction of a second. `read_manifest` uses the digests and faults, the checks use
+the rest.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from PIL import Image
 from potstill.data import decode
 from potstill.data.cache import Remembered
 from potstill.data.formats.sources import Encoded
+from potstill.data.thumbnails import as_image
 from potstill.data.workers import in_processes
 from potstill.progress import task
 
-_VERSION = 6
+_VERSION = 7
 _CHUNK = 64
-_SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # of JPEGs; they only decide whether processes are started
+_SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # for JPEGs; they only decide whether processes are started
 _ORIENTATION = 0x0112
-_PATH = "\0"  # stands for the path in what is remembered, because the same file can be reached by several
+_PATH = "\0"  # placeholder for the path in cached values, because a file can be reached by several paths
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one image.
+    """The facts about one image.
 
-    sha256: hex, of the file's bytes ("" where it could not be opened). bytes: its size. width, height: pixels,
-    upright. kind: Pillow's name of the format. traits: of "16-bit", "float", "turned", "alpha", "palette", "cmyk",
-    "grey", "animated", "blank". likeness: 64-bit difference hash. fault, problem: of `decode.ImageError`, "" where
-    the image can be used.
+    sha256: hex, of the file's bytes ("" if it could not be opened). bytes: its size. width, height: in pixels, after
+    the EXIF orientation. kind: Pillow's name of the format. traits: any of "16-bit", "float", "rotated", "alpha",
+    "palette", "cmyk", "grey", "animated", "blank". likeness: 64-bit difference hash. fault, problem: of
+    `decode.ImageError`, "" if the image can be used.
     """
 
     sha256: str = ""
@@ -53,18 +54,22 @@ def gather(source: Encoded) -> list[Facts]:
     remembered = Remembered("facts", _VERSION * 1000 + decode.VERSION)
     places = [source.place(row) for row in range(len(source.names))]
     states = [source.state(row) for row in range(len(source.names))]
-    known = [state and remembered.get(place, state) for place, state in zip(places, states, strict=True)]
-    missing = [row for row, value in enumerate(known) if value is None]
-    size = sum(states[row][0] for row in missing if states[row])
-    with task("Reading the images", len(known), len(known) - len(missing)) as shown:
+    values = {
+        row: value
+        for row, (place, state) in enumerate(zip(places, states, strict=True))
+        if state and (value := remembered.get(place, state)) is not None
+    }
+    missing = [row for row in range(len(places)) if row not in values]
+    size = sum(state[0] for row in missing if (state := states[row]))
+    with task("Reading images", len(places), len(values)) as shown:
         seconds = size * _SECONDS_PER_BYTE + len(missing) * _SECONDS_PER_FILE
         for row, value in zip(missing, _read(source, missing, seconds), strict=True):
-            known[row] = value
-            if states[row]:
-                remembered.put(places[row], states[row], value)
+            values[row] = value
+            if state := states[row]:
+                remembered.put(places[row], state, value)
             shown.advance()
     remembered.save()
-    return [_facts(value, source.path(row)) for row, value in enumerate(known)]
+    return [_facts(values[row], source.path(row)) for row in range(len(places))]
 
 
 def _facts(value: dict, path: str) -> Facts:
@@ -73,8 +78,8 @@ def _facts(value: dict, path: str) -> Facts:
 
 def _read(source: Encoded, rows: Sequence[int], seconds: float) -> Iterator[dict]:
     jobs = ((source.only(rows[start : start + _CHUNK]),) for start in range(0, len(rows), _CHUNK))
-    for found in in_processes(_facts_of, jobs, seconds=seconds):
-        yield from found
+    for facts in in_processes(_facts_of, jobs, seconds=seconds):
+        yield from facts
 
 
 def _facts_of(source: Encoded) -> list[dict]:
@@ -82,7 +87,7 @@ def _facts_of(source: Encoded) -> list[dict]:
 
 
 def facts_of_row(source: Encoded, row: int) -> Facts:
-    """Return the facts about one image; a problem is part of them, not an error, and has no path in it yet."""
+    """Return the facts about one image; a problem is recorded, not raised, with `_PATH` instead of the path."""
     try:
         content = source.content(row)
     except decode.ImageError as error:
@@ -107,7 +112,7 @@ def facts_of_pixels(
 ) -> Facts:
     """Return the facts about decoded pixels, uint8 [H, W, C]."""
     height, width = pixels.shape[:2]
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = as_image(pixels)
     extremes = np.reshape(image.getextrema(), (-1, 2))
     blank = ("blank",) if (extremes[:, 0] == extremes[:, 1]).all() else ()
     return Facts(digest, size, width, height, kind, traits + blank, likeness(image))
@@ -122,23 +127,23 @@ def _traits(image: Image.Image) -> tuple[str, ...]:
 
 def _traits_of(image: Image.Image) -> tuple[str, ...]:
     mode = image.mode
-    found = {
+    has = {
         "16-bit": mode.startswith("I"),
         "float": mode == "F",
-        "turned": image.getexif().get(_ORIENTATION, 1) in range(2, 9),
+        "rotated": image.getexif().get(_ORIENTATION, 1) in range(2, 9),
         "alpha": image.has_transparency_data,
         "palette": mode in ("P", "PA"),
         "cmyk": mode == "CMYK",
         "grey": mode in ("1", "L", "LA", "F") or mode.startswith("I"),
-        "animated": image.format in ("GIF", "PNG", "WEBP", "AVIF") and image.is_animated,
+        "animated": image.format in ("GIF", "PNG", "WEBP", "AVIF") and getattr(image, "is_animated", False),
     }
-    return tuple(trait for trait, has in found.items() if has)
+    return tuple(trait for trait, value in has.items() if value)
 
 
 def likeness(image: Image.Image) -> int:
-    """Return a 64-bit difference hash of a grey or RGB image: near-equal images differ in few bits.
+    """Return a 64-bit difference hash of a grey or RGB image: near-duplicates differ in few bits.
 
-    Each bit tells whether a cell of an 8 x 8 raster is darker than its right neighbour.
+    Each bit is 1 if a cell of an 8 x 8 grid is darker than its right neighbour.
     """
     cells = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX, reducing_gap=2.0))
     return int.from_bytes(np.packbits(cells[:, :-1] < cells[:, 1:]).tobytes(), "big")

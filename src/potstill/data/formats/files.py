@@ -1,4 +1,4 @@
-"""Folders of files: which files count as images, in which order, and what was left out."""
+"""Folders of files: which files are images, their order, and which files are ignored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from potstill.words import plural
 
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .avif .heic .heif .jp2 .j2k "
@@ -27,62 +29,63 @@ def in_natural_order(names: Iterable[str]) -> list[str]:
 
 
 def is_image_name(name: str) -> bool:
-    """Tell whether a file is an image by the ending of its name."""
+    """Whether a file is an image, by its extension."""
     return os.path.splitext(name)[1].lower() in ENDINGS  # noqa: PTH122 (a million Paths are slow)
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether a name is one that other programs leave behind, or hidden."""
+    """Whether a name is that of a system file of other programs, or hidden."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 @dataclass
 class Left:
-    """What was left out: paths of junk, and of files whose names do not end like an image's."""
+    """Files that are ignored: paths of system files, and of files without an image extension."""
 
     junk: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
     def sentences(self, root: str | Path) -> Iterator[str]:
-        """Yield what to tell of it."""
+        """Yield a note for each kind."""
         if self.junk:
             names = in_natural_order(path.rsplit("/", 1)[-1] for path in self.junk)
-            yield f"{root}: ignored what other programs left there: {some(names)}."
+            yield f"{root}: ignored system or hidden files: {some(names)}."
         if self.others:
-            yield f"{root}: ignored {len(self.others)} file(s) that are no images by their names: {some(self.others)}."
+            count = plural(len(self.others), "file")
+            yield f"{root}: ignored {count} without an image extension: {some(self.others)}."
 
 
 @dataclass
 class Folder:
-    """A folder as it lies on disk or in an archive: images by name, and folders, both in natural order."""
+    """A folder on disk or in an archive: names of images, and folders, both in natural order."""
 
     name: str
     images: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield every image here and below, as a path relative to this folder."""
+        """Yield every image in this folder and its subfolders, as a path relative to this folder."""
         yield from self.images
         for folder in self.folders:
             yield from (f"{folder.name}/{image}" for image in folder)
 
 
 def scan(root: Path) -> tuple[Folder, Left]:
-    """Return what lies in a folder on disk; links are followed."""
+    """Return the tree of a folder on disk; links are followed."""
     left = Left()
     return _scan(root, root.name, "", left, frozenset({root.resolve()})), left
 
 
 def _scan(path: Path, name: str, inside: str, left: Left, above: frozenset[Path]) -> Folder:
     folder = Folder(name)
-    with os.scandir(path) as found:
-        entries = sorted(found, key=lambda entry: natural(entry.name))
+    with os.scandir(path) as iterator:
+        entries = sorted(iterator, key=lambda entry: natural(entry.name))
     for entry in entries:
         if is_junk(entry.name):
             left.junk.append(inside + entry.name)
         elif entry.is_dir():
             below = Path(entry.path).resolve() if entry.is_symlink() else path / entry.name
-            if below not in above:  # a link to a folder above itself
+            if below not in above:  # else it is a link to one of its own parents
                 deeper = _scan(Path(entry.path), entry.name, f"{inside}{entry.name}/", left, above | {below})
                 folder.folders.append(deeper)
         elif is_image_name(entry.name):
@@ -93,7 +96,7 @@ def _scan(path: Path, name: str, inside: str, left: Left, above: frozenset[Path]
 
 
 def tree_of(name: str, paths: Iterable[str]) -> tuple[Folder, Left]:
-    """Return the same of a list of paths, such as an archive has."""
+    """Return the same for a list of paths, such as the members of an archive."""
     top, left, seen = Folder(name), Left(), {}
     for path in sorted(paths, key=natural):
         parts = path.split("/")
@@ -116,6 +119,6 @@ def _folder_at(top: Folder, parts: tuple[str, ...], seen: dict[tuple[str, ...], 
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Return the first few names as text, and how many more there are."""
+    """Return the first few names as text, and the number of the others."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

@@ -1,6 +1,6 @@
 """Folders of images: one folder per class, with or without split folders, with or without unlabelled images.
 
-Only the names of folders say what an image is. The name of a file never does: "train.png" may be a railway.
+Labels and splits come from folder names only, never from file names: "train.png" may show a railway.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Files
 from potstill.errors import DataError
 from potstill.progress import note
+from potstill.words import plural
 
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "validation"
@@ -21,20 +22,20 @@ _LABELLED, _UNLABELLED = ("labelled", "labeled"), ("unlabelled", "unlabeled")
 
 
 def list_folder(root: Path) -> Listing:
-    """Return what a folder on disk holds; raise `DataError` where its shape cannot be understood."""
+    """Return the listing of a folder on disk; raise `DataError` if its layout is not understood."""
     top, left = scan(root)
-    _tell_of_siblings(root)
+    _note_siblings(root)
     entries = list(entries_of(str(root), top))
     return Listing(str(root), entries, Files(root, [entry.name for entry in entries]), class_names(top), left)
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder's name means, None where it means none."""
+    """Return the split that a folder name means, None if it is not the name of a split."""
     return SPLIT_NAMES.get(name.lower())
 
 
 def entries_of(where: str, top: Folder) -> Iterator[Entry]:
-    """Yield the images of a tree of folders by what the names of the folders say; `where` is for messages."""
+    """Yield the images of a tree with label and split from the folder names; `where` is used in messages."""
     for folder in top.folders:
         if folder.name.lower() in _UNLABELLED:
             yield from (Entry(f"{folder.name}/{name}") for name in folder)
@@ -69,19 +70,20 @@ def _of_splits(where: str, folders: list[Folder]) -> Iterator[Entry]:
             _refuse_wrong_level(here, folder.folders)
             _beside(here, folder.images)
         elif folder.images:
-            note(f"{here} has no class folders: its {len(folder.images)} images are taken as unlabelled.")
+            images = plural(len(folder.images), "image")
+            note(f"{here} has no class folders: its {images} will be used without labels.")
             yield from (Entry(f"{folder.name}/{name}", None, split) for name in folder.images)
         yield from _of_classes(folder.folders, f"{folder.name}/", split)
 
 
 def _of_labelled(where: str, folder: Folder) -> Iterator[Entry]:
-    """Yield what lies in `labelled/`: class folders, or split folders of them."""
+    """Yield the images in `labelled/`: class folders, or split folders of them."""
     for entry in entries_of(f"{where}/{folder.name}", folder):
         yield Entry(f"{folder.name}/{entry.name}", entry.label, entry.split)
 
 
 def class_names(top: Folder) -> list[str]:
-    """Return every class folder's name, of empty ones too."""
+    """Return the names of all class folders, including empty ones."""
     names: dict[str, None] = {}
     for folder in _not_unlabelled(top):
         names |= dict.fromkeys(class_names(folder)) if _special(folder) else {folder.name: None}
@@ -99,19 +101,19 @@ def _special(folder: Folder) -> bool:
 def _beside(where: str, images: list[str]) -> None:
     if images:
         note(
-            f"{where}: ignored {len(images)} image(s) that lie beside the class folders, such as {images[0]}. "
-            "Put them into a folder named 'unlabelled' to use them without labels."
+            f"{where}: ignored {plural(len(images), 'image')} outside the class folders, such as {images[0]}. "
+            "Move them into a folder named 'unlabelled' to use them without labels."
         )
 
 
-def _tell_of_siblings(root: Path) -> None:
+def _note_siblings(root: Path) -> None:
     here = root.absolute()
-    beside = (path for path in here.parent.iterdir() if path != here and path.is_dir())
-    others = [path.name for path in beside if split_of(path.name)]
+    siblings = (path for path in here.parent.iterdir() if path != here and path.is_dir())
+    others = [path.name for path in siblings if split_of(path.name)]
     if split_of(here.name) and others:
         note(
-            f"{root} lies beside {', '.join(sorted(others))}, which looks like the other splits of the same data. "
-            f"Give {here.parent} to use all of them as they are split there."
+            f"{root} is next to {', '.join(sorted(others))}, which look like other splits of the same data. "
+            f"Give {here.parent} to use all of them with these splits."
         )
 
 
@@ -119,9 +121,9 @@ def _refuse_mixture(where: str, folders: list[Folder], special: list[Folder]) ->
     others = [folder.name for folder in folders if not _special(folder)]
     if others:
         raise DataError(
-            f"{where} holds the split folder '{special[0].name}' beside '{others[0]}', which is none, so either could "
-            "be a class. Keep only split folders (train, validation, test) and 'unlabelled' there, or only class "
-            "folders."
+            f"{where} holds the split folder '{special[0].name}' and also '{others[0]}', which is not a split, so "
+            "either could be a class. Keep only split folders (train, validation, test) and 'unlabelled' there, or "
+            "only class folders."
         )
 
 
@@ -138,12 +140,12 @@ def _refuse_twice(where: str, folders: list[Folder]) -> None:
 
 
 def _refuse_wrong_level(where: str, folders: list[Folder]) -> None:
-    """Refuse folders taken for classes that are data sets themselves: the path is one level too high."""
+    """Raise `DataError` for class folders that are data sets themselves: the path is one level too high."""
     for folder in folders:
         splits = [inner.name for inner in folder.folders if _special(inner)]
         if splits or (len(folders) == 1 and len(folder.folders) > 1 and not folder.images):
-            held = f"split folders ({', '.join(splits)})" if splits else "class folders"
+            content = f"split folders ({', '.join(splits)})" if splits else "class folders"
             raise DataError(
-                f"{where} is one level too high: the folder '{folder.name}' in it holds {held}, so it is no class but "
-                f"a data set. Give {where}/{folder.name} instead."
+                f"{where} is one level too high: its folder '{folder.name}' holds {content}, so it is a data set and "
+                f"not a class. Give {where}/{folder.name} instead."
             )

@@ -20,7 +20,7 @@ PREFIX = "hf:"
 
 
 class Hub(Encoded):
-    """A `Source` over `datasets.Dataset`s of one column, images that are not decoded; `places` are (data set, row)."""
+    """A `Source` over `datasets.Dataset`s with one column of undecoded images; `places` are (data set, row)."""
 
     def __init__(self, origin: Path, names: Sequence[str], sets: Sequence[Any], places: Sequence[tuple[int, int]]):
         self.origin, self.names, self._sets, self._places = origin, names, sets, places
@@ -41,7 +41,7 @@ class Hub(Encoded):
 
 
 def is_saved(folder: Path) -> bool:
-    """Tell whether a folder came from `save_to_disk`."""
+    """Whether a folder was written by `save_to_disk`."""
     return any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
@@ -51,13 +51,13 @@ def list_hub(name: str) -> Listing:
     datasets = _library(name)
     try:
         loaded = datasets.load_dataset(path, configuration or None)
-    except Exception as error:  # the library's errors have no common kind
+    except Exception as error:  # the library's errors have no common base class
         raise DataError(f"The data set {name} cannot be loaded: {error}") from error
     return _listing(name, loaded, datasets)
 
 
 def list_saved(folder: Path) -> Listing:
-    """Return the listing of a folder from `save_to_disk`."""
+    """Return the listing of a folder written by `save_to_disk`."""
     datasets = _library(str(folder))
     try:
         loaded = datasets.load_from_disk(str(folder))
@@ -68,9 +68,9 @@ def list_saved(folder: Path) -> Listing:
 
 def _library(name: str) -> Any:
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
-        raise DataError(f"{name} needs Hugging Face's datasets. Type: pip install datasets") from error
+        raise DataError(f"{name} needs Hugging Face's package datasets. Type: pip install datasets") from error
     return datasets
 
 
@@ -80,7 +80,7 @@ def _listing(name: str, loaded: Any, datasets: Any) -> Listing:
     for key, part in parts.items():
         split = split_of(key)
         if split is None and key.lower() not in ("unlabelled", "unlabeled", "unsupervised"):
-            note(f"{name}: ignored the part '{key}', which is no train, validation or test split.")
+            note(f"{name}: ignored the split '{key}', which is not a train, validation or test split.")
             continue
         image, label = _columns(name, part, datasets)
         sets.append(part.select_columns([image]).cast_column(image, datasets.Image(decode=False)))
@@ -94,10 +94,10 @@ def _columns(name: str, part: Any, datasets: Any) -> tuple[str, str | None]:
     images = [key for key, kind in part.features.items() if isinstance(kind, datasets.Image)]
     classes = [key for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)]
     if not images:
-        raise DataError(f"{name} has no column of images, only: {', '.join(part.features)}.")
+        raise DataError(f"{name} has no image column, only: {', '.join(part.features)}.")
     label = "label" if "label" in part.features else next(iter(classes), None)
     if len(images) > 1 or len(classes) > 1:
-        note(f"{name}: of several columns, '{images[0]}' was taken for the image and '{label}' for its label.")
+        note(f"{name} has several candidate columns: using '{images[0]}' for images and '{label}' for labels.")
     return images[0], label
 
 
@@ -123,7 +123,7 @@ def list_parquet_folder(folder: Path, files: Sequence[Path]) -> Listing:
         split = split_of(file.name.partition("-")[0].partition(".")[0])
         part = list_table(file)
         if not isinstance(part.source, Held):
-            raise DataError(f"{file} holds no images but paths. Give it, or another table, by its own name.")
+            raise DataError(f"{file} holds paths, not images. Give the path of this table instead of the folder.")
         for entry, content in zip(part.entries, part.source.contents, strict=True):
             entries.append(Entry(f"{file.name}/{entry.name}", entry.label, split or entry.split, entry.group))
             contents.append(content)

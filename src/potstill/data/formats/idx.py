@@ -12,6 +12,7 @@ import numpy as np
 from potstill.data.formats.arrays import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
+from potstill.words import plural
 
 _NAME = re.compile(r"(.*?)(train|t10k|test)[-_](images|labels)[-._]idx([13])[-_]ubyte(\.gz)?")
 _SPLIT = {"train": "train", "t10k": "test", "test": "test"}
@@ -19,13 +20,13 @@ _UNSIGNED_BYTE = 8
 
 
 def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
-    """Return the IDX files of a folder by (split, "images" or "labels"); empty where there are none."""
-    found: dict[tuple[str, str], Path] = {}
+    """Return the IDX files of a folder by (split, "images" or "labels"); empty if there are none."""
+    files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match and path.is_file():
-            found.setdefault((_SPLIT[match[2]], match[3]), path)
-    return found
+            files.setdefault((_SPLIT[match[2]], match[3]), path)
+    return files
 
 
 def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
@@ -35,12 +36,12 @@ def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
     for split in ("train", "test"):
         if (split, "images") not in files and (split, "labels") not in files:
             continue
-        pictures, answers = (_array(files, folder, split, what) for what in ("images", "labels"))
-        if len(pictures) != len(answers):
-            raise DataError(f"{folder} has {len(pictures)} images and {len(answers)} labels in its {split} split.")
-        images.append(pictures)
-        labels.append(answers)
-        splits += [split] * len(answers)
+        pixels, label = (_array(files, folder, split, what) for what in ("images", "labels"))
+        if len(pixels) != len(label):
+            raise DataError(f"{folder} has {len(pixels)} images and {len(label)} labels in its {split} split.")
+        images.append(pixels)
+        labels.append(label)
+        splits += [split] * len(label)
     return from_arrays(
         np.concatenate(images),
         np.concatenate(labels).astype(np.int64),
@@ -52,7 +53,7 @@ def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
 
 def _array(files: dict[tuple[str, str], Path], folder: Path, split: str, what: str) -> np.ndarray:
     if (split, what) not in files:
-        raise DataError(f"{folder} has no IDX file of the {split} {what}. All of MNIST's four files belong together.")
+        raise DataError(f"{folder} has no IDX file of the {split} {what}. All four files of MNIST are needed.")
     return parse(_content(files[split, what]), 3 if what == "images" else 1, name=str(files[split, what]))
 
 
@@ -63,15 +64,21 @@ def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or cut off: {error}. Fetch it again.") from error
+        raise DataError(f"{path} is damaged or truncated: {error}. Download or copy it again.") from error
 
 
 def parse(content: bytes, dimensions: int, *, name: str) -> np.ndarray:
-    """Return the uint8 array of an IDX file's content; raise `DataError` where it is none or too short."""
+    """Return the uint8 array of an IDX file's content; raise `DataError` if it is not IDX or too short."""
     if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, _UNSIGNED_BYTE, dimensions]):
-        raise DataError(f"{name} is not an IDX file of {dimensions} dimension(s) of bytes: {content[:4].hex(' ')}.")
+        raise DataError(
+            f"{name} is not an IDX file of bytes with {plural(dimensions, 'dimension')}: it begins with "
+            f"{content[:4].hex(' ')}."
+        )
     shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).astype(np.int64)
     body = content[4 + 4 * dimensions :]
     if len(body) != shape.prod():
-        raise DataError(f"{name} says {shape.prod()} bytes and holds {len(body)}; it is cut off. Fetch it again.")
+        raise DataError(
+            f"{name} is truncated: its header declares {shape.prod()} bytes, and it holds {len(body)}. Download or "
+            "copy it again."
+        )
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

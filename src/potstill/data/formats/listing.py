@@ -1,4 +1,4 @@
-"""`Listing`: what a format of image files says before any image is looked at."""
+"""`Listing`: the images of a data set with their labels and splits, before any image is read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from potstill.data.formats.sources import Encoded
 
 @dataclass(frozen=True)
 class Entry:
-    """One image as its format describes it: `label` None where unlabelled, `split` one of SPLITS."""
+    """One image with its metadata: `label` is None if unlabelled, `split` one of SPLITS."""
 
     name: str
     label: str | None = None
@@ -21,9 +21,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """Entries and, in the same order, where their bytes lie.
+    """Entries and, in the same order, the source of their bytes.
 
-    root: what the user typed. named: classes that exist even if they have no image. left: files that are not listed.
+    root: the path that the user gave. named: classes that exist even without images. left: files that are ignored.
     """
 
     root: str

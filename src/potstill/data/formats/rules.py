@@ -1,4 +1,4 @@
-"""The rules that every data set must keep, whatever its format: what breaks them would poison the result."""
+"""The rules that every data set must satisfy, in any format; violations would invalidate results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 from potstill.data.manifest import SPLITS, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
+from potstill.words import plural
 
-MOST_LEAKED = 0.01  # of the test images, that may also be among those trained on
+MOST_LEAKED = 0.01  # maximum fraction of test images that may also be in the training data
 
 
 def refuse_unusable(manifest: Manifest, *, allow_empty: bool) -> None:
-    """Raise `DataError` with everything that makes the labels or the test split useless; note what is only odd."""
+    """Raise `DataError` with all problems that make the labels or the test split unusable; note what is unusual."""
     if manifest.classes:
         problems = [*_one_class(manifest), *([] if allow_empty else _empty(manifest)), *_only_in_test(manifest)]
         if problems:
@@ -24,44 +25,45 @@ def refuse_unusable(manifest: Manifest, *, allow_empty: bool) -> None:
         for names in near_equal(manifest.classes):
             note(f"{manifest.root} has classes of nearly the same name: {quoted(names)}. If they are one, merge them.")
     else:
-        note(f"{manifest.root} has no classes: all {len(manifest)} images are taken as unlabelled.")
+        note(f"{manifest.root} has no classes: its {plural(len(manifest), 'image')} will be used without labels.")
 
 
 def refuse_leaks(manifest: Manifest, *, most: float = MOST_LEAKED) -> None:
-    """Raise `DataError` where more than `most` of the test images are among those trained on, byte for byte."""
+    """Raise `DataError` if more than `most` of the test images are also in the training data, byte for byte."""
     test = manifest.digest[manifest.rows("test")]
     leaked = int(np.isin(test, manifest.digest[manifest.split != SPLITS.index("test")]).sum())
     if not leaked:
         return
-    found = f"{leaked} of the {len(test)} test images of {manifest.root} are also among the other images"
+    verb = "is" if leaked == 1 else "are"
+    leak = f"{leaked} of {plural(len(test), 'test image')} of {manifest.root} {verb} also in the training data"
     if leaked > most * len(test):
         raise DataError(
-            f"{found}, so the test would ask what was learned by heart. Type: potstill check {manifest.root} "
+            f"{leak}, so test accuracy would be inflated by memorised images. Type: potstill check {manifest.root} "
             "--fix clean.csv, and use clean.csv."
         )
-    note(f"{found}. See: potstill check {manifest.root}")
+    note(f"{leak}; test accuracy will be inflated by memorised images. See: potstill check {manifest.root}")
 
 
 def _one_class(manifest: Manifest) -> Iterator[str]:
     if len(manifest.classes) == 1:
         yield (
-            f"{manifest.root} has one class only, '{manifest.classes[0]}', and there is nothing to tell it from. "
+            f"{manifest.root} has only one class, '{manifest.classes[0]}'; classification needs at least two. "
             "Give the folder that holds one folder per class."
         )
 
 
 def counts(manifest: Manifest, split: str) -> np.ndarray:
-    """Return int64 [K], how many labelled images of each class a split has."""
+    """Return int64 [K], the number of labelled images of each class in a split."""
     return np.bincount(manifest.label[manifest.rows(split, labelled=True)], minlength=len(manifest.classes))
 
 
 def _empty(manifest: Manifest) -> Iterator[str]:
-    total = sum(counts(manifest, split) for split in SPLITS)
+    total = np.sum([counts(manifest, split) for split in SPLITS], axis=0)
     names = [name for name, count in zip(manifest.classes, total, strict=True) if not count]
     if names:
         yield (
-            f"{manifest.root} has no image of {quoted(names)}. Add some, remove the class, "
-            "or give --allow-empty if it is meant to stay without images."
+            f"{manifest.root} has no images of {quoted(names)}. Add some, remove the class, "
+            "or use --allow-empty if it is meant to have no images."
         )
 
 
@@ -71,9 +73,9 @@ def _only_in_test(manifest: Manifest) -> Iterator[str]:
         lost = np.flatnonzero((counts(manifest, split) > 0) & (trained == 0))
         if len(lost):
             yield (
-                f"{manifest.root}: the {split} split has images of {quoted([manifest.classes[k] for k in lost])}, of "
-                "which the train split has none, so they cannot be learned. Add some to train, or check that both "
-                "splits name their classes alike."
+                f"{manifest.root}: the {split} split has images of {quoted([manifest.classes[k] for k in lost])}, but "
+                "the train split has none, so they cannot be learned. Add some to train, or check that both splits "
+                "use the same class names."
             )
 
 
@@ -88,7 +90,7 @@ def near_equal(names: Sequence[str]) -> list[list[str]]:
 
 
 def quoted(names: Sequence[str], most: int = 5) -> str:
-    """Return 'a', 'b' and 'c' as text; of many names the first few."""
+    """Return "'a', 'b' and 'c'"; of many names only the first few."""
     shown = [f"'{name}'" for name in names[:most]]
     shown += [f"{len(names) - most} more"] if len(names) > most else []
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)

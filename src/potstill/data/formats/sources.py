@@ -1,4 +1,4 @@
-"""Sources of encoded images: the bytes of an image file, wherever they lie."""
+"""Sources of encoded images: the bytes of image files in folders, archives or memory."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from potstill.data.decode import ImageError, decode, read_bytes
 
 
 class Encoded:
-    """A `Source` whose images are files of bytes. `origin` is what the user named: a folder, an archive, a table."""
+    """A `Source` of encoded image files. `origin` is the path that the user gave: a folder, an archive, a table."""
 
     origin: Path
     names: Sequence[str]
 
     def content(self, row: int) -> bytes:
-        """Return the bytes of an image file; raise `DataError` where they cannot be read."""
+        """Return the bytes of an image file; raise `DataError` if they cannot be read."""
         raise NotImplementedError
 
     def place(self, row: int) -> Place:
-        """Return the folder or archive in which the content lies, and its name there."""
+        """Return the folder or archive that holds the content, and its name there."""
         raise NotImplementedError
 
     def state(self, row: int) -> State | None:
-        """Return (size, time of change), which tell whether the content is still the same; None where unknown."""
+        """Return (size, modification time), which detect changes of the content; None if unknown."""
         raise NotImplementedError
 
     def only(self, rows: Sequence[int]) -> Encoded:
-        """Return a source of these rows alone."""
+        """Return a source of these rows only."""
         raise NotImplementedError
 
     def path(self, row: int) -> str:
-        """Return where an image lies, for people."""
+        """Return the path of an image, for messages."""
         return str(self.origin / self.names[row])
 
     def image(self, row: int) -> np.ndarray:
@@ -64,10 +64,10 @@ class Files(Encoded):
 
     def state(self, row: int) -> State | None:
         try:
-            found = os.stat(os.path.join(self.origin, self.names[row]))  # noqa: PTH116, PTH118 (see place)
+            stat = os.stat(os.path.join(self.origin, self.names[row]))  # noqa: PTH116, PTH118 (see place)
         except OSError:
             return None
-        return found.st_size, found.st_mtime_ns
+        return stat.st_size, stat.st_mtime_ns
 
     def only(self, rows: Sequence[int]) -> Files:
         return Files(self.origin, [self.names[row] for row in rows])
@@ -80,19 +80,19 @@ class Members(Encoded):
     origin: Path
     names: Sequence[str]
     places: Sequence[tuple[Path, int, int]]
-    changed: int  # time of change of the youngest archive
+    changed: int  # modification time of the newest archive
 
     def content(self, row: int) -> bytes:
         file, start, size = self.places[row]
         try:
             with file.open("rb", buffering=0) as handle:
                 handle.seek(start)
-                found = handle.read(size)
+                content = handle.read(size)
         except OSError as error:
             raise ImageError("missing", f"{file} cannot be read: {error.strerror or error}.") from error
-        if len(found) < size:
-            raise ImageError("damaged", f"{self.path(row)} is cut off: the archive ends within it.")
-        return found
+        if len(content) < size:
+            raise ImageError("damaged", f"{self.path(row)} is truncated: the archive ends within it.")
+        return content
 
     def place(self, row: int) -> Place:
         file, start, _ = self.places[row]
@@ -108,7 +108,7 @@ class Members(Encoded):
 
 @dataclass(frozen=True)
 class Held(Encoded):
-    """Image files that are held in memory, as read from a table."""
+    """Encoded image files in memory, as read from a table."""
 
     origin: Path
     names: Sequence[str]

@@ -14,6 +14,7 @@ from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Encoded, Files, Held
 from potstill.errors import DataError
 from potstill.progress import note
+from potstill.words import plural
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _COLUMNS = {
@@ -22,13 +23,13 @@ _COLUMNS = {
     "split": ("split", "set", "subset", "partition"),
     "group": ("group", "group_id"),
 }
-_MOST_TOLD = 5
+_MOST_SHOWN = 5
 
 
 def list_table(file: Path) -> Listing:
     """Return the listing of a CSV, TSV, JSONL or Parquet file; paths in it are relative to its folder.
 
-    An empty label is an unlabelled image, an empty split is "train". Raises `DataError` with every wrong row.
+    An empty label means unlabelled, an empty split means "train". Raises `DataError` with all invalid rows.
     """
     records = list(_records(file))
     if not records:
@@ -68,14 +69,14 @@ def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:
 
 
 def read_parquet(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a Parquet file, with the names of classes where Hugging Face stored numbers."""
+    """Return the rows of a Parquet file, with class names instead of Hugging Face's class numbers."""
     try:
-        import pyarrow.parquet
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
         raise DataError(f"{file} is a Parquet file, which needs pyarrow. Type: pip install pyarrow") from error
     try:
         table = pyarrow.parquet.read_table(file)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+    except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
     stored = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = stored.get("info", {}).get("features", {})
@@ -88,29 +89,29 @@ def _named(value: Any, names: list[str] | None) -> Any:
 
 
 def _columns(file: Path, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return which column of the table holds which of ours."""
+    """Return the table's own column names by their meaning (keys of `_COLUMNS`)."""
     lower = {str(key).strip().lower(): key for key in reversed(list(row))}
-    found = {}
-    for ours, theirs in _COLUMNS.items():
-        found |= next(({ours: lower[name]} for name in theirs if name in lower), {})
-    if "path" not in found:
+    columns = {}
+    for meaning, names in _COLUMNS.items():
+        columns |= next(({meaning: lower[name]} for name in names if name in lower), {})
+    if "path" not in columns:
         raise DataError(
             f"{file} has no column 'path', only: {', '.join(map(str, row))}. The first row must name the columns: "
             "path, and where known label, split and group."
         )
-    unused = [str(key) for key in row if key not in found.values()]
+    unused = [str(key) for key in row if key not in columns.values()]
     if unused:
-        note(f"{file}: ignored the columns {some(unused)}.")
-    return found
+        note(f"{file}: ignored {'the column' if len(unused) == 1 else 'the columns'} {some(unused)}.")
+    return columns
 
 
 def _entries(
     file: Path, records: list[Mapping[str, Any]], columns: Mapping[str, str]
 ) -> tuple[list[Entry], list[bytes]]:
-    """Return an entry for each row, and the images where the table holds them; all wrong rows in one error."""
+    """Return one entry per row, and the images if the table holds them; all invalid rows in one error."""
     entries, contents, problems = [], [], []
     for number, record in enumerate(records):
-        row = {ours: record.get(theirs) for ours, theirs in columns.items()}
+        row = {meaning: record.get(column) for meaning, column in columns.items()}
         path, split = row["path"], _text(row.get("split")) or "train"
         if isinstance(path, dict) and path.get("bytes"):
             contents.append(path["bytes"])
@@ -119,13 +120,13 @@ def _entries(
         if not path:
             problems.append(f"{file}: image {number + 1} has no path.")
         elif not split_of(split):
-            problems.append(f"{file}: {path} has the split '{split}'; it must be train, validation or test.")
+            problems.append(f"{file}: {path} has the split '{split}'; a split must be train, validation or test.")
         else:
             entries.append(Entry(path, _text(row.get("label")), split_of(split) or "train", _text(row.get("group"))))
     if contents and len(contents) != len(records):
-        problems.append(f"{file} holds the image itself in some rows and only its path in others.")
+        problems.append(f"{file} holds the image itself in some rows and only a path in others; use one of the two.")
     if problems:
-        raise DataError(*problems[:_MOST_TOLD], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
+        raise DataError(*problems[:_MOST_SHOWN], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
     return entries, contents
 
 
@@ -135,7 +136,7 @@ def _text(value: Any) -> str | None:
 
 
 def _distinct(file: Path, entries: list[Entry]) -> list[Entry]:
-    """Return each path once; refuse one that is told to be two things."""
+    """Return each path once; raise `DataError` for paths with two labels or splits."""
     first: dict[str, Entry] = {}
     problems = []
     for entry in entries:
@@ -146,7 +147,7 @@ def _distinct(file: Path, entries: list[Entry]) -> list[Entry]:
                 f"{entry.split}. Keep one row."
             )
     if problems:
-        raise DataError(*problems[:_MOST_TOLD])
+        raise DataError(*problems[:_MOST_SHOWN])
     if len(first) < len(entries):
-        note(f"{file}: {len(entries) - len(first)} row(s) repeat an image and were taken once.")
+        note(f"{file}: ignored {plural(len(entries) - len(first), 'repeated row')}.")
     return list(first.values())

@@ -1,4 +1,4 @@
-"""Small students and the classics of the lecture: `BUILTIN[name](num_classes, channels, size, **options)`."""
+"""Built-in students and classic networks: `BUILTIN[name](num_classes, channels, size, **options)`."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
 }
 
 OWN_SIZE: dict[str, tuple[int, int]] = {"googlenet": (224, 224), "mobilenet-v1": (128, 128)}
-"""Sizes (height, width) that differ from 32x32 where nobody asks for one."""
+"""Default input sizes (height, width) that differ from 32x32."""

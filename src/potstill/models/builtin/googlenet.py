@@ -1,7 +1,7 @@
 """GoogLeNet (arXiv:1409.4842) with BatchNorm, for 224 pixels and for 32, and its two auxiliary classifiers.
 
-The Inception modules are torchvision's, so its weights load. They use 3x3 kernels where the paper draws 5x5,
-which is where the published 6.6 M parameters come from.
+The Inception modules are torchvision's, so its weights load. They use 3x3 kernels where the paper has 5x5, which
+gives the published 6.6 M parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from potstill.models.outputs import SideHead, SideHeads
 def googlenet(
     num_classes: int, channels: int, size: tuple[int, int], *, dropout: float = 0.2, aux_dropout: float = 0.7
 ) -> nn.Module:
-    """Return the 224-pixel network, with side heads on the modules 4a and 4d."""
+    """Return the 224-pixel network, with side heads at the modules 4a and 4d."""
     from torchvision.models.googlenet import BasicConv2d
 
     trunk = _trunk(num_classes, dropout)
@@ -28,7 +28,7 @@ def googlenet(
 def googlenet_cifar(
     num_classes: int, channels: int, size: tuple[int, int], *, dropout: float = 0.2, aux_dropout: float = 0.7
 ) -> nn.Module:
-    """Return the variant for about 32 pixels: the stem halves once, so module 4a sees 8x8."""
+    """Return the variant for about 32 pixels: the stem halves once, so the input of module 4a is 8x8."""
     from torchvision.models.googlenet import BasicConv2d
 
     trunk = _trunk(num_classes, dropout)

@@ -1,4 +1,4 @@
-"""One initialisation for all built-in networks, so that a comparison never hinges on a family's habit."""
+"""One initialisation for all built-in networks, so that comparisons do not depend on differences between families."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def he(network: nn.Module) -> nn.Module:
-    """Initialise convolutions and dense layers as He et al. do (arXiv:1502.01852); return the network.
+    """Initialise convolutions and dense layers as in He et al. (arXiv:1502.01852); return the network.
 
-    Biases start at zero. The last dense layer gives logits, not rectified features, and gets the gain of a linear
-    layer. Draws come from the global generator: the caller seeds it.
+    Biases are zero. The last dense layer outputs logits, not rectified features, and gets the gain of a linear layer.
+    Random numbers come from the global generator, which the caller seeds.
     """
     weighted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for module in weighted:

@@ -1,6 +1,6 @@
-"""MobileNet (arXiv:1704.04861) padded as in TensorFlow, so that weights from there keep their accuracy.
+"""MobileNet (arXiv:1704.04861) with TensorFlow's padding, so that weights from TensorFlow keep their accuracy.
 
-Module names are those of timm's MobileNetV1, which has no name for narrow networks with that padding.
+Module names are those of timm's MobileNetV1, which has no narrow variants with that padding.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from potstill.models.builtin.init import he
 
 STAGES = ((64,), (128, 128), (256, 256), (512,) * 6, (1024, 1024))
-"""Output channels of the blocks at width 1; every stage but the first begins with stride 2."""
+"""Output channels of the blocks at width 1; every stage except the first begins with stride 2."""
 
 
 def mobilenet_v1(
     num_classes: int, channels: int, size: tuple[int, int], *, width: float = 0.25, padding: str = "same"
 ) -> nn.Module:
-    """Return the network at a share `width` of the channels; 0.47 M parameters at 0.25 for 1,000 classes.
+    """Return the network with width multiplier `width`; 0.47 M parameters at 0.25 for 1,000 classes.
 
-    padding: "same" pads what has stride 2 as TensorFlow does, right and below where the side is even; "symmetric" pads
-    every side alike.
+    padding: "same" pads strided convolutions as TensorFlow does, at the right and bottom for even sides; "symmetric"
+    pads all sides equally.
     """
     return he(MobileNet(num_classes, channels, width=width, padding={"same": "same", "symmetric": ""}[padding]))
 
@@ -52,7 +52,7 @@ class MobileNet(nn.Module):
 
 
 def _separable(inputs: int, outputs: int, stride: int, padding: str) -> nn.Module:
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv_dw=_conv(inputs, inputs, stride=stride, padding=padding, depthwise=True),
         bn1=nn.BatchNorm2d(inputs),
         act1=nn.ReLU6(),
@@ -64,11 +64,11 @@ def _separable(inputs: int, outputs: int, stride: int, padding: str) -> nn.Modul
 
 
 def _conv(inputs: int, outputs: int, **settings: object) -> nn.Module:
-    from timm.layers import create_conv2d
+    from timm.layers import create_conv2d  # pyright: ignore[reportPrivateImportUsage]  # timm re-exports it
 
     return create_conv2d(inputs, outputs, 3, bias=False, **settings)
 
 
 def _scaled(channels: int, width: float) -> int:
-    """Return a number of channels at a width, a multiple of 8 as in the original."""
+    """Return a number of channels times the width, rounded to a multiple of 8 as in the original."""
     return max(8, int(channels * width + 4) // 8 * 8)

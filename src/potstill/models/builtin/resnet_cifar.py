@@ -1,4 +1,4 @@
-"""The CIFAR networks of He et al. (arXiv:1512.03385, section 4.2), with shortcuts and without.
+"""The CIFAR networks of He et al. (arXiv:1512.03385, section 4.2), with and without shortcuts.
 
 Depth is 6n + 2: three stages of n blocks at widths 16, 32 and 64. The shortcut that changes width has no
 parameters (option A). Module names are those of the public CIFAR-10 weights, which load unchanged.
@@ -13,7 +13,7 @@ from potstill.models.builtin.init import he
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions [B, C, H, W] -> [B, C', H / stride, W / stride], around a shortcut where asked."""
+    """Two 3x3 convolutions [B, C, H, W] -> [B, C', H / stride, W / stride], with a shortcut if `residual`."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, residual: bool) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def cifar_net(
 ) -> nn.Module:
     """Return the network of `depth` = 6n + 2 layers; ResNet-20 has 0.27 M parameters, ResNet-56 0.85 M.
 
-    It is fully convolutional, so any size works; 32x32 is what it was made for.
+    It is fully convolutional, so any size works; it is designed for 32x32.
     """
     assert (depth - 2) % 6 == 0, f"depth must be 6n + 2, not {depth}"
     return he(CifarNet(num_classes, channels, blocks=(depth - 2) // 6, width=width, residual=residual))

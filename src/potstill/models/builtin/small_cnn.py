@@ -13,11 +13,11 @@ from potstill.models.builtin.init import he
 def small_cnn(num_classes: int, channels: int, size: tuple[int, int], *, width: int = 16) -> nn.Module:
     """Return a network of `width` to 8 x `width` channels; 37 k parameters at width 16 and ten classes.
 
-    It halves until about 4 pixels are left at 32 and 7 at 224, so its cost grows slowly with the image.
+    Maps are halved to about 4 pixels at input size 32 and 7 at 224, so the cost grows slowly with the image size.
     """
     halvings = min(5, max(0, int(math.log2(min(size) / 4))))
     stage = [2 if halvings > position else 1 for position in range(3)]
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         stem=_conv(channels, width, stride=2 if halvings > 3 else 1),
         pool=nn.MaxPool2d(2) if halvings > 4 else nn.Identity(),
         stage1=nn.Sequential(_separable(width, 2 * width, stage[0])),
@@ -41,7 +41,7 @@ def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Module:
-    layers = OrderedDict(
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         bn=nn.BatchNorm2d(outputs),
         act=nn.ReLU(),

@@ -1,1 +1,1 @@
-"""What a network consists of, seen from one traced forward pass."""
+"""The structure of a network, from one traced forward pass."""

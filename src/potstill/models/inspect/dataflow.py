@@ -1,8 +1,7 @@
-"""Which tensor goes where in a forward pass: layers, and the operations between them.
+"""The data flow of a forward pass: layers, and the operations between them.
 
-Folding, equalizing and pruning all need the data flow. It is recorded while the model runs on one example, below
-autograd, so it needs no tracing of Python code and holds for any model that runs; what is not understood can be
-left alone by whoever reads it.
+Folding, equalizing and pruning need the data flow. It is recorded below autograd while the model runs on an example,
+so it needs no tracing of Python code and works for any model; callers skip operations that they do not support.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LAYERS = (nn.Conv2d, nn.Linear, _BatchNorm)
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A layer or an operation that ran. Tensors are numbered; an operation in place makes a new number."""
+    """A layer or an operation that ran. Tensors are numbered; an in-place operation creates a new number."""
 
     name: str  # path of the layer, "" for an operation
     layer: nn.Module | None
@@ -47,11 +46,11 @@ class Trace:
         return [call for call in self.calls if tensor in call.inputs]
 
     def maker(self, tensor: int) -> Call | None:
-        """Return the call that made a tensor; None for one that was given."""
+        """Return the call that produced a tensor; None for inputs, parameters and constants."""
         return next((call for call in self.calls if tensor in call.outputs), None)
 
     def sole_user(self, tensor: int) -> Call | None:
-        """Return the one call that reads a tensor; None where there are several or the model returns it."""
+        """Return the only call that reads a tensor; None if there are several or the model returns it."""
         users = self.users(tensor)
         return users[0] if len(users) == 1 and tensor not in self.returned else None
 
@@ -79,7 +78,7 @@ class _Recorder(TorchDispatchMode):
         self.trace = Trace()
         self.depth = 0  # > 0 inside a layer, whose operations are not recorded
         self.numbers: dict[int, int] = {}
-        self.alive: list[Tensor] = []  # an id() is a name only while its tensor lives
+        self.alive: list[Tensor] = []  # an id() is unique only while its tensor exists
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -107,7 +106,7 @@ class _Recorder(TorchDispatchMode):
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, without gradients, and each of its modules back afterwards."""
+    """Put the model in eval mode, without gradients, and restore the mode of each module afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -119,7 +118,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def trace(model: nn.Module, image: Tensor) -> Trace:
-    """Run `model` on `image` [B, C, H, W] in eval mode and return what happened. Two images are enough."""
+    """Run `model` on `image` [B, C, H, W] in eval mode and return the trace. Two images are enough."""
     recorder = _Recorder()
 
     def enter(layer: nn.Module, arguments: tuple) -> None:
@@ -148,7 +147,7 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
 
 
 def replaced(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Put `module` at the path `name` and return the model (the module itself where the path is empty)."""
+    """Put `module` at the path `name` and return the model (the module itself if the path is empty)."""
     if not name:
         return module
     parent, _, last = name.rpartition(".")

@@ -1,7 +1,6 @@
-"""What happens inside a network when an image goes through: one forward pass, watched.
+"""Shapes and order of execution of a network's modules, recorded in one forward pass.
 
-Shapes and the order of execution are all that stages, taps, layer tables and frozen parts need, and every network
-has them, whoever wrote it.
+That is all that stages, taps, layer tables and freezing need, and it works for any network.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from potstill.models.outputs import Classifier, bare
 
 
 @dataclass
-class Seen:
-    """A module as it was last called. shape and fed: output and first input without the batch; None if no tensor.
+class ModuleCall:
+    """The last call of a module. shape, input_shape: of output and first input without the batch; None if no tensor.
 
-    start, end: when it was called and when it returned, on one clock. overwritten: a later layer wrote into its
-    output.
+    start, end: when it was called and when it returned, on a common clock. overwritten: a later layer overwrote its
+    output in place.
     """
 
     path: str
@@ -30,13 +29,13 @@ class Seen:
     start: int
     end: int = -1
     shape: tuple[int, ...] | None = None
-    fed: tuple[int, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
     overwritten: bool = False
-    fed_overwritten: bool = False
+    input_overwritten: bool = False
 
     @property
     def weighted(self) -> bool:
-        """True where the module itself, not one inside it, has parameters."""
+        """Whether the module itself, not a submodule, has parameters."""
         return next(self.module.parameters(recurse=False), None) is not None
 
 
@@ -46,8 +45,8 @@ class Trace:
     def __init__(self, network: nn.Module, image: Tensor) -> None:
         self.size = tuple(image.shape[-2:])
         self._clock = 0
-        self._open: dict[str, Seen] = {}
-        self._kept: list[tuple[Seen, str, Tensor, int]] = []
+        self._open: dict[str, ModuleCall] = {}
+        self._kept: list[tuple[ModuleCall, str, Tensor, int]] = []
         paths = {module: path for path, module in network.named_modules()}
         handles = [h for module, path in paths.items() for h in self._watch(module, path)]
         mode = {module: module.training for module in network.modules()}
@@ -60,7 +59,7 @@ class Trace:
                 handle.remove()
             for module, training in mode.items():
                 module.training = training
-        self._note_overwritten()
+        self._mark_overwritten()
         self.seen = sorted((s for s in self._open.values() if s.end >= 0), key=lambda s: s.end)
 
     def _watch(self, module: nn.Module, path: str):
@@ -68,10 +67,10 @@ class Trace:
         yield module.register_forward_hook(lambda m, inputs, output: self._leave(path, output))
 
     def _enter(self, module: nn.Module, path: str, inputs: tuple) -> None:
-        seen = self._open[path] = Seen(path, module, start=self._tick())
+        seen = self._open[path] = ModuleCall(path, module, start=self._tick())
         if inputs and isinstance(inputs[0], Tensor):
-            seen.fed = tuple(inputs[0].shape[1:])
-            self._kept.append((seen, "fed_overwritten", inputs[0], inputs[0]._version))
+            seen.input_shape = tuple(inputs[0].shape[1:])
+            self._kept.append((seen, "input_overwritten", inputs[0], inputs[0]._version))
 
     def _leave(self, path: str, output: object) -> None:
         seen = self._open[path]
@@ -80,7 +79,7 @@ class Trace:
             seen.shape = tuple(output.shape[1:])
             self._kept.append((seen, "overwritten", output, output._version))
 
-    def _note_overwritten(self) -> None:
+    def _mark_overwritten(self) -> None:
         for seen, flag, tensor, version in self._kept:
             setattr(seen, flag, tensor._version != version)
         self._kept.clear()
@@ -90,25 +89,25 @@ class Trace:
         return self._clock
 
     @cached_property
-    def by_path(self) -> dict[str, Seen]:
+    def by_path(self) -> dict[str, ModuleCall]:
         """The modules by their path."""
         return {seen.path: seen for seen in self.seen}
 
     @cached_property
-    def head(self) -> Seen:
-        """The layer that gives the logits: the last dense or convolution layer to return."""
+    def head(self) -> ModuleCall:
+        """The layer that outputs the logits: the last linear or convolution layer to return."""
         return [s for s in self.seen if isinstance(s.module, nn.Linear | nn.Conv2d)][-1]
 
     @cached_property
     def one_pixel(self) -> float:
-        """When a convolution with a stride first gave a map of one pixel; before that, one pixel means pooled."""
+        """When a strided convolution first output a map of one pixel; before that, one pixel means global pooling."""
         ends = (s.end for s in self.seen if s.shape is not None and s.shape[1:] == (1, 1) and _strides(s.module))
         return min(ends, default=math.inf)
 
     def layout(self, shape: tuple[int, ...]) -> tuple[Kind, tuple[int, ...], bool] | None:
-        """Return kind, shape in that kind's order and whether channels came last; None for other shapes.
+        """Return kind, shape in the order of that kind, and whether channels are last; None for other shapes.
 
-        Sides with the proportions of the image make a map; attention has three dimensions too, and other sides.
+        A map has the aspect ratio of the image; attention has three dimensions too, with other proportions.
         """
         if len(shape) == 1:
             return "vector", shape, False
@@ -121,7 +120,7 @@ class Trace:
         return ("map", (shape[2], *shape[:2]), True) if self._like_image(shape[:2]) else None
 
     def _like_image(self, sides: tuple[int, ...]) -> bool:
-        """Tell whether two sides have about the proportions of the image."""
+        """Whether two sides have about the aspect ratio of the image."""
         height, width = self.size
         return abs(sides[0] - sides[1] * height / width) <= max(1.0, math.sqrt(sides[0]) / 2)
 
@@ -131,7 +130,7 @@ def _strides(module: nn.Module) -> bool:
 
 
 def trace(classifier: Classifier) -> Trace:
-    """Watch one blank image of the card's size go through the network; nothing of the network changes."""
+    """Trace the network with one blank image of the card's size; the network is not changed."""
     card = classifier.card
     device = classifier.mean.device
     return Trace(bare(classifier.network), torch.zeros(1, card.channels, *card.size, device=device))

@@ -1,4 +1,4 @@
-"""The insides of a model as a table: what `potstill layers MODEL` shows and what `--unfreeze 2` means."""
+"""The layers of a model as a table: what `potstill layers MODEL` shows and what `--unfreeze 2` means."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 from potstill.errors import ModelError
 from potstill.models.freeze import freeze_except, unfreeze
-from potstill.models.inspect.forward_trace import Seen, trace
+from potstill.models.hooks import Tap
+from potstill.models.inspect.forward_trace import ModuleCall, trace
 from potstill.models.inspect.taps import stages
 from potstill.models.outputs import Classifier, bare
+from potstill.words import plural
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of the table. path: the name a tap takes. kind: the class. shape: of its output, without the batch, as
-    the module gives it; None where it gives no single tensor. parameters: of everything inside. stage: "stage:2" where
-    it is the end of one, else "".
+    """A row of the table. path: usable as the name of a tap. kind: the class. shape: of its output without the batch,
+    in the module's own layout; None if the output is not a tensor. parameters: including submodules. stage: "stage:2"
+    if it is the end of that stage, else "".
     """
 
     path: str
@@ -26,9 +28,9 @@ class Layer:
 
 
 def describe_layers(classifier: Classifier, *, depth: int | None = 2) -> list[Layer]:
-    """Return the modules of a network in the order of execution, down to `depth` dots deep (None: all).
+    """Return the modules of a network in the order of execution, down to nesting level `depth` (None: all).
 
-    The ends of stages are always among them.
+    The ends of stages are always included.
     """
     seen = trace(classifier)
     ends = {tap.path: tap.name for tap in stages(seen)}
@@ -36,16 +38,16 @@ def describe_layers(classifier: Classifier, *, depth: int | None = 2) -> list[La
     return [_layer(s, ends.get(s.path, "")) for s in shown]
 
 
-def _layer(s: Seen, stage: str) -> Layer:
+def _layer(s: ModuleCall, stage: str) -> Layer:
     parameters = sum(p.numel() for p in s.module.parameters())
     return Layer(s.path, type(s.module).__name__, s.shape, parameters, stage)
 
 
 def freeze_below(classifier: Classifier, keep: int | str) -> None:
-    """Let the head and the last `keep` stages learn and freeze what comes before; "none" is 0, "all" frees everything.
+    """Make the head and the last `keep` stages trainable and freeze the rest; "none" is 0, "all" freezes nothing.
 
-    What is frozen gets no gradients and stays in eval mode after every `.train()` call, BatchNorm and dropout
-    included. Raises `ModelError` where the network has fewer stages.
+    Frozen modules get no gradients and stay in eval mode after every `.train()` call, including BatchNorm and dropout.
+    Raises `ModelError` if the network has fewer stages.
     """
     network = bare(classifier.network)
     unfreeze(network)
@@ -54,15 +56,15 @@ def freeze_below(classifier: Classifier, keep: int | str) -> None:
 
 
 def learning(classifier: Classifier, keep: int) -> list[str]:
-    """Return the paths of the outermost modules with weights that lie in the last `keep` stages or after them."""
+    """Return the paths of the outermost modules with weights in the last `keep` stages or after them."""
     seen = trace(classifier)
-    found = stages(seen)
-    if not 0 <= keep <= len(found):
+    ends = stages(seen)
+    if not 0 <= keep <= len(ends):
         raise ModelError(
-            f"{classifier.card.model} has {len(found)} stages, so {keep} of them cannot learn. Use --unfreeze with "
-            f"0 to {len(found)}, none or all; `potstill layers {classifier.card.model}` shows them."
+            f"{classifier.card.model} has {plural(len(ends), 'stage')}; --unfreeze must be 0-{len(ends)}, none or all, "
+            f"but is {keep}. `potstill layers {classifier.card.model}` shows the stages."
         )
-    start = _start(seen.by_path, found, keep, seen.head)
+    start = _start(seen.by_path, ends, keep, seen.head)
     later = sorted((s for s in seen.seen if s.start > start), key=lambda s: s.path.count("."))
     kept: list[str] = []
     for s in later:
@@ -71,10 +73,10 @@ def learning(classifier: Classifier, keep: int) -> list[str]:
     return kept
 
 
-def _start(seen: dict[str, Seen], found: list, keep: int, head: Seen) -> int:
-    """Return the moment before which everything is frozen."""
+def _start(seen: dict[str, ModuleCall], ends: list[Tap], keep: int, head: ModuleCall) -> int:
+    """Return the time before which everything is frozen."""
     if keep == 0:
         return head.start - 1
-    if keep == len(found):
+    if keep == len(ends):
         return 0
-    return seen[found[-keep - 1].path].end
+    return seen[ends[-keep - 1].path].end

@@ -1,8 +1,9 @@
-"""What a forward pass costs: multiply-accumulates and parameters, by layer."""
+"""The cost of a forward pass: multiply-accumulates and parameters, by layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -23,12 +24,13 @@ class Cost:
 
 
 def cost(model: nn.Module, image: Tensor) -> Cost:
-    """Count the cost of `model` for one image of the size of `image` [B, C, H, W]."""
+    """Return the cost of `model` for one image of the size of `image` [B, C, H, W]."""
     macs: dict[str, int] = {}
 
     def count(name: str):
         def hook(layer: nn.Module, arguments: tuple, result: Tensor) -> None:
-            per_output = layer.weight[0].numel()  # in_channels / groups * kernel height * kernel width
+            weight = cast(Tensor, layer.weight)
+            per_output = weight[0].numel()  # in_channels / groups * kernel height * kernel width
             macs[name] = macs.get(name, 0) + result[0].numel() * per_output
 
         return hook

@@ -1,7 +1,7 @@
 """Names for places inside any network: a module's path, `stage:-1`, `stage:2/4`, `pooled`, `tokens`.
 
-A stage is what people mean by one: in a network of maps everything at one resolution, in a transformer one block.
-Both are read off one watched forward pass, so a network of the user's own has them too.
+A stage is all layers at one resolution in a convolutional network, one block in a transformer. Both are derived from
+one traced forward pass, so custom networks have them too.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from torch import nn
 
 from potstill.errors import ModelError, did_you_mean
 from potstill.models.hooks import Tap
-from potstill.models.inspect.forward_trace import Seen, Trace, trace
+from potstill.models.inspect.forward_trace import ModuleCall, Trace, trace
 from potstill.models.outputs import Classifier
+from potstill.words import plural
 
 
 def tapped(classifier: Classifier, names: Sequence[str]) -> Classifier:
-    """Return the same network, whose outputs carry the features of `names` in `Outputs.features`."""
+    """Return the same network, with the features of `names` in `Outputs.features`."""
     return classifier.replace(taps=resolve(classifier, names))
 
 
 def resolve(classifier: Classifier, names: Sequence[str]) -> tuple[Tap, ...]:
-    """Return the taps that names stand for, with kind and shape.
+    """Return the taps with these names, with kind and shape.
 
-    "stage:2" counts from 1, "stage:-1" from the end, "stage:2/4" is the stage halfway through any number of them.
-    "pooled" is the vector that the last layer sees, without dropout; "tokens" the last tokens of a transformer.
-    Raises `ModelError` for a name that this model does not have.
+    "stage:2" counts from 1, "stage:-1" from the end, "stage:2/4" is the stage at half of the stages, however many.
+    "pooled" is the input vector of the last layer, before dropout; "tokens" the last tokens of a transformer.
+    Raises `ModelError` for a name that the model does not have.
     """
     seen = trace(classifier)
     return tuple(_resolve(seen, name, classifier.card.model) for name in names)
@@ -37,9 +38,9 @@ def resolve(classifier: Classifier, names: Sequence[str]) -> tuple[Tap, ...]:
 
 def stages(seen: Trace) -> list[Tap]:
     """Return the ends of a network's stages, in order, named "stage:1" and so on."""
-    found = _blocks(seen) if _ends_in_tokens(seen) else []
-    found = found or _resolutions(seen) or _dense_layers(seen)
-    return [_output(seen, s, f"stage:{number}") for number, s in enumerate(found, 1)]
+    ends = _blocks(seen) if _ends_in_tokens(seen) else []
+    ends = ends or _resolutions(seen) or _dense_layers(seen)
+    return [_known_output(seen, s, f"stage:{number}") for number, s in enumerate(ends, 1)]
 
 
 def _resolve(seen: Trace, name: str, model: str) -> Tap:
@@ -56,43 +57,53 @@ def _resolve(seen: Trace, name: str, model: str) -> Tap:
         )
     tap = _output(seen, seen.by_path[name], name)
     if tap is None:
-        raise ModelError(f"The layer '{name}' of {model} gives no map, tokens or vector to learn from; choose another.")
+        raise ModelError(
+            f"The output of the layer '{name}' of {model} is not a map, tokens or a vector; choose another layer."
+        )
     return tap
 
 
-def _stage(found: list[Tap], name: str, model: str) -> Tap:
+def _stage(ends: list[Tap], name: str, model: str) -> Tap:
     match = re.fullmatch(r"stage:(-?\d+)(?:/(\d+))?", name)
     if match is None:
-        raise ModelError(f"'{name}' names no stage. Write stage:2, stage:-1 (the last) or stage:2/4 (halfway).")
+        raise ModelError(f"'{name}' is not a stage. Write stage:2, stage:-1 (the last) or stage:2/4 (halfway).")
     number, parts = int(match[1]), int(match[2] or 0)
     if parts and 0 < number <= parts:
-        return found[math.ceil(len(found) * number / parts) - 1]
-    if parts or not 1 <= abs(number) <= len(found):
+        return ends[math.ceil(len(ends) * number / parts) - 1]
+    if parts or not 1 <= abs(number) <= len(ends):
         raise ModelError(
-            f"{model} has {len(found)} stages, so '{name}' is none of them. Use stage:1 to stage:{len(found)}, or "
+            f"{model} has {plural(len(ends), 'stage')}, so there is no '{name}'. Use stage:1 to stage:{len(ends)}, or "
             "count from the end with stage:-1."
         )
-    return found[number - 1 if number > 0 else number]
+    return ends[number - 1 if number > 0 else number]
 
 
 def _pooled(seen: Trace) -> Tap:
     """Return a tap on the input of the last layer, or of the dropout before it."""
-    before = [s for s in seen.seen if s.end < seen.head.start and s.shape == seen.head.fed]
+    before = [s for s in seen.seen if s.end < seen.head.start and s.shape == seen.head.input_shape]
     dropped = bool(before) and isinstance(before[-1].module, nn.Dropout)
     at = before[-1] if dropped else seen.head
-    kind, shape, last = seen.layout(at.fed)
+    layout = seen.layout(at.input_shape) if at.input_shape else None
+    assert layout is not None, "the last layer reads a tensor of a known layout"
+    kind, shape, last = layout
     channels = shape[-1] if kind == "tokens" else shape[0]
-    return Tap("pooled", at.path, "input", "vector", (channels,), last, at.fed_overwritten)
+    return Tap("pooled", at.path, "input", "vector", (channels,), last, at.input_overwritten)
 
 
 def _tokens(seen: Trace, model: str) -> Tap:
-    found = [s for s in _before_head(seen) if _kind(seen, s) == "tokens"]
-    if not found:
-        raise ModelError(f"{model} has no tokens: it is no transformer. Use stage:-1 for its last map, or pooled.")
-    return _output(seen, found[-1], "tokens")
+    modules = [s for s in _before_head(seen) if _kind(seen, s) == "tokens"]
+    if not modules:
+        raise ModelError(f"{model} has no tokens: it is not a transformer. Use stage:-1 for its last map, or pooled.")
+    return _known_output(seen, modules[-1], "tokens")
 
 
-def _output(seen: Trace, s: Seen, name: str) -> Tap | None:
+def _known_output(seen: Trace, s: ModuleCall, name: str) -> Tap:
+    tap = _output(seen, s, name)
+    assert tap is not None, "chosen by its layout"
+    return tap
+
+
+def _output(seen: Trace, s: ModuleCall, name: str) -> Tap | None:
     layout = seen.layout(s.shape) if s.shape else None
     if layout is None:
         return None
@@ -100,11 +111,11 @@ def _output(seen: Trace, s: Seen, name: str) -> Tap | None:
     return Tap(name, s.path, "output", kind, shape, channels_last, s.overwritten)
 
 
-def _before_head(seen: Trace) -> list[Seen]:
+def _before_head(seen: Trace) -> list[ModuleCall]:
     return [s for s in seen.seen if s.end < seen.head.start and s.path]
 
 
-def _kind(seen: Trace, s: Seen) -> str | None:
+def _kind(seen: Trace, s: ModuleCall) -> str | None:
     layout = seen.layout(s.shape) if s.shape else None
     return layout[0] if layout else None
 
@@ -114,9 +125,9 @@ def _ends_in_tokens(seen: Trace) -> bool:
     return bool(kinds) and kinds[-1] == "tokens"
 
 
-def _blocks(seen: Trace) -> list[Seen]:
-    """Return the blocks of a transformer: the longest row of siblings of one class that give tokens of one shape."""
-    rows: dict[tuple, list[Seen]] = {}
+def _blocks(seen: Trace) -> list[ModuleCall]:
+    """Return the blocks of a transformer: the longest list of siblings of one class with tokens of one shape."""
+    rows: dict[tuple, list[ModuleCall]] = {}
     for s in _before_head(seen):
         if _kind(seen, s) == "tokens":
             rows.setdefault((s.path.rpartition(".")[0], type(s.module), s.shape), []).append(s)
@@ -125,12 +136,12 @@ def _blocks(seen: Trace) -> list[Seen]:
 
 
 def _deep(module: nn.Module) -> bool:
-    """Tell a block from a single layer."""
+    """Whether a module is a block and not a single layer."""
     return next(module.children(), None) is not None
 
 
-def _level(seen: Trace, s: Seen) -> int | None:
-    """Return how often the image was halved to give a module's map; None for no map, or one that was pooled."""
+def _level(seen: Trace, s: ModuleCall) -> int | None:
+    """Return how often the image was halved at a module's map; None if it is not a map, or globally pooled."""
     layout = seen.layout(s.shape) if s.shape else None
     if layout is None or layout[0] != "map" or (layout[1][1:] == (1, 1) and s.end < seen.one_pixel):
         return None
@@ -139,15 +150,15 @@ def _level(seen: Trace, s: Seen) -> int | None:
 
 @dataclass
 class _Level:
-    last: Seen
+    last: ModuleCall
     layers: int = 0
 
 
-def _resolutions(seen: Trace) -> list[Seen]:
-    """Return for each resolution the last module that gives it, whole blocks before their insides.
+def _resolutions(seen: Trace) -> list[ModuleCall]:
+    """Return the last module at each resolution, whole blocks before their submodules.
 
-    A resolution without a weight (what a last pooling leaves) is no stage, and a stem, a first resolution with a
-    single layer where others have more, is none either.
+    A resolution without weights (after a final pooling) is not a stage, nor is a stem: a first resolution with a
+    single layer if others have more.
     """
     levels: dict[int, _Level] = {}
     blocks = _reducing_blocks(seen)
@@ -158,13 +169,13 @@ def _resolutions(seen: Trace) -> list[Seen]:
         entry = levels.setdefault(level, _Level(s))
         entry.layers += _has_kernel(s.module)
         entry.last = entry.last if isinstance(s.module, nn.Dropout | nn.AdaptiveAvgPool2d) else s
-    found = [entry for entry in levels.values() if entry.layers]
-    stem = len(found) > 1 and found[0].layers == 1 and max(entry.layers for entry in found) > 1
-    return [entry.last for entry in (found[1:] if stem else found)]
+    entries = [entry for entry in levels.values() if entry.layers]
+    stem = len(entries) > 1 and entries[0].layers == 1 and max(entry.layers for entry in entries) > 1
+    return [entry.last for entry in (entries[1:] if stem else entries)]
 
 
-def _dense_layers(seen: Trace) -> list[Seen]:
-    """Return what each dense layer before the last one gives, after its activation."""
+def _dense_layers(seen: Trace) -> list[ModuleCall]:
+    """Return the output module of each linear layer before the last one, after its activation."""
     before = _before_head(seen)
     starts = [place for place, s in enumerate(before) if isinstance(s.module, nn.Linear)]
     rows = [before[a:b] for a, b in zip(starts, [*starts[1:], len(before)], strict=True)]
@@ -172,28 +183,29 @@ def _dense_layers(seen: Trace) -> list[Seen]:
 
 
 def _has_kernel(module: nn.Module) -> bool:
-    """Tell whether the module itself multiplies by a matrix or kernel: a layer, not a norm and not a container."""
+    """Whether the module itself has a weight matrix or kernel: a layer, not a norm and not a container."""
     return any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
 
 
 def _reducing_blocks(seen: Trace) -> dict[str, int]:
-    """Return the level of the output of each block that begins at another, by path.
+    """Return the output level of each block that starts at another level, by path.
 
-    A block has a forward of its own and comes from one level at most; what crosses more is a whole network.
+    A block has its own forward and crosses one level at most; a module that crosses more is a whole network.
     """
     levels = {s.path: _level(seen, s) for s in _before_head(seen)}
-    blocks = {}
+    blocks: dict[str, int] = {}
     for path, level in levels.items():
         if level is None or type(seen.by_path[path].module) is nn.Sequential:
             continue
-        inside = {other for name, other in levels.items() if name.startswith(f"{path}.")} - {None, level}
-        if inside and sum(other < level for other in inside) <= 1:
+        below = {other for name, other in levels.items() if name.startswith(f"{path}.") and other is not None}
+        below.discard(level)
+        if below and sum(other < level for other in below) <= 1:
             blocks[path] = level
     return blocks
 
 
 def _inside(path: str, level: int, blocks: dict[str, int]) -> bool:
-    """Tell whether a module is the inside of a block that ends at another resolution."""
+    """Whether a module is inside a block that ends at another resolution."""
     parents = path.split(".")
     above = (".".join(parents[:depth]) for depth in range(1, len(parents)))
     return any(blocks.get(parent, level) != level for parent in above)

@@ -46,7 +46,7 @@ def check_settings(given: Mapping[str, Any]) -> None:
         return
     if not formats:
         raise ValueError("simulate: give weight_format or activation_format (--weight-format fixed4.4).")
-    mixed = [key for key in INTEGERS if key in given]
+    mixed = [key for key in INTEGERS if given.get(key)]  # equalize=False changes nothing
     if given.get("mode", "ptq") != "ptq":
         mixed.append("mode")
     if mixed:

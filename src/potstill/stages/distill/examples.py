@@ -1,4 +1,4 @@
-"""A few test images with what teacher and student say of them, at temperature 1 and at the chosen one."""
+"""A few test images with the probabilities of teacher and student, at temperature 1 and at the chosen one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_examples(file: Path, data: Data, recipe: Recipe, logits: dict[str, np.
             "image": as_png(data.pixels.take(rows[[chosen]]).numpy()[0]),
             "label": int(manifest.label[rows[chosen]]),
             **{
-                f"{who}{suffix}": softmax(said[[chosen]], at)[0].round(5).tolist()
-                for who, said in (("teacher", teacher), ("student", student))
+                f"{who}{suffix}": softmax(values[[chosen]], at)[0].round(5).tolist()
+                for who, values in (("teacher", teacher), ("student", student))
                 for suffix, at in (("", 1.0), ("_soft", temperature))
             },
         }

@@ -1,4 +1,4 @@
-"""Where a teacher was not worth having, told once the test split was opened."""
+"""Where a teacher was not worth having, known once the test split was opened."""
 
 from __future__ import annotations
 

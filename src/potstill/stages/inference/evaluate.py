@@ -1,4 +1,4 @@
-"""Using a model that exists: measure it on a data set, or ask it about single images."""
+"""Measure a trained model on a split of a data set."""
 
 from __future__ import annotations
 
@@ -14,63 +14,77 @@ from potstill.data.pixels import load_pixels
 from potstill.data.splits import limit as limited
 from potstill.errors import ConfigError, DataError, ModelError, did_you_mean
 from potstill.evaluation.measured import measured
-from potstill.model_files.open import find
+from potstill.model_files.open import Opened, find
 from potstill.models import input_facts
 from potstill.models.card import Card
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
 from potstill.stages.test_split import answers
-from potstill.training.predict import Model
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a model said of a split: logits float32 [N, K], labels int64 [N] among its `classes` [K]."""
+class SplitLogits:
+    """What a model computes for a split: logits float32 [N, K], labels int64 [N] among its `classes` [K]."""
 
     logits: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
 
 
-def ask(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> Said:
-    """Return what a model says of the labelled images of a split, computed in float32."""
+def split_logits(
+    model: str | Opened, path: str, *, split: str, limit: int | None, weights: str | Path | None = None,
+    source: str = "", settings: dict[str, Any] | None = None,
+) -> SplitLogits:  # fmt: skip
+    """Return what a model computes, in float32, for the labelled images of a split.
+
+    model: a path, a name with weights, or an opened model, of which `source` says where it came from: the data are
+    split as the run of that folder did. settings: other settings of the data.
+    """
     if split not in SPLITS:
         raise ConfigError(f"There is no split '{split}'.{did_you_mean(split, SPLITS)} Splits: {', '.join(SPLITS)}.")
-    found = find(model)
-    settings = _data_settings(model, path)
-    manifest = dataset.read(settings)
+    opened = find(model) if isinstance(model, str) else model
+    data_settings = _data_settings(model if isinstance(model, str) else source, path, settings or {})
+    manifest = dataset.read(data_settings)
     if limit:
-        manifest = limited(manifest, limit, seed=settings.seed)
-    if found is None:
-        found = _named(model, weights, manifest, settings)
+        manifest = limited(manifest, limit, seed=data_settings.seed)
+    if opened is None:
+        opened = _named(str(model), weights, manifest, data_settings)
     manifest = manifest.select(manifest.rows(split, labelled=True))  # the others are not even decoded
-    data = _shown(found.card, manifest)
+    if not len(manifest):
+        raise DataError(f"{path} has no labelled images in its {split} split. Choose another with --split.")
+    data = _prepared(opened.card, manifest)
     rows = np.arange(len(manifest))
-    label, classes = _labels(found.card, manifest, rows)
-    return Said(answers(found, data, rows), label, classes)
+    label, classes = _labels(opened.card, manifest, rows)
+    return SplitLogits(answers(opened, data, rows), label, classes)
 
 
-def evaluate(model: str, path: str, *, weights: str | Path | None, split: str, limit: int | None) -> dict[str, Any]:
-    """Return accuracy in percent with its 95 % interval, per class, loss and calibration error."""
-    said = ask(model, path, weights=weights, split=split, limit=limit)
+def evaluate(
+    model: str | Opened, path: str, *, weights: str | Path | None = None, split: str = "test",
+    limit: int | None = None, source: str = "", settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return accuracy in percent with its 95 % interval, per class, loss and calibration error.
+
+    Arguments are those of `split_logits`.
+    """
+    result = split_logits(model, path, weights=weights, split=split, limit=limit, source=source, settings=settings)
     return {
-        "model": model,
+        "model": model if isinstance(model, str) else source,
         "data": path,
         "split": split,
-        **measured(said.logits, said.label, classes=said.classes),
+        **measured(result.logits, result.label, classes=result.classes),
     }
 
 
-def _data_settings(model: str, path: str) -> DataConfig:
+def _data_settings(model: str, path: str, settings: dict[str, Any]) -> DataConfig:
     """Return the settings that split `path` as the run did, where `model` is the folder of a run or a transfer."""
     for recipe in (Path(model) / "recipe.yaml", Path(model) / "finetune.yaml"):
-        if recipe.is_file():
-            return config.build(DataConfig, {**config.read_yaml(recipe)["data"], "path": path})
-    return DataConfig(path=path)
+        if model and recipe.is_file():
+            return config.build(DataConfig, {**config.read_yaml(recipe)["data"], **settings, "path": path})
+    return config.build(DataConfig, {**settings, "path": path})
 
 
-def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Model:
+def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:
     if weights is None:
         raise ModelError(
             f"{model} is the name of a network, not of a trained model. Add --weights FILE, or give a run folder, "
@@ -82,7 +96,7 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
     )
 
 
-def _shown(card: Card, manifest: Manifest) -> Data:
+def _prepared(card: Card, manifest: Manifest) -> Data:
     with distributed.main_first():
         pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, keep_small=False)
     return Data(manifest, pixels, card.crop, card.resize)

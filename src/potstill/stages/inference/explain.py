@@ -1,8 +1,8 @@
-"""What is transferred: a model's whole answer, not only its first place, beside that of its teacher.
+"""What distillation transfers: the probabilities of all classes, of a model and of its teacher.
 
-For one image, the probabilities of every class at several temperatures: what lies behind the first place is what a
-student learns from (arXiv:1503.02531). Over a whole data set, how far the two agree, how well each knows what it
-knows, and which mistakes of the teacher the student makes too.
+For one image, at several temperatures: the probabilities of the other classes are what a student learns from
+(arXiv:1503.02531). Over a whole data set, agreement, divergence, calibration and the teacher's mistakes that the
+student repeats.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
-from potstill.stages.inference.evaluate import Said, ask
-from potstill.stages.inference.predict import ask_image, trained
+from potstill.stages.inference.evaluate import split_logits
+from potstill.stages.inference.images import pictures
+from potstill.stages.inference.predict import logits_of, trained
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 CONFUSIONS = 12  # pairs of classes that are listed
@@ -35,12 +36,13 @@ def explain(
     if not image.is_file():
         raise DataError(f"There is no image at {image}.")
     if any(value <= 0 for value in temperatures):
-        raise ConfigError("A temperature is above 0: 1 shows what the model says, higher ones what lies behind it.")
-    asked = {"student": trained(model, weights=weights, classes=classes)}
+        raise ConfigError("--temperature must be > 0.")
+    models = {"student": trained(model, weights=weights, classes=classes)}
     if teacher is not None:
-        asked["teacher"] = trained(teacher, weights=teacher_weights, classes=classes)
-    names = tuple(asked["student"].card.classes)
-    logits = {who: ask_image(found, image)[_order(names, found.card.classes, model)] for who, found in asked.items()}
+        models["teacher"] = trained(teacher, weights=teacher_weights, classes=classes)
+    names = tuple(models["student"].card.classes)
+    picture = pictures(image)[0]
+    logits = {role: logits_of(one, picture)[0][_order(names, one.card.classes, model)] for role, one in models.items()}
     ranked = np.argsort(-logits.get("teacher", logits["student"]), kind="stable")
     return {
         "image": str(image),
@@ -48,19 +50,19 @@ def explain(
         "temperatures": list(temperatures),
         "classes": [names[k] for k in ranked],
         "probabilities": {
-            who: [metrics.softmax(said[None], value)[0][ranked].round(6).tolist() for value in temperatures]
-            for who, said in logits.items()
+            role: [metrics.softmax(one[None], value)[0][ranked].round(6).tolist() for value in temperatures]
+            for role, one in logits.items()
         },
     }
 
 
-def _order(ours: tuple[str, ...], theirs: Sequence[str], model: str) -> list[int]:
-    """Return where each of our classes stands among theirs."""
-    missing = [name for name in ours if name not in theirs]
+def _order(classes: tuple[str, ...], known: Sequence[str], model: str) -> list[int]:
+    """Return the position of each class among those that another model knows."""
+    missing = [name for name in classes if name not in known]
     if missing:
-        known = ", ".join(missing[:5])
-        raise ModelError(f"Only {model} knows {known}: give a teacher and a control for the same classes.")
-    return [list(theirs).index(name) for name in ours]
+        names = ", ".join(missing[:5])
+        raise ModelError(f"Only {model} knows {names}: give a teacher and a control for the same classes.")
+    return [list(known).index(name) for name in classes]
 
 
 def explain_set(
@@ -71,58 +73,58 @@ def explain_set(
 
     control: a model that learned without the teacher, to see how much of the likeness is the teacher's doing.
     """
-    asked = {
-        "teacher": ask(teacher, data, weights=teacher_weights, split=split, limit=limit),
-        "student": ask(model, data, weights=weights, split=split, limit=limit),
+    results = {
+        "teacher": split_logits(teacher, data, weights=teacher_weights, split=split, limit=limit),
+        "student": split_logits(model, data, weights=weights, split=split, limit=limit),
     }
     if control is not None:
-        asked["control"] = ask(control, data, weights=None, split=split, limit=limit)
-    names = asked["student"].classes
-    logits = {who: said.logits[:, _order(names, said.classes, model)] for who, said in asked.items()}
+        results["control"] = split_logits(control, data, split=split, limit=limit)
+    names = results["student"].classes
+    logits = {role: one.logits[:, _order(names, one.classes, model)] for role, one in results.items()}
     return {
         "models": {"student": model, "teacher": teacher, **({"control": control} if control else {})},
         "data": data,
         "split": split,
-        **likeness(logits, asked["student"], names),
+        **likeness(logits, results["student"].label, names),
     }
 
 
-def likeness(logits: dict[str, np.ndarray], said: Said, names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of `explain_set` for logits [N, K] by model; `said` carries the labels."""
-    others = [who for who in logits if who != "teacher"]
-    teacher, label = logits["teacher"], said.label
+def likeness(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of `explain_set` for logits [N, K] by model and labels int64 [N]."""
+    others = [role for role in logits if role != "teacher"]
+    teacher = logits["teacher"]
     return {
         "images": len(label),
         "classes": list(names),
-        "accuracy": {who: round(metrics.accuracy(one, label), 3) for who, one in logits.items()},
-        "agreement": {who: round(metrics.agreement(teacher, logits[who]), 3) for who in others},
+        "accuracy": {role: round(metrics.accuracy(one, label), 3) for role, one in logits.items()},
+        "agreement": {role: round(metrics.agreement(teacher, logits[role]), 3) for role in others},
         "divergence": {
-            who: {f"{value:g}": round(metrics.divergence(teacher, logits[who], value), 5) for value in TEMPERATURES}
-            for who in others
+            role: {f"{value:g}": round(metrics.divergence(teacher, logits[role], value), 5) for value in TEMPERATURES}
+            for role in others
         },
-        "calibration": {who: calibration(one, label) for who, one in logits.items()},
-        "inherited": {who: inherited(teacher, logits[who], label) for who in others},
+        "calibration": {role: calibration(one, label) for role, one in logits.items()},
+        "inherited": {role: inherited(teacher, logits[role], label) for role in others},
         "confusions": confusions(logits, label, names),
     }
 
 
 def calibration(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     """Return the ECE in points and the reliability diagram: per filled bin confidence and accuracy, percent."""
-    found = metrics.reliability(logits, label)
-    filled = found.count > 0
+    result = metrics.reliability(logits, label)
+    filled = result.count > 0
     return {
-        "error": round(found.error, 3),
-        "count": found.count[filled].tolist(),
-        "confidence": found.confidence[filled].round(2).tolist(),
-        "accuracy": found.accuracy[filled].round(2).tolist(),
+        "error": round(result.error, 3),
+        "count": result.count[filled].tolist(),
+        "confidence": result.confidence[filled].round(2).tolist(),
+        "accuracy": result.accuracy[filled].round(2).tolist(),
     }
 
 
 def inherited(teacher: np.ndarray, student: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     """Return how many of the teacher's mistakes a student repeats: the same wrong class on the same image."""
-    theirs, ours = teacher.argmax(1), student.argmax(1)
-    wrong = theirs != label
-    same = wrong & (ours == theirs)
+    taught, predicted = teacher.argmax(1), student.argmax(1)
+    wrong = taught != label
+    same = wrong & (predicted == taught)
     share = 100 * same.sum() / wrong.sum() if wrong.any() else 0.0
     return {"mistakes": int(wrong.sum()), "repeated": int(same.sum()), "share": round(float(share), 2)}
 
@@ -132,7 +134,7 @@ def confusions(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence
 
     `repeated` counts the images on which the model makes the teacher's very mistake.
     """
-    called = {who: one.argmax(1) for who, one in logits.items()}
+    predicted = {role: one.argmax(1) for role, one in logits.items()}
     counts = metrics.confusion(logits["teacher"], label)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:CONFUSIONS]
@@ -141,11 +143,11 @@ def confusions(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence
         {
             "true": names[true],
             "called": names[wrong],
-            "count": {who: int(((label == true) & (one == wrong)).sum()) for who, one in called.items()},
+            "count": {role: int(((label == true) & (one == wrong)).sum()) for role, one in predicted.items()},
             "repeated": {
-                who: int(((label == true) & (one == wrong) & (called["teacher"] == wrong)).sum())
-                for who, one in called.items()
-                if who != "teacher"
+                role: int(((label == true) & (one == wrong) & (predicted["teacher"] == wrong)).sum())
+                for role, one in predicted.items()
+                if role != "teacher"
             },
         }
         for true, wrong in pairs

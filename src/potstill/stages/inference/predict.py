@@ -1,8 +1,9 @@
-"""Classify single images with a trained model."""
+"""Classify images with a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,57 +11,98 @@ import numpy as np
 import torch
 
 from potstill import progress
-from potstill.data.pixels import one_image
-from potstill.data.views import CLEAN
+from potstill.data import squares
+from potstill.data.augment.operation import in_unit
+from potstill.data.augment.place import centre_crop
 from potstill.errors import DataError, ModelError
 from potstill.evaluation import metrics
-from potstill.model_files.open import find
+from potstill.model_files.open import Opened, find
 from potstill.models import input_facts
-from potstill.training.predict import Model
+from potstill.models.card import Card
+from potstill.models.outputs import Classifier
+from potstill.stages.inference.images import Picture, in_batches, pictures
+
+BATCH = 64
+BEST = 5
+
+
+def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
+    """Return for each image the class, its probability 0..1 and the five most probable classes.
+
+    Raises `DataError` that names every image that cannot be read.
+    """
+    return [_described(model.card, image, one) for image, one in zip(images, logits_of(model, images), strict=True)]
+
+
+def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
+    """Return the logits float32 [N, K] of a model for images, each resized and cropped as its card tells."""
+    if not images:
+        return np.empty((0, len(model.card.classes)), np.float32)
+    parts = []
+    with progress.task("Classifying", len(images)) as task, _evaluating(model), torch.inference_mode():
+        for some in in_batches(list(images), BATCH):
+            parts.append(model(_batch(model, some)).logits.float().cpu().numpy())
+            task.advance(len(some))
+    return np.concatenate(parts)
+
+
+def _batch(model: Opened, images: list[Picture]) -> torch.Tensor:
+    """Return float32 [B, C, H, W] in 0..1, on the model's device."""
+    card = model.card
+    window = squares.window_of(card.crop, card.resize)
+    covered, problems = [], []
+    for image in images:
+        try:
+            covered.append(squares.cover(image.pixels(), window, card.channels))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+    pixels = torch.from_numpy(np.stack(covered))
+    if isinstance(model, Classifier):
+        pixels = pixels.to(next(model.parameters()).device)
+    return in_unit(centre_crop(pixels, card.crop))
+
+
+@contextlib.contextmanager
+def _evaluating(model: Opened) -> Iterator[object]:
+    """Put a network into eval mode, and back into the mode it was in."""
+    training = model if isinstance(model, Classifier) and model.training else None
+    try:
+        yield training.eval() if training else None
+    finally:
+        if training:
+            training.train()
 
 
 def predict(
-    model: str, images: Sequence[Path], *, weights: str | Path | None, classes: Sequence[str] | None
+    model: str, images: Any, *, weights: str | Path | None = None, classes: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return for each image the class, its probability and the five best."""
+    """Return what `classify` returns for images in any form that `pictures` takes."""
     found = trained(model, weights=weights, classes=classes)
-    missing = [str(image) for image in images if not image.is_file()]
-    if missing:
-        raise DataError(*(f"There is no image at {name}." for name in missing))
-    return [_predict(found, image) for image in images]
+    return classify(found, pictures(images)[0])
 
 
-def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None) -> Model:
+def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None) -> Opened:
     """Return the model at a path, or a name with its weights; raise `ModelError` where it is neither."""
     found = find(model)
     if found is None:
         if weights is None:
-            raise ModelError(f"{model} names no trained model. Add --weights FILE, or give a folder or an .onnx file.")
+            raise ModelError(
+                f"{model} is no trained model: there is no such folder or file, and a network's name needs weights. "
+                "Add --weights FILE, or give a run folder, a stage folder or an exported file."
+            )
         return input_facts.from_weights(model, Path(weights), classes=classes)
     if classes is not None:
         progress.note("--classes is ignored: the model carries the names of its classes.")
     return found
 
 
-def ask_image(model: Model, image: Path) -> np.ndarray:
-    """Return the logits [K] of a model for an image file."""
-    card = model.card
-    pixels = one_image(image, size=card.crop, resize=card.resize, channels=card.channels)
-    from potstill.data.augment import parse_policy
-    from potstill.data.views import View
-
-    shown = View(parse_policy("none"), size=card.crop, seed=0)(pixels, np.zeros(1, np.int64), np.full(1, CLEAN))
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    with torch.inference_mode():
-        return model(shown).logits.numpy()[0]
-
-
-def _predict(model: Model, image: Path) -> dict[str, Any]:
-    card, probability = model.card, metrics.softmax(ask_image(model, image)[None])[0]
-    best = np.argsort(-probability, kind="stable")[:5]
+def _described(card: Card, image: Picture, logits: np.ndarray) -> dict[str, Any]:
+    probability = metrics.softmax(logits[None])[0]
+    best = np.argsort(-probability, kind="stable")[:BEST]
     return {
-        "image": str(image),
+        "image": image.name,
         "class": card.classes[best[0]],
         "probability": round(float(probability[best[0]]), 4),
         "top": [{"class": card.classes[i], "probability": round(float(probability[i]), 4)} for i in best],

@@ -38,9 +38,16 @@ class Consistency(Objective):
     """
 
     def __init__(
-        self, terms: Sequence[Term], student: Classifier, weak: Loader, *, rule: Rule, title: str, weight: float,
+        self,
+        terms: Sequence[Term],
+        student: Classifier,
+        weak: Loader,
+        *,
+        rule: Rule,
+        title: str,
+        weight: float,
         rise: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(terms, classes=len(student.card.classes), teacher=None)
         self._student, self._weak, self._rule, self._title, self._weight = student, weak, rule, title, weight
         self._norms = [layer for layer in student.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

@@ -54,13 +54,13 @@ def calibrate(voices: Sequence[CalibratedTeacher], data: Data, rows: np.ndarray)
 
     Returns (logits, labels) of the pairs of voice and unseen row, for what they tell of the labels to come.
     """
-    said, truth = [], []
+    parts, labels = [], []
     for voice in voices:
         unseen = np.setdiff1d(rows, voice.seen)
         if len(unseen):
-            said.append(_logits(voice, data, unseen))
-            truth.append(data.manifest.label[unseen])
-    logits, label = np.concatenate(said), np.concatenate(truth)
+            parts.append(_logits(voice, data, unseen))
+            labels.append(data.manifest.label[unseen])
+    logits, label = np.concatenate(parts), np.concatenate(labels)
     temperature = metrics.fit_temperature(logits, label, low=COOLEST, high=HOTTEST)
     for voice in voices:
         voice.temperature = temperature
@@ -68,18 +68,18 @@ def calibrate(voices: Sequence[CalibratedTeacher], data: Data, rows: np.ndarray)
 
 
 def _logits(voice: CalibratedTeacher, data: Data, rows: np.ndarray) -> np.ndarray:
-    return np.concatenate([said[0].logits.cpu().numpy() for said in _asked([voice.model], data, rows)])
+    return np.concatenate([outputs.logits.cpu().numpy() for (outputs,) in _outputs([voice.model], data, rows)])
 
 
-def _asked(models: Sequence[Model], data: Data, rows: np.ndarray) -> Iterator[list[Outputs]]:
-    """Yield what each model says of a batch, batch by batch: models that share a backbone see the same tensor."""
+def _outputs(models: Sequence[Model], data: Data, rows: np.ndarray) -> Iterator[list[Outputs]]:
+    """Yield the outputs of each model for a batch, batch by batch: models that share a backbone see the same tensor."""
     networks = [model for model in models if isinstance(model, Classifier)]
     loader = data.loader(device=devices.device() if len(networks) == len(models) else "cpu")
     for network in networks:
         network.to(loader.device)
-    asked = [_fast(model) for model in models]
+    fast = [_fast(model) for model in models]
     for batch in predict.clean_batches(loader, rows, BATCH):
-        yield [next(predict.predict(model, [batch]))[1] for model in asked]
+        yield [next(predict.predict(model, [batch]))[1] for model in fast]
 
 
 def _fast(model: Model) -> Model:
@@ -170,9 +170,9 @@ def _part(
     heard = np.stack([~np.isin(rows, voice.seen) for voice in voices])
     models = [distance.model if distance else voice.model for voice, distance in zip(voices, far, strict=True)]
     start = 0
-    for said in _asked(models, data, rows):
-        here = slice(start, start := start + len(said[0].logits))
-        for k, (voice, distance, outputs) in enumerate(zip(voices, far, said, strict=True)):
+    for each in _outputs(models, data, rows):
+        here = slice(start, start := start + len(each[0].logits))
+        for k, (voice, distance, outputs) in enumerate(zip(voices, far, each, strict=True)):
             votes[k, here] = F.softmax(outputs.logits / voice.temperature, 1).cpu().numpy()
             if distance:
                 strange[k, here] = distance.of(outputs)
@@ -206,11 +206,11 @@ class _Distance:
         manifest = data.manifest
         learned = voice.seen if len(voice.seen) else manifest.rows("train", labelled=True)
         seen = learned[:: max(1, len(learned) // REFERENCES)]
-        self._known = torch.cat([_direction(said[0]) for said in _asked([self.model], data, seen)])
+        self._known = torch.cat([_direction(outputs) for (outputs,) in _outputs([self.model], data, seen)])
         self._usual = 1.0
         others = np.concatenate([manifest.rows(split, labelled=True) for split in ("train", "validation")])
         held = np.setdiff1d(others, learned)
-        found = [self.of(said[0]) for said in _asked([self.model], data, held)]
+        found = [self.of(outputs) for (outputs,) in _outputs([self.model], data, held)]
         self._usual = max(float(np.quantile(np.concatenate(found), 0.99)), 1e-6) if found else 1.0
 
     def of(self, outputs: Outputs) -> np.ndarray:

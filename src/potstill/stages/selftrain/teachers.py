@@ -32,9 +32,9 @@ def teachers(config: SelftrainConfig, data: Data, folder: Path) -> tuple[list[Ca
         else:
             own = [_given(teacher.model, found, data)]
             rows = data.manifest.rows("validation", labelled=True)
-        said, truth = calibrate(own, data, rows)
-        logits.append(said / own[0].temperature)
-        labels.append(truth)
+        own_logits, own_labels = calibrate(own, data, rows)
+        logits.append(own_logits / own[0].temperature)
+        labels.append(own_labels)
         temperatures.append(round(own[0].temperature, 4))
         voices += own
     worth = quality(np.concatenate(logits), np.concatenate(labels), temperature=1.0, floor=config.floor)

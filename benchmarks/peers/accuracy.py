@@ -1,0 +1,135 @@
+"""Whether the faster loop learns as much: the published loop and potstill's, on the same images for the same epochs.
+
+Both train the same students, from the same initial weights, by SGD with the same falling learning rate, on a part of
+CIFAR-10; the published loop asks a live fp32 teacher about ever new views, potstill reads what the teacher said of a
+few. The test images are looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from potstill import progress
+from potstill.data.loader import Order
+from potstill.evaluation import metrics
+from potstill.models.outputs import Classifier
+from potstill.objectives.objective import Objective, lecture_terms
+from potstill.stages.summary import verdict
+from potstill.teachers.prediction_store import Store
+from potstill.teachers.stored import StoredTeacher
+from potstill.torch_context import threads as limited
+from potstill.training import devices, engine, predict
+from potstill.training.settings import TrainConfig
+
+from . import sides
+from .bars import Bar, judge, provenance
+from .rivals import SGD, published
+from .world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
+
+BARS = {
+    "upper_end": Bar(
+        0.0, False, "upper end of the 95 % interval of test accuracy, potstill minus plain loop, in points"
+    ),
+}
+
+
+def measure(
+    world: World, test: World, *, epochs: int = 6, seeds: int = 3, views: int = 2, threads: int = 2
+) -> dict[str, Any]:
+    """Return {"figures", "accuracy": {"plain", "potstill"}, "seconds", "verdict", ...}; accuracies in percent."""
+    with limited(threads), tempfile.TemporaryDirectory() as folder, progress.task("training", 2 * seeds) as task:
+        sides_of = {"plain": Plain(world, epochs), "potstill": Potstill(world, epochs, views, Path(folder))}
+        said: dict[str, list[np.ndarray]] = {name: [] for name in sides_of}
+        seconds = {name: side.ready for name, side in sides_of.items()}
+        for seed in range(seeds):
+            for name, side in sides_of.items():
+                began = time.perf_counter()
+                student = side.trained(seed)
+                seconds[name] += time.perf_counter() - began
+                said[name].append(_answers(student, test))
+                task.advance(text=name)
+    found = verdict(said["potstill"], said["plain"], test.label)
+    figures = {"difference": found.difference, "lower_end": found.interval[0], "upper_end": found.interval[1]}
+    return {
+        "figures": figures,
+        "bars": judge(BARS, figures),
+        "accuracy": {name: _accuracies(logits, test.label) for name, logits in said.items()},
+        "seconds": {name: round(took, 1) for name, took in seconds.items()},
+        "verdict": found.to_json(),
+        "settings": {"images": len(world.label), "epochs": epochs, "views": views},
+        **provenance(threads),
+    }
+
+
+class Plain:
+    """The published loop, to its end."""
+
+    def __init__(self, world: World, epochs: int) -> None:
+        self._world, self._steps, self.ready = world, epochs * (len(world.label) // BATCH), 0.0
+
+    def trained(self, seed: int) -> Classifier:
+        """Return a student."""
+        torch.manual_seed(seed)
+        student = self._world.network(STUDENT, seed)
+        step = published(self._world, student, steps=self._steps)
+        for _ in range(self._steps):
+            step()
+        return student.eval()
+
+
+class Potstill:
+    """potstill's loop as `sides` measures it, to its end. ready: seconds until the first student could begin."""
+
+    def __init__(self, world: World, epochs: int, views: int, folder: Path) -> None:
+        began = time.perf_counter()
+        self._world, self._views, self._folder = world, views, folder
+        self._loader, self._plan = sides.loader_of(world), sides.student_plan(world)
+        self._store = Store(folder / "answers", np.arange(len(world.label)), views, {"teacher": "resnet56"})
+        teacher = world.network(TEACHER).to(devices.device())
+        predict.fill_store(self._store, teacher, self._loader, precision=sides.teacher_plan(world))
+        self._config = TrainConfig(epochs=epochs, batch_size=BATCH, optimizer="sgd", warmup=0.0, **SGD)
+        self.ready = time.perf_counter() - began
+
+    def trained(self, seed: int) -> Classifier:
+        """Return a student."""
+        student = self._world.network(STUDENT, seed).to(devices.device())
+        objective = Objective(
+            lecture_terms(alpha=ALPHA, temperature=TEMPERATURE), classes=10, teacher=StoredTeacher(self._store, 10)
+        )
+        order = Order(self._loader.manifest, batch_size=BATCH, seed=seed, views=self._views)
+        folder = self._folder / str(seed)
+        engine.fit(student, objective, self._loader, order, self._config, folder=folder, seed=seed, plan=self._plan)
+        return student
+
+
+def _accuracies(logits: list[np.ndarray], label: np.ndarray) -> list[float]:
+    """Return percent, a seed each."""
+    return [round(metrics.accuracy(one, label), 3) for one in logits]
+
+
+def _answers(student: Classifier, test: World) -> np.ndarray:
+    loader = sides.loader_of(test)
+    return predict.predict_logits(student.to(devices.device()), loader, np.arange(len(test.label)))
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return accuracies and seconds as a Markdown table, and the verdict."""
+    lines = ["| loop | test accuracy % | seeds | seconds of training |", "|---|---:|---|---:|"]
+    for name, values in found["accuracy"].items():
+        each = ", ".join(f"{value:.2f}" for value in values)
+        lines.append(f"| {name} | {sum(values) / len(values):.2f} | {each} | {found['seconds'][name]:.0f} |")
+    low, high = found["verdict"]["interval"]
+    settings = found["settings"]
+    told = (
+        f"{found['verdict']['result']}: potstill minus plain is {found['verdict']['difference']:+.2f} points (95 % "
+        f"interval {low:+.2f} to {high:+.2f}; {found['verdict']['seeds']} seeds, {found['verdict']['images']:,} test "
+        f"images); {settings['images']:,} training images, {settings['epochs']} epochs, {settings['views']} views."
+    )
+    return "\n".join(lines) + "\n\n" + told

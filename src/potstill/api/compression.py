@@ -1,0 +1,167 @@
+"""Verbs that make a model smaller and write its files: prune, quantize, export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill.api.keywords import settings_of
+from potstill.api.results import CompressResult
+from potstill.api.verb import built, last_name, new_folder, one_process, verb
+from potstill.stages.compress.export import ExportStageConfig, export_files
+from potstill.stages.compress.prune import PruneConfig
+from potstill.stages.compress.prune import prune as prune_stage
+from potstill.stages.compress.quantize import QuantizeConfig
+from potstill.stages.compress.quantize import quantize as quantize_stage
+
+Settings = Mapping[str, Any]
+
+
+@verb
+@one_process
+def prune(
+    model: str | Path,
+    *,
+    keep: float | None = None,
+    max_macs: int | None = None,
+    max_params: int | None = None,
+    max_bytes: int | None = None,
+    structure: Literal["inner", "all", "unstructured", "n:m"] | None = None,
+    importance: Literal["l1", "l2", "bn", "taylor"] | None = None,
+    scope: Literal["layer", "global"] | None = None,
+    round_to: int | None = None,
+    n: int | None = None,
+    m: int | None = None,
+    rounds: int | None = None,
+    sensitivity: bool | None = None,
+    data: str | Path | Settings | None = None,
+    limit: int | None = None,
+    weights: str | Path | None = None,
+    options: Settings | None = None,
+    teacher: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    objective: Settings | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    lr: float | None = None,
+    train: Settings | None = None,
+    augment: str | Sequence[Any] | None = None,
+    views: int | None = None,
+    calibration: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+) -> CompressResult:
+    """Prune channels or weights, fine-tune with distillation, and measure (docs/compression.md).
+
+    Args:
+        model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
+        keep, max_macs, max_params, max_bytes: exactly one: the share of multiply-accumulates that remains, 0..1, or
+            the most multiply-accumulates, parameters, or bytes of float32 weights.
+        structure, importance, scope: what is pruned, ranked how, compared over which layers.
+        round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
+        sensitivity: measure the loss of pruning each layer alone.
+        data: the images, by default those of the run. limit: images used, stratified.
+        teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
+        epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
+            many instead of epochs. calibration: training images for the statistics of BatchNorm.
+        out: the folder of the pruned model and its ONNX file (default: a new one under runs/).
+    """
+    config = built(PruneConfig, settings_of("prune", locals()))
+    folder = new_folder(f"prune-{last_name(model)}", "prune", config, out)
+    return CompressResult(prune_stage(config, folder, command=command), folder)
+
+
+@verb
+@one_process
+def quantize(
+    model: str | Path,
+    *,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
+    first_last_bits: int | None = None,
+    mode: Literal["ptq", "qat"] | None = None,
+    calibrate: Literal["auto", "minmax", "percentile", "mse", "entropy"] | None = None,
+    calibration: int | None = None,
+    weight_steps: Literal["auto", "absmax", "mse", "lsq"] | None = None,
+    learn_activations: bool | None = None,
+    equalize: bool | None = None,
+    correct_bias: bool | None = None,
+    max_bytes: int | None = None,
+    weight_format: str | None = None,
+    activation_format: str | None = None,
+    simulate: bool | None = None,
+    data: str | Path | Settings | None = None,
+    limit: int | None = None,
+    weights: str | Path | None = None,
+    options: Settings | None = None,
+    teacher: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    objective: Settings | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    images: int | None = None,
+    lr: float | None = None,
+    train: Settings | None = None,
+    augment: str | Sequence[Any] | None = None,
+    views: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+) -> CompressResult:
+    """Quantize weights and activations to 2-8 bits, write the files and measure them (docs/compression.md).
+
+    Args:
+        model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
+        weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
+        mode: "ptq" after training, "qat" with training.
+        calibrate, calibration: how ranges of activations are chosen, on how many training images.
+        weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
+        equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
+        max_bytes: of the packed file; bits then differ by layer.
+        weight_format, activation_format, simulate: measure a number format such as "fixed4.4", "e4m3" or "fp16"; with
+            simulate=True only, and without a file.
+        data, limit: the images, by default those of the run; images used, stratified.
+        teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
+            training (qat), as in `prune`.
+        out: the folder of the quantized model and its files (default: a new one under runs/).
+    """
+    config = built(QuantizeConfig, settings_of("quantize", locals()))
+    folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
+    return CompressResult(quantize_stage(config, folder, command=command), folder)
+
+
+@verb
+@one_process
+def export(
+    model: str | Path,
+    *,
+    to: str | Sequence[str] | None = None,
+    int8: bool | None = None,
+    opset: int | None = None,
+    calibration: int | None = None,
+    golden: int | None = None,
+    data: str | Path | Settings | None = None,
+    limit: int | None = None,
+    weights: str | Path | None = None,
+    options: Settings | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+) -> CompressResult:
+    """Write the files a device needs into one folder, and measure each by running it (docs/export.md).
+
+    Args:
+        model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
+        to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
+        opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
+        golden: reference images with expected outputs to include.
+        data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
+        out: the folder (default: a new one under runs/).
+    """
+    keywords = locals() | {"to": [to] if isinstance(to, str) else to}
+    config = built(ExportStageConfig, settings_of("export", keywords))
+    folder = new_folder(f"export-{last_name(model)}", "export", config, out)
+    return CompressResult(export_files(config, folder, command=command), folder)

@@ -1,0 +1,295 @@
+"""What the verbs return: small frozen objects over a summary, which show themselves as text and in notebooks.
+
+Every figure is read from the summary (docs/summary.md), none is computed anew, so that what is shown is what a script
+reads from summary.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill import words
+from potstill.api.tables import Part, Table, as_html, as_text
+from potstill.evaluation.statistics import Verdict
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """The figures of one model; None (or empty) where one was not measured.
+
+    accuracy: on the test split in percent, over several seeds their mean, with its 95 % `interval`; test_accuracy: one
+    a seed. lost: points of accuracy against the model it was made from, negative for a gain. bytes: of its file.
+    latency_ms: milliseconds for a batch of one image on one thread, the median. figures: all that the summary holds.
+    """
+
+    role: str
+    name: str = ""
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    test_accuracy: tuple[float, ...] = ()
+    lost: float | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    latency_ms: float | None = None
+    file: str = ""
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, role: str, figures: Mapping[str, Any]) -> ModelFigures:
+        """Return the figures of a model as they stand in a summary."""
+        interval = figures.get("interval")
+        plain = {
+            name: figures[name]
+            for name in ("name", "accuracy", "lost", "parameters", "bytes", "file")
+            if name in figures
+        }
+        return cls(
+            role,
+            interval=None if interval is None else (interval[0], interval[1]),
+            test_accuracy=tuple(figures.get("test_accuracy", ())),
+            latency_ms=_latency(figures),
+            figures=figures,
+            **plain,
+        )
+
+
+def _latency(figures: Mapping[str, Any]) -> float | None:
+    if "latency_ms" in figures:
+        return figures["latency_ms"]
+    timed = figures.get("latency") or []
+    return next((one["median_ms"] for one in timed if (one["batch"], one["threads"]) == (1, 1)), None)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """What a verb returns.
+
+    summary: every figure, as JSON types. folder: what was made lies there; None where nothing is written.
+    """
+
+    summary: dict[str, Any]
+    folder: Path | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know: settings ignored, images skipped, fallbacks taken."""
+        return tuple(self.summary.get("notes", ()))
+
+    @property
+    def report(self) -> Path | None:
+        """The page for people, where one was written."""
+        file = None if self.folder is None else self.folder / REPORT
+        return file if file is not None and file.is_file() else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the summary, with the paths of folder and report, as JSON types."""
+        paths = {"folder": self.folder, "report": self.report}
+        return {**self.summary, **{name: str(path) for name, path in paths.items() if path is not None}}
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what is shown: tables and sentences."""
+        yield from (f"Report: {self.report}",) if self.report else ()
+
+    def __repr__(self) -> str:
+        return as_text(self.parts()) or f"{type(self).__name__}()"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.parts())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class StageResult(Result):
+    """What a stage returns that trained or wrote models."""
+
+    @property
+    def models(self) -> dict[str, ModelFigures]:
+        """The figures of each model, by role."""
+        return {role: ModelFigures.of(role, figures) for role, figures in self.summary.get("models", {}).items()}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RunResult(StageResult):
+    """A run: the distilled student beside the control, which learned without the teacher, and the verdict.
+
+    Under torchrun only process 0 has figures; the summary of the others is empty.
+    """
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """BEATS, TIES or LOSES (`.result`), the difference in points, its interval, and a sentence."""
+        return _verdict(self.summary.get("verdict"))
+
+    @property
+    def teacher(self) -> ModelFigures | None:
+        """The teacher."""
+        return self.models.get("teacher")
+
+    @property
+    def control(self) -> ModelFigures | None:
+        """The student's network, trained without a teacher."""
+        return self.models.get("control")
+
+    @property
+    def student(self) -> ModelFigures | None:
+        """The distilled student."""
+        return self.models.get("student")
+
+    @property
+    def student_int8(self) -> ModelFigures | None:
+        """The student, quantized to 8 bits."""
+        return self.models.get("student_int8")
+
+    def parts(self) -> Iterator[Part]:
+        if not self.summary:
+            return
+        title = self.summary["recipe"].get("title") or self.summary["name"]
+        yield models_table(self.models, ("accuracy, %", "seeds", "parameters", "size", "ms/image"), title)
+        verdicts = {"": self.summary.get("verdict")}
+        verdicts |= {f"{other['name']}: ": other["verdict"] for other in self.summary.get("comparisons", ())}
+        for name, verdict in verdicts.items():
+            if verdict:
+                yield f"{name}{verdict['result']}  {verdict['sentence']}"
+        yield from super().parts()
+
+
+def _verdict(figures: Mapping[str, Any] | None) -> Verdict | None:
+    if figures is None:
+        return None
+    known = {field.name: figures[field.name] for field in dataclasses.fields(Verdict) if field.name in figures}
+    return Verdict(**{**known, "interval": tuple(figures["interval"])})
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CompareResult(StageResult):
+    """Methods x students x seeds on equal terms."""
+
+    def verdict(self, student: str, method: str) -> Verdict | None:
+        """Return the verdict on a method against the control, not corrected for the number of methods."""
+        methods = {one["method"]: one for one in self.summary["students"][student]["methods"]}
+        return _verdict(methods[method].get("verdict"))
+
+    def parts(self) -> Iterator[Part]:
+        headings = ("method", "accuracy, %", "vs control, points", "p (Holm)", "verdict")
+        for name, student in self.summary["students"].items():
+            rows = tuple((one["method"], f"{one['accuracy']:.2f}", *_against(one)) for one in student["methods"])
+            yield Table(headings, rows, f"{name} ({student['model']})")
+        yield from (f"note: {note}" for note in self.notes)
+        yield from super().parts()
+
+
+def _against(method: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "verdict" not in method:
+        return "", "", ""
+    low, high = (words.signed(bound, 2) for bound in method["verdict"]["interval"])
+    difference = f"{words.signed(method['verdict']['difference'], 2)} ({low} to {high})"
+    return difference, f"{method['p_holm']:.3f}", method["corrected"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FinetuneResult(StageResult):
+    """A pretrained network, fitted to the images."""
+
+    @property
+    def kept(self) -> ModelFigures:
+        """The model in the folder: the probe, or the fine-tuned network where that was better on validation."""
+        return self.models[self.summary["kept"]]
+
+    def parts(self) -> Iterator[Part]:
+        named = {f"{role}{' (kept)' * (role == self.kept.role)}": one for role, one in self.models.items()}
+        yield models_table(named, ("accuracy, %", "95 % interval"), self.summary["data"]["source"])
+        yield f"Model: {self.folder}"
+        yield from super().parts()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SelftrainResult(StageResult):
+    """Models with and without the unlabelled images, and which was kept."""
+
+    @property
+    def helped(self) -> bool:
+        """Whether a model that learned from the unlabelled images was kept."""
+        return self.summary["helped"]
+
+    @property
+    def kept(self) -> ModelFigures:
+        """The model in the folder."""
+        return self.models[self.summary["kept"]]
+
+    def parts(self) -> Iterator[Part]:
+        yield models_table(self.models, ("accuracy, %", "seeds", "steps"), self.summary["name"])
+        yield self.summary["choice"]["sentence"]
+        yield f"Labels to look at: {self.folder}/labels.html; to mend: {self.folder}/labels.csv"
+        yield from super().parts()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LabelResult(StageResult):
+    """Soft labels of every training image; the folder can be the teacher of any number of students."""
+
+    def parts(self) -> Iterator[Part]:
+        facts = self.summary.get("labels")
+        if not facts:
+            return
+        images, views = words.plural(facts["images"], "image"), words.plural(facts["views"], "view")
+        yield f"Soft labels of {images} in {views}, {words.size(facts['bytes'], ' ')}: {self.folder}"
+        yield f"Pages: {self.folder}/labels.html; most worth labelling by hand: {self.folder}/worth-labelling.csv"
+        yield f"Teach with them: potstill distill {self.summary['data']['source']} --teacher {self.folder}"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CompressResult(StageResult):
+    """A smaller model and its files beside the original: what prune, quantize and export return."""
+
+    @property
+    def recommended(self) -> Path | None:
+        """Of an export, the file to take."""
+        chosen = self.summary.get("recommended")
+        return None if chosen is None or self.folder is None else self.folder / chosen["file"]
+
+    def parts(self) -> Iterator[Part]:
+        columns = ("file", "size", "accuracy, %", "95 % interval", "vs original", "ms/image")
+        yield models_table(self.models, columns, str(self.folder))
+        if "speed_up" in self.summary:
+            yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
+        if self.recommended is not None:
+            yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
+        yield from super().parts()
+
+
+def models_table(models: Mapping[str, ModelFigures], headings: Iterable[str], title: str) -> Table:
+    """Return a row a model; a column in which no model has a figure is left out."""
+    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in headings}
+    filled = {heading: column for heading, column in cells.items() if any(column)}
+    names = [LABELS.get(role, role) for role in models]
+    return Table(("model", *filled), tuple(zip(names, *filled.values(), strict=True)), title)
+
+
+LABELS: dict[str, str] = {"student_int8": "student, 8 bit"}
+
+
+def _seeds(one: ModelFigures) -> str:
+    """Return the lowest and the highest accuracy where there are several seeds."""
+    return f"{min(one.test_accuracy):.1f} to {max(one.test_accuracy):.1f}" if len(one.test_accuracy) > 1 else ""
+
+
+def _shown(value: float | None, text: str) -> str:
+    return "" if value is None else text.format(value)
+
+
+COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
+    "file": lambda one: one.file,
+    "accuracy, %": lambda one: _shown(one.accuracy, "{:.2f}"),
+    "95 % interval": lambda one: "" if one.interval is None else "{:.2f} to {:.2f}".format(*one.interval),
+    "vs original": lambda one: "" if one.lost is None else words.signed(-one.lost, 2),
+    "seeds": _seeds,
+    "steps": lambda one: _shown(one.figures.get("steps"), "{:,}"),
+    "parameters": lambda one: _shown(one.parameters, "{:,}"),
+    "size": lambda one: "" if one.bytes is None else words.size(one.bytes, " "),
+    "ms/image": lambda one: _shown(one.latency_ms, "{:.3f}"),
+}

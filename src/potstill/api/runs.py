@@ -1,0 +1,130 @@
+"""Verbs that make a run: run, demo, distill, compare."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill import config, distributed, own_code
+from potstill.api.keywords import settings_of
+from potstill.api.results import CompareResult, RunResult
+from potstill.api.verb import last_name, new_folder, one_process, verb
+from potstill.stages.compare import CompareConfig
+from potstill.stages.compare import compare as compare_stage
+from potstill.stages.distill.run import run_recipe
+from potstill.stages.recipe import Recipe
+from potstill.training.devices import init_process_group
+
+Settings = Mapping[str, Any]
+"""Nested settings, as in a recipe (docs/recipes.md)."""
+
+
+@verb
+def run(
+    recipe: str | Path | Settings,
+    overrides: Sequence[str] = (),
+    *,
+    allow_code: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    command: str = "",
+) -> RunResult:
+    """Carry out a recipe: teacher, controls and students, files, one look at the test split, report.
+
+    Args:
+        recipe: the path of a YAML file, or the settings themselves.
+        overrides: "key=value" settings, such as "train.epochs=5".
+        allow_code: Python files whose losses may be executed; without it a recipe file executes no code.
+        out: the run folder, by default runs/NAME; an unfinished run of the same recipe there is resumed.
+        command: recorded in the summary as what was typed.
+
+    Under torchrun all processes must call it, and process 0 returns the figures.
+    """
+    settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
+    built = config.build(Recipe, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
+    init_process_group()
+    folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
+    return RunResult(run_recipe(built, folder, command=command), folder)
+
+
+@verb
+def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> RunResult:
+    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network."""
+    with importlib.resources.as_file(importlib.resources.files("potstill") / "recipes" / "demo.yaml") as recipe:
+        return run(recipe, out=out, command=command)
+
+
+@verb
+def distill(
+    data: str | Path | Settings,
+    *,
+    teacher: str | Path | Settings = "builtin:cnn",
+    student: str | Settings = "builtin:mlp",
+    teacher_weights: str | Path | None = None,
+    teacher_epochs: int | None = None,
+    alpha: float | None = None,
+    temperature: float | None = None,
+    loss: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    labels: int | None = None,
+    limit: int | None = None,
+    group: str | None = None,
+    allow_empty: bool | None = None,
+    views: int | None = None,
+    augment: str | Sequence[Any] | None = None,
+    mix: Literal["mixup", "cutmix"] | None = None,
+    mix_alpha: float | None = None,
+    objective: Settings | None = None,
+    train: Settings | None = None,
+    export: Settings | None = None,
+    comparisons: Settings | None = None,
+    name: str | None = None,
+    title: str | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+) -> RunResult:
+    """Train a small student with a large teacher, beside a control without one, and export, measure and report it.
+
+    Args:
+        data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
+        teacher, student: a name, a run or stage folder, an ONNX file (teacher), or settings such as
+            {"model": "resnet50", "weights": "resnet50.safetensors"}.
+        teacher_weights, teacher_epochs: a file of weights; epochs of training for a teacher without weights.
+        alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
+        epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
+        labels, limit: labels that the student gets; images used, stratified.
+        group, allow_empty: a pattern whose matches stay in one split; accept classes without images.
+        views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
+        objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
+        name, title: of the run. out: the run folder (default: a new one under runs/).
+    """
+    settings = settings_of("distill", locals())
+    settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")
+    return run(settings, out=out, command=command)
+
+
+@verb
+@one_process
+def compare(
+    recipe: str | Path | Settings,
+    overrides: Sequence[str] = (),
+    *,
+    allow_code: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    command: str = "",
+) -> CompareResult:
+    """Compare methods, students and seeds at an equal budget, as a recipe defines them (docs/comparing.md).
+
+    recipe, overrides, allow_code, out, command: as in `run`.
+    """
+    settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
+    built = config.build(CompareConfig, config.override(settings, overrides))
+    own_code.check(own_code.named_in(built.to_json()))
+    folder = new_folder(built.name, "compare", built, out)
+    return CompareResult(compare_stage(built, folder, command=command), folder)

@@ -1,0 +1,219 @@
+"""Verbs that use what exists: predict, evaluate, explain, check, models, layers, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill.api.answers import (
+    BenchResult,
+    Catalogue,
+    CheckResult,
+    Evaluation,
+    Explanation,
+    Layers,
+    Likeness,
+    Prediction,
+)
+from potstill.api.formats import Formats
+from potstill.api.model import data_settings, load
+from potstill.api.verb import one_process, verb
+from potstill.errors import ConfigError
+from potstill.output_files import check_output
+from potstill.report import write_likeness
+from potstill.stages import check as check_stage
+from potstill.stages.inference import bench as bench_stage
+from potstill.stages.inference import explain as explain_stage
+from potstill.stages.inference import formats as formats_stage
+from potstill.stages.inference import lists
+from potstill.stages.inference.evaluate import evaluate as evaluate_stage
+from potstill.training.devices import init_process_group
+
+TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+@verb
+@one_process
+def predict(
+    model: str | Path, images: Any, *, weights: str | Path | None = None, classes: Sequence[str] | None = None
+) -> Prediction | list[Prediction]:
+    """Classify images: return a `Prediction` for one, a list for several.
+
+    Args:
+        model: a run or stage folder, an exported or packed file, or a name with `weights`.
+        images: as `Model.predict` takes them: paths, folders, Pillow images, arrays, tensors, and lists of these.
+        classes: names, for weights that carry none.
+    """
+    return load(model, weights=weights, classes=classes).predict(images)
+
+
+@verb
+def evaluate(
+    model: str | Path,
+    data: str | Path | Mapping[str, Any],
+    *,
+    weights: str | Path | None = None,
+    split: str = "test",
+    limit: int | None = None,
+) -> Evaluation:
+    """Measure a model on labelled images: accuracy (percent), its 95 % interval, recall, loss, calibration.
+
+    Args:
+        model: a run or stage folder, an exported or packed file, or a name with `weights`.
+        data: a folder, archive or array file, 'digits', or settings. The images are split as the run of `model` did.
+        split: "train", "validation" or "test". limit: images used, stratified.
+
+    Under torchrun all processes must call it.
+    """
+    init_process_group()
+    path, settings = data_settings(data)
+    return Evaluation(evaluate_stage(str(model), path, weights=weights, split=split, limit=limit, settings=settings))
+
+
+@verb
+@one_process
+def explain(
+    model: str | Path,
+    image_or_data: str | Path,
+    *,
+    temperature: float | Sequence[float] | None = None,
+    teacher: str | Path | None = None,
+    control: str | Path | None = None,
+    weights: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    html: str | Path | None = None,
+    force: bool = False,
+) -> Explanation | Likeness:
+    """Show what distillation transfers: an image's probabilities at several temperatures, or likeness to the teacher.
+
+    Args:
+        model, weights, classes: as in `predict`.
+        image_or_data: an image file; or labelled images, over which the model is compared with `teacher`.
+        temperature: one or several, above 0 (default: 1, 2 and 4). teacher, teacher_weights: shown beside the model.
+        control: a model that was trained without the teacher. split, limit, html: over a data set: which split, how
+            many images, a page to write. force: replace a file there that potstill did not write.
+    """
+    if html is not None:
+        check_output(Path(html), flag="--html", force=force)
+    names = {"weights": weights, "teacher_weights": teacher_weights}
+    teacher = None if teacher is None else str(teacher)
+    if Path(image_or_data).is_file():
+        several = _temperatures(temperature)
+        return Explanation(
+            explain_stage.explain(str(model), Path(image_or_data), several, teacher=teacher, classes=classes, **names)
+        )
+    if teacher is None:
+        raise ConfigError("Over a data set a model is compared with its teacher: give one with --teacher.")
+    control = None if control is None else str(control)
+    result = explain_stage.explain_set(
+        str(model), str(image_or_data), teacher, control=control, split=split, limit=limit, **names
+    )
+    return Likeness(result if html is None else {**result, "html": str(write_likeness(result, Path(html)))})
+
+
+def _temperatures(given: float | Sequence[float] | None) -> tuple[float, ...]:
+    if given is None:
+        return TEMPERATURES
+    return (float(given),) if isinstance(given, int | float) else tuple(given)
+
+
+@verb
+def check(
+    data: str | Path,
+    *,
+    group: str | None = None,
+    html: str | Path | None = None,
+    fix: str | Path | None = None,
+    augment: str | Sequence[Any] | None = None,
+    sheet: str | Path = "augmented.png",
+    probe_augment: bool = False,
+    force: bool = False,
+) -> CheckResult:
+    """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing.
+
+    Args:
+        data: a folder, archive or array file, or 'digits'.
+        group: a pattern over file names whose matches belong together.
+        html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
+        augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
+        probe_augment: measure which augmentations change these labels.
+        force: replace files that potstill did not write.
+    """
+    outputs = {"html": html, "fix": fix, "sheet": sheet, "force": force}
+    return CheckResult(check_stage.check(str(data), group=group, augment=augment, probe=probe_augment, **outputs))
+
+
+@verb
+def models(pattern: str = "builtin:*", *, most: int = 40) -> Catalogue:
+    """List models by name, with parameters, input size and known accuracy.
+
+    Args:
+        pattern: part of a name, or a pattern such as "resnet*". most: how many to list.
+    """
+    return Catalogue(lists.models(pattern, most))
+
+
+@verb
+def layers(model: str | Path, *, depth: int = 1) -> Layers:
+    """List the layers of a model, by name or from a folder: the places where features can be taken.
+
+    Args:
+        model: a name, or a run or stage folder. depth: levels of nested modules to show.
+    """
+    return Layers({"model": str(model), "layers": lists.layers(str(model), depth)})
+
+
+@verb
+def formats(
+    numbers: float | str | Sequence[float | str],
+    *,
+    fixed: str | Sequence[str] = (),
+    floating: str | Sequence[str] = (),
+    integer: str | int | Sequence[str | int] = (),
+) -> Formats:
+    """Show numbers in fixed point, floating point and integer formats: stored bits, value, error, range.
+
+    Args:
+        numbers: one or several, such as 7.625. fixed: such as "4.4". floating: such as "e4m3". integer: such as 8.
+    """
+    named = {"fixed": _several(fixed), "floating": _several(floating), "integer": _several(integer)}
+    return Formats(formats_stage.formats(_several(numbers), **named))
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | int | float) else list(value)
+
+
+@verb
+@one_process
+def bench(
+    files: str | Path | Sequence[str | Path],
+    *,
+    data: str | Path | Mapping[str, Any] | None = None,
+    batch: int | Sequence[int] = (1, 32),
+    threads: int | Sequence[int] = (1, 0),
+    seconds: float = 0.5,
+    split: str = "test",
+    limit: int | None = None,
+) -> BenchResult:
+    """Measure the latency of model files on this machine, side by side, and their accuracy where images are given.
+
+    Args:
+        files: exported or packed files, run or stage folders. Ratios are to the first.
+        data: labelled images, on which each is also evaluated. split, limit: which, and how many.
+        batch, threads: images a run and threads, every pair of which is measured; 0 threads are all cores.
+        seconds: of measurement for each file and pair.
+    """
+    names = [files] if isinstance(files, str | Path) else list(files)
+    sizes, cores = (tuple([one] if isinstance(one, int) else one) for one in (batch, threads))
+    path, settings = (None, {}) if data is None else data_settings(data)
+    return BenchResult(
+        bench_stage.bench(
+            [str(name) for name in names], data=path, settings=settings, batch=sizes, threads=cores, seconds=seconds,
+            split=split, limit=limit,
+        )
+    )  # fmt: skip

@@ -1,3 +1,0 @@
-from potstill.cli import main
-
-main()

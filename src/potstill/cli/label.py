@@ -1,0 +1,37 @@
+"""The command that writes soft labels: label."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from potstill.cli.common import call
+from potstill.cli.options import (
+    NETWORKS,
+    Augment,
+    Data,
+    Json,
+    Limit,
+    Out,
+    Quiet,
+    Seed,
+    TeacherWeights,
+    Views,
+    option,
+)
+
+
+def label(
+    data: Data,
+    teacher: Annotated[str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file.")],
+    teacher_weights: TeacherWeights = None,
+    views: Views = None,
+    top_k: Annotated[int | None, option(NETWORKS, "Classes kept of each output (default: by size).")] = None,
+    augment: Augment = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a teacher's soft labels of every training image. They serve any number of students."""
+    call("label", locals(), trains=True)

@@ -1,0 +1,90 @@
+"""Flags and arguments that several commands share, each defined once.
+
+The name of a parameter is the keyword of the public function. Sections of the help are named by `panel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+IMAGES, NETWORKS, TRAINING = "Images", "Networks", "Training"
+
+
+def option(panel: str | None, text: str, *flags: str, parser: Callable[[str], Any] | None = None) -> Any:
+    """Return a flag in a section of the help; parser: makes its value of what was typed."""
+    metavar = None if parser is None else f"<{parser.__name__}>"
+    return typer.Option(*flags, help=text, rich_help_panel=panel, parser=parser, metavar=metavar)
+
+
+def numbers(text: str) -> list[float]:
+    """Return the numbers of "0.485,0.456,0.406"."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter("it takes numbers with commas between, such as 0.485,0.456,0.406.") from None
+
+
+def counts(text: str) -> list[int]:
+    """Return the whole numbers of "1,32"."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter("it takes whole numbers with commas between, such as 1,32.") from None
+
+
+def names(text: str) -> list[str]:
+    """Return the parts of "cat, dog"."""
+    return [part.strip() for part in text.split(",")]
+
+
+# arguments
+Data = Annotated[str, typer.Argument(help="A folder of images, an archive, MNIST files, or 'digits'.")]
+Model = Annotated[str, typer.Argument(help="A run or stage folder, an exported or packed file, or a name.")]
+Network = Annotated[str, typer.Argument(help="A run or stage folder, or a name with --weights.")]
+Recipe = Annotated[Path, typer.Argument(help="A YAML recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+
+# output
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: a new one under runs/).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON on standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing output files, even those of other programs.")]
+AllowCode = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-code", metavar="FILE.py", help="A Python file whose losses may be executed."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no progress.")]
+
+# images
+RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]
+Limit = Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")]
+Group = Annotated[str | None, option(IMAGES, "Regular expression on file names; equal matches stay in one split.")]
+Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
+Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
+Split = Annotated[str, option(IMAGES, "train, validation or test.")]
+
+# networks
+Weights = Annotated[Path | None, option(NETWORKS, "File of weights, for a model given by name.")]
+TeacherWeights = Annotated[Path | None, option(NETWORKS, "File of weights, for a teacher given by name.")]
+Classes = Annotated[Any, option(NETWORKS, "Comma-separated class names, for weights that carry none.", parser=names)]
+Retrainer = Annotated[
+    str | None, option(NETWORKS, "The teacher (default: the run's, else the model as it was), or 'none'.")
+]
+Mean = Annotated[
+    Any,
+    option(NETWORKS, "Normalisation mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers),
+]
+Std = Annotated[Any, option(NETWORKS, "Normalisation standard deviation, of images in 0..1.", parser=numbers)]
+
+# training
+Epochs = Annotated[int | None, option(TRAINING, "Training epochs.")]
+TrainImages = Annotated[int | None, option(TRAINING, "Train on this many images, instead of --epochs.")]
+BatchSize = Annotated[int | None, option(TRAINING, "Batch size.")]
+LearningRate = Annotated[float | None, option(TRAINING, "Peak learning rate.")]
+Seeds = Annotated[int | None, option(TRAINING, "Number of seeds.")]
+FirstSeed = Annotated[int | None, option(TRAINING, "First random seed.")]
+Seed = Annotated[int | None, option(TRAINING, "Random seed.")]
+Calibration = Annotated[int | None, typer.Option(help="Number of training images for calibration (default: 512).")]

@@ -1,0 +1,23 @@
+"""The command that classifies images: predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from potstill.cli.common import call
+from potstill.cli.options import Classes, Json, Model, Quiet, Weights
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched with all below.")],
+    weights: Weights = None,
+    classes: Classes = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Classify images."""
+    call("predict", locals())

@@ -1,0 +1,58 @@
+"""The command that prunes a model: prune."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from potstill.cli.common import call
+from potstill.cli.options import (
+    BatchSize,
+    Epochs,
+    Json,
+    LearningRate,
+    Limit,
+    Network,
+    Out,
+    Quiet,
+    Retrainer,
+    RunData,
+    Seed,
+    TeacherWeights,
+    TrainImages,
+    Weights,
+    option,
+)
+
+TARGET, PRUNING = "Target (exactly one)", "Pruning"
+
+
+def prune(
+    model: Network,
+    keep: Annotated[float | None, option(TARGET, "Share of the multiply-accumulates that remains, 0 to 1.")] = None,
+    max_macs: Annotated[int | None, option(TARGET, "Maximum multiply-accumulates per image.")] = None,
+    max_params: Annotated[int | None, option(TARGET, "Maximum number of parameters.")] = None,
+    max_bytes: Annotated[int | None, option(TARGET, "Maximum bytes of weights in float32.")] = None,
+    structure: Annotated[
+        str | None, option(PRUNING, "inner (channels inside blocks), all (torch-pruning), unstructured, n:m.")
+    ] = None,
+    importance: Annotated[str | None, option(PRUNING, "l1, l2, bn or taylor.")] = None,
+    scope: Annotated[str | None, option(PRUNING, "layer: the same share everywhere; global: compare layers.")] = None,
+    round_to: Annotated[int | None, option(PRUNING, "Round widths to multiples of this.")] = None,
+    rounds: Annotated[int | None, option(PRUNING, "Prune and fine-tune in this many rounds.")] = None,
+    sensitivity: Annotated[bool, option(PRUNING, "Measure the loss of pruning each layer.", "--sensitivity")] = False,
+    data: RunData = None,
+    limit: Limit = None,
+    weights: Weights = None,
+    teacher: Retrainer = None,
+    teacher_weights: TeacherWeights = None,
+    epochs: Epochs = None,
+    images: TrainImages = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Seed = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Prune channels, then fine-tune with distillation."""
+    call("prune", locals(), trains=True)

@@ -1,0 +1,64 @@
+"""The command that quantizes a model: quantize."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from potstill.cli.common import call
+from potstill.cli.options import (
+    BatchSize,
+    Calibration,
+    Epochs,
+    Json,
+    LearningRate,
+    Limit,
+    Network,
+    Out,
+    Quiet,
+    Retrainer,
+    RunData,
+    Seed,
+    TeacherWeights,
+    TrainImages,
+    Weights,
+    option,
+)
+
+BITS, METHOD = "Bits", "Method"
+
+
+def quantize(
+    model: Network,
+    weight_bits: Annotated[int | None, option(BITS, "Bits of weights, 2 to 8 (default: 8).")] = None,
+    activation_bits: Annotated[int | None, option(BITS, "Bits of activations, 2 to 8 (default: 8).")] = None,
+    first_last_bits: Annotated[int | None, option(BITS, "Bits of the first and last layer (default: 8).")] = None,
+    max_bytes: Annotated[int | None, option(BITS, "Size of the packed file; bits then differ by layer.")] = None,
+    weight_format: Annotated[
+        str | None, option(BITS, "With --simulate: format of weights, such as fixed4.4 or e4m3.")
+    ] = None,
+    activation_format: Annotated[
+        str | None, option(BITS, "With --simulate: format of the inputs of layers, such as e5m2.")
+    ] = None,
+    simulate: Annotated[
+        bool, option(BITS, "Measure number formats; no file in them is written.", "--simulate")
+    ] = False,
+    mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
+    calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
+    calibration: Calibration = None,
+    equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
+    data: RunData = None,
+    limit: Limit = None,
+    weights: Weights = None,
+    teacher: Retrainer = None,
+    teacher_weights: TeacherWeights = None,
+    epochs: Epochs = None,
+    images: TrainImages = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Seed = None,
+    out: Out = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Quantize weights and activations to 2-8 bits."""
+    call("quantize", locals(), trains=True)
