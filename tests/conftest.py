@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see potstill.runtime
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is: for matrices this small, threads cost tenfold
 
 
 def shared_folder() -> Path:
@@ -26,10 +29,47 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's cache out of the tests."""
-    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the million objects of torch and of the tests, which live until the end anyway."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let what was frozen be freed in order when Python ends."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_measurements() -> Iterator[None]:
+    """Time files and precisions for a moment instead of seconds: what is found is not looked at by these tests."""
+    from potstill.model_files import latency
+    from potstill.training import autotune
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(latency.latency_ms.__kwdefaults__, "seconds", 0.01)
+        patch.setattr(autotune, "TRIAL_SECONDS", 0.05)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_of_operators() -> Iterator[None]:
+    """Let torch.onnx translate its table of operators once instead of for each export, which costs 0.3 s each time."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another torch than this was written for: exports take longer, and that is all
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests, and of what they share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POTSTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)

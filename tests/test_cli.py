@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from potstill import artifacts
 from potstill.cli import app
@@ -33,12 +34,16 @@ def tree(tmp_path: Path) -> Path:
 def refused(*words: str | Path, told: str, out: Path | None = None) -> str:
     """Run a command that must fail; return what it told."""
     result = CliRunner().invoke(app, [str(word) for word in words] + (["--out", str(out)] if out else []))
+    assert_refused(result, told)
+    assert out is None or artifacts.finished(out) is None
+    return result.stderr
+
+
+def assert_refused(result: Result, told: str) -> None:
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output and result.stdout == ""
     assert told in result.output, result.output
     assert all(line.startswith(("error: ", "note: ")) for line in result.stderr.splitlines() if line and line[0] != " ")
-    assert out is None or artifacts.finished(out) is None
-    return result.stderr
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
@@ -103,9 +108,12 @@ def test_weights_that_are_not_there(tree: Path, tmp_path: Path) -> None:
     refused("predict", tmp_path, tree / "x.png", told="holds no saved model")
 
 
-def test_the_disk_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Result, Result]:
+    """A tree, the folder of a run whose disk filled up, what was told then, and what the same command told later."""
+    folder = tmp_path_factory.mktemp("filled")
+    tree, run = write_tree(folder / "images", size=8, count=90), folder / "run"
+    command = ["distill", str(tree), *FAST, "--json", "--out", str(run)]
     fsync, calls = os.fsync, []
 
     def full(number: int) -> None:
@@ -114,14 +122,23 @@ def test_the_disk_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(number)
 
-    monkeypatch.setattr(os, "fsync", full)
-    refused("distill", tree, *FAST, told="The disk is full", out=tmp_path / "run")
-    assert not list((tmp_path / "run").rglob("*.tmp"))
-    monkeypatch.undo()
-    again = CliRunner().invoke(app, ["distill", str(tree), *FAST, "--out", str(tmp_path / "run")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        told = CliRunner().invoke(app, command)
+        left = list(run.rglob("*.tmp"))
+        assert not left and artifacts.finished(run) is None
+    return tree, run, told, CliRunner().invoke(app, command)
+
+
+@pytest.mark.slow
+def test_the_disk_fills_up(filled: tuple[Path, Path, Result, Result]) -> None:
+    _, run, told, again = filled
+    assert_refused(told, "The disk is full")
     assert again.exit_code == 0, again.output
+    assert artifacts.finished(run) is not None
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "potstill", "distill", str(tree), "--epochs", "5000", "--seeds", "1"]
     command += ["--teacher-epochs", "1", "--out", str(tmp_path / "run")]
@@ -138,15 +155,13 @@ def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
     assert artifacts.finished(tmp_path / "run") is None
 
 
-def test_json_is_all_that_stands_on_standard_output(tree: Path, tmp_path: Path) -> None:
-    made = CliRunner().invoke(
-        app, ["distill", str(tree), *FAST, "--limit", "60", "--json", "--out", str(tmp_path / "run")]
-    )
-    assert made.exit_code == 0, made.output
+@pytest.mark.slow
+def test_json_is_all_that_stands_on_standard_output(filled: tuple[Path, Path, Result, Result]) -> None:
+    tree, run, _, made = filled
     summary = json.loads(made.stdout)
     assert summary["models"]["teacher"]["accuracy"] >= 0
-    measured = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), str(tree), "--json"])
+    measured = CliRunner().invoke(app, ["evaluate", str(run), str(tree), "--json"])
     assert json.loads(measured.stdout)["accuracy"] == summary["models"]["student"]["test_accuracy"][0]
     image = next((tree / "test" / "cross").iterdir())
-    said = CliRunner().invoke(app, ["predict", str(tmp_path / "run"), str(image), "--json"])
+    said = CliRunner().invoke(app, ["predict", str(run), str(image), "--json"])
     assert json.loads(said.stdout)[0]["class"] in ("circle", "cross", "stripes")

@@ -47,6 +47,7 @@ def test_every_key_of_a_recipe_is_documented() -> None:
     assert not missing
 
 
+@pytest.mark.slow
 def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / "README.md", "python"):

@@ -80,14 +80,21 @@ SGD_BF16 = {"optimizer": "sgd", "precision": "bf16"}
 EVERYTHING = {"ema": 0.9, "accumulate": 3, "clip": 1.0, "select": "best"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("settings", "student"),
-    [({}, "builtin:mlp"), (SGD_BF16, "builtin:small-cnn"), ({"precision": "bf16", **EVERYTHING}, "builtin:small-cnn")],
-    ids=["adamw", "sgd, bf16, channels last", "ema, accumulated, clipped"],
-)
-@pytest.mark.parametrize("kill_at", [1, 6, 9])
+    ("settings", "student", "kill_at"),
+    [
+        ({}, "builtin:mlp", 1),
+        ({}, "builtin:mlp", 9),
+        (SGD_BF16, "builtin:small-cnn", 6),
+        ({"precision": "bf16", **EVERYTHING}, "builtin:small-cnn", 1),
+        ({"precision": "bf16", **EVERYTHING}, "builtin:small-cnn", 6),
+    ],
+    ids=["adamw, 1", "adamw, 9", "sgd, bf16, channels last, 6", "ema, accumulated, clipped, 1",
+         "ema, accumulated, clipped, 6"],
+)  # fmt: skip
 def test_killed_and_started_again_is_bit_identical(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int, settings: dict, student: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict, student: str, kill_at: int
 ) -> None:
     config = CONFIG.model_copy(update=settings)
     straight, rows = train(tmp_path / "straight", LiveTeacher(teacher()), config, student=student)
@@ -131,6 +138,7 @@ def test_who_goes_on_computes_as_was_begun(tmp_path: Path, monkeypatch: pytest.M
     assert bits(resumed) == bits(straight) != bits(other)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_training_gives_the_same_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIG.model_copy(update={"compile": True, "epochs": 1})

@@ -22,6 +22,8 @@ from potstill.model_files.folder import load_model
 from potstill.models.freeze import bits
 from tests.worlds import shapes
 
+pytestmark = pytest.mark.slow
+
 TRAIN = {"epochs": 2, "batch_size": 32, "lr": 0.01}
 
 
@@ -137,7 +139,14 @@ def test_a_stage_folder_teaches_another_run(tree: Path, done: potstill.RunResult
 
 
 def test_killed_in_the_middle_of_distillation_and_run_again(tree: Path, tmp_path: Path) -> None:
-    settings = recipe(tree, seeds=1, comparisons={}, train={**TRAIN, "epochs": 60}, export={"int8": False})
+    settings = recipe(
+        tree,
+        seeds=1,
+        comparisons={},
+        teacher={"model": "builtin:mlp", "train": TRAIN},
+        train={**TRAIN, "epochs": 40},
+        export={"int8": False},
+    )
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(settings))
     straight = potstill.run(file, out=tmp_path / "straight")

@@ -197,6 +197,7 @@ def kill(child: subprocess.Popen, folder: Path, *, parts: int, after: float) -> 
     child.communicate()
 
 
+@pytest.mark.slow
 def test_twenty_writers_killed_at_any_moment(tmp_path: Path) -> None:
     """Nothing half-written is ever read, and nothing finished is done again."""
     dice, finished = random.Random(0), {}

@@ -40,7 +40,7 @@ def test_a_sheet_has_a_line_for_each_row_and_a_column_for_each_view():
 
 
 def test_mirrored_digits_cost_and_small_shifts_do_not():
-    manifest, pixels = digits()
+    manifest, pixels = digits(900)
     tried = [{"shift": 1}, {"flip": 1}, {"flip-vertical": 1}, {"brightness": 0.2}]
     effects = {effect.operation: effect for effect in probe_augment(manifest, pixels, size=(8, 8), operations=tried)}
     assert effects["{flip: 1}"].verdict == effects["{flip-vertical: 1}"].verdict == "costs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -103,6 +104,7 @@ def test_worlds_are_saved(tmp_path: Path) -> None:
     assert len(again.manifest.rows("train")) == 16
 
 
+@pytest.mark.slow
 def test_a_side_that_dies_is_told(tmp_path: Path) -> None:
     side = speed.Side("stored", tmp_path / "no.npz", tmp_path / "side", threads=1, python=sys.executable)
     side.prepare()
@@ -111,6 +113,7 @@ def test_a_side_that_dies_is_told(tmp_path: Path) -> None:
     side.close()
 
 
+@pytest.mark.slow
 def test_a_store_in_a_process_of_its_own(tmp_path: Path) -> None:
     found = scale.measure((1000,), folder=tmp_path, threads=1)
     (size,) = found["sizes"]
@@ -133,9 +136,10 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
         scale.measure(folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_loading_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made = loading.generated(tmp_path, 1100, (32, 32))
-    monkeypatch.setattr(loading, "TASKS", {"small_images": loading.CIFAR})
+    made = loading.generated(tmp_path, 70, (32, 32))
+    monkeypatch.setattr(loading, "TASKS", {"small_images": dataclasses.replace(loading.CIFAR, batch=32)})
     monkeypatch.setattr(loading, "WORKERS", 1)
     monkeypatch.setattr(loading, "generated", lambda *_: made)
     found = loading.measure(repeats=1, seconds=0.01, threads=1)
@@ -197,7 +201,7 @@ def test_the_recorded_page_shows_the_recorded_figures() -> None:
         assert table(recorded[name]["bars"]) in section and details[name](recorded[name]) in section
 
 
-@pytest.mark.parametrize("script", ["speed", "accuracy", "data", "store", "probe"])
+@pytest.mark.parametrize("script", ["speed", "accuracy"])
 def test_a_script_explains_itself(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])

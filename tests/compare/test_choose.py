@@ -70,6 +70,7 @@ def test_auto_beside_terms_of_ones_own_is_refused() -> None:
         recipe(objective={"method": "auto", "temperature": 4})
 
 
+@pytest.mark.slow
 def test_a_run_that_chooses_says_so(tmp_path: Path) -> None:
     settings = {
         "name": "auto",

@@ -23,6 +23,7 @@ def honesty() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_equals_are_not_told_apart_and_noise_teaches_nothing(honesty: ModuleType) -> None:
     found = honesty.measure(comparisons=4, noise=2)
     assert found["trainings"] == 4 * 2 * 3 + 2 * 3

@@ -43,6 +43,7 @@ def test_features_and_side_heads_go_together(tmp_path: Path) -> None:
     assert student.train()(torch.rand(2, 1, 8, 8)).aux[1].shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_what_is_saved_and_exported_holds_no_head(tmp_path: Path) -> None:
     student, _ = teach([Term(loss="kd")], with_heads(hidden=77), teacher(), tmp_path, config=SHORT)
     plain = model("small-cnn", width=4)

@@ -70,6 +70,7 @@ def test_what_does_not_fit_is_an_error(theirs: tuple[str, ...], explicit: dict |
     assert told in str(caught.value)
 
 
+@pytest.mark.slow
 def test_models_of_every_kind_speak_of_our_classes(tmp_path: Path) -> None:
     theirs = ("bird", "fish", "cat", "dog")
     plain = zoo.create("builtin:mlp", classes=theirs, size=(4, 4), channels=1).eval()

@@ -39,6 +39,7 @@ class Killed(BaseException):
     """Stands for a power cut between two steps."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [1, 7])
 def test_killed_and_started_again_is_bit_identical(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
@@ -81,6 +82,7 @@ def test_new_layers_depend_on_the_seed_alone() -> None:
     assert drawn(3) == drawn(3) != drawn(4)
 
 
+@pytest.mark.slow
 def test_simkd_delivers_the_teachers_classifier_and_counts_it(tmp_path: Path) -> None:
     plain, network = model("small-cnn", width=4), teacher()
     student, _ = teach([Term(loss="simkd")], plain, network, tmp_path)

@@ -203,6 +203,7 @@ KINDS = [saved, weights, live, own_onnx, live_file, foreign_onnx, csv_probabilit
          soft_labels, best_of_soft_labels, assistants, generations]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_student_learns_from_every_kind_of_teacher(tmp_path: Path, kind: Callable[[Path], dict]) -> None:
     source, trained, rows = learn(recipe(kind(tmp_path)), tmp_path / "run")
@@ -215,6 +216,7 @@ def test_a_student_learns_from_every_kind_of_teacher(tmp_path: Path, kind: Calla
         assert bits(source.model) == bits(teacher())
 
 
+@pytest.mark.slow
 def test_the_same_teacher_says_the_same_in_every_form(tmp_path: Path) -> None:
     loader, batches = world(), order(world())
     truth = teacher()
@@ -329,6 +331,7 @@ def test_a_recipe_takes_as_many_views_as_there_are_soft_labels_of(tmp_path: Path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [None, "mixup", "cutmix"])
 def test_stored_and_live_give_the_same_losses_over_whole_epochs(tmp_path: Path, mix: str | None) -> None:
     objective = {"terms": [{"loss": "kd"}, {"loss": "dist"}, {"loss": "cross_entropy"}]}

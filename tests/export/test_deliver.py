@@ -40,6 +40,7 @@ def config(model: Path, **settings: Any) -> ExportStageConfig:
     return build(ExportStageConfig, {"model": str(model), "data": DIGITS, "calibration": 32, **settings})
 
 
+@pytest.mark.slow
 def test_the_folder_holds_measured_files(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

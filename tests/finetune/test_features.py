@@ -41,6 +41,7 @@ def test_stored_features_are_those_of_the_network(world) -> None:
             np.testing.assert_allclose(stored.views_of(rows, layer)[:, position], as_vector(said), atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_second_probe_decodes_no_image(
     tree: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_second_probe_decodes_no_image(
     assert first["data"] == second["data"]
 
 
+@pytest.mark.slow
 def test_auto_looks_at_several_depths_once(world) -> None:
     images, network = world
     layers = layers_of(network, "auto")

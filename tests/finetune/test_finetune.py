@@ -31,6 +31,8 @@ from tests.conftest import ROOT
 from tests.finetune.world import settings
 from tests.report.test_report import Page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tree: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:

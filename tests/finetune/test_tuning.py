@@ -30,6 +30,7 @@ from tests.models.families import SMALL, small
 NORMALISED = [family for family in SMALL if family not in ("vit", "swin", "torchvision")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", NORMALISED)
 def test_held_statistics_stay_while_scales_learn(family: str) -> None:
     classifier = small(family)
@@ -155,6 +156,7 @@ def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Pa
     assert isinstance(config.train, TrainConfig) and predict.EVALUATION_BATCH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["resnet", "vgg", "xception", "mobilenet", "vit", "swin", "builtin"])
 @pytest.mark.parametrize("layer", ["pooled", "stage:1"])
 def test_a_probe_becomes_a_model_that_can_be_saved(family: str, layer: str, tmp_path: Path) -> None:

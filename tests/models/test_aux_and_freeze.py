@@ -108,6 +108,7 @@ def test_bits_tell_zero_from_minus_zero() -> None:
     assert bits(module) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("keep", ["none", 1])
 def test_what_is_frozen_does_not_change_by_a_bit(family: str, keep: int | str) -> None:

@@ -26,7 +26,7 @@ STAGES = {
     "resnet": ["layer1", "layer2", "layer3", "layer4"],
     "torchvision": ["layer1", "layer2", "layer3", "layer4"],
     "inception": ["Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"],
-    "xception": ["stem", "blocks.0", "blocks.1", "blocks.10", "act"],
+    "xception": ["stem", "blocks.0", "blocks.2", "act"],
     "mobilenet": ["blocks.0", "blocks.1", "blocks.2", "blocks.4", "bn2"],
     "vit": ["blocks.0", "blocks.1", "blocks.2", "blocks.3"],
     "swin": ["layers.0", "norm"],

@@ -206,6 +206,7 @@ def test_a_new_head_forgives_nothing_else(tmp_path: Path) -> None:
     assert "does not hold the weights" in problem
 
 
+@pytest.mark.slow
 def test_a_backbone_without_a_head_gets_one(tmp_path: Path) -> None:
     file = tmp_path / "backbone.safetensors"
     save_file({k: v for k, v in student(seed=4).network.state_dict().items() if "linear" not in k}, file)
@@ -233,6 +234,7 @@ def refused_by(name: str, file: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_of_another_width_ask_for_the_options(tmp_path: Path) -> None:
     problem = refused(state_file(tmp_path, options={"width": 8}))
     assert "of another shape (first 'conv1.weight')" in problem

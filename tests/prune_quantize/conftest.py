@@ -9,25 +9,36 @@ import pytest
 import torch
 
 from potstill import artifacts
-from potstill.model_files.folder import save_model
+from potstill.exporters import export_onnx
+from potstill.model_files.folder import load_model, save_model
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
+from potstill.torch_context import threads
 
 DATA = {"path": "digits"}
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a ResNet-20 of 4, 8 and 16 channels, trained for a few seconds."""
+    """The folder of a ResNet-8 of 4, 8 and 16 channels, trained for a second in full precision on one thread."""
     torch.manual_seed(0)
     data = dataset.prepare(DataConfig(**DATA))
-    classifier = data.model("builtin:resnet20-cifar", options={"width": 4})
-    fit(classifier, data)
+    classifier = data.model("builtin:resnet20-cifar", options={"width": 4, "depth": 8})
+    with threads(1):
+        fit(classifier, data)
     folder = tmp_path_factory.mktemp("trained")
     save_model(classifier.eval(), folder)
     artifacts.finish(folder, {})
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of the trained network; for reading only."""
+    file = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_onnx(load_model(trained), file)
+    return file
 
 
 def fit(classifier: Classifier, data: dataset.Data, steps: int = 150) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,21 @@ from potstill.compress.prune import sparsity_of
 from potstill.errors import UserError
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
+from potstill.stages.compress import prune as stage
 from potstill.stages.compress.prune import MODEL, PruneConfig, prune
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
 from potstill.stages.inference import evaluate
 
+pytestmark = pytest.mark.slow
+
 DATA = {"path": "digits"}
-TRAIN = {"epochs": 2, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0001, "batch_size": 64}
+TRAIN = {"epochs": 2, "precision": "fp32", "optimizer": "sgd", "lr": 0.02, "weight_decay": 0.0001, "batch_size": 64}
+
+
+@pytest.fixture
+def unexported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the file of the whole network in place of every export: for tests that do not look at the files."""
+    monkeypatch.setattr(stage, "export_onnx", lambda model, file: shutil.copy(exported, file))
 
 
 def settings(model: Path, **more: object) -> PruneConfig:
@@ -36,11 +46,12 @@ def test_half_the_work_remains_and_most_of_the_accuracy(half: tuple[Path, dict])
     before, after = summary["models"]["original"], summary["models"]["pruned"]
     assert 0.4 * before["macs"] < after["macs"] <= 0.6 * before["macs"]
     assert after["parameters"] < before["parameters"] and after["bytes"] < before["bytes"]
+    # Over 20 seeds (28 November 2026): 1.5 points lost on average, 3.0 at most; a round regains 12.7 at least.
     assert after["accuracy"] > before["accuracy"] - 8
     for row in summary["rounds"]:
         assert row["validation_accuracy"]["last"] >= row["validation_pruned"]
     assert all(set(shares) == {0.25, 0.5, 0.75} for shares in summary["sensitivity"].values())
-    assert len(summary["sensitivity"]) == 9  # a group inside each block
+    assert len(summary["sensitivity"]) == 3  # a group inside each block
 
 
 def test_the_pruned_folder_is_an_ordinary_model(half: tuple[Path, dict]) -> None:
@@ -64,6 +75,7 @@ def test_a_pruned_model_is_quantized_and_remembers_both(half: tuple[Path, dict],
     assert set(load_model(tmp_path / "out").card.compressed) == {"pruned", "quantized"}
 
 
+@pytest.mark.usefixtures("unexported")
 def test_masks_leave_zeros_and_say_so(trained: Path, tmp_path: Path) -> None:
     summary = prune(settings(trained, keep=0.5, structure="unstructured"), tmp_path / "out")
     assert 0.45 < sparsity_of(load_model(tmp_path / "out").network) < 0.55
@@ -71,8 +83,9 @@ def test_masks_leave_zeros_and_say_so(trained: Path, tmp_path: Path) -> None:
     assert any("inference is not faster" in note for note in summary["notes"])
 
 
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize(
-    "aim", [{"max_macs": 100_000}, {"max_params": 12_000}, {"max_bytes": 48_000}], ids=lambda aim: next(iter(aim))
+    "aim", [{"max_macs": 30_000}, {"max_params": 3_000}, {"max_bytes": 12_000}], ids=lambda aim: next(iter(aim))
 )
 def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) -> None:
     summary = prune(settings(trained, images=64, **aim), tmp_path / "out")
@@ -81,6 +94,7 @@ def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) ->
     assert 0.8 * most < found <= most
 
 
+@pytest.mark.usefixtures("unexported")
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

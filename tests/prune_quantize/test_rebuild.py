@@ -16,6 +16,8 @@ from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from tests.models.families import SMALL, small
 
+pytestmark = pytest.mark.slow
+
 PRUNABLE = ("vgg", "resnet", "mobilenet", "builtin")
 
 

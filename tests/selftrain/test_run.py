@@ -22,6 +22,8 @@ from potstill.stages.selftrain.students import noise_of, training_set
 from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
+pytestmark = pytest.mark.slow
+
 ROWS = ["teachers, averaged", "labels only", "distilled on labels", "distilled with the pool", "round 1"]
 
 
@@ -63,7 +65,7 @@ def test_a_pool_that_cannot_help_is_told_and_its_model_not_kept(
 ) -> None:
     data, _ = labelled(tmp_path)
     images = pool(np.random.default_rng(0))
-    config = settings(data, pool_file(tmp_path, images), rounds=0, steps=120, teacher_steps=120)
+    config = settings(data, pool_file(tmp_path, images), rounds=0, steps=60, teacher_steps=60)
     found = selftrain(config, tmp_path / "run")
     assert not found["helped"]
     assert "did not help" in found["choice"]["sentence"] and "kept the model without" in found["choice"]["sentence"]

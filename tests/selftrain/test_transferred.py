@@ -23,6 +23,8 @@ from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import teachers
 from tests.selftrain.worlds import labelled, more, pool_file, settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[SelftrainConfig, Data]:

@@ -20,6 +20,8 @@ from tests.test_road import write_tree
 from tests.training import job
 from tests.worlds import shapes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(job.engine.__file__).parents[1])]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(job.engine.__file__).parents[2])]),
         "OMP_NUM_THREADS": "1",
         "POTSTILL_CACHE": str(parent / "cache"),
         "PYTHONWARNINGS": "ignore",

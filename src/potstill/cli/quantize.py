@@ -24,7 +24,7 @@ from potstill.cli.options import (
     option,
 )
 
-BITS, METHOD = "Bits", "Method"
+BITS, METHOD, SIMULATION = "Bits", "Method", "Simulation"
 
 
 def quantize(
@@ -33,19 +33,19 @@ def quantize(
     activation_bits: Annotated[int | None, option(BITS, "Bits of activations, 2 to 8 (default: 8).")] = None,
     first_last_bits: Annotated[int | None, option(BITS, "Bits of the first and last layer (default: 8).")] = None,
     max_bytes: Annotated[int | None, option(BITS, "Size of the packed file; bits then differ by layer.")] = None,
-    weight_format: Annotated[
-        str | None, option(BITS, "With --simulate: format of weights, such as fixed4.4 or e4m3.")
-    ] = None,
-    activation_format: Annotated[
-        str | None, option(BITS, "With --simulate: format of the inputs of layers, such as e5m2.")
-    ] = None,
-    simulate: Annotated[
-        bool, option(BITS, "Measure number formats; no file in them is written.", "--simulate")
-    ] = False,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
     calibration: Calibration = None,
     equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
+    weight_format: Annotated[
+        str | None, option(SIMULATION, "With --simulate: format of the weights, such as fixed4.4 or e4m3.")
+    ] = None,
+    activation_format: Annotated[
+        str | None, option(SIMULATION, "With --simulate: format of the inputs of layers, such as e5m2.")
+    ] = None,
+    simulate: Annotated[
+        bool, option(SIMULATION, "Measure a number format; no file in it is written.", "--simulate")
+    ] = False,
     data: RunData = None,
     limit: Limit = None,
     weights: Weights = None,

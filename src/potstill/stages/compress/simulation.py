@@ -28,9 +28,16 @@ from potstill.stages.run_folder import Journal
 
 FORMATS = ("weight_format", "activation_format")
 INTEGERS = (
-    "weight_bits", "activation_bits", "first_last_bits", "calibrate", "weight_steps", "learn_activations", "equalize",
-    "correct_bias", "max_bytes",
-)  # fmt: skip
+    "weight_bits",
+    "activation_bits",
+    "first_last_bits",
+    "calibrate",
+    "weight_steps",
+    "learn_activations",
+    "equalize",
+    "correct_bias",
+    "max_bytes",
+)
 NARROW = 16  # floating point of fewer bits gets a scale
 
 
@@ -46,7 +53,7 @@ def check_settings(given: Mapping[str, Any]) -> None:
         return
     if not formats:
         raise ValueError("simulate: give weight_format or activation_format (--weight-format fixed4.4).")
-    mixed = [key for key in INTEGERS if given.get(key)]  # equalize=False changes nothing
+    mixed = [key for key in INTEGERS if given.get(key)]
     if given.get("mode", "ptq") != "ptq":
         mixed.append("mode")
     if mixed:
