@@ -127,7 +127,7 @@ def problem(terms: list[Term], student: Classifier, network: Classifier | None, 
 
 def test_a_wrong_tap_is_told_with_those_there_are() -> None:
     said = problem([term("at", on="stage:7")], model("small-cnn"), teacher())
-    assert "The loss at cannot look there" in said and "has 1 stages" in said and "stage:1 = stage3" in said
+    assert "The loss at cannot look there" in said and "has 1 stage," in said and "stage:1 = stage3" in said
     assert "has no layer 'stage33'. Did you mean 'stage3'?" in problem(
         [term("at", on="stage33")], model("small-cnn"), teacher()
     )

@@ -16,7 +16,7 @@ from potstill.models import zoo
 from potstill.stages.compress import prune as stage
 from potstill.stages.compress.prune import MODEL, PruneConfig, prune
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
-from potstill.stages.inference import evaluate
+from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from potstill.model_files.packed import is_packed, load_packed
 from potstill.models import zoo
 from potstill.stages.compress import quantize as stage
 from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, quantize
-from potstill.stages.inference import evaluate
+from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
