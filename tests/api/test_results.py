@@ -51,6 +51,8 @@ def test_the_process_without_figures_has_a_result_too() -> None:
 
 
 def test_markup_of_a_name_is_text() -> None:
+    shown = repr(potstill.Prediction({"image": "\x1b[2Ja.png", "top": [{"class": "[/b]", "probability": 0.5}]}))
+    assert shown == "\\x1b[2Ja.png: [/b] 50.0 %"
     table = Table(("layer", "n"), (("<script>", "1"),), "a & b")
     assert "&lt;script&gt;" in as_html([table, "x < y"]) and "<p>x &lt; y</p>" in as_html([table, "x < y"])
     assert as_text([table, "end"]) == "a & b\nlayer     n\n<script>  1\nend"

@@ -21,7 +21,7 @@ from potstill.report.layout import Box, place, spread
     (words.milliseconds(12.4), "12 ms"), (words.significant(7.6e-6), "7.6 × 10⁻⁶"), (words.significant(0), "0"),
     (words.significant(0.997), "1"), (words.significant(9.97), "10"), (words.duration(3.21), "3.2 s"),
     (words.duration(59.6), "1 min 0 s"), (words.duration(200), "3 min 20 s"), (words.duration(7500), "2 h 5 min"),
-    (words.plural(1, "seed"), "1 seed"), (words.plural(1200, "class"), "1,200 classes"),
+    (words.plural(1, "seed"), "1 seed"), (words.plural(2, "epoch"), "2 epochs"), (words.plural(2, "batch"), "2 batches"), (words.plural(1200, "class"), "1,200 classes"),
     (words.plural(2, "party", "parties"), "2 parties"), (words.change(0.068), "gained 0.07 points"),
     (words.change(-1.2, 1), "lost 1.2 points"), (words.change(-0.004), "unchanged"),
     (words.ratio(81_240, 5_655_120), "70x smaller"), (words.ratio(10, 39), "3.9x smaller"),

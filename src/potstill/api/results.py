@@ -15,6 +15,7 @@ from typing import Any
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
 from potstill.evaluation.statistics import Verdict
+from potstill.plain_text import visible
 
 REPORT = "report.html"
 
@@ -97,7 +98,7 @@ class Result:
         yield from (f"Report: {self.report}",) if self.report else ()
 
     def __repr__(self) -> str:
-        return as_text(self.parts()) or f"{type(self).__name__}()"
+        return visible(as_text(self.parts())) or f"{type(self).__name__}()"
 
     def _repr_html_(self) -> str:
         return as_html(self.parts())
