@@ -147,7 +147,7 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "must list two places" in problem([term("fsp", on="stage:-1")], small, network)
     assert "what the teacher's last layer sees, 64 values" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
-    assert "one linear layer on the average of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
+    assert "a linear layer on the mean of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
 
 
 def test_crd_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
