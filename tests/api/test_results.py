@@ -51,6 +51,8 @@ def test_the_process_without_figures_has_a_result_too() -> None:
 
 
 def test_markup_of_a_name_is_text() -> None:
+    shown = repr(potstill.Prediction({"image": "\x1b[2Ja.png", "top": [{"class": "[/b]", "probability": 0.5}]}))
+    assert shown == "\\x1b[2Ja.png: [/b] 50.0 %"
     table = Table(("layer", "n"), (("<script>", "1"),), "a & b")
     assert "&lt;script&gt;" in as_html([table, "x < y"]) and "<p>x &lt; y</p>" in as_html([table, "x < y"])
     assert as_text([table, "end"]) == "a & b\nlayer     n\n<script>  1\nend"
@@ -61,6 +63,19 @@ def compressed(tmp_path: Path) -> CompressResult:
     row = {"file": LONG, "bytes": 23_456, "accuracy": 90.0, "interval": [88.0, 92.0], "latency_ms": 0.01234}
     models = {"original": {**row, "file": "original.onnx"}, "pruned": {**row, "lost": -0.07}}
     return CompressResult({"models": models, "speed_up": 1.5, "notes": []}, tmp_path / "out")
+
+
+def test_an_export_names_each_file_once_and_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"bytes": 1_085_000, "accuracy": 91.4, "interval": [90.8, 91.9], "lost": 0.05, "agreement": 99.42}
+    files = {name: {"file": name, **row} for name in ("model.onnx", "model_int8.onnx")}
+    chosen = {"file": "model_int8.onnx", "because": "it is faster"}
+    show(CompressResult({"models": {"network": {"accuracy": 91.4}, **files}, "recommended": chosen}, Path("out")))
+    printed = capsys.readouterr().out
+    assert "│ model_int8.onnx │" in printed and "99.42" in printed and "1.1 MB" in printed
+    assert printed.count("model_int8.onnx") == 2 and "Take out/model_int8.onnx: it is faster." in printed
 
 
 def test_a_gain_is_no_loss(compressed: CompressResult) -> None:
