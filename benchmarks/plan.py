@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import torch
-from potstill.bench.bars import provenance
+from peers.bars import provenance
 
 from potstill.models import zoo
 from potstill.training.autotune import ExecutionPlan, Trial, choose
