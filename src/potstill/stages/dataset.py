@@ -19,6 +19,7 @@ from potstill.errors import DataError
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.stages.recipe import DataConfig
+from potstill.words import plural
 
 PHOTO_SIZE = 128  # pixels a side where neither the recipe nor a model says
 CROP = 0.875  # the share of the short side that the centre crop keeps
@@ -86,8 +87,7 @@ def read(config: DataConfig) -> Manifest:
     if not len(manifest.rows("test")):
         manifest = hold_out(manifest, split="test", fraction=config.test, seed=config.seed)
         progress.note(
-            f"The data has no test split: {len(manifest.rows('test'))} images were held out as one. "
-            "They are not looked at before the end."
+            f"No test split: holding out {plural(len(manifest.rows('test')), 'image')}; evaluated once, at the end."
         )
     if not len(manifest.rows("validation")):
         manifest = hold_out(manifest, split="validation", fraction=config.validation, seed=config.seed)

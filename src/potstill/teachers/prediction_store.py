@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from potstill.artifacts import atomic, finish, finished, read_json, write_json
 from potstill.errors import RunError
 from potstill.progress import note
+from potstill.words import plural
 
 PART_ROWS = 4096
 OPEN_PARTS = 512  # each holds a file descriptor, of which a process has about a thousand
@@ -94,7 +95,7 @@ class Store:
         for pair in damaged:
             self._file(*pair).unlink()
         if damaged:
-            note(f"{len(damaged)} parts of the store {self.folder.name} were damaged on disk and are made again.")
+            note(f"Computing {plural(len(damaged), 'part')} of the store {self.folder.name} again: damaged on disk.")
 
     def close(self) -> None:
         """Declare the store complete, and remove what killed writers left behind."""

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+from potstill.words import plural
 
 
 class TrainConfig(Config):
@@ -38,7 +39,8 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _parts_have_rows(self) -> TrainConfig:
         if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate={self.accumulate} cuts a batch of {self.batch_size} images into empty parts.")
+            batch = plural(self.batch_size, "image")
+            raise ValueError(f"accumulate={self.accumulate} cuts a batch of {batch} into empty parts.")
         return self
 
     def lr_at(self, step: int, steps: int) -> float:

@@ -23,6 +23,7 @@ from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepare import teacher_size
 from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.training.predict import Model
+from potstill.words import plural
 
 __all__ = ["CompareConfig", "compare"]
 
@@ -60,7 +61,7 @@ def _carry_out(
     cells = Cells(config, data, teacher, folder)
     cells.check(candidates)
     if config.teacher.stored:
-        text = f"Asked the teacher about {config.view_count} views of every image, once for all students"
+        text = f"Cached teacher outputs for {plural(config.view_count, 'view')} of every image, for all students"
         journal.timed("label", text, teacher.function)
     rows = journal.timed("cells", _title(config), lambda: cells.run(candidates))
     logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, teacher, data, folder))
@@ -76,7 +77,7 @@ def _lessons(config: CompareConfig, first: Cell) -> Lessons:
 def _title(config: CompareConfig) -> str:
     cells = len(config.students) * (1 + len(config.methods)) * config.seeds
     trials = cells // config.seeds * config.trials if config.trials > 1 else 0
-    return f"Trained {cells} students" + (f", after {trials} trials" if trials else "")
+    return f"Trained {plural(cells, 'student')}" + (f", after {plural(trials, 'trial')}" if trials else "")
 
 
 def _data(config: CompareConfig) -> Data:

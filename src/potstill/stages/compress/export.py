@@ -29,6 +29,7 @@ from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, Given, open_model
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
+from potstill.words import plural
 
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
@@ -163,7 +164,8 @@ def _latencies(files: list[Path]) -> dict[str, list[dict[str, Any]]]:
             for file, one in zip(timed, results, strict=True):
                 figures = {key: round(value, 4) for key, value in one.to_json().items()}
                 told[file.name].append({**figures, "speed_up": round(results[0].median_ms / one.median_ms, 3)})
-            task.advance(text=f"{batch} images, {threads or 'all'} threads")
+            cores = plural(threads, "thread") if threads else "all threads"
+            task.advance(text=f"{plural(batch, 'image')}, {cores}")
     return told
 
 

@@ -23,6 +23,7 @@ from potstill.stages.recipe import StudentConfig, TeacherConfig
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
 from potstill.stages.teacher.prepared import Replay, TeacherSource
+from potstill.words import plural
 
 SEEDS_APART = 1000  # a generation of the student's own seed would be the same network again
 
@@ -59,8 +60,9 @@ def run_chain(config: TeacherConfig, lessons: Lessons, data: Data, teacher: Teac
         return teacher
     steps = sum(cost["steps"] for cost in costs)
     progress.note(
-        f"Between the teacher and the student {len(costs)} more were trained ({', '.join(c['name'] for c in costs)}): "
-        f"{steps:,} steps and {sum(cost['seconds'] for cost in costs):.0f} s that the control did not have."
+        f"Trained {plural(len(costs), 'network')} between the teacher and the student "
+        f"({', '.join(c['name'] for c in costs)}): {plural(steps, 'step')} and "
+        f"{sum(cost['seconds'] for cost in costs):.0f} s that the control did not have."
     )
     title = f"{first.title}; it taught {' and then '.join(cost['name'] for cost in costs)}"
     return dataclasses.replace(teacher, title=title, facts={**first.facts, "chain": costs})

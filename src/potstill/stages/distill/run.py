@@ -32,6 +32,7 @@ from potstill.stages.teacher.prepare import teacher_size
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.training import Trained
 from potstill.training.predict import Model
+from potstill.words import plural
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _inside(name: str, folder: Path) -> Path:
 def _pair(name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, journal: Journal) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
-        "distill", f"Trained {recipe.seeds} controls and {recipe.seeds} students{label}",
+        "distill", f"Trained {plural(recipe.seeds, 'control')} and {plural(recipe.seeds, 'student')}{label}",
         lambda: train.experiment(recipe, data, teacher, _inside(name, folder), folder / "stores"),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from potstill.objectives.objective import Term
 from potstill.stages.recipe import Recipe
+from potstill.words import plural
 
 KEPT = 3  # one of so many candidates goes on to the next round
 SEED = 1000  # trials start from a seed that no figure is made from
@@ -34,8 +35,9 @@ class Choice:
         """What the report says of the search."""
         told = self.record
         return (
-            f"The method was chosen by a short search on the {told['validation_images']:,} validation images: "
-            f"{told['candidates']} settings, {told['trials']} trainings of {told['epochs']} epochs altogether, "
+            f"The method was chosen by a short search on the {plural(told['validation_images'], 'validation image')}: "
+            f"{plural(told['candidates'], 'setting')}, {plural(told['trials'], 'training')} of "
+            f"{plural(told['epochs'], 'epoch')} altogether, "
             f"{told['share']:.0f} % of what control and students cost. {self.name} came first. "
             "The control was not searched for: it has no method, no temperature and no weight."
         )

@@ -24,6 +24,7 @@ from potstill.stages.recipe import Recipe, StudentConfig, Views
 from potstill.stages.teacher.prepared import NO_TEACHER, Replay, TeacherSource
 from potstill.stages.training import Trained, TrainingJob, train_classifier, wire_terms
 from potstill.training.settings import TrainConfig
+from potstill.words import plural
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,8 @@ def within_views(setup: StudentSetup, teacher: TeacherSource) -> StudentSetup:
     if limit is None or views.count is not None or setup.train.epochs <= limit:
         return setup
     progress.note(
-        f"There are soft labels of {limit} views of each image: the student and its control see these again and "
-        "again, instead of a new view in every epoch."
+        f"There are soft labels of {plural(limit, 'view')} of each image: the student and its control see these again "
+        "and again, instead of a new view in every epoch."
     )
     return replace(setup, views=replace(views, count=limit))
 

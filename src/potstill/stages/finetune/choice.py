@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from potstill.words import plural
+
 PROBE, TUNED = "probe", "tuned"
 ROUNDING = 1e-9  # one image won and none lost is a difference of exactly one standard error
 
@@ -37,7 +39,8 @@ def choose(probe: np.ndarray, tuned: np.ndarray) -> Choice:
     count = len(gain)
     difference, error = 100 * float(gain.mean()), 100 * float(gain.std(ddof=min(1, count - 1)) / np.sqrt(count))
     kept = TUNED if difference > error * (1 + ROUNDING) else PROBE
-    told = f"by {abs(difference):.2f} points, with a standard error of {error:.2f} ({count} validation images)"
+    images = plural(count, "validation image")
+    told = f"by {abs(difference):.2f} points, with a standard error of {error:.2f} ({images})"
     if kept == TUNED:
         sentence = f"Fine-tuning was kept: it beats the probe {told}."
     elif difference > 0:

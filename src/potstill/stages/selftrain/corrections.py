@@ -11,6 +11,7 @@ from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.progress import note
 from potstill.stages.selftrain.selection import STATES, Selection
+from potstill.words import plural
 
 COLUMNS = ("path", "label", "predicted", "confidence", "disagreement", "state")
 
@@ -63,7 +64,7 @@ def corrected(manifest: Manifest, file: Path) -> Manifest:
     label = manifest.label.copy()
     for path, name in filled.items():
         label[place[path]] = number[name]
-    note(f"{len(filled)} images of the pool were labelled by hand in {file}, and are learned from as such.")
+    note(f"Using {plural(len(filled), 'label')} given by hand in {file}.")
     return manifest.with_labels(label)
 
 

@@ -19,6 +19,7 @@ from potstill.data.formats.facts import gather, likeness
 from potstill.data.formats.sources import Encoded
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.stages.selftrain.unlabelled import Joined
+from potstill.words import plural
 
 NEAREST = 8  # images of the protected splits whose pixels are compared with those of one of the pool
 DRAWN_SIDE, DRAWN_ALIKE = 64, 0.985  # small grey images: two handwritten ones correlate by 0.97, copies by more
@@ -169,5 +170,5 @@ def describe(manifest: Manifest, sieved: Deduplicated) -> str:
     """Return a sentence about what was left out of the pool."""
     left = [f"{count:,} {text}" for text, count in sieved.counts().items() if count]
     labelled = int((manifest.label[manifest.split == SPLITS.index("train")] != UNLABELLED).sum())
-    told = f"{len(sieved.kept):,} images of the pool take part beside {labelled:,} with labels."
+    told = f"Using {plural(len(sieved.kept), 'image')} of the pool beside {labelled:,} with labels."
     return f"{told} Left out: {'; '.join(left)}." if left else told

@@ -17,6 +17,7 @@ from potstill.stages.recipe import Member, TeacherConfig
 from potstill.stages.teacher.prepared import Replay, TeacherSource, accuracy_record
 from potstill.teachers.base import Teacher, averaged
 from potstill.teachers.ensemble import AveragedTeacher, EnsembleModel
+from potstill.words import plural
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +67,7 @@ def ensemble(config: TeacherConfig, members: tuple[TeacherSource, ...], data: Da
         model=EnsembleModel(models, weights, config.average, members[0].card) if whole else None,
         card=members[0].card,
         identity=artifacts.fingerprint([[member.identity for member in members], weights, config.average]),
-        title=f"Combined {len(members)} teachers: {', '.join(names)}",
+        title=f"Combined {plural(len(members), 'teacher')}: {', '.join(names)}",
         facts={"members": [_facts(*pair) for pair in zip(config.ensemble, members, strict=True)]},
     )
     return dataclasses.replace(teacher, record=accuracy_record(teacher.validation_logits(data), data))

@@ -26,6 +26,7 @@ from potstill.stages.teacher.prepared import (
 from potstill.teachers.base import Teacher
 from potstill.teachers.from_file import GivenTeacher
 from potstill.teachers.prediction_files import Answers, is_answers, matched, read_answers
+from potstill.words import plural
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,8 +71,8 @@ def _assumed(answers: Answers, data: Data) -> tuple[str, ...]:
         )
         return classes
     raise ConfigError(
-        f"{answers.file} has answers for {answers.logits.shape[1]} classes without names; the data has {len(classes)}. "
-        f"Name them in their order with teacher.card.classes; the data has {some(classes, 10)}."
+        f"{answers.file} has answers for {plural(answers.logits.shape[1], 'class')} without names; the data has "
+        f"{len(classes)}. Name them in their order with teacher.card.classes; the data has {some(classes, 10)}."
     )
 
 
@@ -81,12 +82,12 @@ def _check_complete(answers: Answers, place: np.ndarray, data: Data) -> None:
     if len(lacking):
         names = some([data.manifest.name(row) for row in lacking])
         raise DataError(
-            f"{answers.file} has no answer for {len(lacking)} of {len(rows)} training images: {names}. Add them, or "
-            "leave these images out of the data."
+            f"{answers.file} has no answer for {len(lacking):,} of {plural(len(rows), 'training image')}: {names}. Add "
+            "them, or leave these images out of the data."
         )
     spare = len(answers.logits) - len(set(place[place >= 0].tolist()))
     if spare:
-        progress.note(f"{Path(answers.file).name} has {spare} answers about images that are not in the data.")
+        progress.note(f"{Path(answers.file).name} has {plural(spare, 'answer')} about images that are not in the data.")
 
 
 KIND = Kind(lambda config: is_answers(config.model), lambda config: 0, _prepare)

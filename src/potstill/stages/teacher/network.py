@@ -25,6 +25,7 @@ from potstill.stages.training import TrainingJob, train_classifier
 from potstill.teachers.base import Teacher
 from potstill.teachers.live import LiveTeacher
 from potstill.training import devices
+from potstill.words import plural
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,7 +122,7 @@ def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherS
     job = TrainingJob((Term(loss="cross_entropy"),), work.train, views, work.seed, title="teacher")
     record = artifacts.stage(work.folder, inputs, lambda: train_classifier(classifier, data, job, work.folder).record)
     model = load_model(work.folder)
-    title = f"Trained the teacher {config.model} for {work.train.epochs} epochs"
+    title = f"Trained the teacher {config.model} for {plural(work.train.epochs, 'epoch')}"
     return NetworkTeacher(model=model, card=model.card, identity=model.card.weights_sha256, title=title, record=record)
 
 

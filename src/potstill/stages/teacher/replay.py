@@ -27,6 +27,7 @@ from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
 from potstill.training import devices, predict
 from potstill.training.predict import Model
+from potstill.words import file_size, plural
 
 PROBED = 32  # rows that are evaluated again
 TOLERANCE = {"fp32": 0.02, "bf16": 0.06}  # of a probability, between one pass and another over the same image
@@ -107,7 +108,7 @@ def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes:
         if best is not None:
             progress.note(
                 f"Of each view the best {best} of {classes} classes are kept, and the sum of the others: with all of "
-                f"them it would take {count * logit_codec.row_bytes(classes, None) / 1e9:.1f} GB."
+                f"them it would take {file_size(count * logit_codec.row_bytes(classes, None))}."
             )
         if size > logit_codec.LARGEST_STORE:
             progress.note("That is much to store; fewer `views` take less.")
@@ -117,18 +118,19 @@ def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes:
 
 def views_in_words(views: int, epochs: int, students: int) -> str:
     """Return what storing so many views means, and what it saves."""
-    passes = f"{views} forward pass{'es' if views > 1 else ''} per image"
+    passes = f"{plural(views, 'forward pass')} per image"
     saved = f"{passes} instead of {epochs * students}" if students * epochs > views else passes
     if views >= epochs:
         return f"Caching teacher outputs for every augmented view ({saved})."
-    return f"Caching teacher outputs for {views} views of each image, which the {epochs} epochs repeat ({saved})."
+    return (
+        f"Caching teacher outputs for {plural(views, 'view')} of each image, repeated over {epochs} epochs ({saved})."
+    )
 
 
 def caching_in_words(count: int, size: int, seconds: float) -> str:
     """Return how much work is ahead: logits of how many views, of how many bytes together, in how many seconds."""
     duration = f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    room = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
-    return f"Caching teacher logits: {count:,} views, {room}, about {duration}."
+    return f"Caching teacher logits: {plural(count, 'view')}, {file_size(size)}, about {duration}."
 
 
 def verify(store: Store, model: Model, loader: Loader, *, classes: int, precision: str) -> None:

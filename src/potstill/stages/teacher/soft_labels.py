@@ -22,6 +22,7 @@ from potstill.stages.teacher.replay import pixels_fingerprint, probe
 from potstill.teachers.base import Teacher
 from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
+from potstill.words import plural
 
 FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
 SAME = 2 / 255  # how far a pixel of a view may be off between two machines
@@ -86,7 +87,7 @@ def opened(folder: Path, facts: dict[str, Any], data: Data, replay: Replay) -> T
         )
     if count is None or count > facts["views"]:
         problems.append(
-            f"{folder} holds soft labels of {facts['views']} views of each image, and the recipe asks for "
+            f"{folder} holds soft labels of {plural(facts['views'], 'view')} of each image, and the recipe asks for "
             f"{'new ones in every pass' if count is None else count}. Set views: {facts['views']}, or label more."
         )
     if problems:
