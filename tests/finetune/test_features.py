@@ -67,7 +67,7 @@ def test_auto_looks_at_several_depths_once(world) -> None:
     rows = images.manifest.rows("train")
     assert [stored.of(rows, layer).shape[1] for layer in layers] == [8, 16, 24, 32]
     found = probe(stored, images.manifest, penalty=None, folds=3, seed=0)
-    best = min(found.tried, key=lambda tried: tried.loss)
+    best = min(found.trials, key=lambda trial: trial.loss)
     assert (found.layer, found.penalty) == (best.layer, best.penalty)
     assert {row["layer"] for row in found.to_json()["layers"]} == set(layers)
 

@@ -39,11 +39,11 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
     assert all(row["against_labels_only"]["seeds"] == 2 for row in rows[2:])
     assert found["labels"]["generations"][0]["churn"] is None
     assert found["labels"]["generations"][1]["churn"] >= 0
-    assert found["labels"]["quality"]["answers"] == 24
+    assert found["labels"]["quality"]["predictions"] == 24
     assert set(found["recall"]) == {"circle", "cross", "stripes"}
-    for name in ("labels.csv", "worth-labelling.csv", "labels.html", "student.json"):
+    for name in ("labels.csv", "to-review.csv", "labels.html", "student.json"):
         assert (tmp_path / "run" / name).is_file()
-    assert len((tmp_path / "run" / "worth-labelling.csv").read_text().splitlines()) == 1 + config.worth
+    assert len((tmp_path / "run" / "to-review.csv").read_text().splitlines()) == 1 + config.to_review
     assert open.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
 
 
@@ -196,7 +196,7 @@ def test_a_fifth_of_few_labels_is_for_validation() -> None:
 def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data, _ = labelled(tmp_path, 150)
-    small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "worth": 2}
+    small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "to_review": 2}
     small |= {"teacher_steps": 12, "train": {"batch_size": 32}, "labels": 24, "crossfit": False}
     found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
     assert found.folder == Path("runs/selftrain-labelled.npz") and found.summary["kind"] == "selftrain"

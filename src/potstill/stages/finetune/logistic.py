@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by L-BFGS: convex, so the result depends on nothing but data and penalty."""
+"""Multinomial logistic regression by L-BFGS: convex, so the result depends only on data and penalty."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ class Linear:
         return x @ self.weight.T + self.bias
 
     def unscaled(self, scaling: Scaling) -> Linear:
-        """Return the same function of features that were not scaled."""
+        """Return the same function of unscaled features."""
         weight = self.weight / scaling.std
         return Linear(weight, self.bias - weight @ scaling.mean)
 
 
 def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear | None = None) -> Linear:
-    """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is free.
+    """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is not penalised.
 
-    x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: where to begin, such as the solution
-    for another penalty. A class without examples gets the lowest logits. Features are multiplied in float32; what is
-    searched, and the loss that is compared, are float64.
+    x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: initial solution, such as that for another
+    penalty. A class without examples has the lowest logits. Features are multiplied in float32; parameters and loss of
+    the optimiser are float64.
     """
-    begin = start or Linear(torch.zeros(classes, x.shape[1]), _log_share(label, classes))
-    said = _Said(x, label, classes, penalty)
+    begin = start or Linear(torch.zeros(classes, x.shape[1]), _log_prior(label, classes))
+    loss = _Loss(x, label, classes, penalty)
     options = {"maxiter": STEPS, "gtol": 1e-5, "ftol": 1e-7}
-    found = minimize(said, _flat(begin.weight, begin.bias), jac=True, method="L-BFGS-B", options=options)
-    return said.linear(found.x)
+    result = minimize(loss, _flat(begin.weight, begin.bias), jac=True, method="L-BFGS-B", options=options)
+    return loss.linear(result.x)
 
 
-class _Said:
-    """The penalised loss and its gradient, as numbers of scipy: weight and bias one behind the other."""
+class _Loss:
+    """The penalised loss and its gradient for scipy; the parameters are weight and bias in one flat array."""
 
     def __init__(self, x: Tensor, label: Tensor, classes: int, penalty: float) -> None:
         self._x, self._label, self._classes, self._penalty = x, label, classes, penalty
@@ -90,22 +90,21 @@ def _flat(weight: Tensor, bias: Tensor) -> np.ndarray:
     return torch.cat([weight.flatten(), bias]).double().numpy()
 
 
-def _log_share(label: Tensor, classes: int) -> Tensor:
+def _log_prior(label: Tensor, classes: int) -> Tensor:
     counts = torch.bincount(label, minlength=classes).float()
     return (counts.clamp_min(1e-3) / len(label)).log()
 
 
 def loss_of(model: Linear, x: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the cross-entropy, float64 [N], and whether the class is right, bool [N]."""
+    """Return the cross-entropy of each row, float64 [N], and whether its class is predicted correctly, bool [N]."""
     logits = model(x)
     return F.cross_entropy(logits, label, reduction="none").double().numpy(), (logits.argmax(1) == label).numpy()
 
 
 def in_threads(work: Callable[[int], T], count: int) -> list[T]:
-    """Return [work(0), ..., work(count - 1)], done in as many threads as there are, one each.
+    """Return [work(0), ..., work(count - 1)], computed in parallel with one thread each.
 
-    Products of tall matrices with a few columns are bound by memory: several threads on one of them gain little, and
-    wait for each other where cores are shared.
+    Products of tall matrices with few columns are bound by memory, so several threads for one product gain little.
     """
     workers = min(torch.get_num_threads(), count)
     with threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
