@@ -85,13 +85,13 @@ def test_bare_arrays_and_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("image,cat,dog\n", "holds no answers"),
+    ("image,cat,dog\n", "has no predictions"),
     ("image,cat,dog\nx,1\n", "line 2: it has 2 fields, and the header has 3"),
-    ("image,cat,dog\nx,1,nan\n", "answer 1 is not finite"),
-    ("image,cat,dog\nx,1,2\ny,one,2\n", "Every answer must be a number"),
+    ("image,cat,dog\nx,1,nan\n", "prediction 1 is not finite"),
+    ("image,cat,dog\nx,1,2\ny,one,2\n", "Every prediction must be a number"),
     ("image,remark\nx,nice\n", "neither a column of numbers for each class nor one of labels"),
-    ("image,label\nx,fish\n", "labels that are no classes: fish. Classes: cat, dog."),
-    ("image,label\nx,7\n", "labels that are no classes: 7"),
+    ("image,label\nx,fish\n", "labels that are not classes: fish. Classes: cat, dog."),
+    ("image,label\nx,7\n", "labels that are not classes: 7"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_told(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(DataError, match=told.replace("(", r"\(")):
@@ -99,17 +99,17 @@ def test_what_makes_no_sense_is_told(tmp_path: Path, text: str, told: str) -> No
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no file of answers"):
+    with pytest.raises(DataError, match="There is no file of predictions"):
         read_predictions(tmp_path / "none.csv")
     np.savez(tmp_path / "o.npz", logits=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="without running code"):
         read_predictions(tmp_path / "o.npz")
     np.savez(tmp_path / "w.npz", weights=P)
-    with pytest.raises(DataError, match="none of logits, probabilities or labels"):
+    with pytest.raises(DataError, match="none is named logits, probabilities or labels"):
         read_predictions(tmp_path / "w.npz")
-    with pytest.raises(DataError, match="3 columns of answers"):
+    with pytest.raises(DataError, match="3 columns of predictions"):
         read_predictions(csv(tmp_path, "1,2,3\n3,4,5\n"), classes=("a", "b"))
-    with pytest.raises(DataError, match="said to hold probabilities"):
+    with pytest.raises(DataError, match="must have probabilities"):
         read_predictions(csv(tmp_path, "1,-2\n3,4\n"), kind="probabilities")
 
 
@@ -136,9 +136,9 @@ def test_rows_count_before_any_image_was_left_out() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "told"), [
-    (about(count=2), "neither names nor rows, and there are 3 images"),
-    (about(rows=[1, 1]), "two answers for one row"),
-    (about(("a", "a", "b")), "more than one answer for 1 of its names"),
+    (about(count=2), "without names or rows, but there are 3 images"),
+    (about(rows=[1, 1]), "two predictions for one row"),
+    (about(("a", "a", "b")), "several predictions for 1 of its names"),
 ])  # fmt: skip
 def test_what_cannot_be_matched_is_told(wrong: Predictions, told: str) -> None:
     with pytest.raises(DataError, match=told):

@@ -90,4 +90,4 @@ def test_too_few_images_for_folds_are_told(world) -> None:
     manifest = shapes(90).select(np.arange(3))
     manifest = manifest.with_split(np.zeros(3, np.uint8))
     assert len(_parts(manifest, 5, seed=0)) == 1
-    assert "too few for folds" in progress.display().notes[-1]
+    assert "too few for cross-validation" in progress.display().notes[-1]

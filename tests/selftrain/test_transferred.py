@@ -100,8 +100,10 @@ def test_fine_tuning_is_kept_where_held_out_labels_say_so(world: tuple[Selftrain
     with progress.use(progress.Display()) as shown:
         models = made(tuned, data, tmp_path / "teachers")
     told = " ".join(shown.notes)
-    assert "validation images" not in told and ("Fine-tuning was kept" in told) != ("The probe was kept" in told)
+    assert "validation images" not in told and ("Kept the fine-tuned model" in told) != (
+        "Kept the linear probe" in told
+    )
     kept = {isinstance(teacher.model, Classifier) for teacher in models}
-    assert len(kept) == 1 and ("Fine-tuning was kept" in told) == kept.pop()
+    assert len(kept) == 1 and ("Kept the fine-tuned model" in told) == kept.pop()
     again = made(tuned, data, tmp_path / "teachers")
     assert [teacher.identity for teacher in again] == [teacher.identity for teacher in models]
