@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
-.PHONY: demo test quick check format clean
+.PHONY: demo test quick lint check format clean
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
@@ -15,10 +15,12 @@ test: $(STAMP)
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/pyright
+
+check: lint test
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -32,6 +32,7 @@ def shared() -> Path:
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the million objects of torch and of the tests, which live until the end anyway."""
     gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # exports make many small objects: collecting them so often took 6 % of the time
 
 
 def pytest_sessionfinish() -> None:

@@ -77,7 +77,6 @@ LIGHT = (
     "errors",
     "words",
     "progress",
-    "words",
     "plain_text",
     "display",
     "config",

@@ -80,7 +80,7 @@ def test_a_teacher_of_other_classes(tree: Path, tmp_path: Path) -> None:
 
     save_model(zoo.create("builtin:cnn", classes=list("abcd"), size=(8, 8), channels=3), tmp_path / "teacher")
     told = refused("distill", tree, "--teacher", tmp_path / "teacher", told="name their classes", out=tmp_path / "run")
-    assert "0 of the data's 3 are among its 4" in told and "class_map" in told
+    assert "0 of 3 data classes match one of its 4" in told and "class_map" in told
 
 
 def test_a_folder_that_holds_something_else(tree: Path, tmp_path: Path) -> None:

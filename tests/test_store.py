@@ -157,7 +157,7 @@ def test_damage_on_disk_is_not_read_but_made_again(tmp_path: Path, small_parts: 
     with pytest.raises(RunError, match=r"view-0001.part-00001.safetensors is damaged"):
         store.read(ROWS, np.ones(7, np.int64))
     store.discard_damaged()
-    assert store.missing() == [(1, 1)] and "1 parts" in progress.display().notes[0]
+    assert store.missing() == [(1, 1)] and "1 part of" in progress.display().notes[0]
     fill(store)
     assert np.array_equal(store.read(ROWS, np.ones(7, np.int64))["logits"], said(1, ROWS))
 
@@ -166,7 +166,7 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from potstill import store
+from potstill.teachers import prediction_store as store
 store.PART_ROWS = 1024
 sys.stdin.readline()
 made = store.Store(Path(sys.argv[1]), np.arange(20 * 1024), 5, {"teacher": "t"})

@@ -27,6 +27,7 @@ from potstill.teachers.stored import StoredTeacher
 from potstill.torch_context import threads as limited
 from potstill.training import devices, engine, predict
 from potstill.training.settings import TrainConfig
+from potstill.words import plural
 
 from . import sides
 from .bars import Bar, judge, provenance
@@ -127,9 +128,11 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {sum(values) / len(values):.2f} | {each} | {found['seconds'][name]:.0f} |")
     low, high = found["verdict"]["interval"]
     settings = found["settings"]
+    result = found["verdict"]
     told = (
-        f"{found['verdict']['result']}: potstill minus plain is {found['verdict']['difference']:+.2f} points (95 % "
-        f"interval {low:+.2f} to {high:+.2f}; {found['verdict']['seeds']} seeds, {found['verdict']['images']:,} test "
-        f"images); {settings['images']:,} training images, {settings['epochs']} epochs, {settings['views']} views."
+        f"{result['result']}: potstill minus plain is {result['difference']:+.2f} points (95 % interval "
+        f"{low:+.2f} to {high:+.2f}; {plural(result['seeds'], 'seed')}, {plural(result['images'], 'test image')}); "
+        f"{plural(settings['images'], 'training image')}, {plural(settings['epochs'], 'epoch')}, "
+        f"{plural(settings['views'], 'view')}."
     )
     return "\n".join(lines) + "\n\n" + told

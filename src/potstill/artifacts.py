@@ -29,7 +29,7 @@ _awaited: list[tuple[Path, Callable[[], None]]] = []
 
 @contextlib.contextmanager
 def before_first_write(folder: Path, action: Callable[[], None]) -> Iterator[None]:
-    """Do `action` before the first file is written anywhere below `folder` inside the block."""
+    """Call `action` before the first file below `folder` is written inside the block."""
     entry = (folder.absolute(), action)
     _awaited.append(entry)
     try:
@@ -40,7 +40,7 @@ def before_first_write(folder: Path, action: Callable[[], None]) -> Iterator[Non
 
 
 def _announce(file: Path) -> None:
-    """Do what waits for the first file below its folder."""
+    """Call the actions registered for the first write below their folder."""
     for entry in list(_awaited):
         if entry in _awaited and file.absolute().is_relative_to(entry[0]):
             _awaited.remove(entry)

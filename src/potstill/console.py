@@ -1,4 +1,4 @@
-"""The console of all commands: strings are shown as they are, and style is given to `Text` alone."""
+"""The console of all commands: strings are shown as they are."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as text, in tables and titles too."""
         return super().render_str(visible(text), **options)
-
-
-def styled(*parts: str | tuple[str, str]) -> Text:
-    """Return one line of strings and (string, style) pairs, such as ("BEATS", "bold")."""
-    return Text.assemble(*(visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts))

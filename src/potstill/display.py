@@ -111,7 +111,7 @@ class LineDisplay(progress.Display):
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
-            self._write(sentence)
+            self._write(visible(sentence))
 
 
 class _Lines(progress.Task):
@@ -135,7 +135,7 @@ class _Lines(progress.Task):
         self._last = time.monotonic()
         text = f", {self._text}" if self._text else ""
         seconds = self._last - self._began
-        self._write(f"{self._title}: {self._done:,} of {self._total:,} in {seconds:.1f} s{text}")
+        self._write(visible(f"{self._title}: {self._done:,} of {self._total:,} in {seconds:.1f} s{text}"))
 
 
 class LiveDisplay(progress.Display):

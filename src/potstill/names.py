@@ -1,7 +1,7 @@
-"""Names that become paths, checked by one type wherever they come from: a recipe, a flag, a file that was sent.
+"""Names that become paths, checked by one type for all sources: recipes, flags and files.
 
-A name decides what a folder is called, never where it lies. `SafeName` is the type of such a name in a `Config`;
-`inside` is the way to follow a path that a JSON file holds; `fitting` makes a safe name of any text.
+A name determines the name of a folder, never its location. `SafeName` is the type of such a name in a `Config`;
+`inside` resolves a path from a JSON file; `fitting` converts any text to a safe name.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ _SAFE = re.compile(r"\w[\w.+-]*")
 
 
 def problem(name: str) -> str:
-    """Return why a text cannot be the name of a folder, in a sentence with a name that can; "" where it can."""
+    """Return why a text cannot be the name of a folder, with a suggestion; "" if it can."""
     if _SAFE.fullmatch(name) and len(name) <= LONGEST and not name.endswith("."):
         return ""
     return (
-        f"{name!r} becomes the name of a folder. It must begin with a letter or digit, consist of letters, digits, "
-        f"'.', '-', '+' and '_', and have at most {LONGEST} characters. Write {fitting(name)!r}, for instance."
+        f"{name!r} is used as the name of a folder. It must begin with a letter or digit, consist of letters, digits, "
+        f"'.', '-', '+' and '_', and have at most {LONGEST} characters. Use {fitting(name)!r}, for example."
     )
 
 
 def fitting(text: str) -> str:
-    """Return the safe name that is nearest to any text: "photos (1)" becomes "photos-1"; "unnamed" where none is."""
+    """Return the safe name closest to a text: "photos (1)" becomes "photos-1"; "unnamed" if nothing is left."""
     joined = re.sub(r"-{2,}", "-", re.sub(r"[^\w.+-]+", "-", text))
     return joined.lstrip(".+-")[:LONGEST].rstrip(".-") or "unnamed"
 
 
 def _checked(name: str) -> str:
-    if told := problem(name):
-        raise ValueError(told)
+    if reason := problem(name):
+        raise ValueError(reason)
     return name
 
 
 SafeName = Annotated[str, AfterValidator(_checked)]
-"""A text that may become the name of one folder or file; anything else is refused with a sentence."""
+"""A text that may be the name of a folder or file; other text is refused with an error."""
 
 
 def check(name: str, *, key: str) -> str:
-    """Return `name`; raise `ConfigError` where it is unsafe. key: the setting or flag that gave it."""
-    if told := problem(name):
-        raise ConfigError(f"{key}: {told}")
+    """Return `name`; raise `ConfigError` if it is unsafe. key: the setting or flag it comes from."""
+    if reason := problem(name):
+        raise ConfigError(f"{key}: {reason}")
     return name
 
 
 def inside(folder: Path, relative: object, *, origin: Path) -> Path:
-    """Return `folder` / `relative` for a path that a file holds; raise `RunError` where it would lead outside.
+    """Return `folder` / `relative` for a path read from a file; raise `RunError` if it leads outside.
 
-    relative: what the file holds, of any type. origin: the file, for the message. Links that the user made inside the
-    folder are followed; absolute paths, drives and ".." are refused.
+    relative: the value in the file, of any type. origin: the file, for the message. The user's links inside the folder
+    are followed; absolute paths, drives and ".." are refused.
     """
     if isinstance(relative, str) and relative and "\0" not in relative:
         path, windows = PurePosixPath(relative), PureWindowsPath(relative)
         if not (path.is_absolute() or windows.drive or windows.root or ".." in {*path.parts, *windows.parts}):
             return folder / path
     raise RunError(
-        f"{origin} names {relative!r}, which does not lie inside {folder}. potstill does not write such a file: it is "
-        "damaged or was changed. Give the folder of the stage itself, or make it again with the command that made it."
+        f"{origin} holds the path {relative!r}, which is not inside {folder}. potstill does not write such paths: the "
+        "file is damaged or was changed. Give the folder of the stage itself, or run its command again."
     )

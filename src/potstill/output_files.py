@@ -1,7 +1,7 @@
-"""Files that a flag names (`--html`, `--sheet`, `--fix`): written over only where potstill wrote them before.
+"""Output files named by a flag (`--html`, `--sheet`, `--fix`): overwritten only if potstill wrote them.
 
-A page and a picture carry a mark by which they are recognised. A table carries none, because other programs read it and
-people correct it: an existing one is never replaced without `--force`.
+Pages and images contain a mark by which they are recognised. Tables have none, because other programs read them and
+users edit them: an existing table is never replaced without `--force`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from pathlib import Path
 from potstill.errors import RunError
 
 GENERATOR = '<meta name="generator" content="potstill">'
-"""Stands in the head of every page that potstill writes."""
+"""Part of the head of every page written by potstill."""
 SOFTWARE = ("Software", "potstill")
-"""The text chunk of every PNG that potstill writes for a flag."""
-_HEAD = 4096  # bytes that are looked at
+"""The text chunk of every PNG written by potstill for a flag."""
+_HEAD = 4096  # bytes that are read
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def check_output(file: Path, *, flag: str, force: bool = False) -> None:
-    """Raise `RunError` where `file` exists and is not one that potstill wrote, or cannot be a file at all.
+    """Raise `RunError` if `file` exists and was not written by potstill, or cannot be a file.
 
-    flag: the option that names it, such as "--html". force: the user wants any existing file replaced. Call it before
-    the work, so that nobody waits for a refusal.
+    flag: the option that names it, such as "--html". force: replace any existing file. To be called before the work, so
+    that errors come early.
     """
     if file.is_dir():
         raise RunError(
             f"{flag} {file}: this is a folder. Give the name of a file in it: {flag} {file / _example(flag)}"
         )
     if file.exists() and not file.is_file():
-        raise RunError(f"{flag} {file}: this is neither a file nor free. Give another name.")
+        raise RunError(f"{flag} {file}: this exists and is not a regular file. Choose another name.")
     if not force and file.exists() and not is_ours(file):
         raise RunError(
-            f"{flag} {file}: this file exists, and potstill cannot tell that it wrote it. It was left as it is. Give "
-            f"another name, or add --force to replace it."
+            f"{flag} {file}: this file exists and was not recognised as written by potstill, so it was not changed. "
+            "Choose another name, or add --force to replace it."
         )
 
 
@@ -43,7 +43,7 @@ def _example(flag: str) -> str:
 
 
 def is_ours(file: Path) -> bool:
-    """Tell whether a page or a PNG carries the mark of potstill; only its first bytes are looked at."""
+    """Whether a page or a PNG contains the mark of potstill; only its first bytes are read."""
     with file.open("rb") as handle:
         head = handle.read(_HEAD)
     if head.startswith(_PNG):
@@ -52,7 +52,7 @@ def is_ours(file: Path) -> bool:
 
 
 def _software(head: bytes) -> bytes | None:
-    """Return the text of the first chunk of that name among those before the pixels."""
+    """Return the text of the first `Software` chunk before the pixels."""
     place = len(_PNG)
     while place + 8 <= len(head):
         length, kind = struct.unpack_from(">I4s", head, place)

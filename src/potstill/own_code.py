@@ -1,8 +1,8 @@
-"""Python files of the user's that may be executed: those that the command line or the calling code itself names.
+"""Python files that may be executed: only those named on the command line or by the calling code.
 
-A recipe, a card or a run folder may have come from somebody else, so none of them decides what code runs. A loss
-`FILE.py:FUNCTION` is executed only where the file was allowed: by a flag, by an override that was typed, or by a Python
-caller's own settings. Everything else is refused before anything is read from the file.
+A recipe, a card or a run folder may come from somebody else, so none of them decides which code runs. A loss
+`FILE.py:FUNCTION` is executed only if the file was allowed: by a flag, by an override on the command line, or by the
+settings of a Python caller. Otherwise it is refused before the file is read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _allowed: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("pots
 
 
 def names_a_file(name: str) -> bool:
-    """Whether the name of a loss is meant as a Python file and not as a built-in loss."""
+    """Whether the name of a loss is a Python file and not a built-in loss."""
     return ".py:" in name or name.endswith(".py")
 
 
 def file_of(name: str) -> Path:
-    """Return the file of `path/to/file.py:function` or `path/to/file.py`, absolute and without links."""
+    """Return the file of `path/to/file.py:function` or `path/to/file.py`, absolute, with links resolved."""
     path = name if name.endswith(".py") else name.rpartition(":")[0]
     return Path(path).expanduser().resolve()
 
@@ -46,7 +46,7 @@ def allowing(*files: str | Path) -> Iterator[None]:
 
 
 def check(names: Iterable[str]) -> None:
-    """Raise `ConfigError` with every one of these losses that is a Python file nobody allowed."""
+    """Raise `ConfigError` with all of these losses that are Python files and not allowed."""
     refused = sorted({name for name in names if names_a_file(name) and file_of(name) not in _allowed.get()})
     if refused:
         raise ConfigError(*(_sentence(name) for name in refused))
@@ -55,8 +55,8 @@ def check(names: Iterable[str]) -> None:
 def _sentence(name: str) -> str:
     path = name if name.endswith(".py") else name.rpartition(":")[0]
     return (
-        f"The loss {name} is Python code, and it is a file, not you, that asks for it to be executed. Nothing was "
-        f"executed. If you know what {path} does, type: --allow-code {path} (from Python: allow_code=[{path!r}])."
+        f"The loss {name} is Python code that a file, not your command, requests. It was not executed. If you trust "
+        f"{path}, type: --allow-code {path} (from Python: allow_code=[{path!r}])."
     )
 
 
@@ -85,15 +85,15 @@ def _value(text: str) -> Any:
 
 
 def allows_own_code(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a public function execute what its caller names: in settings that are given as such, and in `allow_code`.
+    """Allow a public function to execute the files named by its caller: in its settings, and in `allow_code`.
 
-    What a file holds that the function reads, such as a recipe given by its path, is not among it.
+    Files named in a file that the function reads, such as a recipe given by its path, are not allowed.
     """
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = named_in([*args, dict(kwargs)])
-        with allowing(*given, *_listed(kwargs.get("allow_code"))):
+        named = named_in([*args, dict(kwargs)])
+        with allowing(*named, *_listed(kwargs.get("allow_code"))):
             return function(*args, **kwargs)
 
     return wrapped

@@ -21,7 +21,8 @@ def plural(number: int, noun: str, several: str = "") -> str:
     """
     if number == 1:
         return f"1 {noun}"
-    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    ending = "es" if hissing else "s"
     return f"{count(number)} {several or noun + ending}"
 
 

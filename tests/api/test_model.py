@@ -160,7 +160,7 @@ def test_weights_by_name(run: potstill.RunResult, digits: np.ndarray) -> None:
     stage = run.folder / "teacher" / "model.safetensors"
     named = potstill.load("builtin:small-cnn", weights=small_cnn(stage.parent.parent / "plain.safetensors"))
     assert named.classes == tuple("012")
-    with pytest.raises(potstill.UserError, match="tells 3 classes apart, and --classes names 2"):
+    with pytest.raises(potstill.UserError, match="has a head for 3 classes, but --classes has 2"):
         potstill.load("builtin:small-cnn", weights=stage.parent.parent / "plain.safetensors", classes=["a", "b"])
     assert potstill.predict(
         "builtin:small-cnn", digits[0], weights=stage.parent.parent / "plain.safetensors", classes=["a", "b", "c"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from potstill.api.answers import Layers
 from potstill.api.results import CompressResult, RunResult
 from potstill.api.tables import Table, as_html, as_text
 from potstill.cli.show import show
+from potstill.stages.teacher.replay import caching_in_words
 
 LONG = "a-model-with-a-name-that-is-longer-than-forty-columns.onnx"
 
@@ -49,6 +51,8 @@ def test_the_process_without_figures_has_a_result_too() -> None:
 
 
 def test_markup_of_a_name_is_text() -> None:
+    shown = repr(potstill.Prediction({"image": "\x1b[2Ja.png", "top": [{"class": "[/b]", "probability": 0.5}]}))
+    assert shown == "\\x1b[2Ja.png: [/b] 50.0 %"
     table = Table(("layer", "n"), (("<script>", "1"),), "a & b")
     assert "&lt;script&gt;" in as_html([table, "x < y"]) and "<p>x &lt; y</p>" in as_html([table, "x < y"])
     assert as_text([table, "end"]) == "a & b\nlayer     n\n<script>  1\nend"
@@ -59,6 +63,19 @@ def compressed(tmp_path: Path) -> CompressResult:
     row = {"file": LONG, "bytes": 23_456, "accuracy": 90.0, "interval": [88.0, 92.0], "latency_ms": 0.01234}
     models = {"original": {**row, "file": "original.onnx"}, "pruned": {**row, "lost": -0.07}}
     return CompressResult({"models": models, "speed_up": 1.5, "notes": []}, tmp_path / "out")
+
+
+def test_an_export_names_each_file_once_and_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"bytes": 1_085_000, "accuracy": 91.4, "interval": [90.8, 91.9], "lost": 0.05, "agreement": 99.42}
+    files = {name: {"file": name, **row} for name in ("model.onnx", "model_int8.onnx")}
+    chosen = {"file": "model_int8.onnx", "because": "it is faster"}
+    show(CompressResult({"models": {"network": {"accuracy": 91.4}, **files}, "recommended": chosen}, Path("out")))
+    printed = capsys.readouterr().out
+    assert "│ model_int8.onnx │" in printed and "99.42" in printed and "1.1 MB" in printed
+    assert printed.count("model_int8.onnx") == 2 and "Take out/model_int8.onnx: it is faster." in printed
 
 
 def test_a_gain_is_no_loss(compressed: CompressResult) -> None:
@@ -98,6 +115,14 @@ def test_names_are_never_cut(
     assert "90.00" in printed and "+0.07" in printed
     tables = [line for line in printed.splitlines() if line.startswith(("┏", "│", "└"))]
     assert all(len(line) <= width for line in tables) and bool(tables) == (width > 40)
+
+
+def test_a_run_of_one_seed_is_told_in_the_singular(run: RunResult) -> None:
+    text = json.dumps(run.summary["stages"]) + " ".join(run.notes) + run.verdict.sentence
+    assert "Trained 1 control and 1 student" in text and "(1 seed, " in text.replace("; 1 seed, ", " (1 seed, ")
+    assert not re.search(r"\b1 (controls|students|seeds|views|times|epochs|images|classes|passes)\b|0\.0 MB", text)
+    assert caching_in_words(1132, 22_640, 0.3) == "Caching teacher logits: 1,132 views, 23 kB, about 1 s."
+    assert caching_in_words(1, 22, 0.3) == "Caching teacher logits: 1 view, 22 B, about 1 s."
 
 
 def test_counts_have_their_plural() -> None:

@@ -86,7 +86,7 @@ def test_both_loops_are_trained_and_compared() -> None:
     assert {name: len(values) for name, values in found["accuracy"].items()} == {"plain": 2, "potstill": 2}
     assert all(took > 0 for took in found["seconds"].values())
     assert found["figures"]["lower_end"] <= found["figures"]["difference"] <= found["figures"]["upper_end"]
-    assert found["verdict"]["result"] in accuracy.table(found) and "128 training images, 1 epochs" in accuracy.table(
+    assert found["verdict"]["result"] in accuracy.table(found) and "128 training images, 1 epoch, " in accuracy.table(
         found
     )
 

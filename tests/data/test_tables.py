@@ -72,7 +72,7 @@ def test_absolute_paths_and_repeated_rows(tree, tmp_path, notes):
         ("path,label\ncat/0.png,cat\n,dog\n", "image 2 has no path"),
         ("path,label,split\ncat/0.png,cat,holdout\n", "cat/0.png has the split 'holdout'"),
         ("path,label\ncat/0.png,cat\ncat/0.png,dog\n", "lists cat/0.png twice, as 'cat' in train and as 'dog'"),
-        ("path,label\ncat/0.png,cat,extra\n", "line 2: it has 3 fields, and the header has 2"),
+        ("path,label\ncat/0.png,cat,extra\n", "line 2: 3 fields, but the header has 2"),
         (
             "path,label\ncat/0.png,cat\nnowhere.png,dog\n",
             "1 of 2 images cannot be read(.|\n)*nowhere.png does not exist",

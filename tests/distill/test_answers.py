@@ -86,7 +86,7 @@ def test_bare_arrays_and_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "told"), [
     ("image,cat,dog\n", "has no predictions"),
-    ("image,cat,dog\nx,1\n", "line 2: it has 2 fields, and the header has 3"),
+    ("image,cat,dog\nx,1\n", "line 2: 2 fields, but the header has 3"),
     ("image,cat,dog\nx,1,nan\n", "prediction 1 is not finite"),
     ("image,cat,dog\nx,1,2\ny,one,2\n", "Every prediction must be a number"),
     ("image,remark\nx,nice\n", "neither a column of numbers for each class nor one of labels"),

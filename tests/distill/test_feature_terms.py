@@ -127,7 +127,7 @@ def problem(terms: list[Term], student: Classifier, network: Classifier | None, 
 
 def test_a_wrong_tap_is_told_with_those_there_are() -> None:
     said = problem([term("at", on="stage:7")], model("small-cnn"), teacher())
-    assert "The loss at cannot look there" in said and "has 1 stages" in said and "stage:1 = stage3" in said
+    assert "The loss at cannot look there" in said and "has 1 stage," in said and "stage:1 = stage3" in said
     assert "has no layer 'stage33'. Did you mean 'stage3'?" in problem(
         [term("at", on="stage33")], model("small-cnn"), teacher()
     )
@@ -147,7 +147,7 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "must list two places" in problem([term("fsp", on="stage:-1")], small, network)
     assert "the input of the teacher's last layer, 64 features" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
-    assert "one linear layer on the average of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
+    assert "a linear layer on the mean of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
 
 
 def test_crd_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

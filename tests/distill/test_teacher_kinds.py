@@ -405,14 +405,14 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     bare = {**made, "card": {"mean": [0.0], "std": [1.0]}}
     assert "the data has circle, cross, stripes" in refused(ConfigError, recipe(bare), tmp_path)
     other = {**made, "card": {**made["card"], "classes": ["a", "b", "c"]}}
-    assert "0 of the data's 3" in refused(ConfigError, recipe(other), tmp_path)
+    assert "0 of 3 data classes" in refused(ConfigError, recipe(other), tmp_path)
     np.savez(tmp_path / "short.npz", logits=said()[:100], rows=np.arange(100))
     assert "no prediction for 81 of 144 training images: " in refused(
         DataError, recipe({"model": str(tmp_path / "short.npz")}), tmp_path
     )
     np.savez(tmp_path / "two.npz", logits=said()[:, :2], classes=CLASSES[:2])
     members = [{"model": str(tmp_path / "two.npz")}, saved(tmp_path)]
-    assert "does not have the classes stripes" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
+    assert "does not know stripes" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
     with pytest.raises(ConfigError, match="both `model` and `ensemble`"):
         recipe({**saved(tmp_path), "ensemble": members})
     np.savez(tmp_path / "at.npz", logits=said(), classes=CLASSES)

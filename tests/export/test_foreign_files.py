@@ -122,7 +122,7 @@ def test_a_card_beside_the_file(tmp_path: Path) -> None:
 
 def test_without_a_card_it_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "keras.onnx", ["n", 2, 2, 3])
-    with pytest.raises(ModelError, match=r"was not exported by potstill.*Write keras\.card\.json beside it"):
+    with pytest.raises(ModelError, match=r"was not exported by potstill.*Write keras\.card\.json next to it"):
         OnnxModel(file)
 
 
@@ -131,10 +131,10 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     other = Card("x", nets.CLASSES, 3, (4, 4), (0, 0, 0), (1, 1, 1), 4, (4, 4))
     with pytest.raises(ModelError, match=r"takes tensor\(float\) \[any, 2, 2, 3\].*3 channels of 4x4 pixels"):
         OnnxModel(file, card=other)
-    with pytest.raises(ModelError, match=r"no output with a value for each of 2 classes; it has z \[any, 3\]"):
+    with pytest.raises(ModelError, match=r"no output with one value for each of 2 classes; it has z \[any, 3\]"):
         OnnxModel(file, card=describe(file, classes=("a", "b"), mean=[0.0] * 3, std=[1.0] * 3))
     open_size = write(tmp_path / "open.onnx", ["n", "h", "w", 3])
-    with pytest.raises(ModelError, match=r"does not say their size\. Give size"):
+    with pytest.raises(ModelError, match=r"without a fixed size\. Give size"):
         describe(open_size, **grey())
 
 

@@ -118,11 +118,11 @@ def test_ranges_come_from_the_calibration_images(file: Path, int8: Path, tmp_pat
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (np.zeros((4, 3, 16, 16), np.float32), "takes images 3x12x10 .* are 3x16x16.*Resize them"),
+        (np.zeros((4, 3, 16, 16), np.float32), "takes images of 3x12x10 .* are 3x16x16.*Resize them"),
         (np.zeros((4, 3, 12, 10), np.uint8), "must be float32 in 0..1; these are uint8 from 0 to 0.*by 255"),
         (np.full((4, 3, 12, 10), 200, np.float32), "these are float32 from 200 to 200"),
-        (np.zeros((0, 3, 12, 10), np.float32), "no image to calibrate with"),
-        ([], "no image to calibrate with"),
+        (np.zeros((0, 3, 12, 10), np.float32), "no images for calibration"),
+        ([], "no images for calibration"),
         ([np.zeros((4, 3, 12, 10), np.float32), np.zeros((4, 1, 12, 10), np.float32)], "are 1x12x10"),
     ],
 )
@@ -140,10 +140,10 @@ def one_operator(file: Path, kind: str) -> Path:
     return file
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("Log", "not finite"), ("Sin", "nothing in it has an 8-bit form")])
+@pytest.mark.parametrize(("kind", "reason"), [("Log", "not finite"), ("Sin", "no operator with an 8-bit version")])
 def test_a_graph_that_does_not_run_in_8_bits_is_refused(tmp_path: Path, kind: str, reason: str) -> None:
     file = one_operator(tmp_path / "odd.onnx", kind)
-    with pytest.raises(ModelError, match=rf"odd\.onnx does not run in 8 bits: .*{reason}"):
+    with pytest.raises(ModelError, match=rf"odd\.onnx cannot be quantized to int8: .*{reason}"):
         quantize_int8(file, tmp_path / "int8.onnx", np.zeros((2, 3, 4, 4), np.float32))
     assert not (tmp_path / "int8.onnx").exists()
 

@@ -125,11 +125,11 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     file, images = tmp_path / "low.onnx", nets.images(8).numpy()
     with pytest.raises(ModelError, match="has no quantized layers. Quantize it first"):
         export_quantized(nets.tiny(), file, images)
-    with pytest.raises(ModelError, match="activations of 4 bits, and ONNX runtimes compute with 8 or more"):
+    with pytest.raises(ModelError, match="activations with 4 bits, and ONNX runtimes support 8 or more"):
         export_quantized(low_bit(activation_bits=4, first_last_bits=None), file, images)
     unfolded = nets.tiny().eval()
     seen = observe(unfolded.network, [unfolded.prepare(nets.images(8))])
-    with pytest.raises(ModelError, match=r"2 of 3 quantized layers are not in the graph as they are. Fold BatchNorm"):
+    with pytest.raises(ModelError, match=r"2 of 3 quantized layers are not found in the graph. Fold BatchNorm"):
         export_quantized(unfolded.replace(network=quantized(unfolded.network, seen)), file, images)
     assert not file.exists()
 

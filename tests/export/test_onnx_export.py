@@ -136,7 +136,7 @@ class Winding(nn.Module):
 
 def test_a_network_without_a_graph_is_refused(tmp_path: Path) -> None:
     classifier = Classifier(Winding(), nets.card())
-    with pytest.raises(ModelError, match="test:tiny cannot be written as ONNX: .*choose another student"):
+    with pytest.raises(ModelError, match="test:tiny cannot be exported as ONNX: .*choose another student"):
         export_onnx(classifier, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -144,5 +144,5 @@ def test_a_network_without_a_graph_is_refused(tmp_path: Path) -> None:
 def test_a_network_beyond_two_gigabytes_is_refused(tmp_path: Path) -> None:
     with torch.device("meta"):
         network = nn.Sequential(nn.Flatten(), nn.Linear(360, 1_500_000), nn.Linear(1_500_000, 3))
-    with pytest.raises(ModelError, match=r"would take 2\.2 GB"):
+    with pytest.raises(ModelError, match=r"would have 2\.2 GB"):
         export_onnx(Classifier(network, nets.card()), tmp_path / "a.onnx")

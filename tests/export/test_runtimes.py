@@ -30,7 +30,7 @@ def test_openvino(file: Path, tmp_path: Path, bits: int) -> None:
     assert result["agreement"] >= 98
     assert latency_ms([out], seconds=0.05)[0].median_ms > 0
     out.write_text("<net/>")
-    with pytest.raises(ModelError, match="is no OpenVINO model of potstill"):
+    with pytest.raises(ModelError, match="is not an OpenVINO model of potstill"):
         open_exported(out)
 
 

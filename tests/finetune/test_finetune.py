@@ -115,10 +115,10 @@ def test_the_page_says_what_was_kept_and_why(done) -> None:
 def test_the_page_of_a_probe_and_of_a_training_from_scratch(tree: Path, weights: Path, tmp_path: Path) -> None:
     finetune(settings(tree, weights, unfreeze="none", views=0, penalty=0.01), tmp_path / "probe")
     page = Page(write_transfer(tmp_path / "probe").read_text(encoding="utf-8"))
-    assert "tuning" not in page.sections() and "A probe: " in page.text and page.count("svg") == 0
+    assert "tuning" not in page.sections() and "Linear probe: " in page.text and page.count("svg") == 0
     finetune(settings(tree, None, from_scratch=True, train={"epochs": 1}), tmp_path / "scratch")
     page = Page(write_transfer(tmp_path / "scratch").read_text(encoding="utf-8"))
-    assert "probe" not in page.sections() and "all of it, from random weights" in page.text
+    assert "probe" not in page.sections() and "all layers, from random weights" in page.text
 
 
 def test_from_scratch_needs_no_weights(tree: Path, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""Logistic regression against scikit-learn's, and what folding and warm starts must not change."""
+"""Logistic regression at its optimum, and what folding and warm starts must not change."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+import torch.nn.functional as F
 
 from potstill.stages.finetune.choice import PROBE, TUNED, choose
-from potstill.stages.finetune.logistic import Linear, Scaling, fit, in_threads
+from potstill.stages.finetune.logistic import BELOW, TOLERANCE, Linear, Scaling, fit, in_threads
 
 
 def data(classes: int = 3, count: int = 120, width: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,13 +21,16 @@ def data(classes: int = 3, count: int = 120, width: int = 6) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("penalty", [1.0, 0.01, 0.0001])
-def test_it_finds_the_optimum_of_scikit_learn(classes: int, penalty: float) -> None:
+@pytest.mark.parametrize("warm", [False, True])
+def test_it_finds_the_optimum(classes: int, penalty: float, warm: bool) -> None:
+    """The objective is convex, so where its gradient vanishes is the minimum."""
     x, label = data(classes)
-    ours = torch.softmax(fit(x, label, classes, penalty)(x), 1)
-    # Two classes there are one vector, whose halves cost half of its square: the same optimum at half the penalty.
-    strength = penalty / 2 if classes == 2 else penalty
-    theirs = LogisticRegression(C=1 / (strength * len(x)), tol=1e-8, max_iter=1000).fit(x.numpy(), label.numpy())
-    np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(x.numpy()), atol=2e-3)
+    start = fit(x, label, classes, 10 * penalty) if warm else None
+    model = fit(x, label, classes, penalty, start=start)
+    weight, bias = model.weight.double().requires_grad_(), model.bias.double().requires_grad_()
+    loss = F.cross_entropy(x.double() @ weight.T + bias, label) + penalty / 2 * weight.square().sum()
+    loss.backward()
+    assert max(weight.grad.abs().max(), bias.grad.abs().max()) < 2 * TOLERANCE
 
 
 def test_the_optimum_does_not_depend_on_the_start() -> None:
@@ -50,9 +53,21 @@ def test_folding_the_scaling_changes_nothing() -> None:
     assert fitted.unscaled(scaling).weight[:, -1].abs().max() == 0
 
 
-def test_a_class_without_examples_is_never_said() -> None:
-    x, label = data(2)
-    assert not (fit(x, label, 3, 0.01)(x).argmax(1) == 2).any()
+@pytest.mark.parametrize("penalty", [1.0, 0.0001])
+def test_a_class_without_examples_is_never_predicted(penalty: float) -> None:
+    x, label = data(3)
+    present = label != 1
+    model = fit(x[present], label[present], 4, penalty)
+    logits = model(x[present])
+    assert logits[:, [1, 3]].max() <= logits[:, [0, 2]].min() - BELOW + 1e-3
+    again = fit(x[present], label[present], 4, penalty, start=model)
+    torch.testing.assert_close(again(x[present]).softmax(1), logits.softmax(1), atol=5e-3, rtol=0)
+
+
+def test_a_single_class_is_always_predicted() -> None:
+    x, _ = data(2)
+    model = fit(x, torch.ones(len(x), dtype=torch.int64), 3, 0.01)
+    assert (model(x).argmax(1) == 1).all() and model(x).softmax(1)[:, 1].min() > 0.99
 
 
 def test_threads_keep_the_order_and_give_back_what_they_took() -> None:

@@ -301,7 +301,7 @@ def test_weights_from_a_stage_folder_bring_their_normalisation(tmp_path: Path) -
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model.safetensors and card.json is not there"):
+    with pytest.raises(ModelError, match=r"model.safetensors and card.json not found"):
         load_model(tmp_path)
 
 

@@ -26,6 +26,7 @@ from tests.prune_quantize.conftest import fit
 
 DATA = {"path": "digits", "limit": 700}
 KNOWN = 5  # of the ten digits
+SURVIVES = 0.2  # mean recall; 0.44 to 0.9 in such runs, 0.00 where the teacher suppresses what it does not know
 TRAIN = {"epochs": 3, "optimizer": "sgd", "lr": 0.02, "weight_decay": 0, "batch_size": 64, "precision": "fp32"}
 
 
@@ -64,7 +65,7 @@ def test_a_pruned_model_keeps_the_classes_that_the_teacher_lacks(trained: Path, 
     given = common.open_model(settings(PruneConfig, trained, teacher, keep=0.7))
     student = Classifier(inner_channels(given.model.network, given.example, keep=0.7), given.model.card)
     common.recover(student, given, common.teacher_of(given, tmp_path), tmp_path / "round-1", title="pruned")
-    assert recalls(student, given.data)[KNOWN:].mean() > 0.5
+    assert recalls(student, given.data)[KNOWN:].mean() > SURVIVES
 
 
 def test_few_bits_keep_the_classes_that_the_teacher_lacks(trained: Path, teacher: str, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_few_bits_keep_the_classes_that_the_teacher_lacks(trained: Path, teacher
     given = common.open_model(chosen)
     floating, start, _ = calibrated(chosen, given)
     model, _ = learned(chosen, given, floating, start, tmp_path / "trained", common.teacher_of(given, tmp_path))
-    assert recalls(model, given.data)[KNOWN:].mean() > 0.5
+    assert recalls(model, given.data)[KNOWN:].mean() > SURVIVES
 
 
 def test_the_teachers_term_gives_unknown_classes_no_gradient(trained: Path, teacher: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from potstill.models import zoo
 from potstill.stages.compress import prune as stage
 from potstill.stages.compress.prune import MODEL, PruneConfig, prune
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
-from potstill.stages.inference import evaluate
+from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) ->
         ({}, "Give one of --keep"),
         ({"keep": 0.5, "max_params": 10}, "2 were given"),
         ({"max_params": 10**9}, "nothing to prune"),
-        ({"keep": 0.001}, "leaves at least"),
+        ({"keep": 0.001}, "keeps at least"),
     ],
 )
 def test_impossible_targets_are_refused(trained: Path, tmp_path: Path, wrong: dict, says: str) -> None:

@@ -15,7 +15,7 @@ from potstill.model_files.packed import is_packed, load_packed
 from potstill.models import zoo
 from potstill.stages.compress import quantize as stage
 from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, quantize
-from potstill.stages.inference import evaluate
+from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -79,14 +79,8 @@ def test_what_is_done_is_not_done_again(eight: tuple[Path, dict], trained: Path)
 def test_training_with_few_bits_repairs_what_rounding_broke(trained: Path, tmp_path: Path) -> None:
     few = {"weight_bits": 2, "first_last_bits": 4}
     after = quantize(settings(trained, **few), tmp_path / "ptq")
-    learning = {
-        "epochs": 6,
-        "precision": "fp32",
-        "optimizer": "adamw",
-        "lr": 0.005,
-        "weight_decay": 0,
-        "batch_size": 64,
-    }
+    learning = {"epochs": 6, "precision": "fp32", "optimizer": "adamw", "lr": 0.005, "weight_decay": 0}
+    learning["batch_size"] = 64
     learned = quantize(settings(trained, **few, mode="qat", train=learning, augment="none"), tmp_path / "qat")
     # Over 20 seeds (28 November 2026): 43 points regained on average, 26.5 at least.
     assert learned["models"]["packed"]["accuracy"] > after["models"]["packed"]["accuracy"] + 10

@@ -54,7 +54,7 @@ def test_every_setting_that_becomes_a_folder_refuses(name: str) -> None:
         (CompareConfig, {**data, "students": {name: {}}, "methods": methods}),
         (CompareConfig, {**data, "students": students, "methods": {name: {}}}),
     ):
-        with pytest.raises(ConfigError, match="becomes the name of a folder"):
+        with pytest.raises(ConfigError, match="is used as the name of a folder"):
             build(kind, settings)
 
 
@@ -69,7 +69,7 @@ def test_a_recipe_that_leads_outside_writes_nothing(tmp_path: Path, name: str) -
     file = tmp_path / "recipe.yaml"
     file.write_text(f"data: {{path: digits}}\ncomparisons: {{{name}: {{objective.alpha: 0.5}}}}\n")
     result = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "run")])
-    assert result.exit_code == 2 and f"comparisons.{name}: '{name}' becomes the name of a folder" in result.stderr
+    assert result.exit_code == 2 and f"comparisons.{name}: '{name}' is used as the name of a folder" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
@@ -96,13 +96,13 @@ def test_student_json_leads_nowhere_else(tmp_path: Path, folder: object) -> None
     run = tmp_path / "run"
     run.mkdir()
     (run / "student.json").write_text(json.dumps({"folder": folder}))
-    with pytest.raises(RunError, match="student.json names .* does not lie inside"):
+    with pytest.raises(RunError, match="student.json holds the path .* is not inside"):
         find(str(run))
 
 
 def test_student_json_that_is_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "student.json").write_text("[1]")
-    with pytest.raises(RunError, match="student.json names"):
+    with pytest.raises(RunError, match="student.json holds the path"):
         find(str(tmp_path))
 
 
@@ -115,8 +115,8 @@ def test_a_student_inside_its_run_is_found(tmp_path: Path) -> None:
 def test_golden_images_and_reports_stay_inside(tmp_path: Path) -> None:
     golden = {"images": [{"file": "../secret.png", "label": "a"}], "logits": {"m": [[0.0]]}}
     (tmp_path / "golden.json").write_text(json.dumps(golden))
-    with pytest.raises(RunError, match="golden.json names '../secret.png'"):
+    with pytest.raises(RunError, match="golden.json holds the path '../secret.png'"):
         golden_difference(tmp_path, "m", lambda image: image)
     (tmp_path / "summary.json").write_text(json.dumps({"comparisons": [{"name": "../../x"}]}))
-    with pytest.raises(RunError, match="summary.json names '../../x'"):
+    with pytest.raises(RunError, match="summary.json holds the path '../../x'"):
         read_run(tmp_path)

@@ -77,7 +77,7 @@ def test_a_table_is_replaced_only_by_force(tree: Path, tmp_path: Path) -> None:
 def test_force_replaces_a_foreign_page_but_no_folder(tree: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><p>precious")
-    with pytest.raises(RunError, match="cannot tell that it wrote it"):
+    with pytest.raises(RunError, match="was not recognised as written by potstill"):
         check(str(tree), html=page)
     check(str(tree), html=page, force=True)
     assert is_ours(page)

@@ -67,7 +67,7 @@ def test_a_recipe_executes_nothing(evil: Path, kind: str) -> None:
     command, text = RECIPES[kind]
     Path("recipe.yaml").write_text(text)
     result = CliRunner().invoke(app, [command, "recipe.yaml", "--out", "run"])
-    assert result.exit_code == 2 and "--allow-code" in result.stderr and "Nothing was executed" in result.stderr
+    assert result.exit_code == 2 and "--allow-code" in result.stderr and "It was not executed" in result.stderr
     assert sorted(path.name for path in Path().iterdir()) == ["evil.py", "recipe.yaml"]
     with pytest.raises(ConfigError, match="allow_code="):
         getattr(potstill, command)("recipe.yaml", out="run")
@@ -123,12 +123,12 @@ def test_the_permission_ends_with_the_call(evil: Path) -> None:
     with own_code.allowing("evil.py"):
         resolve("evil.py:f")
     Path("executed").unlink()
-    with pytest.raises(ConfigError, match="Nothing was executed"):
+    with pytest.raises(ConfigError, match="It was not executed"):
         resolve("evil.py:f")
     assert not Path("executed").exists()
 
 
 @pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg", "cache_dir"])
 def test_options_of_a_network_read_no_files(tmp_path: Path, option: str) -> None:
-    with pytest.raises(ModelError, match=f"The option {option} would read a file"):
+    with pytest.raises(ModelError, match=f"The option {option} would load a file"):
         zoo.create("resnet10t", classes="ab", options={option: str(tmp_path / "evil.pth")})

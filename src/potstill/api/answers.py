@@ -224,4 +224,4 @@ class BenchResult(Result):
 
 def _accuracy_row(one: dict[str, Any]) -> tuple[str, str, str, str]:
     low, high = one["interval"]
-    return one["file"], words.size(one["bytes"], " "), f"{one['accuracy']:.2f}", f"{low:.2f} to {high:.2f}"
+    return one["file"], words.file_size(one["bytes"]), f"{one['accuracy']:.2f}", f"{low:.2f} to {high:.2f}"

@@ -90,6 +90,9 @@ def quantize(
     equalize: bool | None = None,
     correct_bias: bool | None = None,
     max_bytes: int | None = None,
+    weight_format: str | None = None,
+    activation_format: str | None = None,
+    simulate: bool | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     weights: str | Path | None = None,
@@ -118,6 +121,8 @@ def quantize(
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
         max_bytes: of the packed file; bits then differ by layer.
+        simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
+            which no file is written.
         data, limit: the images, by default those of the run; images used, stratified.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.

@@ -15,6 +15,7 @@ from typing import Any
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
 from potstill.evaluation.statistics import Verdict
+from potstill.plain_text import visible
 
 REPORT = "report.html"
 
@@ -97,7 +98,7 @@ class Result:
         yield from (f"Report: {self.report}",) if self.report else ()
 
     def __repr__(self) -> str:
-        return as_text(self.parts()) or f"{type(self).__name__}()"
+        return visible(as_text(self.parts())) or f"{type(self).__name__}()"
 
     def _repr_html_(self) -> str:
         return as_html(self.parts())
@@ -237,8 +238,8 @@ class LabelResult(StageResult):
         if not facts:
             return
         images, views = words.plural(facts["images"], "image"), words.plural(facts["views"], "view")
-        yield f"Soft labels of {images} in {views}, {words.size(facts['bytes'], ' ')}: {self.folder}"
-        yield f"Pages: {self.folder}/labels.html; most worth labelling by hand: {self.folder}/to-review.csv"
+        yield f"Soft labels of {images} in {views}, {words.file_size(facts['bytes'])}: {self.folder}"
+        yield f"Page: {self.folder}/labels.html; most informative images to label: {self.folder}/to-review.csv"
         yield f"Teach with them: potstill distill {self.summary['data']['source']} --teacher {self.folder}"
 
 
@@ -253,8 +254,9 @@ class CompressResult(StageResult):
         return None if chosen is None or self.folder is None else self.folder / chosen["file"]
 
     def parts(self) -> Iterator[Part]:
-        columns = ("file", "size", "accuracy, %", "95 % interval", "vs original", "ms/image")
-        yield models_table(self.models, columns, str(self.folder))
+        named = any(one.file not in ("", role) for role, one in self.models.items())
+        columns = ("file", "size", "accuracy, %", "95 % interval") if named else ("size", "accuracy, %", "agreement, %")
+        yield models_table(self.models, (*columns, "vs original", "ms/image"), str(self.folder))
         if "speed_up" in self.summary:
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
         if self.recommended is not None:
@@ -287,9 +289,10 @@ COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
     "accuracy, %": lambda one: _shown(one.accuracy, "{:.2f}"),
     "95 % interval": lambda one: "" if one.interval is None else "{:.2f} to {:.2f}".format(*one.interval),
     "vs original": lambda one: "" if one.lost is None else words.signed(-one.lost, 2),
+    "agreement, %": lambda one: _shown(one.figures.get("agreement"), "{:.2f}"),
     "seeds": _seeds,
     "steps": lambda one: _shown(one.figures.get("steps"), "{:,}"),
     "parameters": lambda one: _shown(one.parameters, "{:,}"),
-    "size": lambda one: "" if one.bytes is None else words.size(one.bytes, " "),
+    "size": lambda one: "" if one.bytes is None else words.file_size(one.bytes),
     "ms/image": lambda one: _shown(one.latency_ms, "{:.3f}"),
 }

@@ -24,7 +24,7 @@ from potstill.cli.options import (
     option,
 )
 
-BITS, METHOD = "Bits", "Method"
+BITS, METHOD, SIMULATION = "Bits", "Method", "Simulation"
 
 
 def quantize(
@@ -37,6 +37,15 @@ def quantize(
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
     calibration: Calibration = None,
     equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
+    weight_format: Annotated[
+        str | None, option(SIMULATION, "With --simulate: format of the weights, such as fixed4.4 or e4m3.")
+    ] = None,
+    activation_format: Annotated[
+        str | None, option(SIMULATION, "With --simulate: format of the inputs of layers, such as e5m2.")
+    ] = None,
+    simulate: Annotated[
+        bool, option(SIMULATION, "Measure a number format; no file in it is written.", "--simulate")
+    ] = False,
     data: RunData = None,
     limit: Limit = None,
     weights: Weights = None,

@@ -1,7 +1,7 @@
 """CSV files: one reader and one writer for everything that is a table of text.
 
-Cells that a spreadsheet would execute as a formula (they begin with `=`, `+`, `-` or `@` and are no plain number) are
-written with an apostrophe before them, and read without it, so that what is read is what was written.
+Cells that a spreadsheet would execute as a formula (they begin with `=`, `+`, `-` or `@` and are not numbers) are
+written with a leading apostrophe, and read without it, so that reading returns what was written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from potstill.artifacts import write_text
 from potstill.errors import DataError
+from potstill.words import plural
 
 SEPARATORS = ",;\t|"
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -24,17 +25,17 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
 
 @dataclass(frozen=True)
 class Line:
-    """The cells of one row, and the line of the file that it ends on, counted from 1."""
+    """The cells of one row, and the line of the file on which it ends, counted from 1."""
 
     number: int
     cells: list[str]
 
 
 def read_lines(file: Path) -> list[Line]:
-    """Return the rows of a CSV file that are not empty, its header among them.
+    """Return the non-empty rows of a CSV file, including its header.
 
-    The text is UTF-8, with or without a byte order mark. The separator is the one of comma, semicolon, tab and bar
-    that the first line has most of, outside quotation marks. Raises `DataError` where the file cannot be read so.
+    The text is UTF-8, with or without a byte order mark. The separator is the most frequent one of comma, semicolon,
+    tab and bar in the first line, outside quotation marks. Raises `DataError` if the file cannot be read.
     """
     text = _text(file)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(file, text))
@@ -43,7 +44,7 @@ def read_lines(file: Path) -> list[Line]:
 
 def _separator(file: Path, text: str) -> str:
     header = re.sub(r'"[^"]*"', "", next((line for line in text.splitlines() if line.strip()), ""))
-    preferred = "\t" if file.suffix.lower() == ".tsv" else ","  # where the header has none: a single column
+    preferred = "\t" if file.suffix.lower() == ".tsv" else ","  # if the header has none: a single column
     return max(preferred + SEPARATORS, key=header.count)
 
 
@@ -54,7 +55,7 @@ def _lines(file: Path, reader: Any) -> Iterator[Line]:
                 yield Line(reader.line_num, [unescaped(cell) for cell in cells])
     except csv.Error as error:
         raise DataError(
-            f"{file}, line {reader.line_num}: {error}. It is no CSV file, or a quotation mark is missing."
+            f"{file}, line {reader.line_num}: {error}. It is not a CSV file, or a quotation mark is missing."
         ) from None
 
 
@@ -73,25 +74,26 @@ def _text(file: Path) -> str:
 def split_header(file: Path, lines: Sequence[Line]) -> tuple[list[str], list[Line]]:
     """Return the names in the first line, and the other lines, each with as many cells as the header.
 
-    Raises `DataError` where there is no header, where it names a column twice, or where a line has other cells.
+    Raises `DataError` if there is no header, if it names a column twice, or if a line has another number of cells.
     """
     if not lines:
         raise DataError(f"{file} has no rows.")
     header = [cell.strip() for cell in lines[0].cells]
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise DataError(f"{file} names {len(twice)} columns more than once: {', '.join(map(repr, twice))}. Rename one.")
+        count, names = plural(len(twice), "column"), ", ".join(map(repr, twice))
+        raise DataError(f"{file} has {count} more than once: {names}. Rename one of them.")
     for line in lines[1:]:
         if len(line.cells) != len(header):
             raise DataError(
-                f"{file}, line {line.number}: it has {len(line.cells)} fields, and the header has {len(header)}. Quote "
-                "a name that contains the separator; leave an unknown field empty."
+                f"{file}, line {line.number}: {plural(len(line.cells), 'field')}, but the header has {len(header)}. "
+                "Quote names that contain the separator; leave unknown fields empty."
             )
     return header, list(lines[1:])
 
 
 def read_records(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header, by column; raise `DataError` as `split_header` does."""
+    """Return the rows of a CSV file with a header, by column; raises like `split_header`."""
     header, lines = split_header(file, read_lines(file))
     return [dict(zip(header, line.cells, strict=True)) for line in lines]
 
@@ -111,12 +113,12 @@ def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def escaped(cell: Any) -> Any:
-    """Return a cell as it is written: a text that a spreadsheet takes for a formula gets an apostrophe before it."""
+    """Return a cell for writing: text that a spreadsheet would treat as a formula gets a leading apostrophe."""
     if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
 def unescaped(cell: str) -> str:
-    """Return what `escaped` made a cell of."""
+    """Return the original cell of `escaped`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

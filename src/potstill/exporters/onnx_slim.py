@@ -1,8 +1,8 @@
-"""Graphs without what only takes space: passes of onnx-ir, and the three that it does not have.
+"""Removal of unneeded parts of ONNX graphs: passes of onnx-ir, and three that it does not have.
 
-Exporters leave names, traces and shapes behind. Tools that quantize give every tensor a long name, every scale a zero
-point of its own and every layer a vector of zeros: a twelfth of the 8-bit file of a small network. No runtime needs
-any of it, and what the graph computes does not change by a bit.
+Exporters leave names, traces and shapes in the graph. Quantization tools give every tensor a long name, every scale its
+own zero point and every layer a vector of zeros: a twelfth of the int8 file of a small network. No runtime needs them,
+and the outputs of the graph stay bit-identical.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGEST_SHARED = 2**31  # elements up to which constants are compared; an ONNX f
 
 
 class AnonymousPass(InPlacePass):
-    """Takes away names of nodes, and types, shapes and notes of the tensors between them."""
+    """Removes the names of nodes, and types, shapes and documentation of the tensors between them."""
 
     def call(self, model: ir.Model) -> PassResult:
         """Clear the main graph."""
@@ -42,10 +42,10 @@ class AnonymousPass(InPlacePass):
 
 
 class DefaultZeroPointPass(InPlacePass):
-    """Leaves out the zero points of DequantizeLinear that are zero."""
+    """Removes zero points of DequantizeLinear that are zero."""
 
     def call(self, model: ir.Model) -> PassResult:
-        """Shorten the inputs of the nodes."""
+        """Remove the third input of the nodes."""
         modified = False
         for node in model.graph:
             if node.op_type == "DequantizeLinear" and len(node.inputs) == 3 and _is_zero(node.inputs[2]):
@@ -55,7 +55,7 @@ class DefaultZeroPointPass(InPlacePass):
 
 
 class ShortNamesPass(InPlacePass):
-    """Calls the tensors a, b, ..., aa, ab, ...; inputs and outputs of the graph keep their names."""
+    """Renames the tensors to a, b, ..., aa, ab, ...; inputs and outputs of the graph keep their names."""
 
     def call(self, model: ir.Model) -> PassResult:
         """Name initializers first, then the outputs of nodes in their order."""
@@ -64,7 +64,7 @@ class ShortNamesPass(InPlacePass):
         outputs = (value for node in graph for value in node.outputs if value.name)
         values = [value for value in dict.fromkeys([*graph.initializers.values(), *outputs]) if value not in kept]
         for number, value in enumerate(values):
-            value.name = f"/{number}"  # so that no short name is taken when it is given
+            value.name = f"/{number}"  # frees all short names before they are assigned
         reserved = {value.name for value in kept}
         names = (name for name in _names() if name not in reserved)
         for value in values:
@@ -73,14 +73,14 @@ class ShortNamesPass(InPlacePass):
 
 
 def strip(model: ir.Model) -> None:
-    """Remove names of nodes, traces, notes, shapes of inner tensors, dead nodes and unused operator sets, in place."""
+    """Remove node names, traces, documentation, shapes of inner tensors, dead nodes and unused opsets, in place."""
     passes = ClearMetadataAndDocStringPass(), RemoveUnusedNodesPass(), RemoveUnusedOpsetsPass(), AnonymousPass()
     Sequential(*passes)(model)
     model.doc_string = None
 
 
 def slim(model: ir.Model) -> None:
-    """Share equal constants, leave out zero points that are zero, and shorten tensor names, in place."""
+    """Deduplicate constants, remove zero points that are zero, and shorten tensor names, in place."""
     shared = DeduplicateInitializersPass(size_limit=LARGEST_SHARED)
     Sequential(DefaultZeroPointPass(), shared, RemoveUnusedNodesPass(), ShortNamesPass())(model)
 

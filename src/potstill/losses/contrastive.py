@@ -97,7 +97,7 @@ class Crd(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> Crd:
-        """Return it with a place in the memories for every training image."""
+        """Return the loss with a memory row for every training image."""
         return cls(site.student_channels[0], site.teacher_channels[0], site.rows, **options)
 
     def forward(self, student: Tensor, teacher: Tensor, index: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class ReviewKD(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> ReviewKD:
-        """Return it for the channels of all places, shallow to deep."""
+        """Return the loss for the channels of all places, shallow to deep."""
         return cls(site.student_channels, site.teacher_channels, **options)
 
     def fused(self, student: Sequence[Tensor], sizes: Sequence[torch.Size]) -> list[Tensor]:

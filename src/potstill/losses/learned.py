@@ -15,7 +15,7 @@ from potstill.losses.features import ofd, ofd_margin, srrl, vid
 from potstill.losses.logits import kd
 from potstill.losses.spec import Site
 
-CURRICULUM = 20  # the temperature grows hard over a twentieth of the steps, as published for ImageNet
+CURRICULUM = 20  # the temperature becomes adversarial over a twentieth of the steps, as published for ImageNet
 
 
 class LearnedTemperature(nn.Module):
@@ -32,7 +32,7 @@ class LearnedTemperature(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> LearnedTemperature:
-        """Return it for a training of `site.steps` steps."""
+        """Return the loss for a training of `site.steps` steps."""
         return cls(max(1, site.steps // CURRICULUM), **options)
 
     def reversal(self, step: int) -> float:
@@ -61,7 +61,7 @@ class Vid(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> Vid:
-        """Return it for the channels of the teacher's feature."""
+        """Return the loss for the channels of the teacher's features."""
         return cls(site.teacher_channels[0], **options)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Srrl(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> Srrl:
-        """Return it with the teacher's classifier; without a ReLU where the teacher's features come from none."""
+        """Return the loss with the teacher's classifier; without ReLU if the teacher's features have none."""
         loss = cls(site.student_channels[0], *site.classifier(), **options)
         if not site.rectified:
             loss.connector[-1] = nn.Identity()
@@ -113,7 +113,7 @@ class Ofd(nn.Module):
 
     @classmethod
     def at(cls, site: Site, **options: Any) -> Ofd:
-        """Return it with the margin of the batch norm before the teacher's map."""
+        """Return the loss with the margin of the batch norm before the teacher's map."""
         return cls(site.student_channels[0], site.batch_norm(), **options)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

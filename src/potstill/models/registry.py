@@ -40,15 +40,15 @@ class Request:
     hub: bool = False
 
 
-# Options of timm that read a file or fetch one: weights come in by --weights alone, where they are read safely.
+# Options of timm that read or download a file: weights are loaded only by --weights, which reads them safely.
 _READS_FILES = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "weights")
 
 
 def _refuse_files(options: dict[str, Any]) -> None:
     if reading := [name for name in options if name in _READS_FILES]:
         raise ModelError(
-            f"The option {', '.join(reading)} would read a file unchecked. Remove it from `options`, and give "
-            "weights as `weights` (or --weights FILE)."
+            f"The option {', '.join(reading)} would load a file without checks. Remove it from `options`, and use "
+            "`weights` (or --weights FILE) for weights."
         )
 
 

@@ -17,6 +17,7 @@ from potstill.data.csv_files import Line, read_lines, split_header
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.progress import note
+from potstill.words import plural
 
 ENDINGS = (".csv", ".tsv", ".npz", ".npy")
 NAME_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "image_path", "img", "name", "names")
@@ -185,12 +186,12 @@ def _as_logits(table: _Table, kind: Kind | None, classes: tuple[str, ...] | None
         logits = _continuous(table, kind or table.kind)
         if names is not None and len(names) != logits.shape[1]:
             raise DataError(
-                f"{table.file} has {logits.shape[1]} columns of predictions, but there are {len(names)} class names. "
-                "Name every column."
+                f"{table.file} has {plural(logits.shape[1], 'column')} of predictions for "
+                f"{plural(len(names), 'named class')}. Name every column."
             )
     lines = len(logits)
     if table.names is not None and len(table.names) != lines or table.rows is not None and len(table.rows) != lines:
-        raise DataError(f"{table.file} has {lines} predictions, but another number of names or rows.")
+        raise DataError(f"{table.file} has {plural(lines, 'prediction')}, but another number of names or rows.")
     return Predictions(str(table.file), logits, names, table.names, table.rows)
 
 

@@ -28,6 +28,7 @@ from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
 from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch, recorded_plan
 from potstill.training.settings import TrainConfig
+from potstill.words import plural
 
 CHECKPOINT_SECONDS = 30.0
 SMALL_STEP_MACS = 500_000_000
@@ -86,8 +87,9 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
     """Return a training before its first step, or after that of its checkpoint."""
     if job.order.batch_size < job.stripes:
         raise RunError(
-            f"A batch of {job.order.batch_size} images cannot be split into {job.stripes} parts ({distributed.world()} "
-            f"processes, train.accumulate={job.config.accumulate}). Raise train.batch_size, or use fewer processes."
+            f"A batch of {plural(job.order.batch_size, 'image')} cannot be split into {job.stripes} parts "
+            f"({plural(distributed.world(), 'process')}, train.accumulate={job.config.accumulate}). Raise "
+            "train.batch_size, or use fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
     plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)

@@ -9,5 +9,6 @@ from potstill.compress.formats.fixed import FixedFormat
 from potstill.compress.formats.floating import FloatFormat
 from potstill.compress.formats.integer import IntegerFormat
 from potstill.compress.formats.parse import NumberFormat, parse_format
+from potstill.compress.formats.scaled import ScaledFormat
 
-__all__ = ["FixedFormat", "FloatFormat", "IntegerFormat", "NumberFormat", "describe", "parse_format"]
+__all__ = ["FixedFormat", "FloatFormat", "IntegerFormat", "NumberFormat", "ScaledFormat", "describe", "parse_format"]

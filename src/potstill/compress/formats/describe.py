@@ -1,4 +1,4 @@
-"""What a number becomes in a number format, bit by bit: sign, exponent, mantissa, the value kept and its error."""
+"""The representation of numbers in a number format, bit by bit: sign, exponent, mantissa, value and error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from potstill.compress.formats.integer import IntegerFormat
 from potstill.compress.formats.parse import NumberFormat, parse_format
 
 DEFAULT = ("q4.4", "e4m3", "e5m2", "fp16", "bf16")
-"""The formats that are shown where none is named."""
+"""The default formats."""
 
 
 def describe(numbers: Sequence[float], formats: Sequence[str | NumberFormat] = DEFAULT) -> dict[str, Any]:
-    """Return how every number is held in every format, as plain values (docs/compression.md lists the keys).
+    """Return the representation of every number in every format, as plain values (docs/compression.md lists the keys).
 
-    formats: as `parse_format` reads them (the text is then their `title`), or made. An integer format of scale 1 is
-    fitted to the numbers: the largest magnitude (unsigned: the interval from the smallest, or 0, to the largest) spans
-    its codes. Raises `ConfigError` where a text names no format.
+    formats: text for `parse_format` (also used as `title`), or formats. An integer format of scale 1 is fitted to the
+    numbers: its codes span the largest magnitude (unsigned: the interval from the smallest, or 0, to the largest).
+    Raises `ConfigError` if a text is not a format.
     """
     chosen = {
         (one if isinstance(one, str) else one.name): _fitted(
@@ -47,8 +47,8 @@ def _fitted(number_format: NumberFormat, numbers: Sequence[float]) -> NumberForm
 def facts(number_format: NumberFormat) -> dict[str, Any]:
     """Return range, resolution and special values of a format.
 
-    smallest: the smallest positive number. smallest_normal: of floating point, where subnormals begin. step: the
-    distance between neighbours, which floating point has only relative to the number (`relative_step`, from 1 on).
+    smallest: the smallest positive number. smallest_normal: the smallest normal floating point number. step: the
+    distance of adjacent numbers; for floating point relative to the number (`relative_step`, from 1 on).
     """
     low, high = number_format.range
     common = {"format": number_format.name, "bits": number_format.bits, "low": low, "high": high}
@@ -73,10 +73,10 @@ def facts(number_format: NumberFormat) -> dict[str, Any]:
 
 
 def held(number: float, number_format: NumberFormat) -> dict[str, Any]:
-    """Return what one number is stored as, its parts, the value that is read back and how far that is off.
+    """Return the stored bits of one number, their parts, the represented value and its error.
 
-    state: "exact", "rounded", "subnormal" (exact or rounded, with a leading 0), "saturated" (too large, so the largest
-    is stored), "underflow" (too small, so 0 is stored) or "nan".
+    state: "exact", "rounded", "subnormal" (exact or rounded, with a leading 0), "saturated" (too large: the largest
+    number is stored), "underflow" (too small: 0 is stored) or "nan".
     """
     x = torch.tensor([number], dtype=torch.float64)
     value = number_format.quantize(x).item()
@@ -96,7 +96,7 @@ def held(number: float, number_format: NumberFormat) -> dict[str, Any]:
 
 
 def _code(x: torch.Tensor, number_format: NumberFormat) -> str | None:
-    """Return the bits that are stored, most significant first; None for a NaN in a format without one."""
+    """Return the stored bits, most significant first; None for NaN in a format without NaN."""
     if x.isnan().item() and not (isinstance(number_format, FloatFormat) and number_format.specials != "finite"):
         return None
     code = int(number_format.encode(x).item())
@@ -104,7 +104,7 @@ def _code(x: torch.Tensor, number_format: NumberFormat) -> str | None:
 
 
 def _parts(code: str | None, number_format: NumberFormat) -> dict[str, str]:
-    """Return the bits by what they mean: sign, exponent, mantissa; or the bits before and after the point."""
+    """Return the bits by meaning: sign, exponent, mantissa; or the bits before and after the point."""
     if code is None:
         return {}
     if isinstance(number_format, FloatFormat):
@@ -136,7 +136,7 @@ def _state(number: float, value: float, number_format: NumberFormat) -> str:
 def normal_form(number: float, number_format: FloatFormat | None = None) -> dict[str, Any]:
     """Return the significand (1 <= s < 2) and the power of two of a number: "1.90625 x 2^2" for 7.625.
 
-    number_format: where its subnormals begin, the power stays and the significand is below 1.
+    number_format: for its subnormals the power is that of the smallest normal number, and the significand below 1.
     """
     if number == 0 or not math.isfinite(number):
         return {"significand": None, "power": None, "normalised": f"{number:g}"}
@@ -150,14 +150,14 @@ def normal_form(number: float, number_format: FloatFormat | None = None) -> dict
 
 
 def binary(number: float, digits: int = 32) -> str:
-    """Return a number in binary with a point, such as 111.101 for 7.625; "..." where it has more digits behind it."""
+    """Return a number in binary with a point, such as 111.101 for 7.625; "..." if it has more digits."""
     if not math.isfinite(number):
         return f"{number:g}"
     whole, rest = int(abs(number)), abs(number) % 1
-    behind = ""
-    while rest and len(behind) < digits:
+    fraction = ""
+    while rest and len(fraction) < digits:
         rest *= 2
-        behind += str(int(rest))
+        fraction += str(int(rest))
         rest %= 1
     sign = "-" if number < 0 else ""
-    return f"{sign}{whole:b}" + (f".{behind}" if behind else "") + ("..." if rest else "")
+    return f"{sign}{whole:b}" + (f".{fraction}" if fraction else "") + ("..." if rest else "")

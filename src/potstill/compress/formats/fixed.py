@@ -56,7 +56,7 @@ class FixedFormat:
 
     @torch.no_grad()
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Return the integers that are stored, `x * 2**fraction` rounded, as int64."""
+        """Return the stored integers, `x * 2**fraction` rounded, as int64."""
         return self._integers().encode(x, generator=generator)
 
     def _integers(self) -> IntegerFormat:

@@ -67,7 +67,7 @@ class FloatFormat:
 
     @property
     def bias(self) -> int:
-        """What is subtracted from the exponent field."""
+        """The exponent bias, which is subtracted from the exponent field."""
         return (1 << self.exponent - 1) - 1
 
     @property
@@ -77,7 +77,7 @@ class FloatFormat:
 
     @property
     def smallest_normal(self) -> float:
-        """The smallest positive number with a leading 1; below it the distance of neighbours no longer shrinks."""
+        """The smallest normal positive number; below it the distance of adjacent numbers is constant."""
         return 2.0**self._least_exponent
 
     @property
@@ -110,8 +110,8 @@ class FloatFormat:
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return the bit patterns of `x` as int64, the sign as the highest bit.
 
-        NaN is the pattern with all bits of the exponent and the highest of the mantissa set ("ieee"), or with all bits
-        set ("fn"); its sign is 0. "finite" formats have none: they raise `ConfigError`.
+        NaN is the pattern with all exponent bits and the highest mantissa bit set ("ieee"), or with all bits set
+        ("fn"); its sign is 0. "finite" formats have no NaN: they raise `ConfigError`.
         """
         rounded = self.quantize(x.double(), generator=generator)
         nan, infinite = rounded.isnan(), rounded.isinf()

@@ -7,6 +7,7 @@ of a layer, and the gradient of its output.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,20 @@ from torch.nn.utils import parametrize
 from potstill.compress.formats import IntegerFormat, NumberFormat
 from potstill.models.inspect.plain_layers import plain_layers, settle_weights
 
+Formats = NumberFormat | Mapping[str, NumberFormat]
+
 
 def simulated(
     model: nn.Module,
     *,
-    weights: NumberFormat | None = None,
-    activations: NumberFormat | None = None,
+    weights: Formats | None = None,
+    activations: Formats | None = None,
     gradients: NumberFormat | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Return a copy whose convolutions and linear layers use these formats; None keeps the values unchanged.
+
+    weights, activations: one format for all layers, or one for each by its path.
 
     Rounding uses the straight-through estimator, so the copy can be trained: its weights stay in float32 and are
     rounded when used. Integer formats with scale 1 are fitted to each tensor (largest magnitude, or minimum and maximum
@@ -32,14 +37,18 @@ def simulated(
     returns an ordinary model with rounded weights.
     """
     model = copy.deepcopy(model)
-    for layer in plain_layers(model).values():
-        if weights:
-            parametrize.register_parametrization(layer, "weight", _RoundedWeight(_Round(weights, generator)))
-        if activations:
-            layer.register_forward_pre_hook(_InputHook(_Round(activations, generator)))
+    for name, layer in plain_layers(model).items():
+        if number := _of(weights, name):
+            parametrize.register_parametrization(layer, "weight", _RoundedWeight(_Round(number, generator)))
+        if number := _of(activations, name):
+            layer.register_forward_pre_hook(_InputHook(_Round(number, generator)))
         if gradients:
             layer.register_forward_hook(_GradientHook(_Round(gradients, generator)))
     return model
+
+
+def _of(formats: Formats | None, name: str) -> NumberFormat | None:
+    return formats.get(name) if isinstance(formats, Mapping) else formats
 
 
 def plain(model: nn.Module) -> nn.Module:

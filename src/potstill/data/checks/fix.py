@@ -54,7 +54,7 @@ def _refuse(report: Report, out: Path) -> None:
 
 
 def _row(report: Report, row: int, folder: Path) -> list[str]:
-    """Return path, label, split and, where images are grouped, group of a row of the survey."""
+    """Return path, label, split and, if images are grouped, group of a row of the survey."""
     seen, source = report.survey, report.survey.source
     assert isinstance(source, Files), "_refuse has checked it"
     path = os.path.relpath(Path(source.path(row)).absolute(), folder)

@@ -21,6 +21,7 @@ from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.outputs import Classifier
+from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressConfig,
     CompressionSetup,
@@ -66,13 +67,34 @@ class QuantizeConfig(CompressConfig):
     max_bytes: int | None = Field(
         default=None, ge=1, description="maximum bytes of the packed file; bits then differ by layer"
     )
+    weight_format: str | None = Field(
+        default=None, description="simulated format of weights: fixed4.4, e4m3, fp16, ...; null: float"
+    )
+    activation_format: str | None = Field(default=None, description="simulated format of the inputs of layers")
+    simulate: bool = Field(default=False, description="evaluate these formats without writing a model")
     train: TrainConfig = TrainConfig(epochs=1, optimizer="adamw", lr=0.0005, weight_decay=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_bits_or_formats(cls, settings: Any) -> Any:
+        """Reject settings of integers together with simulated formats."""
+        if isinstance(settings, dict):
+            simulation.check_settings(settings)
+        return settings
 
     @model_validator(mode="after")
     def _fits(self) -> QuantizeConfig:
+        for key, text in (("weight_format", self.weight_format), ("activation_format", self.activation_format)):
+            if text is not None:
+                simulation.read_format(key, text)
         if self.train.weight_decay:
             raise ValueError("train.weight_decay must be 0: decay would shrink the learned step sizes.")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the resolved settings as plain JSON types, without those that have no effect in a simulation."""
+        settings = super().to_json()
+        return {key: settings[key] for key in settings if not (self.simulate and key in simulation.INTEGERS)}
 
     @property
     def activation_method(self) -> ActivationMethod:
@@ -102,8 +124,8 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
     """Write the quantized model and its files into `folder` and return the summary.
 
     model.packed.safetensors has the weights packed in their bits. So has model.onnx, which is written if activations
-    have 8 bits or are float, and runs in 8 bits. Accuracy is that of the files, loaded again. An interrupted call with
-    the same settings is resumed.
+    have 8 bits or are float, and runs in 8 bits. Accuracy is that of the files, loaded again. With `simulate` only the
+    summary is written. An interrupted call with the same settings is resumed.
     """
     return stage(
         "quantize",
@@ -119,6 +141,8 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in setup.model.card.compressed:
         raise ModelError(f"{config.model} is already quantized. Give the model that it was made from.")
+    if config.simulate:
+        return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
     export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, setup))
     record = {"validation_calibrated": validation_accuracy(start, setup)}

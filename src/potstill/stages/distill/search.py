@@ -13,6 +13,7 @@ from typing import Any
 
 from potstill.objectives.objective import Term
 from potstill.stages.recipe import Recipe
+from potstill.words import plural
 
 KEPT = 3  # one in so many candidates is kept for the next round
 SEED = 1000  # added to the seed of trials, so that no reported result has the same seed
@@ -33,9 +34,10 @@ class Choice:
         """The sentence about the search in the report."""
         record = self.record
         return (
-            f"The method was chosen by a search on {record['validation_images']:,} validation images: "
-            f"{record['candidates']} settings, {record['trials']} trainings, {record['epochs']} epochs in total, "
-            f"{record['share']:.0f} % of the cost of control and students. Best: {self.name}. "
+            f"The method was chosen by a search on {plural(record['validation_images'], 'validation image')}: "
+            f"{plural(record['candidates'], 'setting')}, {plural(record['trials'], 'training')}, "
+            f"{plural(record['epochs'], 'epoch')} in total, {record['share']:.0f} % of the cost of control "
+            f"and students. Best: {self.name}. "
             "The control has no method, temperature or weight to search."
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.words import signed
+from potstill.words import plural, signed
 
 PROBE, TUNED = "probe", "tuned"
 ROUNDING = 1e-9  # a difference of one image equals its standard error
@@ -30,18 +30,18 @@ class Choice:
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def choose(probe: np.ndarray, tuned: np.ndarray, *, images: str = "validation images") -> Choice:
+def choose(probe: np.ndarray, tuned: np.ndarray, *, image: str = "validation image") -> Choice:
     """Return the choice between two models. probe, tuned: correct predictions on held-out images, bool [N].
 
-    The standard error is that of the paired difference. images: what the images are, for the sentence.
+    The standard error is that of the paired difference. image: the noun for one of them, in the sentence.
     """
     gain = tuned.astype(float) - probe.astype(float)
     count = len(gain)
     difference, error = 100 * float(gain.mean()), 100 * float(gain.std(ddof=min(1, count - 1)) / np.sqrt(count))
     kept = TUNED if difference > error * (1 + ROUNDING) else PROBE
-    figures = f"{signed(difference, 2)} points, standard error {error:.2f}"
+    figures, images = f"{signed(difference, 2)} points, standard error {error:.2f}", plural(count, image)
     if kept == TUNED:
-        sentence = f"Kept the fine-tuned model: it beats the linear probe on {count} {images} ({figures})."
+        sentence = f"Kept the fine-tuned model: it beats the linear probe on {images} ({figures})."
     else:
-        sentence = f"Kept the linear probe: fine-tuning was not measurably better on {count} {images} ({figures})."
+        sentence = f"Kept the linear probe: fine-tuning was not measurably better on {images} ({figures})."
     return Choice(kept, 100 * float(probe.mean()), 100 * float(tuned.mean()), difference, error, count, sentence)

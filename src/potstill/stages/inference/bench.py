@@ -12,6 +12,7 @@ from potstill.model_files.latency import latency_ms
 from potstill.model_files.open import find, weights_file
 from potstill.stages.inference.evaluate import evaluate
 from potstill.stages.summary import machine, versions
+from potstill.words import plural
 
 
 def bench(
@@ -38,7 +39,7 @@ def bench(
     with progress.task("Measuring latency", len(pairs)) as task:
         for size, count in pairs:
             timings.append(_timing(paths, size, count, seconds))
-            task.advance(text=f"batch {size}, {count or 'all'} threads")
+            task.advance(text=f"batch {size}, {plural(count, 'thread') if count else 'all threads'}")
     accuracy = [] if data is None else _accuracies(paths, data, settings, split, limit)
     return {
         "files": [str(path) for path in paths],

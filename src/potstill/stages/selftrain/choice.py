@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from potstill.words import plural
+
 COARSE = 2.0  # points of standard error above which a note says that useful gains cannot be detected
 
 
@@ -69,9 +71,9 @@ def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray], *, 
 
 
 def _figures(difference: float, error: float, validation: int, count: int) -> str:
-    where = f"{validation} validation images"
+    where = plural(validation, "validation image")
     if count > validation:
-        where += f" and {count - validation} cross-fitted labels"
+        where += f" and {plural(count - validation, 'cross-fitted label')}"
     return f"{difference:+.2f} points, standard error {error:.2f}, on {where}".replace("-", "\N{MINUS SIGN}")
 
 

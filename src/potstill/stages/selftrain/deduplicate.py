@@ -170,5 +170,5 @@ def describe(manifest: Manifest, deduplicated: Deduplicated) -> str:
     """Return a sentence with the number of used and excluded images."""
     excluded = [f"{count:,} {text}" for text, count in deduplicated.counts().items() if count]
     labelled = int((manifest.label[manifest.split == SPLITS.index("train")] != UNLABELLED).sum())
-    used = f"Using {plural(len(deduplicated.kept), 'unlabelled image')} and {labelled:,} labelled."
+    used = f"Using {plural(len(deduplicated.kept), 'image')} of the pool and {plural(labelled, 'labelled image')}."
     return f"{used} Excluded: {'; '.join(excluded)}." if excluded else used

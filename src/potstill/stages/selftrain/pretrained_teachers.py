@@ -157,7 +157,7 @@ def _tuned(
         correct[0].append(fitted.logits(features, fold.held).argmax(1) == label)
         correct[1].append(answers(model, data, fold.held).argmax(1) == label)
         tuned.append(replace(fold, model=model, identity=model.card.weights_sha256))
-    choice = choose(np.concatenate(correct[0]), np.concatenate(correct[1]), images="cross-validated labels")
+    choice = choose(np.concatenate(correct[0]), np.concatenate(correct[1]), image="cross-validated label")
     progress.note(choice.sentence)
     return tuned if choice.kept == TUNED else folds
 

@@ -71,7 +71,7 @@ def _assumed(predictions: Predictions, data: Data) -> tuple[str, ...]:
         )
         return classes
     raise ConfigError(
-        f"{predictions.file} has predictions for {count} unnamed classes, but the data has {len(classes)}: "
+        f"{predictions.file} has predictions for {plural(count, 'unnamed class')}, but the data has {len(classes)}: "
         f"{some(classes, 10)}. Name the columns in their order with teacher.card.classes."
     )
 
@@ -82,8 +82,8 @@ def _check_complete(predictions: Predictions, place: np.ndarray, data: Data) -> 
     if len(lacking):
         names = some([data.manifest.name(row) for row in lacking])
         raise DataError(
-            f"{predictions.file} has no prediction for {len(lacking)} of {len(rows)} training images: {names}. Add "
-            "them, or leave these images out of the data."
+            f"{predictions.file} has no prediction for {len(lacking):,} of {plural(len(rows), 'training image')}: "
+            f"{names}. Add them, or leave these images out of the data."
         )
     unused = len(predictions.logits) - len(set(place[place >= 0].tolist()))
     if unused:

@@ -120,7 +120,7 @@ def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes:
 
 def views_in_words(views: int, epochs: int, students: int) -> str:
     """Return a sentence about the cached views and the saved forward passes."""
-    passes = f"{views} forward pass{'es' if views > 1 else ''} per image"
+    passes = f"{plural(views, 'forward pass')} per image"
     saved = f"{passes} instead of {epochs * students}" if students * epochs > views else passes
     if views >= epochs:
         return f"Caching teacher outputs for every augmented view ({saved})."
@@ -132,8 +132,7 @@ def views_in_words(views: int, epochs: int, students: int) -> str:
 def caching_in_words(count: int, size: int, seconds: float) -> str:
     """Return a sentence about the work ahead: number of views, bytes, and estimated seconds."""
     duration = f"{max(seconds, 1):.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-    space = f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
-    return f"Caching teacher logits: {count:,} views, {space}, about {duration}."
+    return f"Caching teacher logits: {plural(count, 'view')}, {file_size(size)}, about {duration}."
 
 
 def verify(store: Store, model: Model, loader: Loader, *, classes: int, precision: str) -> None:

@@ -22,6 +22,7 @@ from potstill.stages.teacher.replay import pixels_fingerprint, probe
 from potstill.teachers.base import Teacher
 from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
+from potstill.words import plural
 
 FACTS, PROBE, LOGITS = "labels.json", "probe.safetensors", "logits"
 SAME = 2 / 255  # tolerance of a pixel of a view between two machines
@@ -85,7 +86,7 @@ def opened(folder: Path, facts: dict[str, Any], data: Data, replay: Replay) -> T
         )
     if count is None or count > facts["views"]:
         problems.append(
-            f"{folder} has soft labels of {facts['views']} views of each image, but the recipe uses "
+            f"{folder} has soft labels of {plural(facts['views'], 'view')} of each image, but the recipe uses "
             f"{'new ones in every pass' if count is None else count}. Set views: {facts['views']}, or label more."
         )
     if problems:
