@@ -42,7 +42,7 @@ from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.stages import test_split
 from potstill.stages.compress import common
-from potstill.stages.compress.common import CompressConfig, Given
+from potstill.stages.compress.common import CompressConfig, CompressionSetup
 from potstill.stages.compress.prune import PruneConfig, prune
 from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, calibrated, learned, quantize
 from potstill.training.settings import TrainConfig
@@ -139,7 +139,7 @@ def int8(options: argparse.Namespace) -> dict[str, Any]:
 def bits(options: argparse.Namespace) -> dict[str, Any]:
     """ResNet-20 at every width, after training and with training."""
     widths = [int(width) for width in options.only.split(",")] if options.only else list(WIDTHS)
-    given: Given | None = None
+    given: CompressionSetup | None = None
     records: dict[str, Any] = {}
     for width in widths:
         seeds = range(SEEDS[width] if options.seeds is None else options.seeds)
@@ -172,14 +172,14 @@ def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -
     )
 
 
-def opened(config: QuantizeConfig, earlier: Given | None) -> Given:
+def opened(config: QuantizeConfig, earlier: CompressionSetup | None) -> CompressionSetup:
     """Return model and data for a configuration; images that were decoded for another one are used again."""
     if earlier is None:
         return common.open_model(config)
     return dataclasses.replace(earlier, train=config.train, seed=config.seed)
 
 
-def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
+def work(config: QuantizeConfig, given: CompressionSetup, folder: Path, out: Path) -> None:
     """Quantize, train where that is asked for, and write the packed file."""
     began = time.monotonic()
     floating, model, layers = calibrated(config, given)
@@ -198,7 +198,7 @@ def work(config: QuantizeConfig, given: Given, folder: Path, out: Path) -> None:
     artifacts.finish(folder, {**record, "seconds": round(time.monotonic() - began, 1)})
 
 
-def opened_test(options: argparse.Namespace, given: Given, names: list[str]) -> dict[str, Any]:
+def opened_test(options: argparse.Namespace, given: CompressionSetup, names: list[str]) -> dict[str, Any]:
     """Read every file back and ask it about the test images, once."""
     rows = given.data.manifest.rows("test", labelled=True)
     label = given.data.manifest.label[rows]
@@ -213,7 +213,7 @@ def opened_test(options: argparse.Namespace, given: Given, names: list[str]) -> 
     return told
 
 
-def tested(model: Any, identity: str, given: Given, folder: Path) -> np.ndarray:
+def tested(model: Any, identity: str, given: CompressionSetup, folder: Path) -> np.ndarray:
     """Return the logits of a model over the test images."""
     return test_split.open_test({"model": model}, {"model": identity}, given.data, folder)["model"]
 

@@ -86,7 +86,7 @@ def test_a_teacher_of_other_classes(tree: Path, tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_else(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("precious")
-    refused("distill", tree, told="exists and holds something else", out=tmp_path / "run")
+    refused("distill", tree, told="exists and has other contents", out=tmp_path / "run")
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 

@@ -173,7 +173,7 @@ def test_a_batch_in_parts_is_the_same_batch(tmp_path: Path, parts: int) -> None:
 
 
 def test_more_parts_than_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="accumulate=4 cuts a batch of 2 images"):
+    with pytest.raises(ValueError, match="accumulate=4 must not exceed batch_size=2"):
         TrainConfig(batch_size=2, accumulate=4)
     manifest = shapes(10)
     small = Loader(manifest, loader().pixels, View(parse_policy("shift"), size=(8, 8), seed=0))

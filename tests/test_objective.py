@@ -78,11 +78,11 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Objective(terms, classes=2, teacher=None)
     told = " ".join(caught.value.problems)
-    assert "needs a teacher" in told and "Two terms are called kd" in told and "does not suit 2 classes" in told
+    assert "needs a teacher" in told and "Two terms have the name kd" in told and "does not support 2 classes" in told
 
 
 def test_an_option_that_the_loss_does_not_take() -> None:
-    with pytest.raises(ConfigError, match="no option warmth. It takes: temperature"):
+    with pytest.raises(ConfigError, match="no option warmth. Its options: temperature"):
         objective([Term(loss="kd", options={"warmth": 3})])
 
 

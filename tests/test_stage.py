@@ -74,7 +74,7 @@ def test_a_setting_newer_than_the_folder_has_its_default_there(tmp_path):
     claim(tmp_path, Settings(), kind="prune")
     with pytest.raises(RunError, match="train.lr is 0.1 there, 0.2 here") as caught:
         claim(tmp_path, Settings(train=Train(lr=0.2)), kind="prune")
-    assert "continue that run" not in str(caught.value)
+    assert "resume that run" not in str(caught.value)
 
 
 def test_settings_that_no_longer_exist_and_foreign_folders_are_refused(tmp_path):
@@ -84,7 +84,7 @@ def test_settings_that_no_longer_exist_and_foreign_folders_are_refused(tmp_path)
         claim(tmp_path, Settings())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
-    with pytest.raises(RunError, match="holds something else"):
+    with pytest.raises(RunError, match="has other contents"):
         claim(tmp_path / "photos", Settings())
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
 

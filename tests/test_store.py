@@ -114,7 +114,7 @@ def test_writers_have_parts_of_their_own_and_others_go_on(tmp_path: Path, small_
 )
 def test_another_source_is_refused_by_name(tmp_path: Path, changed: str, views: int, rows: np.ndarray) -> None:
     Store(tmp_path, ROWS, 2, SOURCE)
-    with pytest.raises(RunError, match=f"with another {changed}\\. "):
+    with pytest.raises(RunError, match=f"for another {changed}, which"):
         Store(tmp_path, rows, views, {**SOURCE, **({changed: "other"} if changed in SOURCE else {})})
 
 

@@ -1,9 +1,9 @@
-"""What a long command tells the person who waits.
+"""Progress bars and notes of long commands.
 
-Stages call `note` (a sentence that is shown once: a fallback taken, a setting ignored, an image skipped) and
-`task` (something with a known number of steps). Who shows them is decided by whoever started the command:
-the command line installs a live display with `use`; a Python caller gets notes through `logging` and no bar.
-What a stage puts into its summary it collects with `recorded`, so that notes of one run never reach another's.
+Stages call `note` (a sentence that is shown once: a fallback, an ignored setting, a skipped image) and `task` (work
+with a known number of steps). The command line installs a live display with `use`; without one, notes go to `logging`
+and there is no progress bar. A stage collects the notes of its summary with `recorded`, so that notes of one run never
+appear in another's summary.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ logger = logging.getLogger("potstill")
 
 
 class Task:
-    """A piece of work under way. `advance` is cheap enough for every step."""
+    """Work in progress. `advance` is cheap enough to be called in every step."""
 
     def advance(self, steps: int = 1, text: str = "") -> None:
-        """Tell that `steps` more are done; `text` (such as "loss 0.31") replaces what stands beside the bar."""
+        """Add `steps` finished steps; `text` (such as "loss 0.31") replaces the text beside the bar."""
 
 
 class Display:
-    """Shows nothing but keeps the notes; the base of the command line's live display."""
+    """Collects and logs notes without showing progress; the base class of the live displays."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[Task]:
+        """Open a task of `total` steps, of which `done` are already finished."""
         yield Task()
 
     def note(self, sentence: str) -> None:
+        """Log a sentence once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
             logger.info(sentence)
@@ -44,12 +46,12 @@ _records: contextvars.ContextVar[tuple[list[str], ...]] = contextvars.ContextVar
 
 
 def display() -> Display:
-    """Return the display in use; a new one that only logs where none was installed."""
+    """Return the installed display, or a new one that only logs."""
     return _display.get() or Display()
 
 
 def installed() -> bool:
-    """Whether somebody shows notes and progress already."""
+    """Return whether a display is installed."""
     return _display.get() is not None
 
 
@@ -65,7 +67,7 @@ def use(shown: Display) -> Iterator[Display]:
 
 @contextlib.contextmanager
 def recorded() -> Iterator[list[str]]:
-    """Yield a list that collects every note of the block, each once; without a display, they are also shown once."""
+    """Yield a list that collects the notes of the block, each once; without a display, they are also logged once."""
     notes: list[str] = []
     token = _records.set((*_records.get(), notes))
     try:
@@ -76,7 +78,7 @@ def recorded() -> Iterator[list[str]]:
 
 
 def note(sentence: str) -> None:
-    """Tell the user something once, in a complete sentence."""
+    """Show a complete sentence to the user, once."""
     for notes in _records.get():
         if sentence not in notes:
             notes.append(sentence)
@@ -84,5 +86,5 @@ def note(sentence: str) -> None:
 
 
 def task(title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Task]:
-    """Open a task of `total` steps, of which `done` were done earlier (a resumed run)."""
+    """Open a task of `total` steps, of which `done` are already finished (in a resumed run)."""
     return display().task(title, total, done)

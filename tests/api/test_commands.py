@@ -69,7 +69,7 @@ def test_bench_of_own_files(run: potstill.RunResult) -> None:
 def test_bench_refuses_at_once(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", "a.onnx", "b.onnx"])
     assert result.exit_code == 2 and "no model at a.onnx" in result.stderr and "no model at b.onnx" in result.stderr
-    with pytest.raises(potstill.UserError, match="--batch takes numbers from 1"):
+    with pytest.raises(potstill.UserError, match="--batch needs numbers >= 1"):
         potstill.bench(tmp_path, batch=0)
     wrong = CliRunner().invoke(app, ["bench", str(tmp_path), "--batch", "one"])
     assert wrong.exit_code == 2 and "whole numbers with commas between" in wrong.stderr

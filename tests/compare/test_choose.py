@@ -66,7 +66,7 @@ def test_on_a_tie_the_plainest_wins() -> None:
 
 
 def test_auto_beside_terms_of_ones_own_is_refused() -> None:
-    with pytest.raises(potstill.UserError, match="The search finds the terms"):
+    with pytest.raises(potstill.UserError, match="The search determines the terms"):
         recipe(objective={"method": "auto", "temperature": 4})
 
 

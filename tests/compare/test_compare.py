@@ -195,7 +195,7 @@ def test_tuning_gives_everybody_the_same_number_of_trials(tree: Path, tmp_path: 
     ("changes", "sentence"),
     [
         ({"methods": {"kd": {"temprature": 2}}}, "methods.kd.temprature: .* Did you mean 'temperature'"),
-        ({"methods": {"control": {}}}, "the control is always there"),
+        ({"methods": {"control": {}}}, "is reserved for the control"),
         ({"methods": {"a/b": {}}}, "is used as the name of a folder"),
         ({"methods": {"kd": {"method": "auto"}}}, "a search has a budget of its own"),
         ({"methods": {"kd": {"candidates": [{}, {}]}}}, "trials is 1"),

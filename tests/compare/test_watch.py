@@ -33,17 +33,17 @@ def test_balanced_terms_and_later_epochs_are_quiet() -> None:
 def test_agreement_stands_beside_the_bar() -> None:
     watch = Watch(TERMS, np.zeros((4, 3)))
     row = {"epoch": 2, "train": {}, "validation": {"accuracy": 50.0, "agreement": 75.0}}
-    assert watch(row) == "agrees with the teacher 75.0 %"
+    assert watch(row) == "teacher agreement 75.0 %"
     assert watch({"epoch": 2, "train": {}, "validation": {"accuracy": 50.0}}) == ""
 
 
 @pytest.mark.parametrize(
     ("teacher", "student", "control", "verdict", "words"),
     [
-        (80.0, [85.0], [84.0], TIES, ["worse than the control"]),
-        (86.0, [87.0, 88.0], [84.0, 85.0], TIES, ["better than its teacher"]),
-        (95.0, [80.0], [84.0], LOSES, ["did harm"]),
-        (80.0, [83.0], [84.0], LOSES, ["worse than the control", "did harm"]),
+        (80.0, [85.0], [84.0], TIES, ["less accurate than the control"]),
+        (86.0, [87.0, 88.0], [84.0, 85.0], TIES, ["more accurate than its teacher"]),
+        (95.0, [80.0], [84.0], LOSES, ["reduced accuracy"]),
+        (80.0, [83.0], [84.0], LOSES, ["less accurate than the control", "reduced accuracy"]),
         (95.0, [85.0], [84.0], TIES, []),
         (None, [85.0], [84.0], TIES, []),
     ],

@@ -1,4 +1,4 @@
-"""Answers in a file: read from CSV, NPZ and NPY, understood, and matched to images; what is wrong is told."""
+"""Predictions in a file: read from CSV, NPZ and NPY, understood, and matched to images; what is wrong is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from potstill import progress
 from potstill.data.formats import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
-from potstill.teachers.prediction_files import Answers, matched, read_answers
+from potstill.teachers.prediction_files import Predictions, matched, read_predictions
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], dtype=np.float32)
 
@@ -40,7 +40,7 @@ def images(*names: str) -> Manifest:
     "cat;dog;bird;file\n70;20;10;x.png\n10;80;10;y.png\n",
 ])  # fmt: skip
 def test_probabilities_in_a_csv(tmp_path: Path, text: str) -> None:
-    read = read_answers(csv(tmp_path, text))
+    read = read_predictions(csv(tmp_path, text))
     assert read.classes == ("cat", "dog", "bird") and read.names == ("x.png", "y.png")
     assert np.allclose(softmax(read.logits), P, atol=1e-6)
     assert "are taken as p" in progress.display().notes[0]
@@ -48,21 +48,21 @@ def test_probabilities_in_a_csv(tmp_path: Path, text: str) -> None:
 
 def test_logits_are_kept_and_a_given_kind_is_believed(tmp_path: Path) -> None:
     text = "row,a,b\n1,2.5,-1\n0,0,0.5\n"
-    read = read_answers(csv(tmp_path, text))
+    read = read_predictions(csv(tmp_path, text))
     assert read.logits.tolist() == [[2.5, -1.0], [0.0, 0.5]] and read.rows.tolist() == [1, 0]
     ones = csv(tmp_path, "row,a,b\n0,1,0\n1,0,1\n")
-    assert read_answers(ones, kind="logits").logits.tolist() == [[1, 0], [0, 1]]
-    assert np.allclose(softmax(read_answers(ones).logits), np.eye(2), atol=1e-6)
+    assert read_predictions(ones, kind="logits").logits.tolist() == [[1, 0], [0, 1]]
+    assert np.allclose(softmax(read_predictions(ones).logits), np.eye(2), atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["image,label\nx,dog\ny,cat\n", "image,prediction\nx,1\ny,0\n"])
 def test_hard_labels_by_name_or_number(tmp_path: Path, text: str) -> None:
-    read = read_answers(csv(tmp_path, text), classes=("cat", "dog"))
+    read = read_predictions(csv(tmp_path, text), classes=("cat", "dog"))
     assert np.allclose(softmax(read.logits), [[0, 1], [1, 0]], atol=1e-6) and np.isfinite(read.logits).all()
 
 
 def test_columns_that_are_not_classes_are_told(tmp_path: Path) -> None:
-    read = read_answers(csv(tmp_path, "image,label,cat,dog\nx,cat,3,1\n"))
+    read = read_predictions(csv(tmp_path, "image,label,cat,dog\nx,cat,3,1\n"))
     assert read.classes == ("cat", "dog")
     assert any("the columns label are not used" in note for note in progress.display().notes)
 
@@ -71,51 +71,51 @@ def test_columns_that_are_not_classes_are_told(tmp_path: Path) -> None:
 def test_arrays(tmp_path: Path, key: str) -> None:
     values = np.log(P) if key == "logits" else P
     np.savez(tmp_path / "a.npz", **{key: values}, names=["x", "y"], classes=["cat", "dog", "bird"])
-    read = read_answers(tmp_path / "a.npz")
+    read = read_predictions(tmp_path / "a.npz")
     assert np.allclose(softmax(read.logits), P, atol=1e-6)
     assert read.names == ("x", "y") and read.classes == ("cat", "dog", "bird")
 
 
 def test_bare_arrays_and_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.log(P) + 5)
-    assert np.allclose(softmax(read_answers(tmp_path / "a.npy").logits), P, atol=1e-6)
+    assert np.allclose(softmax(read_predictions(tmp_path / "a.npy").logits), P, atol=1e-6)
     np.savez(tmp_path / "b.npz", labels=np.array([2, 0]), rows=np.array([0, 1]))
-    assert read_answers(tmp_path / "b.npz", classes=("a", "b", "c")).logits.argmax(1).tolist() == [2, 0]
-    assert read_answers(csv(tmp_path, "0.5,1.5\n2,-3\n")).logits.shape == (2, 2)
+    assert read_predictions(tmp_path / "b.npz", classes=("a", "b", "c")).logits.argmax(1).tolist() == [2, 0]
+    assert read_predictions(csv(tmp_path, "0.5,1.5\n2,-3\n")).logits.shape == (2, 2)
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("image,cat,dog\n", "holds no answers"),
+    ("image,cat,dog\n", "has no predictions"),
     ("image,cat,dog\nx,1\n", "line 2: 2 fields, but the header has 3"),
-    ("image,cat,dog\nx,1,nan\n", "answer 1 is not finite"),
-    ("image,cat,dog\nx,1,2\ny,one,2\n", "Every answer must be a number"),
+    ("image,cat,dog\nx,1,nan\n", "prediction 1 is not finite"),
+    ("image,cat,dog\nx,1,2\ny,one,2\n", "Every prediction must be a number"),
     ("image,remark\nx,nice\n", "neither a column of numbers for each class nor one of labels"),
-    ("image,label\nx,fish\n", "labels that are no classes: fish. Classes: cat, dog."),
-    ("image,label\nx,7\n", "labels that are no classes: 7"),
+    ("image,label\nx,fish\n", "labels that are not classes: fish. Classes: cat, dog."),
+    ("image,label\nx,7\n", "labels that are not classes: 7"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_told(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(DataError, match=told.replace("(", r"\(")):
-        read_answers(csv(tmp_path, text), classes=("cat", "dog"))
+        read_predictions(csv(tmp_path, text), classes=("cat", "dog"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no file of answers"):
-        read_answers(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="There is no file of predictions"):
+        read_predictions(tmp_path / "none.csv")
     np.savez(tmp_path / "o.npz", logits=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="without running code"):
-        read_answers(tmp_path / "o.npz")
+        read_predictions(tmp_path / "o.npz")
     np.savez(tmp_path / "w.npz", weights=P)
-    with pytest.raises(DataError, match="none of logits, probabilities or labels"):
-        read_answers(tmp_path / "w.npz")
-    with pytest.raises(DataError, match="3 columns of answers"):
-        read_answers(csv(tmp_path, "1,2,3\n3,4,5\n"), classes=("a", "b"))
-    with pytest.raises(DataError, match="said to hold probabilities"):
-        read_answers(csv(tmp_path, "1,-2\n3,4\n"), kind="probabilities")
+    with pytest.raises(DataError, match="none is named logits, probabilities or labels"):
+        read_predictions(tmp_path / "w.npz")
+    with pytest.raises(DataError, match="3 columns of predictions"):
+        read_predictions(csv(tmp_path, "1,2,3\n3,4,5\n"), classes=("a", "b"))
+    with pytest.raises(DataError, match="must have probabilities"):
+        read_predictions(csv(tmp_path, "1,-2\n3,4\n"), kind="probabilities")
 
 
-def about(names: tuple[str, ...] | None = None, rows: list[int] | None = None, count: int = 0) -> Answers:
+def about(names: tuple[str, ...] | None = None, rows: list[int] | None = None, count: int = 0) -> Predictions:
     lines = len(names or rows or ()) or count
-    return Answers("a.csv", np.zeros((lines, 2), np.float32), None, names, None if rows is None else np.array(rows))
+    return Predictions("a.csv", np.zeros((lines, 2), np.float32), None, names, None if rows is None else np.array(rows))
 
 
 def test_names_are_matched_in_full_or_by_what_is_unique() -> None:
@@ -136,10 +136,10 @@ def test_rows_count_before_any_image_was_left_out() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "told"), [
-    (about(count=2), "neither names nor rows, and there are 3 images"),
-    (about(rows=[1, 1]), "two answers for one row"),
-    (about(("a", "a", "b")), "more than one answer for 1 of its names"),
+    (about(count=2), "without names or rows, but there are 3 images"),
+    (about(rows=[1, 1]), "two predictions for one row"),
+    (about(("a", "a", "b")), "several predictions for 1 of its names"),
 ])  # fmt: skip
-def test_what_cannot_be_matched_is_told(wrong: Answers, told: str) -> None:
+def test_what_cannot_be_matched_is_told(wrong: Predictions, told: str) -> None:
     with pytest.raises(DataError, match=told):
         matched(wrong, images("a", "b", "c"))

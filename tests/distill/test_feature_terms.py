@@ -138,21 +138,21 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "compares maps, and a vector is all there is at 'stage:-1' (16,)" in problem(
         [term("at")], model("mlp", hidden=16), network
     )
-    assert "nobody can look into it" in problem([term("rkd")], small, None)
+    assert "has only logits" in problem([term("rkd")], small, None)
     assert "cannot be mixed" in problem([term("crd")], small, network, mixed=True)
-    assert "looks at 2 places in the student and 1 in the teacher" in problem(
+    assert "has 2 taps in the student and 1 in the teacher" in problem(
         [term("hcl", on=("stage1", "stage2"), teacher_on="stage3")], small, network
     )
     assert "compares one place; `on` lists 2" in problem([term("sp", on=("stage1", "stage2"))], small, network)
     assert "must list two places" in problem([term("fsp", on="stage:-1")], small, network)
-    assert "what the teacher's last layer sees, 64 values" in problem([term("srrl", on="stage1")], small, network)
+    assert "the input of the teacher's last layer, 64 features" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
     assert "a linear layer on the mean of a map" in problem([term("simkd", teacher_on="stage1")], small, network)
 
 
 def test_crd_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.distributed.world", lambda: 2)
-    assert "run it without torchrun" in problem([term("crd")], model("small-cnn"), teacher())
+    assert "Run it without torchrun" in problem([term("crd")], model("small-cnn"), teacher())
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_answers_without_the_test_images(tree: Path, tmp_path: Path) -> None:
     student = {"model": "builtin:small-cnn", "options": {"width": 4}, "aux": ["stage1"]}
     done = run(tree, tmp_path / "run", teacher={"model": str(tmp_path / "noise.csv")}, student=student)
     assert done["models"]["teacher"] == {"name": str(tmp_path / "noise.csv")}
-    assert any("its views share the same one" in note for note in done["notes"])
+    assert any("all views of an image have the same one" in note for note in done["notes"])
     again = potstill.evaluate(tmp_path / "run" / "student.onnx", tree)
     assert again.accuracy == done["models"]["student"]["test_accuracy"][0]
 
@@ -68,7 +68,7 @@ def test_an_ensemble_at_the_head_of_a_chain(tree: Path, tmp_path: Path) -> None:
     assert [(one["name"], one["weight"]) for one in told["members"]] == [("builtin:mlp", 1.0), ("builtin:mlp", 2.0)]
     assert [one["name"] for one in told["chain"]] == ["builtin:mlp"] and told["chain"][0]["steps"] > 0
     assert isinstance(told["accuracy"], float) and told["parameters"] == 12 * 12 * 3 * 12 + 12 + 12 * 3 + 3
-    assert any("that the control did not have" in note for note in done["notes"])
+    assert any("which the control does not have" in note for note in done["notes"])
 
 
 def test_an_ensemble_alone_and_a_peer(tree: Path, tmp_path: Path) -> None:

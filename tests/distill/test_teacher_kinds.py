@@ -23,7 +23,7 @@ from potstill.models.freeze import bits
 from potstill.stages import label
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.chain import Lessons, prepare_with_chain
+from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import replay
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -61,8 +61,8 @@ def prepare(settings: Recipe, folder: Path, images: Data | None = None) -> Teach
 
 
 def chained(settings: Recipe, folder: Path) -> TeacherSource:
-    lessons = Lessons(train.setup_of(settings), settings.objective.loss_terms, 0, 1, 0)
-    return prepare_with_chain(settings.teacher, lessons, data(), folder)
+    links = LinkTraining(train.setup_of(settings), settings.objective.loss_terms, 0, 1, 0)
+    return prepare_with_chain(settings.teacher, links, data(), folder)
 
 
 def learn(settings: Recipe, folder: Path) -> tuple[TeacherSource, Trained, list[dict[str, Any]]]:
@@ -275,7 +275,7 @@ def test_a_chain_tells_what_it_cost(tmp_path: Path) -> None:
     first, second = source.facts["chain"]
     assert first["name"] == "builtin:small-cnn" and second["name"] == "builtin:mlp"
     assert first["steps"] == second["steps"] == trained.record["steps"] == 8 * 3
-    assert any("48 steps" in note and "that the control did not have" in note for note in progress.display().notes)
+    assert any("48 steps" in note and "which the control does not have" in note for note in progress.display().notes)
     again = chained(settings, tmp_path / "run")
     assert again.identity == source.identity and again.identity != trained.load().card.weights_sha256
     assert (tmp_path / "run" / "chain" / "2" / "seed-2000" / "model.safetensors").is_file()
@@ -296,7 +296,7 @@ def test_peers_teach_each_other_and_the_student_alone_is_delivered(tmp_path: Pat
 
 def test_peers_share_logits_only(tmp_path: Path) -> None:
     terms = {"terms": [{"loss": "feature_mse"}]}
-    with pytest.raises(ConfigError, match="needs more than the logits of the other network"):
+    with pytest.raises(ConfigError, match="supports only losses on logits"):
         learn(recipe(peer(tmp_path), objective=terms), tmp_path)
 
 
@@ -366,7 +366,7 @@ def test_views_that_are_no_longer_the_same_are_noticed(tmp_path: Path) -> None:
     probe = load_file(file)
     probe["image"][3] = np.roll(probe["image"][3], 1, -1)
     save_file(probe, file)
-    with pytest.raises(RunError, match="not those that were labelled"):
+    with pytest.raises(RunError, match="differ from those labelled"):
         learn(recipe(made), tmp_path / "run")
 
 
@@ -407,7 +407,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     other = {**made, "card": {**made["card"], "classes": ["a", "b", "c"]}}
     assert "0 of 3 data classes" in refused(ConfigError, recipe(other), tmp_path)
     np.savez(tmp_path / "short.npz", logits=said()[:100], rows=np.arange(100))
-    assert "no answer for 81 of 144 training images: " in refused(
+    assert "no prediction for 81 of 144 training images: " in refused(
         DataError, recipe({"model": str(tmp_path / "short.npz")}), tmp_path
     )
     np.savez(tmp_path / "two.npz", logits=said()[:, :2], classes=CLASSES[:2])
@@ -416,7 +416,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both `model` and `ensemble`"):
         recipe({**saved(tmp_path), "ensemble": members})
     np.savez(tmp_path / "at.npz", logits=said(), classes=CLASSES)
-    with pytest.raises(ConfigError, match="nobody can look into it"):
+    with pytest.raises(ConfigError, match="has only logits"):
         learn(recipe({"model": str(tmp_path / "at.npz")}, objective={"terms": [{"loss": "rkd"}]}), tmp_path / "run")
 
 
@@ -424,7 +424,7 @@ def test_classes_in_a_wrong_order_are_suspected(tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", logits=said()[:, [1, 2, 0]])
     prepare(recipe({"model": str(tmp_path / "wrong.npz")}), tmp_path / "t")
     told = progress.display().notes
-    assert any("taken in the order of the data's" in note for note in told)
+    assert any("assuming the order of the data's" in note for note in told)
     assert any("hardly more than guessing" in note for note in told)
 
 

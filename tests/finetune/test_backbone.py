@@ -55,7 +55,7 @@ def test_the_card_of_a_saved_model_is_used_and_may_not_be_contradicted(
     assert again.card.mean == (0.5, 0.5, 0.5) and again.card.model == "resnet18"
     with pytest.raises(ModelError, match="contradicts the card beside .* mean 0.5,0.5,0.5"):
         made(tree, None, model=str(tmp_path), options={}, mean=MEAN, std=STD)
-    with pytest.raises(ConfigError, match="carries its weights"):
+    with pytest.raises(ConfigError, match="contains weights"):
         made(tree, weights, model=str(tmp_path), options={})
 
 
@@ -72,10 +72,10 @@ def test_the_card_of_another_file_does_not_count(tree: Path, weights: Path, tmp_
     [
         ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, "divide values for 0..255 by 255"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "one value a channel"),
-        ({"std": None}, "mean and std belong together"),
+        ({"std": None}, "mean and std must be given together"),
         ({"from_scratch": True}, "exclude each other"),
         ({"model": "resnet18x"}, "There is no model 'resnet18x'. Did you mean 'resnet18"),
-        ({"model": "model.onnx"}, "is an exported file, which cannot learn"),
+        ({"model": "model.onnx"}, "is an exported file, which cannot be trained"),
         ({"unfreeze": -1}, "^unfreeze: must be none, all or how many"),
         ({"unfreeze": "two"}, "^unfreeze: must be none, all or how many of the last stages learn, and is two"),
     ],

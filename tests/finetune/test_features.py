@@ -67,7 +67,7 @@ def test_auto_looks_at_several_depths_once(world) -> None:
     rows = images.manifest.rows("train")
     assert [stored.of(rows, layer).shape[1] for layer in layers] == [8, 16, 24, 32]
     found = probe(stored, images.manifest, penalty=None, folds=3, seed=0)
-    best = min(found.tried, key=lambda tried: tried.loss)
+    best = min(found.trials, key=lambda trial: trial.loss)
     assert (found.layer, found.penalty) == (best.layer, best.penalty)
     assert {row["layer"] for row in found.to_json()["layers"]} == set(layers)
 
@@ -90,4 +90,4 @@ def test_too_few_images_for_folds_are_told(world) -> None:
     manifest = shapes(90).select(np.arange(3))
     manifest = manifest.with_split(np.zeros(3, np.uint8))
     assert len(_parts(manifest, 5, seed=0)) == 1
-    assert "too few for folds" in progress.display().notes[-1]
+    assert "too few for cross-validation" in progress.display().notes[-1]

@@ -81,7 +81,7 @@ def test_the_folder_is_a_teacher_and_can_be_evaluated(done, tree: Path, tmp_path
 
 def test_the_probe_is_kept_where_fine_tuning_is_no_better(tree: Path, weights: Path, tmp_path: Path) -> None:
     ruined = finetune(settings(tree, weights, unfreeze="all", train={"lr": 0.5, "epochs": 1}), tmp_path / "run")
-    assert ruined["kept"] == "probe" and "The probe was kept" in ruined["choice"]["sentence"]
+    assert ruined["kept"] == "probe" and "Kept the linear probe" in ruined["choice"]["sentence"]
     assert bits(load_model(tmp_path / "run")) == bits(load_model(tmp_path / "run" / "probe"))
 
 

@@ -86,6 +86,6 @@ def test_fine_tuning_must_win_by_more_than_a_standard_error() -> None:
     assert won.standard_error == pytest.approx(100 * gain.std(ddof=1) / 10)
     lucky = choose(probe, one_better)
     assert lucky.difference == pytest.approx(1.0) and lucky.standard_error == pytest.approx(1.0)
-    assert lucky.kept == PROBE and "may be luck" in lucky.sentence
-    assert choose(probe, probe).kept == PROBE and "ties" in choose(probe, probe).sentence
-    assert choose(better, probe).kept == PROBE and "behind by 8.00 points" in choose(better, probe).sentence
+    assert lucky.kept == PROBE and lucky.sentence.endswith("(+1.00 points, standard error 1.00).")
+    assert choose(probe, probe).kept == PROBE and "(0.00 points" in choose(probe, probe).sentence
+    assert choose(better, probe).kept == PROBE and "\N{MINUS SIGN}8.00 points" in choose(better, probe).sentence

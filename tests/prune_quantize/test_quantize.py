@@ -115,10 +115,10 @@ def test_missing_images_are_refused(trained: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_exists_is_refused(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="exists and holds something else"):
+    with pytest.raises(UserError, match="exists and has other contents"):
         quantize(settings(trained), tmp_path)
 
 
 def test_quantizing_twice_is_refused(eight: tuple[Path, dict], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="quantized already"):
+    with pytest.raises(UserError, match="already quantized"):
         quantize(settings(eight[0]), tmp_path / "out")

@@ -15,10 +15,10 @@ from potstill.data.manifest import UNLABELLED
 from potstill.objectives.objective import Term
 from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
-from potstill.stages.selftrain import selftrain, unlabelled
+from potstill.stages.selftrain import selftrain, students, unlabelled
 from potstill.stages.selftrain.fixmatch import Consistency
 from potstill.stages.selftrain.rounds import right
-from potstill.stages.selftrain.students import from_itself, from_labels, learn, training_set
+from potstill.stages.selftrain.students import from_itself, from_labels, training_set
 from potstill.torch_context import threads
 from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pool_file, settings
@@ -47,14 +47,14 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[f
         data = dataset.prepare(config.data, manifest=manifest)
         known, others = manifest.rows("train", labelled=True), manifest.rows("train", labelled=False)
         if method == "teachers":
-            made, lesson = training_set(data, known, STEPS, BATCH, evaluations=2), from_labels
+            made, signal = training_set(data, known, STEPS, BATCH, evaluations=2), from_labels
         else:
-            made, lesson = training_set(data, np.concatenate([known, others]), STEPS, BATCH), from_itself(config)
+            made, signal = training_set(data, np.concatenate([known, others]), STEPS, BATCH), from_itself(config)
         folder = tmp_path_factory.mktemp(method) / "student"
         found = []
         for seed in range(SEEDS):
             with threads(1):
-                model = learn(config, config.student, made, lesson, folder, seed, noise=STRONG).load().eval()
+                model = students.train(config, config.student, made, signal, folder, seed, noise=STRONG).load().eval()
             batch = data.loader(augment=STRONG, seed=1).batch(others, np.zeros(len(others), np.int64))
             with torch.no_grad():
                 strong, weak = model(batch.image).logits, model(data.loader().clean_batch(others).image).logits

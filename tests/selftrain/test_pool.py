@@ -51,9 +51,9 @@ def test_an_unreadable_pool_is_told(tmp_path: Path) -> None:
 def test_a_pool_equal_to_the_labelled_images_is_told(tmp_path: Path) -> None:
     data, made = labelled(tmp_path)
     same = pool_file(tmp_path, pixels(made, made.rows("train")))
-    with pytest.raises(DataError, match="nothing new to learn from"):
+    with pytest.raises(DataError, match="All unlabelled images"):
         read(settings(data, same))
-    with pytest.raises(DataError, match="nothing new to learn from"):
+    with pytest.raises(DataError, match="All unlabelled images"):
         read(settings(data, data))
 
 

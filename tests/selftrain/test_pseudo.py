@@ -59,9 +59,9 @@ def test_a_labelled_image_is_labelled_by_who_has_not_seen_it(tmp_path: Path) -> 
         CalibratedTeacher(PoolTeacher(5, 0, 0), "one", np.array([0, 1])),
         CalibratedTeacher(PoolTeacher(0, 5, 0), "other", np.array([2, 3])),
     )
-    store = label([one, other], data, np.arange(6), tmp_path / "s", strangeness=False, title="")
+    store = label([one, other], data, np.arange(6), tmp_path / "s", with_distance=False, title="")
     said = probabilities(store, np.arange(6))
-    first, second = (F.softmax(voice.model.logits, 0).numpy() for voice in (one, other))
+    first, second = (F.softmax(teacher.model.logits, 0).numpy() for teacher in (one, other))
     np.testing.assert_allclose(said[:2], np.stack([second] * 2), rtol=2e-3)
     np.testing.assert_allclose(said[2:4], np.stack([first] * 2), rtol=2e-3)
     np.testing.assert_allclose(said[4:], np.stack([(first + second) / 2] * 2), rtol=2e-3)
@@ -70,9 +70,9 @@ def test_a_labelled_image_is_labelled_by_who_has_not_seen_it(tmp_path: Path) -> 
 
 
 def test_an_image_that_everybody_has_seen_is_refused(tmp_path: Path) -> None:
-    voice = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", np.array([0]))
+    teacher = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", np.array([0]))
     with pytest.raises(AssertionError, match="unseen"):
-        label([voice], world(6, known=3), np.arange(6), tmp_path / "s", strangeness=False, title="")
+        label([teacher], world(6, known=3), np.arange(6), tmp_path / "s", with_distance=False, title="")
 
 
 def test_the_temperature_of_overconfident_answers_is_recovered() -> None:
@@ -86,10 +86,10 @@ def test_the_temperature_of_overconfident_answers_is_recovered() -> None:
     def model(image: torch.Tensor) -> Outputs:
         return Outputs(table[(image[:, 0, 0, 0] * 255).round().long()])
 
-    voice = CalibratedTeacher(model, "sharp", NOBODY)
-    said, truth = calibrate([voice], data, np.arange(200))
+    teacher = CalibratedTeacher(model, "sharp", NOBODY)
+    said, truth = calibrate([teacher], data, np.arange(200))
     assert (truth == drawn).all() and said.shape == (200, 3)
-    assert voice.temperature == pytest.approx(3.0, rel=0.3)
+    assert teacher.temperature == pytest.approx(3.0, rel=0.3)
 
 
 def test_calibration_asks_each_voice_only_about_what_it_has_not_seen() -> None:
@@ -123,22 +123,22 @@ def test_targets_fit_their_image_however_often_it_is_repeated(tmp_path: Path) ->
 
 def test_labelling_goes_on_with_the_parts_that_are_missing_in_small_batches(tmp_path: Path) -> None:
     data, rows = world(PART_ROWS + 50, known=3), np.arange(3, PART_ROWS + 50)
-    voice = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", NOBODY)
-    store = label([voice], data, rows, tmp_path / "s", strangeness=False, title="")
-    assert max(voice.model.sizes) <= pseudo_labels.BATCH and sorted(voice.model.rows) == rows.tolist()
+    teacher = CalibratedTeacher(PoolTeacher(1, 0, 0), "one", NOBODY)
+    store = label([teacher], data, rows, tmp_path / "s", with_distance=False, title="")
+    assert max(teacher.model.sizes) <= pseudo_labels.BATCH and sorted(teacher.model.rows) == rows.tolist()
     whole = store.read(rows, np.zeros_like(rows))["logits"]
     (tmp_path / "s" / "manifest.json").unlink()
     (tmp_path / "s" / "view-0000" / "part-00001.safetensors").unlink()
-    voice.model.rows.clear()
-    again = label([voice], data, rows, tmp_path / "s", strangeness=False, title="")
-    assert sorted(voice.model.rows) == rows[PART_ROWS:].tolist()
+    teacher.model.rows.clear()
+    again = label([teacher], data, rows, tmp_path / "s", with_distance=False, title="")
+    assert sorted(teacher.model.rows) == rows[PART_ROWS:].tolist()
     assert (again.read(rows, np.zeros_like(rows))["logits"] == whole).all()
 
 
 def test_quality_counts_the_answers_above_the_floor() -> None:
     logits = np.log(np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]]))
-    found = quality(logits, np.array([0, 1, 0, 1]), temperature=1.0, floor=0.65)
+    found = quality(logits, np.array([0, 1, 0, 1]), temperature=1.0, min_confidence=0.65)
     assert found["coverage"]["percent"] == 75.0 and found["precision"]["percent"] == pytest.approx(66.67)
     low, high = found["precision"]["interval"]
     assert low < 66.67 < high
-    assert quality(logits, np.zeros(4, int), temperature=1.0, floor=0.95)["precision"] is None
+    assert quality(logits, np.zeros(4, int), temperature=1.0, min_confidence=0.95)["precision"] is None

@@ -35,20 +35,20 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 def test_labels_are_shown_and_corrections_read_back(tmp_path: Path) -> None:
     data = folder(tmp_path)
     teacher = {"model": "builtin:mlp", "train": {"epochs": 2}}
-    out = potstill.label(data, teacher=teacher, views=2, out=tmp_path / "labels", worth=7).folder
-    table, worth = rows_of(out / "labels.csv"), rows_of(out / "worth-labelling.csv")
-    assert len(table) == 60 and len(worth) == 7
+    out = potstill.label(data, teacher=teacher, views=2, out=tmp_path / "labels", to_review=7).folder
+    table, to_review = rows_of(out / "labels.csv"), rows_of(out / "to-review.csv")
+    assert len(table) == 60 and len(to_review) == 7
     assert {row["path"] for row in table} == {f"unlabelled/{n:02}.png" for n in range(60)}
     assert all(0 < float(row["confidence"]) <= 1 and 0 <= float(row["disagreement"]) <= 1 for row in table)
     assert any(float(row["disagreement"]) > 0 for row in table), "two views of an image are not alike"
     page = (out / "labels.html").read_text()
-    assert page.count("<figure") > 60 and "Most worth labelling by hand" in page
-    worth[0]["label"] = "cross"
+    assert page.count("<figure") > 60 and "Most informative to label by hand" in page
+    to_review[0]["label"] = "cross"
     with (tmp_path / "mended.csv").open("w", newline="") as text:
-        writer = csv.DictWriter(text, list(worth[0]))
+        writer = csv.DictWriter(text, list(to_review[0]))
         writer.writeheader()
-        writer.writerows(worth)
+        writer.writerows(to_review)
     manifest = unlabelled.read(settings(data, None))
     mended = corrections.corrected(manifest, tmp_path / "mended.csv")
     (changed,) = np.flatnonzero(mended.label != manifest.label)
-    assert manifest.name(int(changed)) == worth[0]["path"] and mended.classes[mended.label[changed]] == "cross"
+    assert manifest.name(int(changed)) == to_review[0]["path"] and mended.classes[mended.label[changed]] == "cross"

@@ -39,11 +39,11 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
     assert all(row["against_labels_only"]["seeds"] == 2 for row in rows[2:])
     assert found["labels"]["generations"][0]["churn"] is None
     assert found["labels"]["generations"][1]["churn"] >= 0
-    assert found["labels"]["quality"]["answers"] == 24
+    assert found["labels"]["quality"]["predictions"] == 24
     assert set(found["recall"]) == {"circle", "cross", "stripes"}
-    for name in ("labels.csv", "worth-labelling.csv", "labels.html", "student.json"):
+    for name in ("labels.csv", "to-review.csv", "labels.html", "student.json"):
         assert (tmp_path / "run" / name).is_file()
-    assert len((tmp_path / "run" / "worth-labelling.csv").read_text().splitlines()) == 1 + config.worth
+    assert len((tmp_path / "run" / "to-review.csv").read_text().splitlines()) == 1 + config.to_review
     assert open.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
 
 
@@ -80,7 +80,7 @@ def test_five_percent_copies_of_test_images_are_left_out(tmp_path: Path) -> None
     found = selftrain(settings(data, pool_file(tmp_path, images), rounds=0, seeds=1), tmp_path / "run")
     assert found["pool"]["left_out"][deduplicate.REASONS[deduplicate.COPY_OF_TEST]] == 10
     assert found["pool"]["kept"] == 190
-    assert "10 a copy of a test image" in " ".join(found["notes"])
+    assert "10 duplicate or near duplicate of a test image" in " ".join(found["notes"])
 
 
 class Killed(Exception):
@@ -156,7 +156,7 @@ def test_a_teacher_that_is_given_is_calibrated_on_validation(tmp_path: Path) -> 
     found = selftrain(config, tmp_path / "second")
     quality = found["labels"]["quality"]
     assert quality["models"] == 4 and len(quality["temperature"]) == 2
-    assert "taken as it is" in " ".join(found["notes"])
+    assert "may have been trained on these labels" in " ".join(found["notes"])
 
 
 def test_noise_grows_with_the_student(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_fifth_of_few_labels_is_for_validation() -> None:
 def test_it_is_a_public_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     data, _ = labelled(tmp_path, 150)
-    small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "worth": 2}
+    small = {"teachers": [{"model": "builtin:mlp"}], "folds": 2, "rounds": 0, "seeds": 1, "steps": 12, "to_review": 2}
     small |= {"teacher_steps": 12, "train": {"batch_size": 32}, "labels": 24, "crossfit": False}
     found = potstill.selftrain(data, unlabelled=pool_file(tmp_path, more(60)), **small)
     assert found.folder == Path("runs/selftrain-labelled.npz") and found.summary["kind"] == "selftrain"

@@ -20,7 +20,7 @@ from potstill.stages.selftrain.pretrained_teachers import transferred
 from potstill.stages.selftrain.probed import Backbone, Probed
 from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, label, probabilities
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.teachers import teachers
+from potstill.stages.selftrain.teachers import prepare_teachers
 from tests.selftrain.worlds import labelled, more, pool_file, settings
 
 pytestmark = pytest.mark.slow
@@ -40,22 +40,22 @@ def world(tmp_path: Path) -> tuple[SelftrainConfig, Data]:
 
 
 def made(config: SelftrainConfig, data: Data, folder: Path) -> list[CalibratedTeacher]:
-    return teachers(config, data, folder)[0]
+    return prepare_teachers(config, data, folder)[0]
 
 
 def test_each_label_is_kept_from_one_probe_and_that_one_is_asked(
     world: tuple[SelftrainConfig, Data], tmp_path: Path
 ) -> None:
     config, data = world
-    voices, worth = teachers(config, data, tmp_path / "teachers")
+    models, quality = prepare_teachers(config, data, tmp_path / "teachers")
     rows = data.manifest.rows("train", labelled=True)
-    unseen = np.stack([~np.isin(rows, voice.seen) for voice in voices])
-    assert (unseen.sum(0) == 1).all() and worth["answers"] == len(rows) == 48
-    store = label(voices, data, rows, tmp_path / "store", strangeness=True, title="")
+    unseen = np.stack([~np.isin(rows, teacher.seen) for teacher in models])
+    assert (unseen.sum(0) == 1).all() and quality["predictions"] == len(rows) == 48
+    store = label(models, data, rows, tmp_path / "store", with_distance=True, title="")
     image = data.loader().clean_batch(rows[:1]).image
     with torch.no_grad():
-        (own,) = [voice.model(image).logits for voice, free in zip(voices, unseen[:, 0], strict=True) if free]
-    expected = (own / voices[0].temperature).softmax(1)
+        (own,) = [teacher.model(image).logits for teacher, free in zip(models, unseen[:, 0], strict=True) if free]
+    expected = (own / models[0].temperature).softmax(1)
     np.testing.assert_allclose(probabilities(store, rows[:1]), expected, rtol=5e-3)
 
 
@@ -98,10 +98,12 @@ def test_fine_tuning_is_kept_where_held_out_labels_say_so(world: tuple[Selftrain
     config, data = world
     tuned = config.model_copy(update={"transfer": config.transfer.model_copy(update={"unfreeze": "all", "epochs": 2})})
     with progress.use(progress.Display()) as shown:
-        voices = made(tuned, data, tmp_path / "teachers")
+        models = made(tuned, data, tmp_path / "teachers")
     told = " ".join(shown.notes)
-    assert "validation images" not in told and ("Fine-tuning was kept" in told) != ("The probe was kept" in told)
-    kept = {isinstance(voice.model, Classifier) for voice in voices}
-    assert len(kept) == 1 and ("Fine-tuning was kept" in told) == kept.pop()
+    assert "validation images" not in told and ("Kept the fine-tuned model" in told) != (
+        "Kept the linear probe" in told
+    )
+    kept = {isinstance(teacher.model, Classifier) for teacher in models}
+    assert len(kept) == 1 and ("Kept the fine-tuned model" in told) == kept.pop()
     again = made(tuned, data, tmp_path / "teachers")
-    assert [voice.identity for voice in again] == [voice.identity for voice in voices]
+    assert [teacher.identity for teacher in again] == [teacher.identity for teacher in models]

@@ -52,6 +52,6 @@ def settings(data: Path, unlabelled: Path | None, **changes: Any) -> SelftrainCo
         "steps": 30,
         "teacher_steps": 40,
         "train": {"batch_size": 32, "lr": 0.01},
-        "worth": 6,
+        "to_review": 6,
     }
     return build(SelftrainConfig, {**plain, **changes})

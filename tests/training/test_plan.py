@@ -68,14 +68,14 @@ def test_the_usual_way_unless_another_is_clearly_faster(
     takes(times)
     assert chosen(network()) == expected
     told = progress.display().notes[0]
-    assert told.startswith(f"Trains in {expected.words}") and ("nothing else was faster" in told) == (expected == FULL)
+    assert told.startswith(f"Training: {expected.words}") and ("fastest on this machine" in told) == (expected == FULL)
 
 
 def test_what_was_measured_is_kept(takes: Callable[..., None]) -> None:
     takes({FULL: 1.0, LAST: 1.0, HALF: 0.5})
     assert chosen(network()) == HALF
     takes({FULL: 0.1, LAST: 1.0, HALF: 0.5})
-    assert chosen(network()) == HALF and "measured earlier" in progress.display().notes[1]
+    assert chosen(network()) == HALF and "cached measurement" in progress.display().notes[1]
     assert chosen(network(), batch_size=32) == FULL and chosen(network(width=4)) == FULL  # others are measured anew
     assert chosen(network(), precision="fp32") == FULL
 
@@ -87,7 +87,7 @@ def test_a_real_measurement_leaves_the_network_and_the_dice_alone(monkeypatch: p
     torch.manual_seed(3)
     for training in (True, False):
         found, words = measure(Trial(classifier, 16, training), "auto", False, 1000)
-        assert found in (FULL, LAST, HALF) and words.startswith("Trains in" if training else "Is asked in")
+        assert found in (FULL, LAST, HALF) and words.startswith("Training:" if training else "Inference:")
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
     drawn = torch.rand(1)
     torch.manual_seed(3)

@@ -239,7 +239,7 @@ class LabelResult(StageResult):
             return
         images, views = words.plural(facts["images"], "image"), words.plural(facts["views"], "view")
         yield f"Soft labels of {images} in {views}, {words.file_size(facts['bytes'])}: {self.folder}"
-        yield f"Pages: {self.folder}/labels.html; most worth labelling by hand: {self.folder}/worth-labelling.csv"
+        yield f"Page: {self.folder}/labels.html; most informative images to label: {self.folder}/to-review.csv"
         yield f"Teach with them: potstill distill {self.summary['data']['source']} --teacher {self.folder}"
 
 

@@ -96,10 +96,10 @@ def selftrain(
     threshold: float | None = None,
     labelling: Literal["soft", "hard"] | None = None,
     corrections: str | Path | None = None,
-    floor: float | None = None,
+    min_confidence: float | None = None,
     quota: int | None = None,
     copies: int | None = None,
-    far: float | None = None,
+    max_distance: float | None = None,
     unlabelled_weight: float | None = None,
     noise: str | Sequence[Any] | None = None,
     teacher_noise: str | Sequence[Any] | None = None,
@@ -115,7 +115,7 @@ def selftrain(
     group: str | None = None,
     seeds: int | None = None,
     seed: int | None = None,
-    worth: int | None = None,
+    to_review: int | None = None,
     name: str | None = None,
     out: str | Path | None = None,
     command: str = "",
@@ -171,7 +171,7 @@ def label(
     top_k: int | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
-    worth: int | None = None,
+    to_review: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     command: str = "",
@@ -182,7 +182,7 @@ def label(
         data: a folder, archive or array file, 'digits', or settings.
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
-        limit: images used, stratified. worth: images to propose for labelling by hand. seed: of the views.
+        limit: images used, stratified. to_review: images to propose for labelling by hand. seed: of the views.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """
     config = built(LabelConfig, settings_of("label", locals()))

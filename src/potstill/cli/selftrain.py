@@ -48,7 +48,7 @@ def selftrain(
     labelling: Annotated[str | None, option(METHOD, "soft or hard pseudo-labels.")] = None,
     noise: Annotated[str | None, option(METHOD, "Augmentation: auto (by model size), none, or a policy.")] = None,
     corrections: Annotated[Path | None, option(METHOD, "labels.csv of an earlier run, with labels filled in.")] = None,
-    floor: Annotated[float | None, option(METHOD, "Least confidence of a pseudo-label, 0 to 1.")] = None,
+    min_confidence: Annotated[float | None, option(METHOD, "Minimum confidence of a pseudo-label, 0 to 1.")] = None,
     steps: Annotated[int | None, option(TRAINING, "Training steps of every student.")] = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,

@@ -1,4 +1,4 @@
-"""A loss between features of two networks: bring both to one layout, project the student's, compare."""
+"""A loss between features of two networks: convert both to one layout, project the student's, compare."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Layout = Literal["any", "map", "vector"]
 
 
 class Comparison(nn.Module):
-    """Calls `loss(student=..., teacher=..., **given)` with features as it wants them; returns one value a sample [B].
+    """Calls `loss(student=..., teacher=..., **more)` with features in its layout; returns one value per sample [B].
 
-    A loss that takes no teacher is called with the student's features as they are.
+    A loss without teacher is called with the student's features only.
 
-    layout: maps [B, C, H, W], vectors [B, C], or whatever the taps say. projectors: one a pair of taps, or none.
-    listed: the loss takes lists. same_size: the larger map is averaged to the smaller. channels_first: tokens reach
-    the loss as [B, C, N].
+    layout: maps [B, C, H, W], vectors [B, C], or as the taps return them ("any"). projectors: one per pair of taps, or
+    none. listed: the loss takes lists. same_size: the larger map is averaged to the size of the smaller one.
+    channels_first: tokens are passed as [B, C, N].
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Comparison(nn.Module):
         super().__init__()
         self.loss = loss
         self.projectors = nn.ModuleList(projectors)
-        self._lay = {"any": lambda f: f, "map": as_map, "vector": as_vector}[layout]
+        self._layout = {"any": lambda f: f, "map": as_map, "vector": as_vector}[layout]
         self._listed, self._same_size, self._channels_first = listed, same_size, channels_first
 
-    def forward(self, student: list[Tensor], teacher: list[Tensor] | None = None, **given: Any) -> Tensor:
+    def forward(self, student: list[Tensor], teacher: list[Tensor] | None = None, **more: Any) -> Tensor:
         if teacher is None:
             (own,) = student
-            return self.loss(student=self._lay(own), **given)
-        pairs = [(self._lay(s), self._lay(t)) for s, t in zip(student, teacher, strict=True)]
+            return self.loss(student=self._layout(own), **more)
+        pairs = [(self._layout(s), self._layout(t)) for s, t in zip(student, teacher, strict=True)]
         if self._same_size:
             pairs = [matched(s, t) for s, t in pairs]
         if len(self.projectors):
@@ -50,9 +50,9 @@ class Comparison(nn.Module):
         if self._channels_first:
             pairs = [(_channels_first(s), _channels_first(t)) for s, t in pairs]
         if self._listed:
-            return self.loss(student=[s for s, _ in pairs], teacher=[t for _, t in pairs], **given)
+            return self.loss(student=[s for s, _ in pairs], teacher=[t for _, t in pairs], **more)
         ((s, t),) = pairs
-        return self.loss(student=s, teacher=t, **given)
+        return self.loss(student=s, teacher=t, **more)
 
 
 def _channels_first(features: Tensor) -> Tensor:

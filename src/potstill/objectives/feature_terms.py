@@ -1,7 +1,7 @@
-"""Feature terms, wired: which taps of student and teacher a term compares, and the layers in between.
+"""Wiring of feature terms: the taps of student and teacher that a term compares, and the layers in between.
 
-Everything is read off two models by one watched forward pass each: shapes give the projectors, the teacher's last
-layer the classifier that SRRL and SimKD borrow, its batch norm the margins of OFD. Nobody edits a model.
+Everything is determined by one traced forward pass per model: projectors from shapes, the classifier of SRRL and SimKD
+from the teacher's last layer, the margins of OFD from its batch norm. The models need no changes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LAYOUTS: dict[str, Layout] = {"pooled": "vector", "maps": "map", "layers": "map"
 
 @dataclass(frozen=True)
 class Wiring:
-    """student: what is trained; it says the features its terms need, and under SimKD ends in the teacher's head.
+    """The wiring of an objective. student: with the taps of its terms; under SimKD it ends in the teacher's head.
 
-    taps: of the teacher. connections: by the title of a term, for those with features or parameters.
+    taps: of the teacher. connections: by title, for terms with features or parameters.
     """
 
     student: Classifier
@@ -51,17 +51,17 @@ def wire(
     seed: int,
     mixed: bool = False,
 ) -> Wiring:
-    """Return what the terms need beside logits.
+    """Return the features and layers that the terms need.
 
-    teacher: None where it cannot be looked into. rows: int64 [N], the training images; steps: of the whole training;
-    seed: of the new layers; mixed: whether images are mixed. Raises `ConfigError` for taps that are not there and for
-    features that cannot be compared.
+    teacher: None if it has no features. rows: int64 [N], the training images; steps: of the whole training; seed: of
+    the new layers; mixed: whether images are mixed. Raises `ConfigError` for unknown taps and for features that cannot
+    be compared.
     """
     used = [term for term in terms if term.weight > 0]
     seeing = [term for term in used if term.sees_features]
     plain = [term for term in used if term.spec.learned and not term.sees_features]
-    nowhere = _Site(steps, rows)
-    connections = {term.title: Connection(term.spec.build(nowhere, **term.options)) for term in plain}
+    without_features = _Site(steps, rows)
+    connections = {term.title: Connection(term.spec.build(without_features, **term.options)) for term in plain}
     if not seeing:
         return Wiring(student, connections=connections)
     _check(seeing, teacher, mixed)
@@ -78,23 +78,23 @@ def _check(seeing: Sequence[Term], teacher: Classifier | None, mixed: bool) -> N
     for term in seeing:
         if teacher is None and "teacher" in term.needs:
             problems.append(
-                f"The loss {term.title} compares features, and this teacher only gives answers: nobody can look into "
-                "it. Take a loss on logits, such as kd, or give one network with its weights as the teacher."
+                f"The loss {term.title} compares features, but this teacher has only logits. Use a loss on logits, "
+                "such as kd, or a network with its weights as the teacher."
             )
         if term.spec.remembers and mixed:
             problems.append(
-                f"The loss {term.loss} tells every image from all others, so images cannot be mixed: leave out mix."
+                f"The loss {term.loss} contrasts each image with the others, so images cannot be mixed. Leave out mix."
             )
         if term.spec.remembers and distributed.world() > 1:
             problems.append(
-                f"The loss {term.loss} keeps a memory of every image, in one process: run it without torchrun."
+                f"The loss {term.loss} has a memory bank of all images in one process. Run it without torchrun."
             )
     if problems:
         raise ConfigError(*problems)
 
 
 def _with_teachers_head(seeing: Sequence[Term], student: Classifier, teacher: Classifier | None) -> Classifier:
-    """Return the student, ending in a projector and the teacher's classifier where a loss is that it shares it."""
+    """Return the student, ending in a projector and the teacher's classifier if a loss (SimKD) shares it."""
     for term in seeing:
         if term.spec.shares_head and teacher is not None:
             names = _names(term.on) or (term.spec.tap,)
@@ -104,7 +104,7 @@ def _with_teachers_head(seeing: Sequence[Term], student: Classifier, teacher: Cl
 
 
 class _Side:
-    """One of the two networks: its trace, and the taps asked for so far."""
+    """One of the two networks: its trace, and the taps used so far."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = classifier
@@ -113,17 +113,17 @@ class _Side:
         self.taps: dict[str, Tap] = {}
 
     def tap(self, names: Sequence[str], term: Term) -> list[Tap]:
-        """Return the taps, which are collected from now on."""
-        found = _taps(self.classifier, names, term)
+        """Return the taps and register them."""
+        taps = _taps(self.classifier, names, term)
         if term.spec.before_relu:
-            found = [before_relu(self.trace, tap) for tap in found]
-        self.taps |= {tap.name: tap for tap in found}
-        return found
+            taps = [before_relu(self.trace, tap) for tap in taps]
+        self.taps |= {tap.name: tap for tap in taps}
+        return taps
 
 
 @dataclass(frozen=True)
 class _Site:
-    """Where a loss with parameters is built: `Site`. For a loss on logits there is no term and no teacher."""
+    """The `Site` of a loss with parameters. For a loss on logits there is no term and no teacher."""
 
     steps: int
     rows: Tensor
@@ -151,8 +151,8 @@ class _Site:
         width = self.teacher_channels[0]
         if weight.shape[1] != width:
             raise ConfigError(
-                f"The loss {term.title} compares what the teacher's last layer sees, {weight.shape[1]} values; its tap "
-                f"'{term.teacher_on or term.on}' gives {width}. Leave out `on` and `teacher_on`, or take 'pooled'."
+                f"The loss {term.title} needs the input of the teacher's last layer, {weight.shape[1]} features, but "
+                f"the tap '{term.teacher_on or term.on}' has {width}. Leave out `on` and `teacher_on`, or use 'pooled'."
             )
         return weight.cpu(), bias.cpu()
 
@@ -161,13 +161,13 @@ class _Site:
         model, norm = teacher.classifier.card.model, batch_norm_before(teacher.trace, tap)
         if norm is None or self.rectified:
             raise ConfigError(
-                f"The loss {term.title} compares maps behind a batch norm and before its ReLU, and '{tap.name}' of "
-                f"{model} is none. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {model}` lists them."
+                f"The loss {term.title} compares maps between a batch norm and its ReLU, but '{tap.name}' of {model} "
+                f"is not one. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {model}` lists them."
             )
         return norm
 
     def _there(self) -> tuple[_Side, Tap, Term]:
-        assert self.teacher and self.tap and self.term, "a loss on logits has no place in the teacher"
+        assert self.teacher and self.tap and self.term, "a loss on logits has no tap of the teacher"
         return self.teacher, self.tap, self.term
 
 
@@ -176,10 +176,10 @@ class _Pair:
 
     def __init__(self, student: Classifier, teacher: Classifier | None, rows: Tensor, steps: int) -> None:
         self.student, self.rows, self.steps = _Side(student), rows, steps
-        self.teacher = _Side(teacher) if teacher else _Side(student)  # looked into only where there is one
+        self.teacher = _Side(teacher) if teacher else _Side(student)  # not used without a teacher
 
     def connect(self, term: Term) -> Connection:
-        """Return what a term compares, and how."""
+        """Return the connection of a term."""
         names = _names(term.on) or self._default(term)
         if "teacher" not in term.needs:
             return Connection(Comparison(term.function), (self.student.tap(names[:1], term)[0].name,))
@@ -224,10 +224,10 @@ def _projects(term: Term) -> bool:
 def _never_negative(classifier: Classifier, tap: Tap) -> bool:
     shape = (2, classifier.card.channels, *classifier.card.size)
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(classifier.mean.device)
-    was, looking = classifier.training, classifier.replace(taps=(tap,)).eval()
+    training, tapped = classifier.training, classifier.replace(taps=(tap,)).eval()
     with torch.no_grad():
-        lowest = looking(noise).features[tap.name].min()
-    looking.train(was)
+        lowest = tapped(noise).features[tap.name].min()
+    tapped.train(training)
     return bool(lowest >= 0)
 
 
@@ -236,33 +236,36 @@ def _names(on: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _taps(classifier: Classifier, names: Sequence[str], term: Term) -> list[Tap]:
-    """Return the taps; raise a `ConfigError` that lists the stages where one is not there."""
+    """Return the taps; raise a `ConfigError` that lists the stages if one is unknown."""
     try:
         return list(resolve(classifier, names))
     except ModelError as error:
-        found = ", ".join(f"{tap.name} = {tap.path} {tap.shape}" for tap in stages(trace(classifier)))
-        raise ConfigError(f"The loss {term.title} cannot look there. {error} Stages: {found}.") from None
+        known = ", ".join(f"{tap.name} = {tap.path} {tap.shape}" for tap in stages(trace(classifier)))
+        raise ConfigError(f"The loss {term.title} has an unknown tap. {error} Stages: {known}.") from None
 
 
 def _check_taps(term: Term, here: list[Tap], there: list[Tap]) -> None:
     if len(here) != len(there):
         raise ConfigError(
-            f"The loss {term.title} looks at {len(here)} places in the student and {len(there)} in the teacher. "
+            f"The loss {term.title} has {len(here)} taps in the student and {len(there)} in the teacher. "
             "Give as many in `teacher_on` as in `on`."
         )
     listed = term.spec.on == "layers"
     if not listed and len(here) > 1:
-        raise ConfigError(f"The loss {term.title} compares one place; `on` lists {len(here)}. Write a term for each.")
+        raise ConfigError(
+            f"The loss {term.title} compares one tap, but `on` lists {len(here)}. Write a term for each of them."
+        )
     flat = [tap for tap in (*here, *there) if tap.kind == "vector"]
     if term.spec.on in ("maps", "layers") and flat:
         shape = ", ".join(f"'{tap.name}' {tap.shape}" for tap in flat)
         raise ConfigError(
-            f"The loss {term.title} compares maps, and a vector is all there is at {shape}. Choose a stage of maps on "
-            "both sides, or a loss on vectors: rkd, pkt, sp, feature_mse, srrl or crd."
+            f"The loss {term.title} compares maps, but there are vectors at {shape}. Choose a stage with maps in both "
+            "networks, or a loss on vectors: rkd, pkt, sp, feature_mse, srrl or crd."
         )
     if len(here) < term.spec.least_places:
-        least = {2: "two"}.get(term.spec.least_places, str(term.spec.least_places))
-        raise ConfigError(f"The loss {term.title} compares layers, so `on` must list {least} places or more.")
+        raise ConfigError(
+            f"The loss {term.title} compares layers, so `on` must list at least {term.spec.least_places} taps."
+        )
 
 
 def _laid_out(tap: Tap, layout: str) -> Shape:

@@ -1,6 +1,6 @@
-"""`potstill check`: the findings about a data set as plain values, and what was written on request.
+"""`potstill check`: the findings about a data set as plain values, and files written on request.
 
-Only what shows or probes augmentations imports torch, so that looking at known images takes no time.
+Only the parts for augmentations import torch, so that checking cached images is fast.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def check(
     probe: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Return what was found out about the images at `path`: counts, "worst" severity, and a list of findings.
+    """Return the findings about the images at `path`: counts, "worst" severity, and a list of findings.
 
     group: a regular expression over file names. html: a page to write. fix: a CSV to write, of the images that no
-    finding leaves out. augment: a policy; `sheet` is then written, and shows what a model will see of it. probe: also
-    measure which operations change the labels. force: replace existing files that potstill did not write. Raises
-    `DataError` where there is nothing to look at, `RunError` where a file would be overwritten.
+    finding excludes. augment: a policy, whose views of some images are written to `sheet`. probe: also measure which
+    operations change the labels. force: replace existing files that potstill did not write. Raises `DataError` if there
+    are no images, `RunError` if a file would be overwritten.
     """
     _check_outputs(html, fix, None if augment is None else sheet, force)
     report = examine(_digits() if path == "digits" else path, group=group)
@@ -71,7 +71,7 @@ def _digits() -> Manifest:
 
 
 def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:
-    """Write a contact sheet of a policy's views of some images, spread over the classes; return its path."""
+    """Write a contact sheet of a policy's views of some images of all classes; return its path."""
     from potstill.data.augment.sheet import contact_sheet
     from potstill.stages import dataset
     from potstill.stages.recipe import DataConfig
@@ -89,7 +89,7 @@ def write_sheet(path: str, augment: Any, sheet: str | Path) -> str:
 
 
 def _spread(manifest: Manifest) -> np.ndarray:
-    """Return a few train rows, one class after the other."""
+    """Return a few train rows, the classes alternating."""
     rows = manifest.rows("train")
     label = manifest.label[rows]
     turn = np.zeros(len(rows), dtype=int)
@@ -99,7 +99,7 @@ def _spread(manifest: Manifest) -> np.ndarray:
 
 
 def probed(path: str) -> list[dict[str, Any]]:
-    """Return for each operation of augmentation how much of a cheap probe's accuracy it costs on these images."""
+    """Return the loss of a linear probe's accuracy on these images for each augmentation operation."""
     from potstill.data.augment.probe import probe_augment
     from potstill.stages import dataset
     from potstill.stages.recipe import DataConfig

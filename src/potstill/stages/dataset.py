@@ -1,11 +1,14 @@
-"""From what the user typed to images ready for training: manifest, splits, pixels, views."""
+"""Preparation of a data set for training: manifest, splits, pixels, views."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import torch
 
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
@@ -21,13 +24,13 @@ from potstill.models.outputs import Classifier
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
 
-PHOTO_SIZE = 128  # pixels a side where neither the recipe nor a model says
-CROP = 0.875  # the share of the short side that the centre crop keeps
+PHOTO_SIZE = 128  # pixels per side, if neither the recipe nor a model defines it
+CROP = 0.875  # fraction of the short side that the centre crop keeps
 
 
 @dataclass(frozen=True)
 class Data:
-    """A manifest with train, validation and test splits, its pixels, and how models are shown them."""
+    """A manifest with train, validation and test splits, its pixels, and the crop and resize of models."""
 
     manifest: Manifest
     pixels: Pixels
@@ -36,11 +39,18 @@ class Data:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for colour."""
+        """1 for greyscale, 3 for colour."""
         return self.pixels.shape[1]
 
-    def model(self, name: str, *, weights: str | Path | None = None, **settings: object) -> Classifier:
-        """Return a model for these images: the built-in ones take their size, others keep their own."""
+    def model(
+        self,
+        name: str,
+        *,
+        weights: str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Classifier:
+        """Return a model for these images: built-in ones have their size and channels, others keep their own."""
         builtin = name.startswith("builtin:")
         made = zoo.create(
             name,
@@ -48,19 +58,28 @@ class Data:
             size=self.crop if builtin else None,
             channels=self.channels if builtin else None,
             weights=weights,
-            **settings,
+            options=options,
+            seed=seed,
         )
         return made.with_card(made.card.replace(resize=self.resize, crop=self.crop))
 
-    def loader(self, *, augment: object = "none", seed: int = 0, **options: object) -> Loader:
-        """Return a loader whose views are augmented by the policy `augment` ("auto" chooses by kind of image)."""
+    def loader(
+        self,
+        *,
+        augment: Any = "none",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        mix: str | None = None,
+        mix_alpha: float = 0.2,
+    ) -> Loader:
+        """Return a loader of views augmented by the policy `augment` ("auto" chooses by kind of image)."""
         height, width = self.crop
         auto = default_policy(height=height, width=width, channels=self.channels, classes=self.manifest.classes)
         view = View(parse_policy(augment, auto=auto), size=self.crop, seed=seed)
-        return Loader(self.manifest, self.pixels, view, **options)
+        return Loader(self.manifest, self.pixels, view, device=device, mix=mix, mix_alpha=mix_alpha)
 
-    def facts(self, path: str) -> dict[str, object]:
-        """Return what the summary says of the data."""
+    def facts(self, path: str) -> dict[str, Any]:
+        """Return the data's part of the summary."""
         manifest = self.manifest
         splits = {split: len(manifest.rows(split)) for split in ("train", "validation", "test")}
         height, width = self.crop
@@ -74,14 +93,14 @@ class Data:
 
 
 def read(config: DataConfig) -> Manifest:
-    """Return the manifest of the data a recipe names, with a validation and a test split."""
+    """Return the manifest of a recipe's data, with a validation and a test split."""
     if config.path == "digits":
         manifest = digits()
     else:
         manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
-            f"{config.path} holds no labelled images. Sort some into one folder a class, such as "
+            f"{config.path} has no labelled images. Put images into one folder per class, such as "
             f"{config.path}/cat/ and {config.path}/dog/, and run the command again."
         )
     if not len(manifest.rows("test")):
@@ -97,11 +116,11 @@ def read(config: DataConfig) -> Manifest:
 def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: int = 0) -> Data:
     """Return the data of a recipe, decoded.
 
-    at_least: the largest input size, in pixels, of the models that come with a size of their own.
+    at_least: the largest input size, in pixels, of models with a fixed input size.
     """
     manifest = manifest or read(config)
     size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
-    with distributed.main_first():  # who comes later finds photos decoded
+    with distributed.main_first():  # the other processes read decoded images from the cache
         pixels = load_pixels(
             manifest, size=(size, size), resize=round(size / CROP), channels=_channels(manifest), cache=None
         )
@@ -112,16 +131,16 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
 
 
 def _channels(manifest: Manifest) -> int:
-    """Return 3 where any of some images spread over the data is in colour, else 1."""
+    """Return 3 if any of up to 64 evenly spaced images is in colour, else 1."""
     rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
     return max(manifest.image(int(row)).shape[-1] for row in rows)
 
 
 def digits() -> Manifest:
-    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 30 % for testing."""
+    """Return scikit-learn's 1,797 digits of 8x8 pixels (UCI; Alpaydin, Kaynak 1998), 30 % of them for testing."""
     from sklearn.datasets import load_digits
 
-    loaded = load_digits()
+    loaded = cast(Any, load_digits())  # a Bunch; the stubs say tuple, which `return_X_y` returns
     images = (loaded.images * (255 / 16)).round().astype(np.uint8)
     manifest = from_arrays(images, loaded.target, classes=[str(digit) for digit in range(10)], root="digits")
     return hold_out(manifest, split="test", fraction=0.3, seed=0)

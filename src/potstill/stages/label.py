@@ -1,7 +1,7 @@
 """`potstill label`: soft labels of every training image, written once, for any number of students.
 
-The folder knows what it was made of, and holds a few of the views themselves. Whoever learns from it later proves
-first that the same view numbers still give the same pixels; a soft label beside another crop teaches nonsense.
+The folder records its source and stores a few of the views. Before a student is trained with it, these are compared
+with the student's views, because a soft label is only valid for the same crop.
 """
 
 from __future__ import annotations
@@ -27,36 +27,38 @@ from potstill.stages.stage import stage
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.teacher.replay import fill, probe, source_of
-from potstill.stages.teacher.soft_labels import ANSWERS, FACTS, PROBE
+from potstill.stages.teacher.soft_labels import FACTS, LOGITS, PROBE
 from potstill.teachers import logit_codec
 from potstill.teachers.prediction_store import Store
 from potstill.training import devices, predict
 
-REVIEWED = 20_000_000  # probabilities that the review holds at once
+REVIEWED = 20_000_000  # probabilities in memory for the review
 
 
 class LabelConfig(Config):
-    """What is labelled, by whom, and in how many views."""
+    """Images, teacher, and number of views."""
 
     data: DataConfig
     teacher: TeacherConfig = TeacherConfig()
-    views: int = Field(default=1, ge=1)
-    augment: str | list[Any] = "auto"
-    seed: int = Field(default=0, ge=0)
-    top_k: int | None = Field(default=None, ge=1, description="classes kept of each answer; null: all, while they fit")
-    worth: int = Field(default=50, ge=0, description="how many images to propose for labelling by hand")
+    views: int = Field(default=1, ge=1, description="augmented views of each image")
+    augment: str | list[Any] = Field(default="auto", description="augmentation policy")
+    seed: int = Field(default=0, ge=0, description="random seed of the views")
+    top_k: int | None = Field(
+        default=None, ge=1, description="classes kept of each output; null: all, unless the store becomes too large"
+    )
+    to_review: int = Field(default=50, ge=0, description="number of images to propose for labelling by hand")
 
 
 def run_label(config: LabelConfig, out: Path, *, command: str = "") -> dict[str, Any]:
     """Read the data, prepare the teacher, write soft labels into `out`; return the summary.
 
-    The same call goes on where an interrupted one stopped.
+    The same call resumes an interrupted one.
     """
     chained = config.teacher.assistants or config.teacher.generations or config.teacher.mutual
     if chained:
         raise ConfigError(
-            "Labels are asked of a teacher as it is: leave out assistants, generations and mutual, which belong to the "
-            "recipe of a student. The folder of such a run can be the teacher here."
+            "`label` takes a trained teacher: leave out assistants, generations and mutual, which belong to the recipe "
+            "of a student. The folder of such a run can be the teacher here."
         )
     return stage("label", config, out, lambda journal: _carry_out(config, out, journal), name=out.name, command=command)
 
@@ -84,7 +86,9 @@ def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, An
     if not distributed.is_main():
         return None
     journal.timed(
-        "review", "Wrote the tables and the page", lambda: review(data, teacher, facts, out, worth=config.worth)
+        "review",
+        "Wrote the tables and the page for review",
+        lambda: review(data, teacher, facts, out, to_review=config.to_review),
     )
     figures: dict[str, Any] = {"name": name}
     if facts["accuracy"] is not None:
@@ -104,22 +108,22 @@ def label(
     name: str = "",
     own_size: int = 0,
 ) -> dict[str, Any]:
-    """Write what `teacher` says of every training image in `views` views into the folder `out`; return its facts.
+    """Write the logits of `teacher` for `views` views of every training image into the folder `out`; return its facts.
 
-    top_k: how many classes of each answer are kept, with the sum of the others; None keeps all while they fit.
-    own_size: pixels a side that the images were prepared for, where the teacher asked for it.
-    Raises `ConfigError` for a teacher that is no model, and `RunError` where `out` holds other soft labels.
+    top_k: number of classes kept of each output, with the sum of the others; None keeps all unless the store becomes
+    too large. own_size: the input size for which images were prepared, if the teacher has one.
+    Raises `ConfigError` for a teacher that is not a model, and `RunError` if `out` has other soft labels.
     """
     if teacher.model is None:
-        raise ConfigError(f"{name} already is a file of answers: give it as teacher.model, there is nothing to ask.")
+        raise ConfigError(f"{name} is a file of predictions already. Use it directly: --teacher {name}")
     on, classes = devices.device(), len(data.manifest.classes)
     if teacher.network is not None:
         teacher.network.to(on)
-    rows, best = data.manifest.rows("train"), _best(top_k, data, views)
+    rows, best = data.manifest.rows("train"), _kept_classes(top_k, data, views)
     loader = data.loader(augment=augment, seed=seed, device=on)
     precision = predict.resolve_precision("auto", on, teacher.model, views * len(rows))
     source = source_of(teacher, data, loader, precision) | {"classes kept": best}
-    store = Store(out / ANSWERS, rows, views, source)
+    store = Store(out / LOGITS, rows, views, source)
     fill(store, teacher.model, loader, precision=precision, classes=classes, best=best)
     _write_probe(store, loader, out)
     facts = {
@@ -140,32 +144,32 @@ def label(
     return facts
 
 
-def review(data: Data, teacher: TeacherSource, facts: dict[str, Any], out: Path, *, worth: int) -> None:
-    """Write labels.csv, worth-labelling.csv and labels.html of the images without labels, or of all where none is.
+def review(data: Data, teacher: TeacherSource, facts: dict[str, Any], out: Path, *, to_review: int) -> None:
+    """Write labels.csv, to-review.csv and labels.html of the unlabelled images, or of all if all are labelled.
 
-    Confidences are calibrated on the labelled validation images. Disagreement is between views, where there are some.
+    Confidences are calibrated on the labelled validation images. Disagreement is between the views of an image.
     """
     from potstill.stages.selftrain.review import write_review
 
     manifest, classes, views = data.manifest, len(data.manifest.classes), range(facts["views"])
     rows = manifest.rows("train", labelled=False)
-    rows = _not_too_many(rows if len(rows) else manifest.rows("train"), max(1, REVIEWED // classes))
-    recall = logit_codec.Recall(Store(out / ANSWERS, manifest.rows("train"), facts["views"], facts["source"]))
+    rows = _at_most(rows if len(rows) else manifest.rows("train"), max(1, REVIEWED // classes))
+    recall = logit_codec.Recall(Store(out / LOGITS, manifest.rows("train"), facts["views"], facts["source"]))
     index, temperature = torch.from_numpy(rows), _temperature(data, teacher)
 
-    def chance(view: int) -> np.ndarray:
+    def probability(view: int) -> np.ndarray:
         logits = logit_codec.to_logits(recall(index, torch.full_like(index, view)), classes)
         return torch.softmax(logits / temperature, 1).numpy()
 
-    mean = np.asarray(sum(chance(view) for view in views)) / len(views)
-    apart = np.asarray(sum(0.5 * np.abs(chance(view) - mean).sum(1) for view in views)) / len(views)
-    write_review(out, data, rows, mean, apart, worth=worth)
+    mean = np.asarray(sum(probability(view) for view in views)) / len(views)
+    disagreement = np.asarray(sum(0.5 * np.abs(probability(view) - mean).sum(1) for view in views)) / len(views)
+    write_review(out, data, rows, mean, disagreement, to_review=to_review)
 
 
-def _not_too_many(rows: np.ndarray, most: int) -> np.ndarray:
+def _at_most(rows: np.ndarray, most: int) -> np.ndarray:
     if len(rows) <= most:
         return rows
-    progress.note(f"The page and the tables show {most:,} of the {len(rows):,} images, evenly spaced.")
+    progress.note(f"The page and the tables show {most:,} of {len(rows):,} images, evenly spaced.")
     return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
 
 
@@ -175,12 +179,12 @@ def _temperature(data: Data, teacher: TeacherSource) -> float:
     return 1.0 if logits is None else metrics.fit_temperature(logits, data.manifest.label[held], low=0.25, high=20.0)
 
 
-def _best(top_k: int | None, data: Data, views: int) -> int | None:
+def _kept_classes(top_k: int | None, data: Data, views: int) -> int | None:
     classes = len(data.manifest.classes)
     if top_k is None:
         return logit_codec.kept(classes, len(data.manifest.rows("train")), views)
     if top_k >= classes:
-        progress.note(f"There are {classes} classes, so all of them are kept and not the best {top_k}.")
+        progress.note(f"--top-k {top_k} is ignored: there are only {classes} classes, and all are kept.")
         return None
     return top_k
 

@@ -1,4 +1,4 @@
-"""The recipe: every choice of a run in one typed, frozen mapping (docs/recipes.md explains the keys)."""
+"""The recipe: all settings of a run in one typed, frozen mapping (docs/recipes.md documents the keys)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ from potstill.training.settings import TrainConfig
 
 
 class DataConfig(Config):
-    """Which images, and how they are split."""
+    """Images and their splits."""
 
     path: str = Field(description="a folder, archive or array file; 'digits' is built in")
     limit: int | None = Field(default=None, ge=2, description="use about this many images, stratified")
-    validation: float = Field(default=0.1, gt=0, lt=1, description="share held out of train where there is no split")
-    test: float = Field(default=0.2, gt=0, lt=1, description="share held out where the data has no test split")
-    size: int | None = Field(default=None, ge=8, le=1024, description="pixels a side that photos are cut to")
-    group: str | None = Field(default=None, description="pattern over file names whose match stays on one side")
+    validation: float = Field(
+        default=0.1, gt=0, lt=1, description="fraction of train held out if there is no validation split"
+    )
+    test: float = Field(default=0.2, gt=0, lt=1, description="fraction held out if there is no test split")
+    size: int | None = Field(default=None, ge=8, le=1024, description="input size of photos in pixels per side")
+    group: str | None = Field(
+        default=None, description="regular expression over file names; images of equal match stay in one split"
+    )
     allow_empty: bool = Field(default=False, description="accept classes without images")
-    seed: int = Field(default=0, ge=0, description="seed of the splits")
+    seed: int = Field(default=0, ge=0, description="random seed of the splits")
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which augmented views of the training images a training sees.
+    """The augmented views of the training images.
 
-    augment: a policy, or "auto" for the one that suits the images. count: views of each image, seen in turn; None is
-    one an epoch. fresh: another view in every pass over an image, without end, which nothing can store. seed: of the
-    views, not of the order of the images. mix: how images of a batch are mixed, with strength `mix_alpha` > 0.
+    augment: a policy, or "auto" to choose by kind of image. count: number of views of each image, used in turn; None is
+    one per epoch. fresh: a new view in every pass over an image, so that teacher outputs cannot be cached. seed: of the
+    views, not of the order of the images. mix: mixing of the images of a batch, with strength `mix_alpha` > 0.
     """
 
     augment: str | list[Any] = "auto"
@@ -44,40 +48,44 @@ class Views:
     mix_alpha: float = 0.2
 
     def number(self, epochs: int) -> int | None:
-        """Return how many views there are in a training of so many epochs, None for endless ones."""
+        """Return the number of views in a training of so many epochs, None if every pass has new ones."""
         return None if self.fresh else self.count or epochs
 
 
 class CardConfig(Config):
-    """What a teacher from elsewhere does not say of itself."""
+    """The classes and preprocessing of a teacher whose file does not contain them."""
 
-    classes: tuple[str, ...] = Field(default=(), description="names, in the order of its outputs")
-    mean: tuple[float, ...] | None = Field(default=None, description="of images in 0..1, one value a channel")
-    std: tuple[float, ...] | None = Field(default=None, description="0.00392157 where it wants 0..255")
-    size: tuple[int, int] | None = Field(default=None, description="(height, width) in pixels")
-    output: Literal["logits", "probabilities", "labels"] | None = None
+    classes: tuple[str, ...] = Field(default=(), description="class names in the order of the outputs")
+    mean: tuple[float, ...] | None = Field(default=None, description="mean of images in 0..1, one value per channel")
+    std: tuple[float, ...] | None = Field(
+        default=None, description="standard deviation; 0.00392157 for input in 0..255"
+    )
+    size: tuple[int, int] | None = Field(default=None, description="input size (height, width) in pixels")
+    output: Literal["logits", "probabilities", "labels"] | None = Field(
+        default=None, description="kind of output; null: detected from the values"
+    )
 
 
 class OneTeacher(Config):
-    """One teacher: a name to be trained, a name with weights, a folder, an ONNX file, or a file of answers."""
+    """One teacher: a name to be trained, a name with weights, a folder, an ONNX file, or a file of predictions."""
 
-    model: str = "builtin:cnn"
-    weights: str | None = None
-    options: dict[str, Any] = {}
+    model: str = Field(default="builtin:cnn", description="name, folder, ONNX file or file of predictions")
+    weights: str | None = Field(default=None, description="file of weights, for a name")
+    options: dict[str, Any] = Field(default={}, description="options of the architecture")
     card: CardConfig | None = None
     class_map: dict[str, str | tuple[str, ...] | None] = Field(
-        default={}, description="{our class: its class}, where names differ; null where it has none"
+        default={}, description="{class of the data: class of the teacher}, if names differ; null: it has none"
     )
 
 
 class Member(OneTeacher):
-    """One of several teachers, and its weight among them."""
+    """One teacher of an ensemble, and its weight."""
 
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, description="weight in the average")
 
 
 class Assistant(Config):
-    """A network between teacher and student: the teacher teaches it, and it teaches the next."""
+    """A teacher assistant: distilled from the teacher, and the teacher of the next network."""
 
     model: str
     options: dict[str, Any] = {}
@@ -85,78 +93,84 @@ class Assistant(Config):
 
 
 class TeacherConfig(OneTeacher):
-    """Who teaches: one teacher or an ensemble, directly or through a chain."""
+    """One teacher or an ensemble, directly or through a chain of assistants."""
 
     train: TrainConfig = TrainConfig(epochs=10)
-    stored: bool = Field(default=True, description="ask once and keep the answers, instead of in every step")
+    stored: bool = Field(default=True, description="cache teacher logits on disk, instead of computing them each step")
     ensemble: tuple[Member, ...] = ()
-    average: Literal["probabilities", "logits"] = "probabilities"
+    average: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="what the ensemble averages"
+    )
     assistants: tuple[Assistant, ...] = ()
-    generations: int = Field(default=0, ge=0, description="born-again: how often the student teaches its like")
-    mutual: bool = Field(default=False, description="teacher and student learn together, from each other")
+    generations: int = Field(default=0, ge=0, description="born-again generations before the student")
+    mutual: bool = Field(default=False, description="deep mutual learning: teacher and student are trained together")
 
     @model_validator(mode="after")
     def _one_or_several(self) -> TeacherConfig:
         if self.ensemble and (self.model != "builtin:cnn" or self.weights):
-            raise ValueError("it gives both `model` and `ensemble`. List every teacher under `ensemble`.")
+            raise ValueError("has both `model` and `ensemble`. List every teacher under `ensemble`.")
         if self.mutual and (self.ensemble or self.assistants or self.generations):
-            raise ValueError("with `mutual` one network learns beside the student: leave out what else is there.")
+            raise ValueError(
+                "`mutual` trains one network with the student: leave out `ensemble`, `assistants` and `generations`."
+            )
         return self
 
 
 class StudentConfig(Config):
-    """Who learns, and how many of the labels it gets (null: all of them)."""
+    """The student, and the number of labels it is trained with (null: all)."""
 
-    model: str = "builtin:mlp"
-    options: dict[str, Any] = {}
-    weights: str | None = None
-    aux: tuple[str, ...] = Field(default=(), description="stages that get a side head, in training only")
-    labels: int | None = Field(default=None, ge=1)
-    labelled_share: float = Field(default=0.5, gt=0, le=1, description="of each batch, where some images lack a label")
+    model: str = Field(default="builtin:mlp", description="name or folder")
+    options: dict[str, Any] = Field(default={}, description="options of the architecture")
+    weights: str | None = Field(default=None, description="file of initial weights, for a name")
+    aux: tuple[str, ...] = Field(default=(), description="stages with an auxiliary head during training")
+    labels: int | None = Field(default=None, ge=1, description="number of labels to use; null: all")
+    labelled_share: float = Field(
+        default=0.5, gt=0, le=1, description="fraction of labelled images in each batch, if some are unlabelled"
+    )
 
 
 class ObjectiveConfig(Config):
     """alpha * CE + (1 - alpha) * loss; or `terms`, any losses with any weights; or `method: auto`, a search."""
 
-    method: Literal["auto"] | None = Field(default=None, description="auto: a short search on validation for the terms")
-    search: int | None = Field(default=None, ge=1, description="epochs the search may take; null: two trainings' worth")
-    alpha: float = Field(default=0.1, ge=0, le=1)
-    temperature: float = Field(default=2.0, gt=0)
-    loss: str = "kd"
+    method: Literal["auto"] | None = Field(default=None, description="auto: search the terms on validation")
+    search: int | None = Field(default=None, ge=1, description="epochs of the search; null: 2 * train.epochs")
+    alpha: float = Field(default=0.1, ge=0, le=1, description="weight of the cross-entropy with the labels")
+    temperature: float = Field(default=2.0, gt=0, description="temperature of the distillation loss")
+    loss: str = Field(default="kd", description="distillation loss")
     terms: tuple[Term, ...] = ()
-    aux_weight: float = Field(default=0.3, ge=0)
+    aux_weight: float = Field(default=0.3, ge=0, description="weight of the losses of auxiliary heads")
 
     @model_validator(mode="after")
     def _terms_or_alpha(self) -> ObjectiveConfig:
         fields = type(self).model_fields
-        given = [name for name in ("alpha", "temperature", "loss") if getattr(self, name) != fields[name].default]
-        if self.method and (given or self.terms):
+        changed = [name for name in ("alpha", "temperature", "loss") if getattr(self, name) != fields[name].default]
+        if self.method and (changed or self.terms):
             raise ValueError(
-                "gives `method: auto` and terms of its own. The search finds the terms: leave the others out."
+                "has both `method: auto` and terms. The search determines the terms: leave the others out."
             )
-        if self.terms and given:
+        if self.terms and changed:
             raise ValueError(
-                f"gives both `terms` and {', '.join(given)}. With `terms`, each loss carries its own weight and "
-                "options: leave the others out."
+                f"has both `terms` and {', '.join(changed)}. In `terms`, each loss has its own weight and options: "
+                "leave the others out."
             )
         return self
 
     @property
     def loss_terms(self) -> tuple[Term, ...]:
-        """The terms, spelled out where only alpha, temperature and loss are given."""
+        """The terms, built from alpha, temperature and loss if they are not given."""
         return self.terms or lecture_terms(alpha=self.alpha, temperature=self.temperature, loss=self.loss)
 
     def completed(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `part` with the defaults of a command, but for alpha and temperature where it has its own terms."""
+        """Return `part` with the defaults of a command; without alpha and temperature if it has its own terms."""
         own = bool(part.get("terms") or part.get("method"))
         return dict(part) if own else super().completed(part)
 
 
 class ExportConfig(Config):
-    """Which files come out."""
+    """The exported files."""
 
-    int8: bool = True
-    calibration: int = Field(default=512, ge=8, description="training images that calibrate the 8-bit file")
+    int8: bool = Field(default=True, description="also export a file quantized to 8 bits")
+    calibration: int = Field(default=512, ge=8, description="training images for calibration of the 8-bit file")
 
 
 class Recipe(Config):
@@ -172,18 +186,18 @@ class Recipe(Config):
     augment: str | list[Any] = "auto"
     mix: Literal["mixup", "cutmix"] | None = None
     mix_alpha: float = Field(default=0.2, gt=0)
-    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
-    seeds: int = Field(default=3, ge=1)
-    seed: int = Field(default=0, ge=0, description="the first seed")
+    views: int | None = Field(default=None, ge=1, description="number of views of each image; null: one per epoch")
+    seeds: int = Field(default=3, ge=1, description="number of seeds")
+    seed: int = Field(default=0, ge=0, description="the first random seed")
     export: ExportConfig = ExportConfig()
-    comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings, compared the same way")
+    comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings to compare, by name")
 
     @property
     def view_count(self) -> int:
-        """Number of views of each image: one an epoch where the recipe does not say."""
+        """Number of views of each image: by default one per epoch."""
         return self.views or self.train.epochs
 
     @property
     def training_views(self) -> Views:
-        """The views that student and control see."""
+        """The views on which student and control are trained."""
         return Views(self.augment, self.views, self.seed, mix=self.mix, mix_alpha=self.mix_alpha)

@@ -1,8 +1,8 @@
-"""The folder of a stage: whose it is, and what its parts took and noted over all the calls that it took.
+"""The folder of a stage: the settings it belongs to, and a journal of its parts, their seconds and notes.
 
-A folder belongs to the settings in its record (`recipe.yaml`, `prune.yaml`, ...), which is written with the first
-file of the work. Until the folder holds a result (a finished part, a checkpoint, stored outputs) it is free for any
-settings, and a command that fails before that leaves no folder behind.
+A folder belongs to the settings in its record (`recipe.yaml`, `prune.yaml`, ...), which is written before the first
+file. Until the folder has a result (a finished part, a checkpoint, stored outputs) it can be used with any settings,
+and a command that fails before that leaves no folder behind.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from potstill.errors import ConfigError, RunError, UserError
 T = TypeVar("T")
 
 RECIPES = {"distill": "run", "compare": "compare", "selftrain": "selftrain"}
-"""The kinds of work that a recipe starts, and the command that goes on with them."""
+"""The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
 
 
 class Journal:
-    """The parts of a stage in their order, their seconds, and every note, those of earlier calls included.
+    """The parts of a stage in their order, their seconds, and all notes, including those of interrupted calls.
 
     notes: the list to which the notes of this call are added (`progress.recorded`).
     """
@@ -41,9 +41,9 @@ class Journal:
         self.stages: list[dict[str, Any]] = []
 
     def timed(self, name: str, title: str, work: Callable[[], T]) -> T:
-        """Do `work` and add what it took to what an interrupted call has spent on it.
+        """Run `work` and record its time, added to that of interrupted calls; `title` is its line in the report.
 
-        Work that fails is written down only where it left a result to go on from.
+        Failed work is recorded only if it left a result to resume from.
         """
         began = time.monotonic()
         try:
@@ -68,23 +68,23 @@ class Journal:
 
     @property
     def notes(self) -> list[str]:
-        """Every note, each sentence once."""
+        """All notes, each once."""
         return list(dict.fromkeys([*self._earlier_notes, *self._notes]))
 
 
 def record_name(kind: str) -> str:
-    """Return the name of the file in which a folder keeps the settings of its work."""
+    """Return the name of the file with the settings of a folder."""
     return "recipe.yaml" if kind in RECIPES else f"{kind}.yaml"
 
 
 def has_results(folder: Path) -> bool:
-    """Whether a folder holds anything worth going on from: a finished part, a checkpoint, stored tensors."""
+    """Return whether a folder has a result to resume from: a finished part, a checkpoint, stored tensors."""
     results = (artifacts.MANIFEST, "*.safetensors")
     return any(next(folder.rglob(pattern), None) is not None for pattern in results)
 
 
 def check_free(folder: Path, settings: Config, kind: str) -> None:
-    """Raise `RunError` where `folder` holds something else, or results of other settings.
+    """Raise `RunError` if `folder` has other contents, or results of other settings.
 
     kind: distill, compare, selftrain, finetune, label, prune, quantize or export.
     """
@@ -92,26 +92,26 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     if not folder.exists() or not (file.is_file() or any(folder.iterdir())):
         return
     if not file.is_file():
-        raise RunError(f"{folder} exists and holds something else. Choose a new folder with --out.")
+        raise RunError(f"{folder} exists and has other contents. Choose a new folder with --out.")
     differing = differences(file, settings)
     if differing and has_results(folder):
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
-        go_on = f", or continue that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
+        resume = f", or resume that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
         raise RunError(
             f"{folder} was made with other settings: {differing[0]}{more} (see {file}). "
-            f"Choose a new folder with --out{go_on}."
+            f"Choose a new folder with --out{resume}."
         )
 
 
 @contextlib.contextmanager
 def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
-    """Work in `folder`: the first file that is written there is preceded by the record of the settings.
+    """Work in `folder`: the record of the settings is written before the first other file.
 
-    Where the work fails by the user's mistake before it has a result, what it wrote is removed.
+    If a `UserError` is raised before there is a result, the written files are removed.
     """
     file = folder / record_name(kind)
     if file.is_file() and not has_results(folder):
-        (folder / JOURNAL).unlink(missing_ok=True)  # of other settings, or of a start that failed
+        (folder / JOURNAL).unlink(missing_ok=True)  # of other settings, or of a failed start
     fresh, first_of_all = not folder.exists() or not any(folder.iterdir()), not folder.parent.exists()
 
     def write_record() -> None:
@@ -128,9 +128,9 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
 
 
 def differences(file: Path, settings: Config) -> list[str]:
-    """Return in what the settings of a file and these differ: "train.epochs is 5 there, 6 here".
+    """Return the differences between the settings of a file and these: "train.epochs is 5 there, 6 here".
 
-    A setting that the file does not have, for it is newer, has its default.
+    Settings that are missing in the file, because they are newer, have their defaults.
     """
     recorded = read_yaml(file)
     try:

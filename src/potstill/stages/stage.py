@@ -26,28 +26,28 @@ def stage(
     command: str = "",
     report: Callable[[Path], object] | None = None,
 ) -> dict[str, Any]:
-    """Return the summary of a stage (docs/summary.md), doing its work in `folder` unless that is finished.
+    """Return the summary of a stage (docs/summary.md), running its work in `folder` unless that is finished.
 
-    kind: distill, compare, selftrain, finetune, label, prune, quantize or export. name: of what is made. work: fills
-    the folder and returns the stage's own part of the summary; it goes on where an earlier call stopped, and times its
-    parts with the journal. report: writes the report from the finished summary.
+    kind: distill, compare, selftrain, finetune, label, prune, quantize or export. name: of the result. work: writes the
+    files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts with the
+    journal. report: writes the report from the finished summary.
 
-    Under torchrun all processes must call it; those whose work returns None get {}. Raises `RunError` where the folder
-    holds something else.
+    Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
+    has other contents.
     """
     with progress.recorded() as notes:
         check_free(folder, config, kind)
         if artifacts.finished(folder) is not None:
             return artifacts.read_json(folder / SUMMARY)
-        distributed.wait()  # all have looked before the first writes
+        distributed.wait()  # all processes have checked the folder before one writes
         with claimed(folder, config, kind):
             journal = Journal(folder, notes)
-            figures = work(journal)
-            if figures is None or not distributed.is_main():
+            own = work(journal)
+            if own is None or not distributed.is_main():
                 return {}
-            result = summary.header(kind, name, command) | {"recipe": config.to_json()} | figures
+            result = summary.header(kind, name, command) | {"recipe": config.to_json()} | own
             result["stages"], result["seconds"] = journal.stages, journal.seconds
-            result["notes"] = list(dict.fromkeys([*journal.notes, *figures.get("notes", [])]))
+            result["notes"] = list(dict.fromkeys([*journal.notes, *own.get("notes", [])]))
             summary.check(result)
             artifacts.write_json(folder / SUMMARY, result)
             if report is not None:

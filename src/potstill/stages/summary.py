@@ -1,4 +1,4 @@
-"""`summary.json`: every figure of a run in one file (docs/summary.md documents it)."""
+"""`summary.json`: all metrics of a run in one file (docs/summary.md documents it)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime"
 
 
 def machine() -> dict[str, Any]:
-    """Return the facts of this machine that figures depend on."""
+    """Return the facts of this machine that results depend on."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -39,18 +39,18 @@ def _cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that figures depend on."""
+    """Return the versions of the libraries that results depend on."""
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 class Strict(BaseModel):
-    """A part of a summary in which every key is known."""
+    """A part of a summary that has no other keys."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Parity(Strict):
-    """How a file computes beside the network that it was made from."""
+    """Parity of an exported file with its network."""
 
     agreement: float
     max_logit_difference: float
@@ -58,7 +58,7 @@ class Parity(Strict):
 
 
 class Figures(Strict):
-    """One model in any summary. A figure that was not measured is absent; docs/summary.md has the units."""
+    """One model in any summary. A metric that was not measured is absent; docs/summary.md has the units."""
 
     name: str | None = None
     parameters: int | None = None
@@ -99,7 +99,7 @@ class Images(Strict):
 
 
 class Summary(BaseModel):
-    """What every stage's summary.json holds; beside it stand the figures of the stage's own kind."""
+    """The keys of every summary.json; each kind of stage has others too."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -120,12 +120,12 @@ class Summary(BaseModel):
 
 
 def check(summary: dict[str, Any]) -> None:
-    """Raise `pydantic.ValidationError` where a summary has a key under another name or of another type."""
+    """Raise `pydantic.ValidationError` if a summary lacks a key, or has one of another name or type."""
     Summary.model_validate(summary)
 
 
 def header(kind: str, name: str, command: str) -> dict[str, Any]:
-    """Return the part of a summary that tells what made it, where and when."""
+    """Return the part of a summary with command, date, machine and versions."""
     return {
         "schema": SCHEMA,
         "kind": kind,
@@ -139,10 +139,10 @@ def header(kind: str, name: str, command: str) -> dict[str, Any]:
 
 
 def correct(logits: list[np.ndarray], label: np.ndarray) -> np.ndarray:
-    """Return bool [S, N]: whether each seed's model classifies each image correctly."""
+    """Return the correct predictions of the models of all seeds, bool [S, N]."""
     return np.stack([one.argmax(1) == label for one in logits])
 
 
 def verdict(students: list[np.ndarray], controls: list[np.ndarray], label: np.ndarray) -> Verdict:
-    """Return BEATS, TIES or LOSES for the logits of students against controls, a seed each."""
+    """Return BEATS, TIES or LOSES for the logits of students against controls, one of each per seed."""
     return compare(correct(students, label), correct(controls, label))

@@ -1,6 +1,6 @@
-"""The test split, opened once: every model of a run is asked about every test image, after all choices were made.
+"""Evaluation of the test split, once: the logits of all models of a run, after all choices were made.
 
-The answers are kept in one file, so that tables, intervals and reports can be made again without a second look.
+The logits are stored in one file, so that tables, intervals and reports can be made again without another evaluation.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FILE = "logits.safetensors"
 
 
 def open_test(models: dict[str, Model], identities: dict[str, str], data: Data, folder: Path) -> dict[str, np.ndarray]:
-    """Return the logits [N, K] of every model, by name, over the test split."""
+    """Return the logits [N, K] of every model for the test split, by name."""
     inputs = {"test": test_fingerprint(data), "models": identities}
-    artifacts.stage(folder, inputs, lambda: _ask(models, data, folder))
+    artifacts.stage(folder, inputs, lambda: _evaluate(models, data, folder))
     return load_file(folder / FILE)
 
 
@@ -32,10 +32,10 @@ def test_fingerprint(data: Data) -> str:
     return data.manifest.select(data.manifest.rows("test")).fingerprint
 
 
-def _ask(models: dict[str, Model], data: Data, folder: Path) -> dict[str, Any]:
+def _evaluate(models: dict[str, Model], data: Data, folder: Path) -> dict[str, Any]:
     rows = data.manifest.rows("test", labelled=True)
     logits = {}
-    with progress.task("test split, once", total=len(models)) as task:
+    with progress.task("Evaluating the test split", total=len(models)) as task:
         for name, model in models.items():
             logits[name] = answers(model, data, rows)
             task.advance(text=name)
@@ -45,7 +45,7 @@ def _ask(models: dict[str, Model], data: Data, folder: Path) -> dict[str, Any]:
 
 
 def answers(model: Model, data: Data, rows: np.ndarray) -> np.ndarray:
-    """Return a model's logits for clean images, computed in float32."""
+    """Return the logits of a model for images without augmentation, computed in float32: [N, K]."""
     loader = data.loader(device=devices.device() if isinstance(model, Classifier) else "cpu")
     if isinstance(model, Classifier):
         model.to(loader.device)

@@ -1,4 +1,4 @@
-"""`train_classifier`: the one place where a stage trains a network, with a teacher or without."""
+"""`train_classifier`: trains a network for any stage, with a teacher or without."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from potstill.training.settings import TrainConfig
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training, but for its network and its images.
+    """The settings of one training, except for its network and its images.
 
     teacher: None for a control, whose terms need none. seed: of the order of images, of new layers and of dropout.
-    labelled_share: of each batch, 0..1, where some images lack a label; None draws from all alike. aux_weight: of each
-    side head's terms. steps_per_epoch: None is one pass over the images. groups: parameters with settings of their own
-    (`engine.fit`).
+    labelled_share: fraction of labelled images in each batch, 0..1, if some are unlabelled; None samples all equally.
+    aux_weight: weight of the terms of auxiliary heads. steps_per_epoch: None is one pass over the images. groups:
+    parameter groups (`engine.fit`).
     """
 
     terms: tuple[Term, ...]
@@ -42,12 +42,12 @@ class TrainingJob:
     aux_weight: float = 0.3
     steps_per_epoch: int | None = None
     groups: loop.Groups | None = None
-    title: str = "training"
+    title: str = "Training"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One network after training: its folder, and what its stage recorded."""
+    """One trained network: its folder, and the record of its training."""
 
     folder: Path
     seed: int
@@ -59,11 +59,11 @@ class Trained:
 
 
 def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: Path) -> Trained:
-    """Train `network` in place and save it into `folder`, going on from a checkpoint there.
+    """Train `network` in place and save it into `folder`, resuming from a checkpoint if there is one.
 
-    A term may need more than the network: layers in between are trained with it and left behind; under SimKD what is
-    saved ends in the teacher's classifier. The record has the validation accuracy, steps, seconds, how it was computed,
-    and the parameters of what is saved and of what was left behind. Asserts that the teacher did not change.
+    Terms may add layers that are trained with the network and not saved; under SimKD the saved network ends in the
+    teacher's classifier. The record has validation accuracy, steps, seconds, precision and memory format, and the
+    numbers of saved and additional parameters. Asserts that the teacher did not change.
     """
     on = devices.device()
     teacher, views, student = job.teacher or NO_TEACHER, job.views, network.to(on)
@@ -73,7 +73,7 @@ def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: 
     wiring = wire_terms(job.terms, student, teacher, data, views=views, steps=steps, seed=job.seed)
     objective = teacher.objective(job.terms, TrainingContext(data, views, wiring, steps, job.aux_weight))
     trained = teacher.trained_with(wiring.student, job.seed)
-    # Nothing that is tied to a student may decide how it is computed: its control is computed the same way.
+    # The plan depends on the student alone, so that student and control are computed in the same way.
     plan = engine.plan_training(student, job.train, order)
     watch = Watch(job.terms, teacher.validation_logits(data))
     fitted = engine.fit(
@@ -121,6 +121,6 @@ def wire_terms(
     steps: int,
     seed: int,
 ) -> Wiring:
-    """Return what the terms need beside logits; raise `ConfigError` where the two networks do not have it."""
+    """Return the features and layers that the terms need; raise `ConfigError` if the networks do not have them."""
     rows = torch.from_numpy(data.manifest.rows("train"))
     return wire(terms, student, teacher.network, rows=rows, steps=steps, seed=seed, mixed=views.mix is not None)

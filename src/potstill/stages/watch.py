@@ -1,8 +1,8 @@
-"""What goes wrong in distillation without a crash, noted while it happens.
+"""Monitoring of distillation: problems that raise no error are noted during training.
 
-While a student trains, every epoch records how often it agrees with its teacher on the validation images, and the
-terms of the loss are compared: a term a hundred times another leaves the other without influence. A loss that is no
-longer a number ends the training in the engine. `distill/findings.py` has what is known only at the end.
+Every epoch records the agreement of the student with its teacher on the validation images, and the loss terms are
+compared: a term that is a hundred times another one dominates it. A loss that is not finite ends training in the
+engine. `distill/findings.py` has the findings after evaluation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
 from potstill.training import loop, predict
 
-LOPSIDED = 100.0  # a term so many times another leaves that one without influence
+DOMINATES = 100.0  # ratio of two loss terms above which the smaller one has hardly any effect
 
 
 class Watch:
-    """Watches every epoch of one training; `engine.fit` calls it with the epoch's row.
+    """Monitors one training; `engine.fit` calls it with the metrics of each epoch.
 
     teacher: its logits [N, K] for the labelled validation images; None for a control.
     """
@@ -34,7 +34,7 @@ class Watch:
         self._teacher = teacher
 
     def validator(self, data: Data, loader: Loader) -> loop.Validate:
-        """Return a function that measures a classifier on the validation split, against labels and teacher."""
+        """Return a function that evaluates a classifier on the validation split, against labels and teacher."""
         rows = data.manifest.rows("validation", labelled=True)
 
         def validate(classifier: Classifier) -> dict[str, float]:
@@ -50,21 +50,21 @@ class Watch:
         return validate
 
     def __call__(self, row: dict[str, Any]) -> str:
-        """Note terms out of balance after the first epoch; return the agreement in words."""
+        """Note dominated loss terms after the first epoch; return the agreement as text."""
         if row["epoch"] == 1:
-            for sentence in lopsided(self._weights, row["train"]):
+            for sentence in dominated(self._weights, row["train"]):
                 progress.note(sentence)
-        agreed = row.get("validation", {}).get("agreement")
-        return "" if agreed is None else f"agrees with the teacher {agreed:.1f} %"
+        agreement_percent = row.get("validation", {}).get("agreement")
+        return "" if agreement_percent is None else f"teacher agreement {agreement_percent:.1f} %"
 
 
-def lopsided(weights: dict[str, float], train: dict[str, float]) -> list[str]:
-    """Return a sentence where one weighted term of the loss drowns another. train: an epoch's mean of each term."""
-    share = {name: abs(weight * train[name]) for name, weight in weights.items()}
-    largest = max(share, key=lambda name: share[name])
+def dominated(weights: dict[str, float], train: dict[str, float]) -> list[str]:
+    """Return a sentence for each weighted term that another one dominates. train: mean of each term over an epoch."""
+    weighted = {name: abs(weight * train[name]) for name, weight in weights.items()}
+    largest = max(weighted, key=lambda name: weighted[name])
     return [
-        f"In the first epoch the loss {largest}, with its weight, was {share[largest] / value:,.0f} times {name}, "
-        f"which hardly counts. Change the weights, unless that is what you want."
-        for name, value in share.items()
-        if 0 < value < share[largest] / LOPSIDED
+        f"In the first epoch the weighted loss {largest} was {weighted[largest] / value:,.0f} times {name}, which has "
+        "hardly any effect. Change the weights if that is not intended."
+        for name, value in weighted.items()
+        if 0 < value < weighted[largest] / DOMINATES
     ]

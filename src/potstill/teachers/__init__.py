@@ -1,1 +1,1 @@
-"""Teachers: functions `Batch -> Outputs`; what is trained never contains one."""
+"""Teachers: functions `Batch -> Outputs`, which are never part of the trained module."""

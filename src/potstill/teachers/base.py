@@ -1,4 +1,4 @@
-"""What a teacher is: a function `Batch -> Outputs`, and how probabilities are mixed and averaged."""
+"""The type of teachers, `Batch -> Outputs`, and functions to mix and average probabilities."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ Teacher = Callable[[Batch], Outputs]
 
 
 def averaged(logits: Sequence[Tensor], weights: Sequence[float], average: str) -> Tensor:
-    """Return the weighted mean of logits [B, K], taken of the "probabilities" or of the "logits" themselves."""
+    """Return logits [B, K] of the weighted mean of the "probabilities" or of the "logits" themselves."""
     shares = [weight / sum(weights) for weight in weights]
+    pairs = zip(shares, logits, strict=True)
     if average == "logits":
-        return sum(share * z for share, z in zip(shares, logits, strict=True))
-    return log_probabilities(sum(share * F.softmax(z, 1) for share, z in zip(shares, logits, strict=True)))
+        return torch.as_tensor(sum(share * z for share, z in pairs))
+    return log_probabilities(torch.as_tensor(sum(share * F.softmax(z, 1) for share, z in pairs)))
 
 
 def mixed(outputs: Outputs, mix: Mix | None) -> Outputs:
-    """Return the outputs whose probabilities are mixed as the student's images are."""
+    """Return the outputs with probabilities mixed like the student's images."""
     if mix is None:
         return outputs
     return replace(outputs, logits=log_probabilities(mix_targets(F.softmax(outputs.logits, 1), mix)))

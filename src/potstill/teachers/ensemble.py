@@ -1,4 +1,4 @@
-"""Several teachers as one."""
+"""Ensembles of teachers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from potstill.teachers.base import Teacher, averaged
 
 
 class AveragedTeacher:
-    """Several teachers at once: the weighted mean of their probabilities, or of their logits.
+    """The weighted mean of the probabilities, or of the logits, of several teachers.
 
-    weights: one positive number a teacher; they are normalised to sum to 1. average: "probabilities" or "logits".
+    weights: one positive number per teacher, normalised to sum 1. average: "probabilities" or "logits".
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class AveragedTeacher:
 
 
 class EnsembleModel:
-    """The same as a model `image -> Outputs`, to be measured; `card` is of the first."""
+    """An ensemble of models `image -> Outputs`, for evaluation. card: of the first model."""
 
     def __init__(
         self, models: Sequence[Callable[[Tensor], Outputs]], weights: Sequence[float], average: str, card: Card

@@ -1,4 +1,4 @@
-"""A teacher whose predictions lie in a file."""
+"""A teacher whose predictions are in a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from potstill.models.outputs import Outputs
 from potstill.teachers.base import mixed
 
 
-class GivenTeacher:
-    """A teacher whose answers lie in a file: one an image, whatever the view.
+class FileOutputs:
+    """A teacher with one prediction per image from a file, the same for all views.
 
-    logits: float32 [N, K]. place: int64 [rows of the manifest], which answer is about a row, -1 where none is.
+    logits: float32 [N, K]. place: int64 [rows of the manifest], index of the prediction for a row, -1 for none.
     """
 
     def __init__(self, logits: np.ndarray, place: np.ndarray) -> None:
@@ -24,11 +24,11 @@ class GivenTeacher:
         return mixed(Outputs(self.of(batch.index.cpu()).to(batch.image.device)), batch.mix)
 
     def of(self, rows: Tensor) -> Tensor:
-        """Return the logits [B, K] for rows of the manifest, int64 [B], which must all be covered."""
+        """Return the logits [B, K] for rows of the manifest, int64 [B], which must all have one."""
         place = self._place[rows]
-        assert bool((place >= 0).all()), "a row without an answer was asked about"
+        assert bool((place >= 0).all()), "a row has no prediction"
         return self._logits[place]
 
     def covers(self, rows: Tensor) -> Tensor:
-        """Return bool [B]: for which rows of the manifest there is an answer."""
+        """Return which rows of the manifest have a prediction, bool [B]."""
         return self._place[rows] >= 0

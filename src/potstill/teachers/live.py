@@ -1,8 +1,7 @@
-"""Teachers: functions `Batch -> Outputs`. What is trained never contains one.
+"""Teachers that are evaluated in every step.
 
-A teacher is not a module of the student's, so it cannot be put into training mode by `student.train()`, cannot be
-found by an optimizer and cannot be saved with the student. A live teacher proves at the end that not a bit of it
-changed.
+A teacher is not a submodule of the student, so `student.train()` does not change its mode, no optimizer has its
+parameters and it is not saved with the student. `assert_unchanged` verifies that it did not change.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from potstill.torch_context import autocast
 
 
 class LiveTeacher:
-    """A network that is asked in every step, in eval mode and without gradient.
+    """A network that is evaluated in every step, in eval mode and without gradient.
 
-    precision: "bf16" runs it under autocast. Where the student's images are mixed, the teacher sees the unmixed ones
-    and its probabilities are mixed instead, so that a stored teacher says the same. Features cannot be mixed like
-    that: where the classifier is tapped, they come from a second pass over the mixed images.
+    precision: "bf16" runs it under autocast. If the student's images are mixed, the teacher is evaluated on the unmixed
+    ones and its probabilities are mixed, so that cached logits give the same result. Features cannot be mixed like
+    that: if the classifier has taps, they are of a second forward pass on the mixed images.
     """
 
     def __init__(self, classifier: Classifier, *, precision: str = "fp32") -> None:
@@ -41,13 +40,13 @@ class LiveTeacher:
         return mixed(replace(outputs, logits=outputs.logits.float()), batch.mix)
 
     def assert_unchanged(self) -> None:
-        """Assert that parameters and buffers are bit for bit what they were."""
+        """Assert that parameters and buffers did not change by a bit."""
         assert not self._classifier.training, "the teacher left eval mode"
-        assert bits(self._classifier) == self._bits, "the teacher changed while it taught"
+        assert bits(self._classifier) == self._bits, "the teacher changed during training"
 
 
 class ModelTeacher:
-    """Any other model `image -> Outputs` that is asked in every step, such as an ONNX file."""
+    """Any other model `image -> Outputs` that is evaluated in every step, such as an ONNX file."""
 
     def __init__(self, model: Callable[[Tensor], Outputs]) -> None:
         self._model = model

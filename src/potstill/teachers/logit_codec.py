@@ -1,15 +1,15 @@
-"""How logits are stored: every class, or the best k and what the others share.
+"""The encoding of stored logits: all classes, or the top k and the sum of the others.
 
-A thousand classes in half precision are 2 kB an image and view; the best 16 with the rest are 66 bytes, and hold all
-that a student notices: the rest has a few thousandths of the probability. Columns of a store, one row an image:
+A thousand classes in half precision are 2 kB per image and view; the top 16 with the rest are 66 bytes, and keep all
+but a few thousandths of the probability. Columns of a store, one row per image:
 
-    every class    logits   float16 [N, K]
-    the best k     values   float16 [N, k]   logits of the best k, falling
-                   classes  uint16 (int32 above 65,536 classes) [N, k]   which classes they are
-                   rest     float16 [N]      the logit of each other class, were they all alike
+    all classes    logits   float16 [N, K]
+    top k          values   float16 [N, k]   the k largest logits, decreasing
+                   classes  uint16 (int32 above 65,536 classes) [N, k]   their classes
+                   rest     float16 [N]      the mean logit of the other classes
 
-`rest` is log(sum(exp(others)) / (K - k)), so the probabilities of the best k are exact at temperature 1, and so is the
-mass of the others.
+`rest` is log(sum(exp(others)) / (K - k)), so the probabilities of the top k, and the sum of the others, are exact at
+temperature 1.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from potstill.teachers.prediction_store import Store
 
 BEST = 16
-LARGEST_STORE = 2e9  # bytes of a store of every class, above which only the best are kept
+LARGEST_STORE = 2e9  # bytes of a store of all classes, above which only the top k are kept
 LARGEST_RESIDENT = 2**30  # bytes of a store that is copied to an accelerator's memory
 LARGEST_HALF = 65504.0
 
 
 def kept(classes: int, rows: int, views: int) -> int | None:
-    """Return how many classes to keep of each answer: None is all of them, which is the rule while they fit."""
+    """Return the number of classes to keep of each output: None is all, unless the store would be too large."""
     return BEST if classes > 4 * BEST and row_bytes(classes, None) * rows * views > LARGEST_STORE else None
 
 
@@ -40,7 +40,7 @@ def row_bytes(classes: int, best: int | None) -> int:
 
 
 def from_logits(logits: Tensor, best: int | None) -> dict[str, np.ndarray]:
-    """Return the columns of logits [N, K]: of all classes where `best` is None, else of so many."""
+    """Return the columns of logits [N, K]: of all classes if `best` is None, else of the top `best`."""
     logits = logits.detach().float().clamp(-LARGEST_HALF, LARGEST_HALF)
     if best is None:
         return {"logits": logits.half().cpu().numpy()}
@@ -56,20 +56,21 @@ def from_logits(logits: Tensor, best: int | None) -> dict[str, np.ndarray]:
 
 
 def to_logits(columns: dict[str, Tensor], classes: int | None = None) -> Tensor:
-    """Return float32 logits [B, K] for columns as tensors; `classes` (K) counts where only the best were kept.
+    """Return float32 logits [B, K] of columns as tensors. classes: K, needed if only the top k were kept.
 
-    The column of classes may have any integer type that indexes.
+    The column of classes may have any integer type that can be used as index.
     """
     if "logits" in columns:
         return columns["logits"].float()
+    assert classes is not None, "the number of classes is not stored"
     logits = columns["rest"].float()[:, None].repeat(1, classes)
     return logits.scatter_(1, columns["classes"].long(), columns["values"].float())
 
 
 class Recall:
-    """What a store says of a batch, as tensors on the batch's device.
+    """The columns of a store for a batch, as tensors on the batch's device.
 
-    A store that fits is copied to an accelerator's memory at the first batch, so that no step waits for the host.
+    A store that fits is copied to the memory of the accelerator at the first batch, so that no step waits for the host.
     """
 
     def __init__(self, store: Store) -> None:
@@ -88,7 +89,7 @@ class Recall:
         return {name: values[row] for name, values in columns.items()}
 
     def _copied(self, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return where each row of the manifest stands, and the columns [views * rows, ...]."""
+        """Return the position of each row of the manifest, and the columns [views * rows, ...]."""
         rows, views = self._store.rows, self._store.views
         position = np.zeros(rows.max() + 1, np.int64)
         position[rows] = np.arange(len(rows))
@@ -97,6 +98,6 @@ class Recall:
 
 
 def _tensors(columns: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Return the columns as tensors; torch does little with unsigned 16 bits, so classes become 32."""
+    """Return the columns as tensors; uint16, which torch hardly supports, becomes int32."""
     wide = {name: values.astype(np.int32) if values.dtype == np.uint16 else values for name, values in columns.items()}
     return {name: torch.from_numpy(values) for name, values in wide.items()}

@@ -1,7 +1,7 @@
-"""What somebody else said of the images: a CSV or NPZ file of logits, probabilities or hard labels.
+"""Files of predictions: a CSV or NPZ file of logits, probabilities or hard labels.
 
-A teacher needs no network that potstill can run. A service that was asked once, a model in another framework or a
-person leaves a table; here it becomes logits, matched to the images by name or by row.
+The predictions of any teacher, such as a web service, a model in another framework or a person, are converted to
+logits and matched to the images by name or by row.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Kind = Literal["logits", "probabilities", "labels"]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One answer an image.
+class Predictions:
+    """One prediction per image.
 
-    logits: float32 [N, K]. classes: the names of the columns, None where the file has none. names or rows: which
-    image each line is about; with neither, line i is image i.
+    logits: float32 [N, K]. classes: names of the columns, None if the file has none. names or rows: the image of each
+    line; with neither, line i is image i.
     """
 
     file: str
@@ -42,28 +42,28 @@ class Answers:
     rows: np.ndarray | None = None
 
 
-def is_answers(path: str | Path) -> bool:
-    """Tell whether a path names a file of answers."""
+def is_predictions(path: str | Path) -> bool:
+    """Return whether a path is that of a file of predictions."""
     return Path(path).suffix.lower() in ENDINGS
 
 
-def read_answers(file: Path, *, kind: Kind | None = None, classes: Sequence[str] | None = None) -> Answers:
-    """Return the answers in a file.
+def read_predictions(file: Path, *, kind: Kind | None = None, classes: Sequence[str] | None = None) -> Predictions:
+    """Return the predictions in a file.
 
-    A CSV has a header: a column of names (image, path, file ...) or rows (row, index), and a column a class, or one
-    of labels (label, class, prediction ...). An NPZ has `logits`, `probabilities` or `labels` [N], and perhaps
-    `names` or `rows` and `classes`. kind: what the numbers are; None looks at them. classes: names for the columns of
-    a file without, or of the labels. Raises `DataError` where the file is absent or makes no sense.
+    A CSV has a header: a column of names (image, path, file ...) or rows (row, index), and a column for each class, or
+    one of labels (label, class, prediction ...). An NPZ has `logits` or `probabilities` [N, K] or `labels` [N], and
+    optionally `names` or `rows` and `classes`. kind: of the numbers; None detects it. classes: names of unnamed
+    columns, or of the labels. Raises `DataError` if the file is missing or invalid.
     """
     if not file.is_file():
-        raise DataError(f"There is no file of answers at {file}. Give a CSV or NPZ file, or another teacher.")
+        raise DataError(f"There is no file of predictions at {file}. Give a CSV or NPZ file, or another teacher.")
     table = _from_arrays(file) if file.suffix.lower() in (".npz", ".npy") else _from_csv(file)
     return _as_logits(table, kind, tuple(classes) if classes else None)
 
 
 @dataclass
 class _Table:
-    """What a file holds, not yet understood: `values` [N, K] or `labels`, and which images they are about."""
+    """The contents of a file before conversion: `values` [N, K] or `labels`, and the images of the lines."""
 
     file: Path
     values: np.ndarray | None = None
@@ -80,7 +80,7 @@ class _Table:
 def _from_csv(file: Path) -> _Table:
     lines = read_lines(file)
     if len(lines) < 2:
-        raise DataError(f"{file} holds no answers: it has no line below its header.")
+        raise DataError(f"{file} has no predictions: there is no line below its header.")
     if all(_number(cell) is not None for cell in lines[0].cells):
         return _headless(file, lines)
     header, lines = split_header(file, lines)
@@ -109,7 +109,7 @@ def _from_columns(file: Path, columns: dict[str, tuple[str, ...]]) -> _Table:
         table.values = _numbers(file, list(zip(*numeric.values(), strict=True)))
         unused = [name for name in left if name not in numeric]
         if unused:
-            note(f"{file.name}: the columns {', '.join(unused)} are not used; the answers are those of the classes.")
+            note(f"{file.name}: ignoring the columns {', '.join(unused)}, which are not numbers of classes.")
     elif label is not None:
         table.labels = [cell.strip() for cell in left[label]]
     else:
@@ -135,23 +135,25 @@ def _numbers(file: Path, lines: Sequence[Sequence[str]]) -> np.ndarray:
     try:
         return np.array(lines, dtype=np.float64)
     except ValueError as error:
-        raise DataError(f"{file}: {error}. Every answer must be a number.") from None
+        raise DataError(f"{file}: {error}. Every prediction must be a number.") from None
 
 
 def _from_arrays(file: Path) -> _Table:
     try:
         loaded = np.load(file, allow_pickle=False)
-        arrays = {"answers": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded}
+        arrays = {"predictions": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded}
     except (ValueError, OSError) as error:
         raise DataError(f"{file} cannot be read as arrays without running code: {error}") from None
     table = _Table(file)
     names = {name.casefold(): name for name in arrays}
-    for known in ("logits", "probabilities", "probs", "labels", "label", "answers"):
+    for known in ("logits", "probabilities", "probs", "labels", "label", "predictions"):
         if known in names:
             _fill(table, known, arrays[names[known]])
             break
     else:
-        raise DataError(f"{file} holds {', '.join(arrays)}, but none of logits, probabilities or labels. Rename one.")
+        raise DataError(
+            f"{file} has the arrays {', '.join(arrays)}, but none is named logits, probabilities or labels. Rename one."
+        )
     if (name := _first(arrays, NAME_COLUMNS)) is not None:
         table.names = tuple(str(value) for value in arrays[name])
     elif (name := _first(arrays, ROW_COLUMNS)) is not None:
@@ -167,17 +169,16 @@ def _fill(table: _Table, name: str, array: np.ndarray) -> None:
         return
     if array.ndim != 2 or name.startswith("label"):
         raise DataError(
-            f"{table.file}: '{name}' has the shape {array.shape}; answers are [images, classes] or [images]."
+            f"{table.file}: '{name}' has the shape {array.shape}, but it must be [images, classes] or [images]."
         )
-    table.values = array
     kinds: dict[str, Kind] = {"probs": "probabilities", "probabilities": "probabilities", "logits": "logits"}
-    table.kind = kinds.get(name)
+    table.values, table.kind = array, kinds.get(name)
 
 
-# -- understanding -------------------------------------------------------------------------------------------------
+# -- conversion ----------------------------------------------------------------------------------------------------
 
 
-def _as_logits(table: _Table, kind: Kind | None, classes: tuple[str, ...] | None) -> Answers:
+def _as_logits(table: _Table, kind: Kind | None, classes: tuple[str, ...] | None) -> Predictions:
     names = table.classes or classes
     if table.labels is not None:
         logits, names = _one_hot(table, names)
@@ -185,17 +186,17 @@ def _as_logits(table: _Table, kind: Kind | None, classes: tuple[str, ...] | None
         logits = _continuous(table, kind or table.kind)
         if names is not None and len(names) != logits.shape[1]:
             raise DataError(
-                f"{table.file} has {plural(logits.shape[1], 'column')} of answers for "
-                f"{plural(len(names), 'named class')}."
+                f"{table.file} has {plural(logits.shape[1], 'column')} of predictions for "
+                f"{plural(len(names), 'named class')}. Name every column."
             )
     lines = len(logits)
     if table.names is not None and len(table.names) != lines or table.rows is not None and len(table.rows) != lines:
-        raise DataError(f"{table.file} has {plural(lines, 'answer')}, and another number of names or rows.")
-    return Answers(str(table.file), logits, names, table.names, table.rows)
+        raise DataError(f"{table.file} has {plural(lines, 'prediction')}, but another number of names or rows.")
+    return Predictions(str(table.file), logits, names, table.names, table.rows)
 
 
 def _one_hot(table: _Table, classes: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Return logits of certainty for hard labels, which are names or, counted from 0, numbers."""
+    """Return logits of probability 1 for hard labels, which are names or numbers, counted from 0."""
     assert table.labels is not None
     place = {name: number for number, name in enumerate(classes or sorted(set(table.labels)))}
     if not all(label in place for label in table.labels):
@@ -203,7 +204,7 @@ def _one_hot(table: _Table, classes: tuple[str, ...] | None) -> tuple[np.ndarray
         unknown = sorted({label for label in table.labels if label not in place})
         if any(number is None or number % 1 or not 0 <= number < len(place) for number in numbers):
             raise DataError(
-                f"{table.file} has labels that are no classes: {', '.join(unknown[:5])}. Classes: {', '.join(place)}."
+                f"{table.file} has labels that are not classes: {', '.join(unknown[:5])}. Classes: {', '.join(place)}."
             )
         chosen = np.array(numbers, dtype=np.int64)
     else:
@@ -217,63 +218,65 @@ def _continuous(table: _Table, kind: Kind | None) -> np.ndarray:
     values = np.asarray(table.values, dtype=np.float32)
     if not np.isfinite(values).all():
         line = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-        raise DataError(f"{table.file}: answer {line + 1} is not finite. Remove that line or mend it.")
+        raise DataError(f"{table.file}: prediction {line + 1} is not finite. Correct or remove that line.")
     sums = values.sum(1)
     positive = values.min() >= 0
     if kind is None:
         percent = positive and np.abs(sums - 100).max() < 1
         kind = "probabilities" if percent or (positive and np.abs(sums - 1).max() < 0.02) else "logits"
-        note(f"{table.file.name}: its numbers are taken as {'percent' if percent else kind}.")
+        note(f"{table.file.name}: detected {'probabilities in percent' if percent else kind}.")
     if kind == "logits":
         return values
     if not positive or sums.min() <= 0:
-        raise DataError(f"{table.file} is said to hold probabilities, but some are negative or a line is all 0.")
+        raise DataError(
+            f"{table.file} must have probabilities, but some are negative or a line is all 0. For logits, set "
+            "teacher.card.output=logits."
+        )
     return np.log(np.maximum(values / sums[:, None], np.finfo(np.float32).tiny))
 
 
 # -- matching ------------------------------------------------------------------------------------------------------
 
 
-def matched(answers: Answers, manifest: Manifest) -> np.ndarray:
-    """Return for each row of a manifest which answer is about its image, int64 [N], -1 where none is.
+def matched(predictions: Predictions, manifest: Manifest) -> np.ndarray:
+    """Return the index of the prediction for each row of a manifest, int64 [N], -1 for none.
 
-    Names are compared in full; where not one is the same, by the last parts of their paths that are unique on both
-    sides. Rows count in the order in which the images were read, before any were left out.
+    Full names are compared; if none match, the last parts of their paths that are unique in both. Row numbers are in
+    the order in which the images were read, before any were excluded.
     """
-    if answers.names is not None:
-        return _by_name(answers, [manifest.name(row) for row in range(len(manifest))])
+    if predictions.names is not None:
+        return _by_name(predictions, predictions.names, [manifest.name(row) for row in range(len(manifest))])
     source = np.array([manifest.source_row(row) for row in range(len(manifest))])
-    if answers.rows is None:
+    if predictions.rows is None:
         count = len(manifest.source.names)
-        if len(answers.logits) != count:
+        if len(predictions.logits) != count:
             raise DataError(
-                f"{answers.file} has {len(answers.logits)} answers and neither names nor rows, and there are {count} "
-                "images: nobody knows which is about which. Add a column `image` with the names of the images."
+                f"{predictions.file} has {len(predictions.logits)} predictions without names or rows, but there are "
+                f"{count} images, so they cannot be matched. Add a column `image` with the names of the images."
             )
         return source
-    if len(set(answers.rows.tolist())) != len(answers.rows):
-        raise DataError(f"{answers.file} has two answers for one row.")
-    place = np.full(max(int(answers.rows.max()), int(source.max())) + 1, -1)
-    place[answers.rows] = np.arange(len(answers.rows))
+    if len(set(predictions.rows.tolist())) != len(predictions.rows):
+        raise DataError(f"{predictions.file} has two predictions for one row. Remove one of them.")
+    place = np.full(max(int(predictions.rows.max()), int(source.max())) + 1, -1)
+    place[predictions.rows] = np.arange(len(predictions.rows))
     return place[source]
 
 
-def _by_name(answers: Answers, images: Sequence[str]) -> np.ndarray:
-    assert answers.names is not None
-    theirs = [name.strip().replace("\\", "/").removeprefix("./") for name in answers.names]
-    twice = len(theirs) - len(set(theirs))
+def _by_name(predictions: Predictions, names: Sequence[str], images: Sequence[str]) -> np.ndarray:
+    names = [name.strip().replace("\\", "/").removeprefix("./") for name in names]
+    twice = len(names) - len(set(names))
     if twice:
-        raise DataError(f"{answers.file} has more than one answer for {twice} of its names.")
-    for spelled, told in _SPELLINGS:
-        place, ours = _unique(map(spelled, theirs)), _unique(map(spelled, images))
-        shared = [name for name in ours if name in place]
+        raise DataError(f"{predictions.file} has several predictions for {twice} of its names. Keep one for each.")
+    result = np.full(len(images), -1)
+    for spelled, title in _SPELLINGS:
+        in_file, in_data = _unique(map(spelled, names)), _unique(map(spelled, images))
+        shared = [name for name in in_data if name in in_file]
         if shared:
-            if told:
-                note(f"{Path(answers.file).name}: images and answers were matched by {told}; their full names differ.")
+            if title:
+                note(f"{Path(predictions.file).name}: matched to the images by {title}, because full names differ.")
+            result[[in_data[name] for name in shared]] = [in_file[name] for name in shared]
             break
-    found = np.full(len(images), -1)
-    found[[ours[name] for name in shared]] = [place[name] for name in shared]
-    return found
+    return result
 
 
 def _tail(parts: int) -> Callable[[str], str]:
@@ -291,10 +294,10 @@ _SPELLINGS: list[tuple[Callable[[str], str], str]] = [
 
 def _unique(names: Iterable[str]) -> dict[str, int]:
     """Return the positions of names that occur once."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     again = set()
     for place, name in enumerate(names):
-        if name in found:
+        if name in result:
             again.add(name)
-        found[name] = place
-    return {name: place for name, place in found.items() if name not in again}
+        result[name] = place
+    return {name: place for name, place in result.items() if name not in again}

@@ -1,14 +1,13 @@
-"""`Store`: what a model said of a manifest, on disk, by (view, index).
+"""`Store`: the outputs of a model for the images of a manifest, on disk, by (view, index).
 
-A teacher that is asked once can teach a hundred students. The store is cut into parts of a few thousand rows; a part
-is a safetensors file that appears whole (written under another name, flushed, renamed), so its presence is the mark
-that it is done. A writer killed at any moment has finished some parts and lost one; the next writers, however many
-there are, go on with the parts that are missing. Reading maps the files into memory and copies only the rows asked
-for, so neither writing nor reading needs more memory for more images.
+Cached logits can be used for any number of students. The store is split into parts of a few thousand rows; a part is a
+safetensors file that is written atomically, so its existence means that it is complete. After an interruption at most
+one part is lost; the next writers, any number of them, compute the missing parts. Reading maps the files into memory
+and copies only the requested rows, so memory use does not grow with the number of images.
 
-A store knows its source (teacher weights, images, augmentation, normalisation, precision). Opening it with another is
-an error that says which part differs, because a stored soft label that does not fit its image teaches nonsense. Each
-part carries the sha256 of its columns, which is compared before the part is first used.
+A store records its source (teacher weights, images, augmentation, normalisation, precision). Opening it with another
+one is an error that names the differences, because soft labels are only valid for their views. Each part has the sha256
+of its columns, which is verified before the part is first used.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from potstill.progress import note
 from potstill.words import plural
 
 PART_ROWS = 4096
-OPEN_PARTS = 512  # each holds a file descriptor, of which a process has about a thousand
+OPEN_PARTS = 512  # each has a file descriptor, of which a process has about a thousand
 KINDS = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U16": "<u2", "U8": "u1"}
 Columns = dict[str, np.ndarray]
 
@@ -36,8 +35,8 @@ Columns = dict[str, np.ndarray]
 class Store:
     """Columns of numbers for each (view, index): for instance logits, float16 [views, rows, classes].
 
-    rows: int64 [N], the rows of the manifest that are stored. source: JSON facts that must agree on reuse; their keys
-    are the words in which a difference is told. Raises `RunError` where the folder holds a store of another source.
+    rows: int64 [N], the stored rows of the manifest. source: JSON facts that must be equal on reuse; their keys are
+    used in error messages. Raises `RunError` if the folder has a store of another source.
     """
 
     def __init__(self, folder: Path, rows: np.ndarray, views: int, source: dict[str, Any]) -> None:
@@ -58,15 +57,15 @@ class Store:
         different = sorted(key for key in {*made, *source} if made.get(key) != source.get(key))
         if different:
             raise RunError(
-                f"The store {self.folder} holds what a model said with another {' and '.join(different)}. "
-                "Its rows would not fit these images. Give a new run folder with --out, or remove the store."
+                f"The store {self.folder} has outputs for another {' and '.join(different)}, which do not match these "
+                "images. Give a new run folder with --out, or remove the store."
             )
 
     # -- writing -------------------------------------------------------------------------------------------
 
     @property
     def parts(self) -> list[tuple[int, int]]:
-        """Every (view, part) pair there is to write, in the order in which it is done."""
+        """All (view, part) pairs, in the order in which they are written."""
         return [(view, part) for view in range(self.views) for part in range(self._parts_a_view)]
 
     @property
@@ -74,7 +73,7 @@ class Store:
         return -(-len(self.rows) // PART_ROWS)
 
     def missing(self) -> list[tuple[int, int]]:
-        """Return the (view, part) pairs that are still to be written."""
+        """Return the (view, part) pairs that are not written yet."""
         return [pair for pair in self.parts if not self._file(*pair).is_file()]
 
     def part_rows(self, part: int) -> np.ndarray:
@@ -89,17 +88,17 @@ class Store:
             temporary.write_bytes(save(columns, {"sha256": digest(columns)}))
 
     def discard_damaged(self) -> None:
-        """Remove parts whose content is not what was written, so that they count as missing; say how many."""
+        """Remove damaged parts, so that they count as missing, with a note."""
         present = [pair for pair in self.parts if self._file(*pair).is_file()]
         damaged = [pair for pair in present if self._checked(*pair) is None]
         for pair in damaged:
             self._file(*pair).unlink()
         if damaged:
-            note(f"Computing {plural(len(damaged), 'part')} of the store {self.folder.name} again: damaged on disk.")
+            note(f"Recomputing {plural(len(damaged), 'part')} of the store {self.folder.name}, damaged on disk.")
 
     def close(self) -> None:
-        """Declare the store complete, and remove what killed writers left behind."""
-        assert not self.missing(), "a store is complete only when every part is there"
+        """Mark the store as complete, and remove temporary files of killed writers."""
+        assert not self.missing(), "parts of the store are missing"
         for left in self.folder.rglob(".*.tmp"):
             left.unlink(missing_ok=True)
         finish(self.folder, {"bytes": self.bytes})
@@ -108,7 +107,7 @@ class Store:
 
     @property
     def complete(self) -> bool:
-        """Whether every part was written, and is still there."""
+        """Whether all parts exist."""
         return finished(self.folder) is not None and not self.missing()
 
     @property
@@ -119,13 +118,13 @@ class Store:
     def read(self, index: np.ndarray, view: np.ndarray) -> Columns:
         """Return the stored columns, [B, ...] each, for int64 `index` and `view` [B]; views wrap around."""
         position, view = self._position[index], np.asarray(view)
-        assert position.min(initial=0) >= 0 and view.min(initial=0) >= 0, "the store was not asked about these"
+        assert position.min(initial=0) >= 0 and view.min(initial=0) >= 0, "these rows are not in the store"
         part = view % self.views * self._parts_a_view + position // PART_ROWS
         order = np.argsort(part, kind="stable")
         starts = np.flatnonzero(np.diff(part[order], prepend=-1)).tolist()
         result: Columns = {}
         for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-            # A batch from a large store has hardly two rows in one part: plain numbers index ten times as fast.
+            # A batch from a large store rarely has two rows in one part, and an int indexes ten times faster.
             chosen = order[start:end] if end - start > 1 else int(order[start])
             columns = self._part(*divmod(int(part[order[start]]), self._parts_a_view))
             place = position[chosen] % PART_ROWS
@@ -139,13 +138,13 @@ class Store:
         columns = self._checked(view, part)
         if columns is None:
             raise RunError(
-                f"{self._file(view, part)} is damaged: it does not hold what was written. Remove that file and run "
-                "the same command again; only this part is made anew."
+                f"{self._file(view, part)} is damaged: its checksum is wrong. Remove that file and run the same "
+                "command again; only this part is computed again."
             )
         return columns
 
     def _checked(self, view: int, part: int) -> Columns | None:
-        """Return the columns of a part, None where they are not what was written; compared once a process."""
+        """Return the columns of a part, None if their checksum is wrong; verified once per process."""
         key = view, part
         columns = self._parts.pop(key, None)
         if columns is None:
@@ -155,7 +154,7 @@ class Store:
             self._compared.add(key)
             if len(self._parts) >= OPEN_PARTS:
                 del self._parts[next(iter(self._parts))]
-        self._parts[key] = columns  # the one used last stands last
+        self._parts[key] = columns  # the most recently used is last
         return columns
 
     def _file(self, view: int, part: int) -> Path:
@@ -164,17 +163,17 @@ class Store:
 
 def digest(columns: Columns) -> str:
     """Return the sha256 (hex) of columns: their names, types, shapes and bytes."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, values in sorted(columns.items()):
-        found.update(f"{name} {values.dtype} {values.shape}".encode())
-        found.update(values.reshape(-1).view(np.uint8))
-    return found.hexdigest()
+        sha256.update(f"{name} {values.dtype} {values.shape}".encode())
+        sha256.update(values.reshape(-1).view(np.uint8).data)
+    return sha256.hexdigest()
 
 
 def map_safetensors(file: Path) -> tuple[Columns, dict[str, str]]:
     """Return the tensors of a safetensors file as one read-only memory map, and its metadata.
 
-    Nothing at all is returned of a file that is cut short or no safetensors file.
+    Both are empty if the file is truncated or not a safetensors file.
     """
     try:
         with file.open("rb") as handle:

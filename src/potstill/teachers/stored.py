@@ -1,4 +1,4 @@
-"""A teacher whose outputs were stored beforehand."""
+"""A teacher with stored outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potstill.teachers.prediction_store import Store
 
 
 class StoredTeacher:
-    """A teacher whose answers were stored for every (view, index) that will be asked for; classes: how many."""
+    """A teacher with stored logits for every (view, index) of a training. classes: their number."""
 
     def __init__(self, store: Store, classes: int) -> None:
         self._recall, self._classes = Recall(store), classes
@@ -21,5 +21,5 @@ class StoredTeacher:
         return mixed(Outputs(self.read(batch)), batch.mix)
 
     def read(self, batch: Batch) -> Tensor:
-        """Return what was stored for the unmixed images: float32 logits [B, K]."""
+        """Return the stored logits of the unmixed images, float32 [B, K]."""
         return to_logits(self._recall(batch.index, batch.view), self._classes)

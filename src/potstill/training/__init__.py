@@ -1,1 +1,1 @@
-"""What training consists of, under the loop in `engine.py`: settings, optimizer, speed, state."""
+"""Training: settings, optimizer, execution plan, loop, checkpoints and inference."""

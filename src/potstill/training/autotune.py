@@ -1,10 +1,9 @@
-"""How a network is computed fastest here: precision, memory layout, compiled or not.
+"""The fastest execution plan of a network on this machine: precision, memory format, torch.compile.
 
-"auto" takes full precision and the usual layout unless something else was measured to be faster, in two seconds, on a
-copy of the very network. What was measured is kept in the cache folder under a key of machine, versions, network and
-batch, and in the checkpoint of a run: the same command gives the same numbers again. Networks that are done before a
-measurement would pay are not measured. On two shared cores the plan was 1.2 to 1.6 times as fast as plain training
-(ResNet-20, MobileNetV2; docs/log.md, 2026-11-28).
+"auto" uses fp32 and the contiguous format unless another plan is measurably faster, in a trial of two seconds on a copy
+of the network. The result is cached under a key of machine, versions, network and batch, and stored in the checkpoint
+of a run, so that the same command gives the same numbers again. Short trainings are not measured. On two shared cores
+the plan was 1.2 to 1.6 times as fast as plain training (ResNet-20, MobileNetV2; docs/log.md, 2026-11-28).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,54 +26,57 @@ from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from potstill.torch_context import autocast
 
-VERSION = 1  # raised when what is measured changes
+Precision = Literal["fp32", "bf16"]
+
+VERSION = 1  # increased when the measurement changes
 TRIAL_SECONDS = 2.0
 WORTH_A_TRIAL = 2e12  # multiply-accumulates of a whole training, some 20 s on two cores
 WORTH_COMPILING = 300.0  # seconds of training; compiling takes 7 to 24 of them
-AT_LEAST = 1.10  # times as fast another precision or layout must be, or we stay with full precision
+AT_LEAST = 1.10  # minimum speed-up of another precision or memory format
 COMPILED_AT_LEAST = 1.05
 BACKWARD = 3  # a training step costs about three forward passes
-TRIAL_MACS = 5e10  # of one step of the trial, which is cut to fewer images where the batch is larger
+TRIAL_MACS = 5e10  # maximum of one step of the trial, which limits its batch size
 
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """precision of matrix products; layout of images and weights in memory; whether torch.compile made the code."""
+    """Precision of matrix products, memory format of images and weights, and whether torch.compile is used."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     channels_last: bool = False
     compiled: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout, as torch calls it."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property
     def words(self) -> str:
-        """The plan for people."""
-        parts = [self.precision, *["channels last"] * self.channels_last, *["compiled"] * self.compiled]
+        """The plan as text: "bf16, channels_last"."""
+        parts = [self.precision, *["channels_last"] * self.channels_last, *["compiled"] * self.compiled]
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a checkpoint and a manifest record."""
+        """Return the plan for checkpoints and manifests."""
         return dataclasses.asdict(self)
 
 
 def plan_of(precision: str | ExecutionPlan, model: object = None) -> ExecutionPlan:
-    """Return a plan as it is; for a precision the usual layout: channels last for convolutions in bf16."""
+    """Return a plan as it is; for a precision the default plan: channels_last for convolutions in bf16."""
     if isinstance(precision, ExecutionPlan):
         return precision
-    return ExecutionPlan(precision, channels_last=precision == "bf16" and convolves(model))
+    assert precision in ("fp32", "bf16"), f"{precision!r} is no precision"
+    return ExecutionPlan(cast(Precision, precision), channels_last=precision == "bf16" and convolves(model))
 
 
 def convolves(model: object) -> bool:
-    """Whether a model has convolutions: work enough for several threads and for half precision."""
+    """Return whether a model has convolutions, which benefit from several threads and half precision."""
     return isinstance(model, nn.Module) and any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def macs(classifier: Classifier) -> int:
-    """Return the multiply-accumulates of one image."""
+    """Return the multiply-accumulates per image."""
     example = torch.zeros(1, classifier.card.channels, *classifier.card.size, device=classifier.mean.device)
     return cost(classifier, example).total_macs
 
@@ -82,25 +84,25 @@ def macs(classifier: Classifier) -> int:
 def choose(
     classifier: Classifier, *, precision: str, compile: str | bool, batch_size: int, images: int, training: bool
 ) -> ExecutionPlan:
-    """Return how to train a classifier, or to ask it, on its device; all processes must call it.
+    """Return the execution plan of training, or of inference, on the classifier's device; all processes must call it.
 
-    precision: "auto", "fp32" or "bf16"; compile: "auto", True or False. batch_size: of this process. images: how many
-    will be computed in all. Raises `RunError` where compiling was asked for and does not work.
+    precision: "auto", "fp32" or "bf16"; compile: "auto", True or False. batch_size: of this process. images: total
+    number. Raises `RunError` if compile is True and does not work.
     """
     work = macs(classifier) * images * (BACKWARD if training else 1)
     plan = plan_of("fp32" if precision == "auto" else precision, classifier)
     measured = work >= WORTH_A_TRIAL and convolves(classifier)
     if measured and (precision == "auto" or compile == "auto"):
-        return distributed.broadcast(_remembered(classifier, precision, compile, batch_size, images, training))
+        return distributed.broadcast(_cached(classifier, precision, compile, batch_size, images, training))
     if compile is True:
         _refuse_if_broken(Trial(classifier, batch_size, training), dataclasses.replace(plan, compiled=True))
     return dataclasses.replace(plan, compiled=compile is True)
 
 
-def _remembered(
+def _cached(
     classifier: Classifier, precision: str, compile: str | bool, batch_size: int, images: int, training: bool
 ) -> ExecutionPlan | None:
-    """Return what was measured for this before, or measure it now, in process 0."""
+    """Return the cached plan, or measure it now; in process 0 only."""
     if not distributed.is_main():
         return None
     shapes = [[name, list(tensor.shape)] for name, tensor in classifier.state_dict().items()]
@@ -110,9 +112,9 @@ def _remembered(
     ]
     file = cache_folder() / "speed" / f"{artifacts.fingerprint(facts)[:24]}.json"
     if file.is_file():
-        known = artifacts.read_json(file)
-        progress.note(f"{known['words']} (measured earlier).")
-        return ExecutionPlan(**known["plan"])
+        cached = artifacts.read_json(file)
+        progress.note(f"{cached['words']} (cached measurement).")
+        return ExecutionPlan(**cached["plan"])
     plan, words = measure(Trial(classifier, batch_size, training), precision, compile, images)
     progress.note(f"{words}.")
     artifacts.write_json(file, {"plan": plan.to_json(), "words": words})
@@ -120,12 +122,12 @@ def _remembered(
 
 
 def machine(device: torch.device) -> str:
-    """Return the name of what computes."""
+    """Return the name of the device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
 
 
 class Trial:
-    """A copy of a network that is given noise, forwards and, in training, backwards."""
+    """Forward passes of a copy of a network on noise and, for training, backward passes."""
 
     def __init__(self, classifier: Classifier, batch_size: int, training: bool) -> None:
         self._classifier, self.training = classifier, training
@@ -136,7 +138,7 @@ class Trial:
         self._image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     def step(self, plan: ExecutionPlan) -> Callable[[], Tensor]:
-        """Return a function that computes one step as planned, and gives the logits."""
+        """Return a function that computes one step by a plan and returns the logits."""
         copy = deepcopy(self._classifier).to(memory_format=plan.memory_format).train(self.training)
         model = torch.compile(copy, dynamic=False) if plan.compiled else copy
         image, device = self._image, self.device
@@ -159,19 +161,19 @@ class Trial:
 
 
 def measure(trial: Trial, precision: str, compile: str | bool, images: int) -> tuple[ExecutionPlan, str]:
-    """Return the fastest plan of those allowed, and a sentence (without a stop) about it."""
+    """Return the fastest allowed plan, and a sentence (without full stop) about it."""
     with torch.random.fork_rng():
         plans = _allowed(precision, trial)
-        times = _in_turns({plan: trial.step(plan) for plan in plans}, TRIAL_SECONDS, trial)
+        times = _alternating({plan: trial.step(plan) for plan in plans}, TRIAL_SECONDS, trial)
         best = min(plans, key=lambda plan: times[plan] * (1 if plan == plans[0] else AT_LEAST))
-        words = _told(best, plans[0], times, trial.training)
+        words = _sentence(best, plans[0], times, trial.training)
         if compile is False:
             return best, words
-        return _compiled(trial, best, times[best], images, words, asked=compile is True)
+        return _compiled(trial, best, times[best], images, words, required=compile is True)
 
 
 def _allowed(precision: str, trial: Trial) -> list[ExecutionPlan]:
-    """Return the plans to compare; the first is the one to beat."""
+    """Return the plans to compare; the first is the default."""
     device = trial.device
     half = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported())
     plans = [
@@ -184,10 +186,10 @@ def _allowed(precision: str, trial: Trial) -> list[ExecutionPlan]:
     return [plan for plan in plans if precision in ("auto", plan.precision)]
 
 
-def _in_turns(
+def _alternating(
     steps: dict[ExecutionPlan, Callable[[], Tensor]], seconds: float, trial: Trial
 ) -> dict[ExecutionPlan, float]:
-    """Return the seconds of one step by plan: the fastest of several, so that another program's bursts do not count."""
+    """Return the seconds of one step by plan: the minimum of several, which other programs disturb least."""
     for run in steps.values():
         run()
     times: dict[ExecutionPlan, list[float]] = {plan: [] for plan in steps}
@@ -199,7 +201,7 @@ def _in_turns(
 
 
 def _timed(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Return seconds until it is done. Those of work would hide that a plan leaves cores waiting for Python."""
+    """Return wall-clock seconds, which include idle cores, unlike CPU time."""
     began = time.perf_counter()
     run()
     if device.type != "cpu":
@@ -207,31 +209,31 @@ def _timed(run: Callable[[], Tensor], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def _told(best: ExecutionPlan, first: ExecutionPlan, times: dict[ExecutionPlan, float], training: bool) -> str:
-    verb = "Trains in" if training else "Is asked in"
+def _sentence(best: ExecutionPlan, first: ExecutionPlan, times: dict[ExecutionPlan, float], training: bool) -> str:
+    title = "Training" if training else "Inference"
     if best == first:
-        return f"{verb} {best.words}: nothing else was faster here"
-    return f"{verb} {best.words}: {times[first] / times[best]:.1f} times as fast as {first.words} here"
+        return f"{title}: {best.words} (fastest on this machine)"
+    return f"{title}: {best.words} ({times[first] / times[best]:.1f}x faster than {first.words})"
 
 
 def _compiled(
-    trial: Trial, plan: ExecutionPlan, seconds: float, images: int, words: str, *, asked: bool
+    trial: Trial, plan: ExecutionPlan, seconds: float, images: int, words: str, *, required: bool
 ) -> tuple[ExecutionPlan, str]:
-    """Return the plan compiled where that was asked for, or where it pays and works."""
+    """Return the plan with torch.compile if that is required, or if it works and is faster in total."""
     other = dataclasses.replace(plan, compiled=True)
-    if asked:
+    if required:
         _refuse_if_broken(trial, other)
         return other, f"{words}; compiled"
     if seconds * images / trial.batch_size < WORTH_COMPILING:
         return plan, words
     try:
-        times = _in_turns({plan: trial.step(plan), other: trial.step(other)}, TRIAL_SECONDS, trial)
-    except Exception as error:  # whatever a compiler of code it never saw may raise
+        times = _alternating({plan: trial.step(plan), other: trial.step(other)}, TRIAL_SECONDS, trial)
+    except Exception as error:  # a compiler can raise any exception
         return plan, f"{words}; not compiled, because torch.compile failed ({_first_line(error)})"
     gain = times[plan] / times[other]
     if gain < COMPILED_AT_LEAST:
-        return plan, f"{words}; not compiled, which would be {gain:.2f} times as fast"
-    return other, f"{words}; compiled, {gain:.2f} times as fast again"
+        return plan, f"{words}; not compiled (only {gain:.2f}x faster)"
+    return other, f"{words}; compiled ({gain:.2f}x faster)"
 
 
 def _refuse_if_broken(trial: Trial, plan: ExecutionPlan) -> None:
@@ -239,8 +241,8 @@ def _refuse_if_broken(trial: Trial, plan: ExecutionPlan) -> None:
         trial.step(plan)()
     except Exception as error:
         raise RunError(
-            f"torch.compile does not work for this network here ({_first_line(error)}). It needs a C++ compiler on a "
-            "CPU and Triton on a GPU. Set train.compile=false, or leave it at auto."
+            f"torch.compile failed for this network ({_first_line(error)}). It needs a C++ compiler on a CPU and "
+            "Triton on a GPU. Set train.compile=false or auto."
         ) from error
 
 

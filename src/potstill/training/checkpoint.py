@@ -1,4 +1,4 @@
-"""The state of an unfinished training, in one safetensors file that appears whole or not at all."""
+"""The state of an unfinished training, in one safetensors file that is written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potstill.artifacts import atomic
 
 
 def save(file: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
-    """Write groups of named tensors, and JSON facts."""
+    """Write groups of named tensors and JSON facts."""
     flat = {f"{group}/{name}": value.contiguous() for group, named in tensors.items() for name, value in named.items()}
     metadata = {"facts": json.dumps(facts), "groups": json.dumps(list(tensors))}
     with atomic(file) as temporary:
@@ -34,7 +34,7 @@ def load(file: Path, device: torch.device) -> tuple[dict[str, dict[str, Tensor]]
 
 
 def facts(file: Path) -> dict[str, Any] | None:
-    """Return the JSON facts of a checkpoint alone; None where there is none."""
+    """Return the JSON facts of a checkpoint without its tensors; None if there is no checkpoint."""
     if not file.is_file():
         return None
     with safe_open(file, "pt") as handle:
@@ -52,8 +52,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned, laid out in memory as the parameters are: fused optimizers walk
-    through both side by side."""
+    """Restore the tensors of `optimizer_tensors`, in the memory format of the parameters, as fused optimizers need."""
     parameters = _parameters(optimizer)
     for key, value in tensors.items():
         number, _, name = key.partition(".")

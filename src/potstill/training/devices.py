@@ -11,10 +11,10 @@ from potstill import distributed
 
 
 def accelerator(*, parts_unused: bool = False) -> Accelerator:
-    """Return accelerate's view of this process; under torchrun the first call meets the others."""
-    alone = distributed.world() > 1 and not torch.accelerator.is_available()
+    """Return the Accelerator of this process; under torchrun the first call initialises the process group."""
+    on_cpu = distributed.world() > 1 and not torch.accelerator.is_available()
     return Accelerator(
-        cpu=alone,  # without it, accelerate does not see processes that compute on CPUs
+        cpu=on_cpu,  # without it, accelerate does not use several processes on CPUs
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=parts_unused),
             InitProcessGroupKwargs(timeout=datetime.timedelta(hours=6)),  # the others wait while one exports
@@ -23,11 +23,11 @@ def accelerator(*, parts_unused: bool = False) -> Accelerator:
 
 
 def init_process_group() -> None:
-    """Meet the other processes that torchrun started, if there are any: the first thing that a command does."""
+    """Initialise the process group if there are several processes: the first step of a command under torchrun."""
     if distributed.world() > 1:
         accelerator()
 
 
 def device() -> torch.device:
-    """Return the device this process trains on."""
+    """Return the training device of this process."""
     return accelerator().device

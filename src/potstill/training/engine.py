@@ -1,12 +1,12 @@
-"""`fit` and `predict`: the only two loops of the product, and the only file that imports accelerate.
+"""`fit`: the training loop.
 
-`fit` keeps one clock, the step. The batch, the learning rate and the noise of a step are pure functions of it, so a
-checkpoint holds weights, optimizer moments and running sums, and nothing about iterators or generators.
+The batch, the learning rate and the noise are pure functions of the step, so a checkpoint has weights, optimizer
+moments and running sums, but no state of iterators or generators.
 
-The order of resumption:
-1. a finished folder is not touched (the caller asks `artifacts.stage`);
-2. a checkpoint in the folder goes on from its step, computed as it was begun;
-3. otherwise training starts from the weights the classifier came with.
+Order of resumption:
+1. a finished folder is not changed (the caller uses `artifacts.stage`);
+2. training is resumed from a checkpoint in the folder, with its execution plan;
+3. otherwise training starts from the weights of the classifier.
 """
 
 from __future__ import annotations
@@ -47,17 +47,16 @@ def fit(
     watch: Watch | None = None,
     groups: Groups | None = None,
     plan: ExecutionPlan | None = None,
-    title: str = "training",
+    title: str = "Training",
 ) -> Fitted:
-    """Train `classifier` in place, resuming from `folder`/checkpoint.safetensors where there is one.
+    """Train `classifier` in place, resuming from `folder`/checkpoint.safetensors if there is one.
 
-    Writes metrics.jsonl (a row an epoch: train terms by name, learning rate, validation) into `folder`. The weights
-    kept are those of the last epoch, or of the best on validation (`config.select`); with `config.ema` their moving
-    average. watch: is given each epoch's row and may say something of it. groups: from the classifier, groups of some
-    of its parameters with settings of their own (weight_decay, and `scale`: times the learning rate). plan: how to
-    compute, by default what `plan_training` finds for this classifier. Under torchrun
-    all processes must call it, and each trains on its stripe of every batch. Raises `RunError` where the loss is no
-    longer a number.
+    Writes metrics.jsonl (one row per epoch: loss terms by name, learning rate, validation) into `folder`. The kept
+    weights are those of the last epoch, or of the best on validation (`config.select`); with `config.ema` their moving
+    average. watch: is called with the metrics of each epoch and returns text for the display. groups: returns parameter
+    groups with other settings (weight_decay, and `scale`: times the learning rate). plan: the execution plan, by
+    default that of `plan_training`. Under torchrun all processes must call it, and each trains on its stripe of every
+    batch. Raises `RunError` if the loss is not finite.
     """
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
@@ -72,26 +71,30 @@ def fit(
 
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:
-    """Return how `fit` should compute a training; all processes must call it."""
+    """Return the execution plan of a training; all processes must call it."""
     stripes, images = distributed.world() * config.accumulate, config.epochs * order.steps_per_epoch * order.batch_size
     return choose(
-        classifier.to(device()), precision=config.precision, compile=config.compile, training=True,
-        batch_size=-(-order.batch_size // stripes), images=images // distributed.world(),
-    )  # fmt: skip
+        classifier.to(device()),
+        precision=config.precision,
+        compile=config.compile,
+        training=True,
+        batch_size=-(-order.batch_size // stripes),
+        images=images // distributed.world(),
+    )
 
 
 def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop:
-    """Return a training that is about to make its first step, or the next one after its checkpoint."""
+    """Return a training before its first step, or after that of its checkpoint."""
     if job.order.batch_size < job.stripes:
         raise RunError(
-            f"A batch of {plural(job.order.batch_size, 'image')} cannot be cut into {job.stripes} parts "
+            f"A batch of {plural(job.order.batch_size, 'image')} cannot be split into {job.stripes} parts "
             f"({plural(distributed.world(), 'process')}, train.accumulate={job.config.accumulate}). Raise "
-            "train.batch_size, or start fewer processes."
+            "train.batch_size, or use fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
     plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)
     if plan.compiled:
-        torch.compiler.reset()  # after a few networks it would give up in silence
+        torch.compiler.reset()  # after several networks it would silently stop compiling
     model = job.classifier.to(memory_format=plan.memory_format)
     if distributed.world() > 1 and prepared.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -101,12 +104,12 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:
-    """Have cuDNN take the same algorithms each time, and none that add in another order each time."""
+    """Let cuDNN use deterministic algorithms, without benchmarking."""
     return torch.backends.cudnn.flags(deterministic=True, benchmark=False)
 
 
 def threads_for(classifier: Classifier, batch_size: int) -> int:
-    """Return the threads a training step should use: 1 where the step is over before a second one has woken up."""
+    """Return the number of threads of a training step: 1 if the step is too short to benefit from more."""
     return 1 if macs(classifier) * batch_size < SMALL_STEP_MACS else torch.get_num_threads()
 
 

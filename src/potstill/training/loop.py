@@ -1,11 +1,10 @@
-"""The state of one training: what a step changes, what an epoch reports, what a checkpoint holds.
+"""The state of one training: steps, metrics of epochs, checkpoints.
 
-Nothing in a step waits for the device: losses are summed where they are computed and read once an epoch, and with
-them it is told whether training diverged.
+A step never waits for the device: losses are summed on it and read once per epoch, when divergence is also detected.
 
-Over several processes every one computes its stripe of the batch. Gradients are averaged by DistributedDataParallel,
-losses and running statistics when an epoch is reported or a checkpoint written. BatchNorm normalises over the whole
-batch on GPUs (SyncBatchNorm) and over the stripe on CPUs, where torch has no such layer.
+With several processes each computes its stripe of the batch. Gradients are averaged by DistributedDataParallel, losses
+and running statistics at the end of an epoch and for checkpoints. BatchNorm normalises over the whole batch on GPUs
+(SyncBatchNorm) and over the stripe on CPUs, for which torch has no such layer.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,13 @@ from potstill.training.prefetch import Prefetcher
 from potstill.training.settings import TrainConfig
 
 Validate = Callable[[Classifier], dict[str, float]]
-Watch = Callable[[dict[str, Any]], str]  # an epoch's row -> words to show beside the bar
-Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with settings of their own
+Watch = Callable[[dict[str, Any]], str]  # metrics of an epoch -> text beside the progress bar
+Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with other settings
 
 
 @dataclass
 class Fitted:
-    """What `fit` reports: a row an epoch, which epoch was kept, and how it was computed."""
+    """The result of `fit`: metrics of each epoch (rows), the kept epoch, and the execution plan (computed)."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     kept_epoch: int = 0
@@ -50,7 +49,7 @@ class Fitted:
     computed: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a stage records about its training."""
+        """Return the training's part of the record of a stage."""
         accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
         validation = {"last": accuracy[-1], "best": max(accuracy)} if accuracy else {}
         return {
@@ -64,7 +63,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained, on what, by what: the arguments of `engine.fit`."""
+    """The arguments of `engine.fit`."""
 
     classifier: Classifier
     objective: Objective
@@ -79,19 +78,19 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
+        """The number of steps of the whole training."""
         return self.config.epochs * self.order.steps_per_epoch
 
     @property
     def stripes(self) -> int:
-        """Into how many parts a batch is cut."""
+        """The number of parts of a batch."""
         return distributed.world() * self.config.accumulate
 
 
 class TrainingLoop:
-    """One training under way.
+    """One training in progress.
 
-    model: the classifier as it is called in training: under DistributedDataParallel, compiled, or itself.
+    model: the classifier as it is called in training: wrapped in DistributedDataParallel, compiled, or itself.
     """
 
     def __init__(self, job: Job, plan: ExecutionPlan, model: nn.Module, device: torch.device) -> None:
@@ -116,7 +115,7 @@ class TrainingLoop:
     # -- one step ------------------------------------------------------------------------------------------
 
     def train_step(self) -> None:
-        """Make one step."""
+        """Run one training step."""
         self._seed_noise()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(self.step, self.job.steps) * group.get("scale", 1.0)
@@ -136,7 +135,7 @@ class TrainingLoop:
         with autocast(self.device, self.plan.precision):
             outputs = self.model(batch.mixed_image().contiguous(memory_format=self.plan.memory_format))
         losses = self.job.objective(in_float(outputs), batch, self.step)
-        # Stripes may differ by a row: each counts by its rows. Gradients and sums are averaged over the processes.
+        # Stripes may differ by a row, so they are weighted. Gradients and sums are averaged over the processes.
         share = len(batch.index) * distributed.world() / self.job.order.batch_size
         (losses["loss"] if share == 1 else losses["loss"] * share).backward()
         for name, value in losses.items():
@@ -144,7 +143,7 @@ class TrainingLoop:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def _batches(self) -> Callable[[int, int], Batch]:
-        """Return what makes the batch of (step, part): this process's stripe of it."""
+        """Return the function from (step, part) to the batch: this process's stripe of it."""
         job, stripes, first = self.job, self.job.stripes, distributed.rank()
 
         def make(step: int, part: int) -> Batch:
@@ -155,16 +154,18 @@ class TrainingLoop:
 
         return make if self.device.type == "cpu" else Prefetcher(make, following, self.device)
 
-    def _without_exchange(self, quiet: bool) -> contextlib.AbstractContextManager[None]:
-        """Keep gradients to this process while more of them are to come."""
-        return self.wrapped.no_sync() if quiet and distributed.world() > 1 else contextlib.nullcontext()
+    def _without_exchange(self, accumulating: bool) -> contextlib.AbstractContextManager[None]:
+        """Do not average gradients over the processes while they are accumulated."""
+        if not accumulating or distributed.world() == 1:
+            return contextlib.nullcontext()
+        return cast(nn.parallel.DistributedDataParallel, self.wrapped).no_sync()  # accelerate wraps the model in it
 
     def _share_gradients(self) -> None:
-        """Average the gradients of the objective's own layers over the processes, as the student's already are."""
+        """Average the gradients of the objective's layers over the processes; DDP averages only the student's."""
         distributed.mean_in_place([p.grad for p in self.learned.parameters() if p.grad is not None])
 
     def _seed_noise(self) -> None:
-        """Make dropout a function of the step too (`torch.manual_seed` costs milliseconds where CUDA is absent)."""
+        """Seed dropout by the step, too (`torch.manual_seed` takes milliseconds without CUDA)."""
         seed = (self.job.seed * 1_000_003 + self.step + distributed.rank() * 2**40) % 2**63
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
@@ -173,8 +174,8 @@ class TrainingLoop:
     # -- one epoch -----------------------------------------------------------------------------------------
 
     def end_epoch(self) -> str:
-        """Write the epoch's row; return a few words for the display."""
-        self._agree()
+        """Write the metrics of the epoch; return a summary for the display."""
+        self._average_over_processes()
         count = self.job.order.steps_per_epoch
         train = {name: float(value) / count for name, value in self.sums.items()}
         self._refuse_divergence(train)
@@ -182,19 +183,19 @@ class TrainingLoop:
         row = {"epoch": self.step // count, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         row["train"] = train
         if self.job.validate:
-            row["validation"] = self._validated()
+            row["validation"] = self._validated(self.job.validate)
         row["seconds"] = round(self.seconds, 2)
         self.rows.append(row)
         self._write_metrics()
-        told = [f"loss {train['loss']:.3f}"]
+        parts = [f"loss {train['loss']:.3f}"]
         if self.job.validate:
-            told.append(f"validation {row['validation']['accuracy']:.1f} %")
-        if self.job.watch and (words := self.job.watch(row)):
-            told.append(words)
-        return ", ".join(told)
+            parts.append(f"validation {row['validation']['accuracy']:.1f} %")
+        if self.job.watch and (text := self.job.watch(row)):
+            parts.append(text)
+        return ", ".join(parts)
 
-    def _agree(self) -> None:
-        """Average over the processes what each has of its own: sums of losses, running statistics."""
+    def _average_over_processes(self) -> None:
+        """Average the sums of losses and the running statistics over the processes."""
         own = [*self.sums.values(), *floating_buffers(self.classifier)]
         distributed.mean_in_place([*own, *(self.average.state_dict().values() if self.average else ())])
 
@@ -203,22 +204,22 @@ class TrainingLoop:
             return
         broken = [name for name, value in train.items() if name != "loss" and not math.isfinite(value)]
         epoch = self.step // self.job.order.steps_per_epoch
-        where = f"in epoch {epoch}, by {' and '.join(broken) or 'the sum of its terms'}"
+        where = f"in epoch {epoch} ({' and '.join(broken) or 'the sum of its terms'})"
         raise RunError(
-            f"The loss became {train['loss']} {where}: training diverged. "
+            f"Training diverged: the loss became {train['loss']} {where}. "
             f"Lower the learning rate (it is {self.config.lr}; try train.lr={self.config.lr / 10:g}), "
             "or set train.clip=1."
         )
 
-    def _validated(self) -> dict[str, float]:
-        """Return the validation of the weights that would be kept, and keep them if they are the best so far."""
+    def _validated(self, validate: Validate) -> dict[str, float]:
+        """Return the validation metrics of the weights that would be kept; keep them if they are the best so far."""
         with self.average.applied() if self.average else contextlib.nullcontext():
-            found = self.job.validate(self.classifier)
+            metrics = validate(self.classifier)
             earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
-            if self.config.select == "best" and found["accuracy"] > earlier:
+            if self.config.select == "best" and metrics["accuracy"] > earlier:
                 self.best = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
         self.classifier.train()
-        return found
+        return metrics
 
     def _write_metrics(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -226,14 +227,14 @@ class TrainingLoop:
 
     @property
     def stalled(self) -> bool:
-        """Whether validation has not become better for `patience` epochs."""
+        """Whether validation accuracy has not improved for `patience` epochs."""
         accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
         waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
         return self.config.patience is not None and waited >= self.config.patience
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, with those before it was interrupted."""
+        """Seconds of training so far, including those before an interruption."""
         return self.earlier + time.monotonic() - self.began
 
     # -- checkpoints ---------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ class TrainingLoop:
     def save_now_and_then(self, every: float) -> None:
         """Write a checkpoint if the last one is about `every` seconds old.
 
-        Processes have different clocks and must save together, so there process 0 says at which step.
+        Processes have different clocks and must save together, so process 0 chooses the step.
         """
         if distributed.world() == 1:
             due = time.monotonic() - self.saved > every
@@ -254,7 +255,7 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        self._agree()
+        self._average_over_processes()
         tensors = {
             "model": self.classifier.state_dict(),
             "average": self.average.state_dict() if self.average else {},
@@ -275,7 +276,7 @@ class TrainingLoop:
         self.saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the checkpoint in the folder, if there is one."""
+        """Resume from the checkpoint in the folder, if there is one."""
         file = self.job.folder / artifacts.CHECKPOINT
         if not file.is_file():
             return
@@ -291,12 +292,11 @@ class TrainingLoop:
         if facts["threads"] != torch.get_num_threads():
             torch.set_num_threads(facts["threads"])
             progress.note(
-                f"Resumed with {facts['threads']} threads, as the run was started, so that its result is "
-                "bit for bit what it would have been."
+                f"Resumed with {facts['threads']} threads, as in the interrupted run, so that the result is bit-exact."
             )
 
     def finish(self) -> Fitted:
-        """Put the weights that are kept into the classifier; return the report."""
+        """Load the kept weights into the classifier; return the result."""
         if isinstance(self.batches, Prefetcher):
             self.batches.close()
         if self.best:
@@ -311,11 +311,11 @@ class TrainingLoop:
 
 
 def recorded_plan(folder: Path) -> ExecutionPlan | None:
-    """Return the plan of the checkpoint in a folder: who goes on computes as was begun."""
+    """Return the plan of the checkpoint in a folder, with which training must be resumed."""
     facts = checkpoint.facts(folder / artifacts.CHECKPOINT)
     return ExecutionPlan(**facts["plan"]) if facts else None
 
 
 def in_float(outputs: Outputs) -> Outputs:
-    """Return logits and side heads in float32: losses in half precision lose what distillation is about."""
+    """Return logits and auxiliary heads in float32: small probabilities would be lost in half precision."""
     return Outputs(outputs.logits.float(), outputs.features, tuple(head.float() for head in outputs.aux))

@@ -17,9 +17,9 @@ FUSED = ("cpu", "cuda")
 def optimizer(
     parameters: Sequence[Tensor], config: TrainConfig, own: Sequence[dict[str, Any]] = ()
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, fused into one pass where torch can; norms and biases are not decayed.
+    """Return the optimizer, fused if torch supports it; norms and biases are not decayed.
 
-    own: groups of some of the parameters, taken as they are.
+    own: parameter groups with other settings, used as they are.
     """
     grouped = {id(parameter) for group in own for parameter in group["params"]}
     left = [parameter for parameter in parameters if id(parameter) not in grouped]
@@ -38,8 +38,8 @@ def optimizer(
 class Average:
     """An exponential moving average of a module's weights and running statistics (Polyak and Juditsky 1992).
 
-    decay: the part that stays at each step, 0..1; in the first steps it is less, (1 + step) / (10 + step), so that
-    the average does not remember the initialisation.
+    decay: factor of the old average at each step, 0..1; in the first steps at most (1 + step) / (10 + step), so that
+    the initialisation has no weight.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -48,27 +48,27 @@ class Average:
         self._average = [tensor.clone() for tensor in self._live]
 
     def update(self, step: int) -> None:
-        """Move towards the weights after `step` (from 0) was made."""
+        """Update the average with the weights after `step` (counted from 0)."""
         new = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, list(self._live), new)
+        torch._foreach_lerp_(self._average, list(self._live), new)  # pyright: ignore[reportPrivateImportUsage]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages by the names of the module's state."""
+        """Return the averages, with the names of the module's state dict."""
         return dict(zip(self._names, self._average, strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore the averages returned by `state_dict`."""
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(state[name])
 
     def apply(self) -> None:
-        """Put the averages into the module."""
+        """Copy the averages into the module."""
         for live, average in zip(self._live, self._average, strict=True):
             live.copy_(average)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages into the module inside the block."""
+        """Replace the module's weights by the averages inside the block."""
         kept = [tensor.clone() for tensor in self._live]
         self.apply()
         try:
@@ -79,7 +79,7 @@ class Average:
 
 
 def _floating(module: nn.Module) -> dict[str, Tensor]:
-    """Return the floating-point tensors of a module's state, sharing its memory and out of reach of autograd."""
+    """Return the floating-point tensors of a module's state dict, sharing memory, without autograd."""
     return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 

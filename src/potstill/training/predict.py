@@ -1,4 +1,4 @@
-"""`predict`: the loop without gradients, and what is built on it: logits of a split, a filled store."""
+"""`predict`: inference, and functions built on it: logits of a split, stores of logits."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from potstill.training.loop import in_float
 EVALUATION_BATCH = 512
 
 
-MANY_IMAGES = 10**6  # what a network is asked about where the caller does not say: worth measuring
+MANY_IMAGES = 10**6  # default number of images of an inference, enough for a measurement
 
 
 Model = Callable[[Tensor], Outputs]
 
 
 def resolve_precision(precision: str, on: torch.device, model: object, images: int = MANY_IMAGES) -> str:
-    """Return "fp32" or "bf16" for asking a model about `images` images; "auto" is what was measured to be faster."""
+    """Return "fp32" or "bf16" for inference on `images` images; "auto" is the one measured to be faster."""
     if precision != "auto":
         return precision
     if not isinstance(model, Classifier):
@@ -45,9 +45,9 @@ def resolve_precision(precision: str, on: torch.device, model: object, images: i
 def predict(
     model: Model, batches: Iterable[Batch], *, precision: str | ExecutionPlan = "fp32"
 ) -> Iterator[tuple[Batch, Outputs]]:
-    """Yield (batch, outputs) without gradient; a module is put into eval mode and left as it was.
+    """Yield (batch, outputs) without gradient; a module is in eval mode meanwhile.
 
-    model: a `Classifier`, an exported file read back, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
+    model: a `Classifier`, a loaded exported file, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
     """
     plan = plan_of(precision, model)
     with _evaluating(model), torch.inference_mode():
@@ -59,14 +59,14 @@ def predict(
 
 @contextlib.contextmanager
 def _evaluating(model: Model) -> Iterator[None]:
-    training = isinstance(model, nn.Module) and model.training
-    if training:
-        model.eval()
+    module = model if isinstance(model, nn.Module) and model.training else None
+    if module is not None:
+        module.eval()
     try:
         yield
     finally:
-        if training:
-            model.train()
+        if module is not None:
+            module.train()
 
 
 def clean_batches(loader: Loader, rows: np.ndarray, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
@@ -78,17 +78,17 @@ def clean_batches(loader: Loader, rows: np.ndarray, size: int = EVALUATION_BATCH
 def predict_logits(
     model: Model, loader: Loader, rows: np.ndarray, *, precision: str | ExecutionPlan = "fp32", title: str = ""
 ) -> np.ndarray:
-    """Return float32 logits [N, K] for the clean images of `rows`.
+    """Return float32 logits [N, K] for the images of `rows` without augmentation.
 
-    Under torchrun all processes must call it: each is asked about its stripe of the rows, none is padded, and all
-    get the whole.
+    Under torchrun all processes must call it: each evaluates its stripe of the rows, without padding, and all return
+    all logits.
     """
     init_process_group()
     rank, world = distributed.rank(), distributed.world()
     positions = np.arange(rank, len(rows), world)
     parts = []
-    shown = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
-    with shown as task:
+    bar = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
+    with bar as task:
         for batch, outputs in predict(model, clean_batches(loader, rows[positions]), precision=precision):
             parts.append(outputs.logits.cpu().numpy())
             task.advance(len(batch.index))
@@ -98,7 +98,7 @@ def predict_logits(
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
-    """Return the parts as one array; a process without rows has an empty one."""
+    """Return the parts as one array, which is empty in a process without rows."""
     classes = max(distributed.gather(parts[0].shape[1] if parts else 0))
     return np.concatenate([np.empty((0, classes), np.float32), *parts])
 
@@ -112,28 +112,27 @@ def fill_store(
     best: int | None = None,
     title: str = "",
 ) -> None:
-    """Write every missing part of `store`: the logits of each row in each view, float16, of the `best` classes only
-    where that is given (`potstill.teachers.logit_codec`).
+    """Write every missing part of `store`: the logits of each row in each view, float16.
 
-    Under torchrun all processes must call it, and each writes its stripe of the missing parts. A part is written while
-    the next one is computed.
+    best: number of classes to keep, None for all (`potstill.teachers.logit_codec`). Under torchrun all processes must
+    call it, and each writes its stripe of the missing parts. A part is written while the next one is computed.
     """
     init_process_group()
     if distributed.is_main() and not store.complete:
         store.discard_damaged()
     distributed.wait()
     mine = store.missing()[distributed.rank() :: distributed.world()]
-    distributed.wait()  # nobody writes before all have seen what is missing
-    with progress.task(title or "asking the teacher", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
-        under_way: Future | None = None
+    distributed.wait()  # no process writes before all have listed the missing parts
+    with progress.task(title or "Caching teacher logits", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
+        writing: Future | None = None
         for view, part in mine:
-            columns = _said(model, loader, store.part_rows(part), view, plan_of(precision, model), best)
-            if under_way:
-                under_way.result()
-            under_way = writer.submit(store.write, view, part, columns)
+            columns = _columns(model, loader, store.part_rows(part), view, plan_of(precision, model), best)
+            if writing:
+                writing.result()
+            writing = writer.submit(store.write, view, part, columns)
             task.advance()
-        if under_way:
-            under_way.result()
+        if writing:
+            writing.result()
     distributed.wait()
     if distributed.is_main() and not store.complete:
         store.close()
@@ -143,7 +142,8 @@ def fill_store(
 def images_a_second(
     model: Model, loader: Loader, rows: np.ndarray, *, precision: str | ExecutionPlan = "fp32"
 ) -> float:
-    """Return how fast a model answers, from one batch after another that warmed it up."""
+    """Return the images per second of a model's inference, from one batch after a warm-up batch."""
+    began = time.perf_counter()
     chunk = rows[:EVALUATION_BATCH]
     for _ in range(2):
         began = time.perf_counter()
@@ -153,11 +153,11 @@ def images_a_second(
     return len(chunk) / (time.perf_counter() - began)
 
 
-def _said(
+def _columns(
     model: Model, loader: Loader, rows: np.ndarray, view: int, plan: ExecutionPlan, best: int | None
 ) -> dict[str, np.ndarray]:
     """Return the columns of some rows in a view."""
     chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
     batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
-    said = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
-    return {name: np.concatenate([columns[name] for columns in said]) for name in said[0]}
+    parts = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
+    return {name: np.concatenate([columns[name] for columns in parts]) for name in parts[0]}

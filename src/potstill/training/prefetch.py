@@ -1,8 +1,7 @@
-"""The next batch, made while this one is trained on.
+"""Prefetching: the next batch is prepared during a training step.
 
-Only where training is on an accelerator: on a CPU both would share the same cores, and nothing is gained (measured
-on two cores: 0.99 times the images a second). A batch is a pure function of the step, so nothing has to be wound
-back when training stops.
+It is used on accelerators only: on a CPU both share the same cores (measured on two cores: 0.99x the images per
+second). A batch is a pure function of the step, so there is no state to restore when training stops.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ Make = Callable[[int, int], Batch]  # (step, part) -> batch
 
 
 class Prefetcher:
-    """Calls `make(step, part)` in a thread, one batch before it is asked for.
+    """Calls `make(step, part)` in a thread, one batch ahead.
 
-    following: from the (step, part) that was asked for to the next one.
+    following: from a (step, part) to the next one.
     """
 
     def __init__(self, make: Make, following: Callable[[int, int], tuple[int, int]], device: torch.device) -> None:
@@ -35,25 +34,25 @@ class Prefetcher:
 
     def __call__(self, step: int, part: int) -> Batch:
         """Return the batch."""
-        asked = step, part
-        future = self._next[1] if self._next and self._next[0] == asked else self._started(asked)
+        place = step, part
+        future = self._next[1] if self._next and self._next[0] == place else self._started(place)
         batch = future.result()
         following = self._following(step, part)
         self._next = following, self._started(following)
-        return self._handed_over(batch)
+        return self._recorded(batch)
 
-    def _started(self, asked: tuple[int, int]) -> Future:
-        return self._thread.submit(self._made, *asked)
+    def _started(self, place: tuple[int, int]) -> Future:
+        return self._thread.submit(self._made, *place)
 
     def _made(self, step: int, part: int) -> Batch:
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
             batch = self._make(step, part)
         if self._stream:
-            self._stream.synchronize()  # this thread waits, the one that trains does not
+            self._stream.synchronize()  # blocks this thread, not the training thread
         return batch
 
-    def _handed_over(self, batch: Batch) -> Batch:
-        """Tell the allocator that another stream reads these tensors too."""
+    def _recorded(self, batch: Batch) -> Batch:
+        """Record for the allocator that another stream uses these tensors."""
         if self._stream:
             for tensor in _tensors(batch):
                 tensor.record_stream(torch.cuda.current_stream(self._device))

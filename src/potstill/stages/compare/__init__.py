@@ -1,4 +1,4 @@
-"""`compare`: methods x students x seeds on equal terms. Every choice on validation, the test split opened once."""
+"""`compare`: methods x students x seeds on equal budgets; all choices on validation, the test split evaluated once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from potstill.stages.compare.cells import Cells, Row, setup_of
 from potstill.stages.compare.settings import Cell, CompareConfig, plan
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.chain import Lessons, prepare_with_chain
+from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
@@ -29,11 +29,11 @@ __all__ = ["CompareConfig", "compare"]
 
 
 def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Carry a comparison through in `folder`, going on where an earlier call stopped; return its summary.
+    """Run a comparison in `folder`, resuming an interrupted call; return its summary.
 
-    Trains the teacher where it has no weights, asks it once about every view, trains every cell, opens the test
-    split once for all of them and writes summary.json (docs/summary.md). Raises `ConfigError` before any work where
-    the recipe is wrong, `RunError` where the folder holds something else.
+    Trains the teacher if it has no weights, caches its logits for every view, trains every cell, evaluates the test
+    split once for all of them and writes summary.json (docs/summary.md). Raises `ConfigError` before any work if the
+    recipe is wrong, `RunError` if the folder has other contents.
     """
     candidates = plan(config)
     return stage(
@@ -51,8 +51,8 @@ def _carry_out(
     config: CompareConfig, candidates: dict[tuple[str, str], list[Cell]], folder: Path, journal: Journal
 ) -> dict[str, Any]:
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
-    lessons = _lessons(config, next(iter(candidates.values()))[0])
-    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(config.teacher, lessons, data, folder))
+    links = _links(config, next(iter(candidates.values()))[0])
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(config.teacher, links, data, folder))
     journal.stages[-1]["title"] = teacher.title
     views = config.training_views
     teacher = teacher.bind(
@@ -61,17 +61,21 @@ def _carry_out(
     cells = Cells(config, data, teacher, folder)
     cells.check(candidates)
     if config.teacher.stored:
-        text = f"Cached teacher outputs for {plural(config.view_count, 'view')} of every image, for all students"
+        text = f"Cached the teacher's logits for {plural(config.view_count, 'view')} of every image"
         journal.timed("label", text, teacher.function)
     rows = journal.timed("cells", _title(config), lambda: cells.run(candidates))
-    logits = journal.timed("evaluation", "Opened the test split, once", lambda: _open_test(rows, teacher, data, folder))
+    logits = journal.timed(
+        "evaluation", "Evaluated the test split once", lambda: _open_test(rows, teacher, data, folder)
+    )
     result = _summary(config, rows, teacher, data, logits)
     return result | {"notes": figures.notes(result["students"], result["models"]["teacher"].get("accuracy"))}
 
 
-def _lessons(config: CompareConfig, first: Cell) -> Lessons:
+def _links(config: CompareConfig, first: Cell) -> LinkTraining:
     """Return how the links between teacher and students are trained: like the first control."""
-    return Lessons(setup_of(config, first), first.objective.loss_terms, config.seed, config.seeds, config.data.seed)
+    return LinkTraining(
+        setup_of(config, first), first.objective.loss_terms, config.seed, config.seeds, config.data.seed
+    )
 
 
 def _title(config: CompareConfig) -> str:
@@ -94,8 +98,8 @@ def _open_test(rows: list[Row], teacher: TeacherSource, data: Data, folder: Path
             models[figures.key(row, trained.seed)] = model
             identities[figures.key(row, trained.seed)] = model.card.weights_sha256
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
-    known = teacher.logits(data, data.manifest.rows("test", labelled=True)) if teacher.model is None else None
-    return logits if known is None else logits | {"teacher": known}
+    stored = teacher.logits(data, data.manifest.rows("test", labelled=True)) if teacher.model is None else None
+    return logits if stored is None else logits | {"teacher": stored}
 
 
 def _summary(
@@ -127,5 +131,5 @@ def _summary(
 
 
 def _name(config: CompareConfig) -> str:
-    """Return what the teacher is called: its model, or the models of an ensemble."""
+    """Return the name of the teacher: its model, or the models of an ensemble."""
     return " + ".join(member.model for member in config.teacher.ensemble) or config.teacher.model

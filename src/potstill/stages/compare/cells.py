@@ -1,7 +1,7 @@
-"""The cells of a comparison: every student taught by every method from every seed, one folder each.
+"""The cells of a comparison: every student trained by every method with every seed, one folder each.
 
-A finished cell is not trained again, an interrupted one goes on from its checkpoint; both come from the same stage as
-in a single run. Seeds are the outer loop, so that a comparison that is stopped early has whole rounds to show.
+A finished cell is not trained again, an interrupted one is resumed from its checkpoint, as in a single run. Seeds are
+the outer loop, so that a comparison that is stopped early has complete seeds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from potstill.stages.distill.train import StudentSetup
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.training import Trained
 
-TUNING_SEED = 1000  # tuning starts from a seed that no figure is made from
+TUNING_SEED = 1000  # added to the seed of tuning trials, so that no reported result has the same seed
 
 Key = tuple[str, str]  # names of student and method
 Plan = dict[Key, list[Cell]]  # the candidates of each cell
@@ -26,7 +26,7 @@ Plan = dict[Key, list[Cell]]  # the candidates of each cell
 
 @dataclass(frozen=True)
 class Row:
-    """One method for one student: the settings it was given, the trials that chose them, its trained seeds."""
+    """One method for one student: its settings, the trials by which they were chosen, its trained seeds."""
 
     student: str
     method: str
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cells:
-    """The training of cells: what they share. folder: of the comparison."""
+    """Training of the cells. folder: of the comparison."""
 
     config: CompareConfig
     data: Data
@@ -45,18 +45,18 @@ class Cells:
     folder: Path
 
     def check(self, plan: Plan) -> None:
-        """Raise `ConfigError` for terms that are wrong for these images and networks, before any student is trained."""
+        """Raise `ConfigError` for terms that do not fit the data or the networks, before any student is trained."""
         for (_, method), candidates in plan.items():
             for cell in candidates:
                 setup = setup_of(self.config, cell)
                 train.check_terms(setup, self.data, terms_of(cell, method), self.teacher_of(method), self.config.seed)
 
     def run(self, plan: Plan) -> list[Row]:
-        """Tune where there is something to tune, then train every cell; return them student by student."""
+        """Run the tuning trials, if any, then train every cell; return the rows by student."""
         chosen = {key: self._tune(key, candidates) for key, candidates in plan.items()}
         trained: dict[Key, list[Trained]] = {key: [] for key in plan}
         seeds = range(self.config.seed, self.config.seed + self.config.seeds)
-        with progress.task("cells", total=len(plan) * len(seeds)) as task:
+        with progress.task("Training students", total=len(plan) * len(seeds)) as task:
             for seed in seeds:
                 for key, (cell, _) in chosen.items():
                     trained[key].append(self._train(cell, key, self.folder / "cells", seed))
@@ -64,7 +64,7 @@ class Cells:
         return [Row(*key, cell, trained[key], trials) for key, (cell, trials) in chosen.items()]
 
     def teacher_of(self, method: str) -> TeacherSource | None:
-        """Return who teaches by a method: nobody the control."""
+        """Return the teacher of a method, None for the control."""
         return None if method == CONTROL else self.teacher
 
     def _train(self, cell: Cell, key: Key, folder: Path, seed: int) -> Trained:
@@ -75,7 +75,7 @@ class Cells:
         return train.train_one(setup, data, terms_of(cell, method), self.teacher_of(method), where, seed)
 
     def _tune(self, key: Key, candidates: list[Cell]) -> tuple[Cell, list[dict[str, object]]]:
-        """Return the candidate that is best on validation, and what each trial reached there."""
+        """Return the candidate with the best validation accuracy, and a record of each trial."""
         if len(candidates) == 1:
             return candidates[0], []
         trials, reached = [], []
@@ -95,10 +95,10 @@ def setup_of(config: CompareConfig, cell: Cell) -> StudentSetup:
 
 
 def terms_of(cell: Cell, method: str) -> tuple[Term, ...]:
-    """Return what a cell is trained with: the labels alone for the control."""
+    """Return the loss terms of a cell: the labels alone for the control."""
     return (Term(loss="cross_entropy"),) if method == CONTROL else cell.objective.loss_terms
 
 
 def kept_accuracy(trained: Trained, cell: Cell) -> float:
-    """Return the validation accuracy of the weights that are kept: the last epoch's, or the best."""
+    """Return the validation accuracy of the kept weights: of the last or of the best epoch."""
     return float(trained.record["validation_accuracy"][cell.train.select])

@@ -1,4 +1,4 @@
-"""What pruning and quantizing share: the model, its data, its teacher, training it back, and the last measurement."""
+"""Common parts of pruning, quantization and export: model, data, teacher, fine-tuning and evaluation."""
 
 from __future__ import annotations
 
@@ -43,34 +43,36 @@ from potstill.training.settings import TrainConfig
 
 ORIGINAL = "original"
 NO_TEACHER = "none"
-HELD_OUT = 1024  # validation images that judge single layers
+HELD_OUT = 1024  # validation images for the sensitivity of single layers
 
 
 class CompressConfig(Config):
-    """What is compressed, with which images, and who teaches while it trains again."""
+    """The model to compress, its data, and the teacher and budget of fine-tuning."""
 
     model: str = Field(description="a run or stage folder, or a name with weights")
     weights: str | None = None
     options: dict[str, Any] = {}
     data: DataConfig | None = Field(default=None, description="null: the data of the run")
-    teacher: str | None = Field(default=None, description="null: the run's own, or the model as it was; or 'none'")
+    teacher: str | None = Field(
+        default=None, description="null: the teacher of the run, or the uncompressed model; 'none': no teacher"
+    )
     teacher_weights: str | None = None
     objective: ObjectiveConfig = ObjectiveConfig(temperature=4)
     train: TrainConfig = TrainConfig()
-    images: int | None = Field(default=None, ge=1, description="train on so many images, instead of train.epochs")
-    augment: str | list[Any] = "auto"
-    views: int | None = Field(default=None, ge=1, description="how many views of each image; null: one an epoch")
-    seed: int = Field(default=0, ge=0)
-    calibration: int = Field(default=512, ge=8, description="training images for ranges and batch statistics")
+    images: int | None = Field(default=None, ge=1, description="train on this many images, instead of train.epochs")
+    augment: str | list[Any] = Field(default="auto", description="augmentation policy")
+    views: int | None = Field(default=None, ge=1, description="number of views of each image; null: one per epoch")
+    seed: int = Field(default=0, ge=0, description="random seed")
+    calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
 
 
 @dataclass(frozen=True)
-class Given:
-    """A model to be compressed, its data, and how it is trained again.
+class CompressionSetup:
+    """A model to compress, its data, and the settings of fine-tuning.
 
-    source: where the images come from, as the user named it. teacher: None where the teacher is the model as it was, or
-    there is none; teacher_name tells which. images: how many calibrate. steps: of an epoch. seed: of the order of
-    images; the views of each image, which a stored teacher saw, have one of their own.
+    source: path of the images. teacher: None if it is the uncompressed model or there is none (see teacher_name).
+    images: number of calibration images. steps: per epoch. seed: of the order of images; that of the views, on which
+    cached logits depend, is in `views`.
     """
 
     model: Classifier
@@ -87,7 +89,7 @@ class Given:
 
     @functools.cached_property
     def calibration(self) -> Tensor:
-        """Clean training images, normalised as the network wants them: [N, C, H, W]."""
+        """Training images without augmentation, normalised for the network: [N, C, H, W]."""
         return self.model.prepare(torch.from_numpy(self.raw_calibration))
 
     @functools.cached_property
@@ -95,17 +97,17 @@ class Given:
         """The same images in 0..1."""
         images = calibration_images(self.model, self.data, self.images)
         if len(images) < self.images:
-            progress.note(f"There are {len(images)} training images to calibrate with; {self.images} were asked for.")
+            progress.note(f"Using {len(images)} images for calibration instead of {self.images}: there are no more.")
         return images
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the summary holds of the data."""
+        """The data's part of the summary."""
         return self.data.facts(self.source)
 
     @property
     def example(self) -> Tensor:
-        """Two images for the network, to see which tensor goes where."""
+        """Two images, to trace the network."""
         return self.calibration[:2]
 
     @functools.cached_property
@@ -124,29 +126,29 @@ class Given:
         return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)))
 
 
-def open_model(config: CompressConfig) -> Given:
-    """Return the model and its data; raise a `UserError` where they do not go together."""
+def open_model(config: CompressConfig) -> CompressionSetup:
+    """Return the model and its data; raise a `UserError` if they do not match."""
     run = Path(config.model) if (Path(config.model) / "recipe.yaml").is_file() else None
-    found = open.find(config.model)
-    if found is not None and not isinstance(found, Classifier):
+    model = open.find(config.model)
+    if model is not None and not isinstance(model, Classifier):
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
     settings = _data_settings(config, run)
-    size = max(found.card.crop) if found else input_size.own_size(config.model)
+    size = max(model.card.crop) if model else input_size.own_size(config.model)
     data = dataset.prepare(settings, at_least=size)
-    if found is None:
+    if model is None:
         if config.weights is None:
             raise ModelError(
-                f"{config.model} is the name of a network, not of a trained model. Add --weights FILE, or give a run "
-                "or stage folder."
+                f"{config.model} is the name of an architecture, not a trained model. Add --weights FILE, or give a "
+                "run or stage folder."
             )
-        found = data.model(config.model, weights=config.weights, options=config.options)
-    _check(found, data, config)
-    found = Classifier(bare(found.network), found.card).eval()
-    check(config.objective.loss_terms, classes=len(found.card.classes), teacher=True)
+        model = data.model(config.model, weights=config.weights, options=config.options)
+    _check(model, data, config)
+    model = Classifier(bare(model.network), model.card).eval()
+    check(config.objective.loss_terms, classes=len(model.card.classes), teacher=True)
     train, steps = _budget(config, data)
     teacher, name = _teacher(config, run)
-    return Given(
-        model=found,
+    return CompressionSetup(
+        model=model,
         data=data,
         source=settings.path,
         train=train,
@@ -161,30 +163,30 @@ def open_model(config: CompressConfig) -> Given:
 
 
 def _data_settings(config: CompressConfig, run: Path | None) -> DataConfig:
-    theirs = read_yaml(run / "recipe.yaml")["data"] if run else {}
+    of_run = read_yaml(run / "recipe.yaml")["data"] if run else {}
     if config.data is not None:
-        return build(DataConfig, theirs | config.data.model_dump(mode="json", exclude_unset=True))
+        return build(DataConfig, of_run | config.data.model_dump(mode="json", exclude_unset=True))
     if not run:
-        raise DataError(f"{config.model} does not say what images it is for. Name them with --data.")
-    return build(DataConfig, theirs)
+        raise DataError(f"{config.model} is not a run folder, so its data are unknown. Give them with --data.")
+    return build(DataConfig, of_run)
 
 
 def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
     classes = data.manifest.classes
     if tuple(model.card.classes) != tuple(classes):
         raise ModelError(
-            f"{config.model} tells apart {', '.join(model.card.classes[:5])}, ... and the data holds "
-            f"{', '.join(classes[:5])}, ...: these must be the same classes in the same order."
+            f"The classes of {config.model} are {', '.join(model.card.classes[:5])}, ... and those of the data "
+            f"{', '.join(classes[:5])}, ...: they must be the same, in the same order."
         )
     if tuple(data.crop) != tuple(model.card.crop):
         progress.note(
-            f"The images are {data.crop[0]}x{data.crop[1]} pixels and the model was made for {model.card.crop[0]}x"
-            f"{model.card.crop[1]}: they are resized, which may cost accuracy."
+            f"Resizing images from {data.crop[0]}x{data.crop[1]} to the model's input size of {model.card.crop[0]}x"
+            f"{model.card.crop[1]} pixels, which may reduce accuracy."
         )
 
 
 def _budget(config: CompressConfig, data: Data) -> tuple[TrainConfig, int]:
-    """Return how to train, and the steps of an epoch."""
+    """Return the training settings, and the steps per epoch."""
     rows = len(data.manifest.rows("train"))
     batch = min(config.train.batch_size, rows)
     if config.images is None:
@@ -195,7 +197,7 @@ def _budget(config: CompressConfig, data: Data) -> tuple[TrainConfig, int]:
 
 
 def _teacher(config: CompressConfig, run: Path | None) -> tuple[TeacherConfig | None, str]:
-    """Return the settings of the teacher, None where there is none or it is the model as it was; and its name."""
+    """Return the settings of the teacher, None if there is none or it is the uncompressed model; and its name."""
     if config.teacher == NO_TEACHER:
         return None, NO_TEACHER
     if config.teacher is not None:
@@ -205,85 +207,85 @@ def _teacher(config: CompressConfig, run: Path | None) -> tuple[TeacherConfig | 
 
 
 def _teacher_of(run: Path) -> str | None:
-    """Return the path of a run's teacher; None where it has none that is still there."""
+    """Return the path of a run's teacher; None if it does not exist."""
     if (run / "teacher" / zoo.CARD).is_file():
         return str(run / "teacher")
     name = read_yaml(run / "recipe.yaml")["teacher"]["model"]
     return name if name and Path(name).exists() else None
 
 
-def teacher_of(given: Given, folder: Path, stores: Path | None = None) -> TeacherSource | None:
-    """Return the teacher, ready to teach; None where training goes on without one."""
-    if given.teacher_name == NO_TEACHER:
+def teacher_of(setup: CompressionSetup, folder: Path, stores: Path | None = None) -> TeacherSource | None:
+    """Return the prepared teacher, None to train without one."""
+    if setup.teacher_name == NO_TEACHER:
         return None
-    if given.teacher is not None:
-        teacher = prepare_teacher(given.teacher, given.data, folder / "teacher", views=given.views, seed=given.seed)
+    if setup.teacher is not None:
+        teacher = prepare_teacher(setup.teacher, setup.data, folder / "teacher", views=setup.views, seed=setup.seed)
     else:
-        teacher = as_it_was(given.model)
-    stored = given.teacher.stored if given.teacher else True
-    return teacher.bind(given.data, Replay(given.views, given.train.epochs, 1, stores or folder / "stores", stored))
+        teacher = uncompressed(setup.model)
+    stored = setup.teacher.stored if setup.teacher else True
+    return teacher.bind(setup.data, Replay(setup.views, setup.train.epochs, 1, stores or folder / "stores", stored))
 
 
-def as_it_was(model: Classifier) -> NetworkTeacher:
-    """Return a copy of a model as the teacher of what is made from it."""
+def uncompressed(model: Classifier) -> NetworkTeacher:
+    """Return a copy of the uncompressed model as the teacher of the compressed one."""
     identity = model.card.weights_sha256 or artifacts.fingerprint(model.card.to_json())
-    title = "The teacher is the model as it was"
+    title = "Using the uncompressed model as the teacher"
     return NetworkTeacher(model=engine.clone(model), card=model.card, identity=identity, title=title)
 
 
 def recover(
-    student: Classifier, given: Given, teacher: TeacherSource | None, folder: Path, *, title: str
+    student: Classifier, setup: CompressionSetup, teacher: TeacherSource | None, folder: Path, *, title: str
 ) -> dict[str, Any]:
-    """Train `student` in place by the objective of the settings; save it and return the record of its folder."""
-    terms = given.objective.loss_terms
+    """Train `student` in place with the objective of the settings; save it and return the record of its folder."""
+    terms = setup.objective.loss_terms
     job = TrainingJob(
         terms if teacher else control_terms(terms),
-        given.train,
-        given.views,
-        given.seed,
+        setup.train,
+        setup.views,
+        setup.seed,
         teacher=teacher,
-        aux_weight=given.objective.aux_weight,
-        steps_per_epoch=given.steps,
+        aux_weight=setup.objective.aux_weight,
+        steps_per_epoch=setup.steps,
         title=title,
     )
     inputs = {
-        "data": given.data.manifest.fingerprint,
+        "data": setup.data.manifest.fingerprint,
         "terms": [term.to_json() for term in job.terms],
-        "train": given.train.to_json(),
-        "augment": [given.views.augment, given.views.seed, given.views.number(given.train.epochs)],
+        "train": setup.train.to_json(),
+        "augment": [setup.views.augment, setup.views.seed, setup.views.number(setup.train.epochs)],
         "teacher": teacher.identity if teacher else None,
-        "steps": given.steps,
-        "seed": given.seed,
+        "steps": setup.steps,
+        "seed": setup.seed,
         "student": student.card.compressed,
     }
-    return artifacts.stage(folder, inputs, lambda: train_classifier(student, given.data, job, folder).record)
+    return artifacts.stage(folder, inputs, lambda: train_classifier(student, setup.data, job, folder).record)
 
 
-def validation_accuracy(model: Classifier, given: Given) -> float:
+def validation_accuracy(model: Classifier, setup: CompressionSetup) -> float:
     """Return the accuracy on the validation split, in percent."""
-    rows = given.data.manifest.rows("validation", labelled=True)
-    return metrics.accuracy(test_split.answers(model, given.data, rows), given.data.manifest.label[rows])
+    rows = setup.data.manifest.rows("validation", labelled=True)
+    return metrics.accuracy(test_split.answers(model, setup.data, rows), setup.data.manifest.label[rows])
 
 
 def measured_files(
-    networks: Mapping[str, Classifier], files: Mapping[str, Path], given: Given, folder: Path
+    networks: Mapping[str, Classifier], files: Mapping[str, Path], setup: CompressionSetup, folder: Path
 ) -> dict[str, Any]:
-    """Open the test split once for all files; return the figures of each by name (docs/summary.md).
+    """Evaluate the test split once for all files; return the metrics of each by name (docs/summary.md).
 
-    files: read back and run; the first is the original, which the others are compared with. networks: what each file
-    was made from, for parameters and multiply-accumulates. ONNX files are timed (one image, one thread).
+    files: loaded and run; the others are compared with the first, the original. networks: from which the files were
+    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread).
     """
     models = {name: _read_back(file) for name, file in files.items()}
     identities = {name: sha256(file) for name, file in files.items()}
-    logits = test_split.open_test(models, identities, given.data, folder / "evaluation")
-    manifest = given.data.manifest
+    logits = test_split.open_test(models, identities, setup.data, folder / "evaluation")
+    manifest = setup.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     original = logits[next(iter(files))]
     timed = {name: file for name, file in files.items() if file.suffix == ".onnx"}
     latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
     figures = {}
     for name, file in files.items():
-        counted = cost(networks[name].network, given.example)
+        counted = cost(networks[name].network, setup.example)
         figures[name] = {
             "file": file.name,
             "bytes": file.stat().st_size,
@@ -301,20 +303,20 @@ def _read_back(file: Path) -> Model:
 
 
 def warn_of_slow(figures: Mapping[str, Any]) -> None:
-    """Note which files are slower than the first."""
+    """Note files that are slower than the first."""
     first = next(iter(figures.values()))["latency_ms"]
     for name, row in figures.items():
         if row.get("latency_ms", 0) > first:
             progress.note(
-                f"{name} is slower than the original here: {row['latency_ms']:.3g} ms an image instead of {first:.3g} "
-                "(batch 1, one thread). It is smaller, not faster; keep the original where speed matters."
+                f"{name} is slower than the original on this machine: {row['latency_ms']:.3g} ms per image instead of "
+                f"{first:.3g} (batch 1, one thread). It is smaller, not faster; use the original if speed matters."
             )
 
 
 def one_target(**targets: object) -> tuple[str, Any]:
-    """Return the name and value of the one target that is given; raise `ConfigError` for none or several."""
-    given = {name: value for name, value in targets.items() if value is not None}
-    if len(given) != 1:
+    """Return the name and value of the only target that is not None; raise `ConfigError` for none or several."""
+    chosen = {name: value for name, value in targets.items() if value is not None}
+    if len(chosen) != 1:
         flags = ", ".join("--" + name.replace("_", "-") for name in targets)
-        raise ConfigError(f"Give one of {flags}: how small the model shall become. {len(given)} were given.")
-    return next(iter(given.items()))
+        raise ConfigError(f"Give exactly one of {flags}; {len(chosen)} are set.")
+    return next(iter(chosen.items()))

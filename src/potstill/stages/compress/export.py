@@ -1,8 +1,8 @@
-"""`potstill export`: one folder with everything a device needs, each file measured by running it.
+"""`potstill export`: one folder with all files for deployment, each evaluated by running it.
 
 model.onnx, model_int8.onnx, ...   the files, with their card inside
-golden/                            pictures and what each file says of them
-summary.json                       accuracy, agreement, bytes and latency of each file; which one to take
+golden/                            reference images with the expected outputs of each file
+summary.json                       accuracy, agreement, bytes and latency of each file; the recommended one
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.models.weights import sha256
 from potstill.stages import test_split
-from potstill.stages.compress.common import CompressConfig, Given, open_model
+from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
-from potstill.words import plural
 
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
-"""Images a run and threads (0: all cores) with which every file is timed."""
+"""Batch sizes and threads (0: all cores) with which the latency of every file is measured."""
 WORSE = 0.05
-"""A file whose accuracy differs from the network's with a smaller p (McNemar) is told to be worse."""
+"""p-value (McNemar) below which a file counts as less accurate than the network."""
 
 
 class ExportStageConfig(CompressConfig):
-    """What is exported, for which runtimes."""
+    """The exported files and their runtimes."""
 
-    to: tuple[Literal["onnx", "openvino", "executorch"], ...] = Field(default=("onnx",), description="ONNX always is")
-    int8: bool = True
-    opset: int = Field(default=OPSET, ge=18, le=23, description="of the float ONNX file")
-    golden: int = Field(default=8, ge=0, description="validation images that go along with what the files say of them")
+    to: tuple[Literal["onnx", "openvino", "executorch"], ...] = Field(
+        default=("onnx",), description="runtimes; ONNX is always included"
+    )
+    int8: bool = Field(default=True, description="also export a file quantized to 8 bits")
+    opset: int = Field(default=OPSET, ge=18, le=23, description="ONNX opset of the float file")
+    golden: int = Field(default=8, ge=0, description="reference images with expected outputs to include")
 
 
 def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Write the files into `folder`, measure each on the test split and return the summary.
+    """Write the files into `folder`, evaluate each on the test split and return the summary.
 
-    Raises `ModelError` before any work where a runtime that was asked for is not installed.
+    Raises `ModelError` before any work if a requested runtime is not installed.
     """
     for runtime in sorted({*config.to} - {"onnx"}):
         require(runtime)
@@ -65,46 +66,46 @@ def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") 
 
 
 def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
-    given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
-    temperature = _temperature(config, given)
-    files = journal.timed("export", "Wrote the files", lambda: _files(config, given, folder, temperature))
+    setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
+    temperature = _temperature(config, setup)
+    files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
     if config.golden:
-        _golden(config, given, files, folder / "golden")
-    models = journal.timed("evaluation", "Opened the test split, once", lambda: _measured(given, files, folder))
+        _golden(config, setup, files, folder / "golden")
+    models = journal.timed("evaluation", "Evaluated the test split once", lambda: _measured(setup, files, folder))
     return {
-        "data": given.facts,
+        "data": setup.facts,
         "temperature": temperature,
         "models": models,
         "recommended": recommended(models),
     }
 
 
-def _temperature(config: ExportStageConfig, given: Given) -> float | None:
+def _temperature(config: ExportStageConfig, setup: CompressionSetup) -> float | None:
     """Return the temperature that calibrates the network on the run's validation images.
 
-    None where other images were given, which the network may have been trained on, or where it makes no mistakes.
+    None for other images, on which the network may have been trained, and if it makes no errors.
     """
     if config.data is not None and "path" in config.data.model_fields_set:
         return None
-    rows = given.data.manifest.rows("validation", labelled=True)
-    logits, label = test_split.answers(given.model, given.data, rows), given.data.manifest.label[rows]
+    rows = setup.data.manifest.rows("validation", labelled=True)
+    logits, label = test_split.answers(setup.model, setup.data, rows), setup.data.manifest.label[rows]
     if metrics.correct(logits, label).all():
         return None
     return round(metrics.fit_temperature(logits, label), 4)
 
 
-def _files(config: ExportStageConfig, given: Given, folder: Path, temperature: float | None) -> list[Path]:
-    """Write every file that was asked for; the ONNX file that is compared with comes first."""
-    model = Classifier(given.model.network, given.model.card).cpu().eval()
+def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, temperature: float | None) -> list[Path]:
+    """Write the requested files; the first is the ONNX file that the others are compared with."""
+    model = Classifier(setup.model.network, setup.model.card).cpu().eval()
     files = [folder / FLOAT]
     if quantized_layers(model.network):
-        progress.note(f"{config.model} was quantized: {FLOAT} holds its integers, and no other 8-bit file is made.")
-        export_quantized(model, files[0], given.raw_calibration, temperature=temperature)
+        progress.note(f"{config.model} is quantized: {FLOAT} has its integer weights, and there is no {INT8}.")
+        export_quantized(model, files[0], setup.raw_calibration, temperature=temperature)
     else:
         export_onnx(model, files[0], opset=config.opset, temperature=temperature)
         if config.int8:
             files.append(folder / INT8)
-            quantize_int8(files[0], files[1], given.raw_calibration)
+            quantize_int8(files[0], files[1], setup.raw_calibration)
     if "openvino" in config.to:
         for exported in list(files):
             files.append(exported.with_suffix(".xml"))
@@ -115,23 +116,23 @@ def _files(config: ExportStageConfig, given: Given, folder: Path, temperature: f
     return files
 
 
-def _golden(config: ExportStageConfig, given: Given, files: list[Path], folder: Path) -> None:
-    """Take validation images of as many classes as there are places, the first of each class."""
-    manifest = given.data.manifest
+def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path) -> None:
+    """Write reference images from validation, of as many classes as possible, with the expected outputs."""
+    manifest = setup.data.manifest
     rows = manifest.rows("validation", labelled=True)
     turn = [int((manifest.label[rows[:position]] == manifest.label[row]).sum()) for position, row in enumerate(rows)]
     rows = rows[np.argsort(turn, kind="stable")[: config.golden]]
-    images = given.model.resize(given.data.loader().clean_batch(rows).image).clamp(0, 1)
+    images = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
     labels = [manifest.classes[label] for label in manifest.label[rows]]
     write_golden(folder, images, labels, {file.name: open_exported(file) for file in files})
 
 
-def _measured(given: Given, files: list[Path], folder: Path) -> dict[str, Any]:
-    """Return for each file what it says of the test split against the network, its bytes and its latencies."""
-    models = {"network": given.model, **{file.name: open_exported(file) for file in files}}
-    identities = {"network": given.model.card.weights_sha256, **{file.name: sha256(file) for file in files}}
-    logits = test_split.open_test(models, identities, given.data, folder / "evaluation")
-    manifest = given.data.manifest
+def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, Any]:
+    """Return the test metrics of each file against the network, its bytes and latencies."""
+    models = {"network": setup.model, **{file.name: open_exported(file) for file in files}}
+    identities = {"network": setup.model.card.weights_sha256, **{file.name: sha256(file) for file in files}}
+    logits = test_split.open_test(models, identities, setup.data, folder / "evaluation")
+    manifest = setup.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     network = logits["network"]
     classes = manifest.classes
@@ -149,46 +150,46 @@ def _measured(given: Given, files: list[Path], folder: Path) -> dict[str, Any]:
 
 
 def _parts(file: Path) -> list[Path]:
-    """Return a file and the one with its weights, where they are apart."""
+    """Return a file, and the file of its weights if they are separate."""
     return [file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file]
 
 
 def _latencies(files: list[Path]) -> dict[str, list[dict[str, Any]]]:
-    """Time all files in turns; `speed_up` is against the first, in the same turns."""
-    told: dict[str, list[dict[str, Any]]] = {file.name: [] for file in files}
-    with progress.task("latency", total=len(TIMED)) as task:
+    """Measure the latency of all files in alternation; `speed_up` is relative to the first."""
+    latencies: dict[str, list[dict[str, Any]]] = {file.name: [] for file in files}
+    with progress.task("Measuring latency", total=len(TIMED)) as task:
         for batch, threads in TIMED:
-            # ExecuTorch takes the cores it likes.
+            # The number of threads of ExecuTorch cannot be set.
             timed = [file for file in files if threads == 0 or file.suffix != ".pte"]
             results = latency_ms(timed, batch=batch, threads=threads)
             for file, one in zip(timed, results, strict=True):
                 figures = {key: round(value, 4) for key, value in one.to_json().items()}
-                told[file.name].append({**figures, "speed_up": round(results[0].median_ms / one.median_ms, 3)})
-            cores = plural(threads, "thread") if threads else "all threads"
-            task.advance(text=f"{plural(batch, 'image')}, {cores}")
-    return told
+                speed_up = round(results[0].median_ms / one.median_ms, 3)
+                latencies[file.name].append({**figures, "speed_up": speed_up})
+            task.advance(text=f"batch {batch}, {threads or 'all'} threads")
+    return latencies
 
 
-def recommended(told: dict[str, Any]) -> dict[str, str]:
-    """Return the file to take and why: the fastest for one image among those that are not measurably worse.
+def recommended(models: dict[str, Any]) -> dict[str, str]:
+    """Return the recommended file and the reason: the fastest for one image that is not measurably less accurate.
 
-    A file that is slower than the first (the float one) is never recommended.
+    A file that is slower than the first (the float one) is never recommended. models: metrics by file name.
     """
-    first, *others = [name for name in told if name != "network"]
+    first, *others = [name for name in models if name != "network"]
     chosen, speed = first, 1.0
     for name in others:
-        row = told[name]
+        row = models[name]
         faster = row["latency"][0]["speed_up"] if row["latency"][0]["threads"] == 1 else 0.0
         worse = row["lost"] > 0 and row["p"] < WORSE
         if faster <= 1:
-            progress.note(f"{name} is slower than {first} here (one image, one thread): {faster:.2f} times as fast.")
+            progress.note(f"{name} is slower than {first} on this machine (one image, one thread): {faster:.2f}x.")
         elif worse:
-            progress.note(f"{name} is measurably less accurate: {row['lost']:.2f} points lost (p {row['p']:.3g}).")
+            progress.note(f"{name} is measurably less accurate: -{row['lost']:.2f} points (p = {row['p']:.3g}).")
         elif faster > speed:
             chosen, speed = name, faster
     because = (
-        f"{speed:.2f} times as fast as {first} for one image on one thread, and not measurably less accurate"
+        f"{speed:.2f}x faster than {first} for one image on one thread, and not measurably less accurate"
         if chosen != first
-        else "no other file is faster and as accurate"
+        else "no other file is faster without being measurably less accurate"
     )
     return {"file": chosen, "because": because}

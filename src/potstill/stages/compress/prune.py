@@ -1,4 +1,4 @@
-"""`potstill prune`: channels or weights taken out, the rest trained back with the teacher, the test split once."""
+"""`potstill prune`: remove channels or weights, fine-tune with distillation, evaluate the test split once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 
 from potstill import artifacts, progress
 from potstill.compress import prune as pruning
+from potstill.compress.prune.inner import Measure
 from potstill.errors import ModelError
 from potstill.exporters import export_onnx
 from potstill.model_files.folder import save_model
@@ -23,7 +24,7 @@ from potstill.models.outputs import Classifier
 from potstill.report.sensitivity import write_sensitivity
 from potstill.stages.compress.common import (
     CompressConfig,
-    Given,
+    CompressionSetup,
     measured_files,
     one_target,
     open_model,
@@ -37,40 +38,42 @@ from potstill.stages.stage import SUMMARY, stage
 from potstill.training.settings import TrainConfig
 
 MODEL, BEFORE = "model.onnx", "original.onnx"
-BYTES = 4  # of a parameter in float32
+BYTES = 4  # per parameter in float32
 GRADIENT_BATCH = 64
 
 
 class PruneConfig(CompressConfig):
-    """How much remains, of what, and chosen how. Masks ("unstructured", "n:m") leave zeros, not fewer channels."""
+    """The target size and the method of pruning. Masks ("unstructured", "n:m") set weights to zero."""
 
-    keep: float | None = Field(default=None, gt=0, lt=1, description="share of the multiply-accumulates that remains")
-    max_macs: int | None = Field(default=None, ge=1)
-    max_params: int | None = Field(default=None, ge=1)
-    max_bytes: int | None = Field(default=None, ge=1, description="of the weights in float32")
-    structure: Literal["inner", "all", "unstructured", "n:m"] = "inner"
-    importance: Literal["l1", "l2", "bn", "taylor"] = "l1"
-    scope: Literal["layer", "global"] = "layer"
-    round_to: int = Field(default=1, ge=1, description="widths become multiples of this")
-    n: int = Field(default=2, ge=1)
-    m: int = Field(default=4, ge=2)
-    rounds: int = Field(default=1, ge=1, description="prune and train back in so many equal parts")
-    sensitivity: bool = Field(default=False, description="measure what pruning each layer alone costs")
+    keep: float | None = Field(default=None, gt=0, lt=1, description="fraction of the multiply-accumulates to keep")
+    max_macs: int | None = Field(default=None, ge=1, description="maximum number of multiply-accumulates")
+    max_params: int | None = Field(default=None, ge=1, description="maximum number of parameters")
+    max_bytes: int | None = Field(default=None, ge=1, description="maximum bytes of the weights in float32")
+    structure: Literal["inner", "all", "unstructured", "n:m"] = Field(
+        default="inner", description="channels inside blocks, all channels, single weights, or n of m weights"
+    )
+    importance: Literal["l1", "l2", "bn", "taylor"] = Field(default="l1", description="importance score of channels")
+    scope: Literal["layer", "global"] = Field(default="layer", description="compare scores per layer or globally")
+    round_to: int = Field(default=1, ge=1, description="round widths to multiples of this")
+    n: int = Field(default=2, ge=1, description="weights to keep of each m")
+    m: int = Field(default=4, ge=2, description="group size of n:m pruning")
+    rounds: int = Field(default=1, ge=1, description="number of rounds of pruning and fine-tuning")
+    sensitivity: bool = Field(default=False, description="measure the loss of accuracy of pruning each layer alone")
     train: TrainConfig = TrainConfig(epochs=5, optimizer="sgd", lr=0.02, weight_decay=1e-4)
 
     @model_validator(mode="after")
     def _fits(self) -> PruneConfig:
         if self.structure == "all" and self.importance not in ("l1", "l2"):
-            raise ValueError(f"importance {self.importance} is for inner channels; structure 'all' takes l1 or l2.")
+            raise ValueError(f"importance must be l1 or l2 with structure 'all', not {self.importance}.")
         if self.structure in ("unstructured", "n:m") and self.rounds > 1:
-            raise ValueError("rounds are for channels; masks are made once.")
+            raise ValueError(f"rounds must be 1 with structure '{self.structure}', which is pruned once.")
         return self
 
 
 def prune(config: PruneConfig, folder: Path, *, stores: Path | None = None, command: str = "") -> dict[str, Any]:
     """Write the pruned model into `folder` (an ordinary model, and its ONNX file) and return the summary.
 
-    What was begun in `folder` with the same settings goes on. stores: where the teacher's answers are kept.
+    An interrupted call with the same settings is resumed. stores: folder of the teacher's cached logits.
     """
     return stage(
         "prune",
@@ -91,27 +94,27 @@ def _draw_sensitivity(folder: Path) -> None:
 
 
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
-    given = journal.timed("data", "Read the model and the images", lambda: open_model(config))
-    aim = _aim(config, given)
-    export_onnx(given.model, folder / BEFORE)  # what cannot be exported is told before the work
-    rises = _sensitivity(config, given) if config.sensitivity else {}
+    setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
+    aim = _aim(config, setup)
+    export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    rises = _sensitivity(config, setup) if config.sensitivity else {}
     pruned, records = journal.timed(
-        "training", "Pruned and fine-tuned", lambda: _rounds(config, given, aim, folder, stores)
+        "training", "Pruned and fine-tuned", lambda: _rounds(config, setup, aim, folder, stores)
     )
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
     save_model(pruned, folder)
     export_onnx(pruned, folder / MODEL)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
-    networks = {"original": given.model, "pruned": pruned}
+    networks = {"original": setup.model, "pruned": pruned}
     figures = journal.timed(
-        "evaluation", "Opened the test split, once", lambda: measured_files(networks, files, given, folder)
+        "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
     warn_of_slow(figures)
-    return _summary(given, pruned, figures, records, rises)
+    return _summary(setup, pruned, figures, records, rises)
 
 
-def _aim(config: PruneConfig, given: Given) -> tuple[str, float]:
-    """Return what is measured ("macs" or "params") and the share of it that may remain."""
+def _aim(config: PruneConfig, setup: CompressionSetup) -> tuple[Measure, float]:
+    """Return the measure ("macs" or "params") and the fraction of it to keep."""
     if config.structure == "n:m":
         return "params", config.n / config.m
     name, value = one_target(
@@ -119,33 +122,30 @@ def _aim(config: PruneConfig, given: Given) -> tuple[str, float]:
     )
     if name == "keep":
         return "macs", value
-    whole = cost(given.model.network, given.example)
-    of, most = {
-        "max_macs": ("macs", value),
-        "max_params": ("params", value),
-        "max_bytes": ("params", value / BYTES),
-    }[name]
+    whole = cost(setup.model.network, setup.example)
+    of: Measure = "macs" if name == "max_macs" else "params"
+    most = value / BYTES if name == "max_bytes" else value
     share = most / (whole.total_macs if of == "macs" else whole.params)
     if share >= 1:
-        raise ModelError(f"{config.model} is that small already: {name} {value:,} asks for nothing to be removed.")
+        raise ModelError(f"{config.model} already meets {name} {value:,}; nothing to prune.")
     return of, share
 
 
 def _rounds(
-    config: PruneConfig, given: Given, aim: tuple[str, float], folder: Path, stores: Path | None
+    config: PruneConfig, setup: CompressionSetup, aim: tuple[Measure, float], folder: Path, stores: Path | None
 ) -> tuple[Classifier, list[dict[str, Any]]]:
-    """Prune and train back, in equal parts; return the last model, its masks still on, and a record a round."""
+    """Prune and fine-tune in rounds; return the last model, still with its masks, and a record of each round."""
     of, keep = aim
-    teacher = teacher_of(given, folder, stores)
-    model, records = given.model, []
+    teacher = teacher_of(setup, folder, stores)
+    model, records = setup.model, []
     for number in range(1, config.rounds + 1):
         inside = folder / f"round-{number}"
-        model = _smaller(config, given, model, of, keep ** (1 / config.rounds), number)
-        record = {"validation_pruned": validation_accuracy(model, given)}
-        reestimate(model, given)
-        record["validation_reestimated"] = validation_accuracy(model, given)
+        model = _smaller(config, setup, model, of, keep ** (1 / config.rounds), number)
+        record = {"validation_pruned": validation_accuracy(model, setup)}
+        reestimate(model, setup)
+        record["validation_reestimated"] = validation_accuracy(model, setup)
         done = artifacts.finished(inside) is not None
-        record |= recover(model, given, teacher, inside, title=f"pruned, round {number} of {config.rounds}")
+        record |= recover(model, setup, teacher, inside, title=f"Fine-tuning, round {number} of {config.rounds}")
         if done:
             model = _loaded(model, inside)
         records.append(record)
@@ -153,22 +153,30 @@ def _rounds(
 
 
 def _loaded(model: Classifier, folder: Path) -> Classifier:
-    """Return the model with the weights of a round that was done earlier."""
+    """Return the model with the weights of a finished round."""
     network = copy.deepcopy(model.network)
     network.load_state_dict(zoo.read_state(folder / zoo.WEIGHTS))
     return model.replace(network=network)
 
 
-def _smaller(config: PruneConfig, given: Given, model: Classifier, of: str, keep: float, number: int) -> Classifier:
-    network, image = model.network, given.example
+def _smaller(
+    config: PruneConfig, setup: CompressionSetup, model: Classifier, of: Measure, keep: float, number: int
+) -> Classifier:
+    network, image = model.network, setup.example
     if config.importance == "taylor":
-        _gradients(given, network)
+        _gradients(setup, network)
     if config.structure == "inner":
         smaller = pruning.inner_channels(
-            network, image, keep=keep, of=of, importance=config.importance, scope=config.scope,
+            network,
+            image,
+            keep=keep,
+            of=of,
+            importance=config.importance,
+            scope=config.scope,
             round_to=config.round_to,
-        )  # fmt: skip
+        )
     elif config.structure == "all":
+        assert config.importance in ("l1", "l2"), "checked by PruneConfig"
         smaller = pruning.all_channels(
             network, image, keep=keep, importance=config.importance, round_to=config.round_to
         )
@@ -178,45 +186,48 @@ def _smaller(config: PruneConfig, given: Given, model: Classifier, of: str, keep
         smaller = pruning.n_of_m(network, n=config.n, m=config.m)
     smaller.zero_grad(set_to_none=True)
     pruned = {"structure": config.structure, "importance": config.importance, "keep": round(keep**number, 4), "of": of}
-    card = given.model.card
+    card = setup.model.card
     return Classifier(smaller, card.replace(compressed={**card.compressed, "pruned": pruned}))
 
 
-def _gradients(given: Given, network: nn.Module) -> None:
-    """Leave the gradients of the loss on held-out images in the parameters."""
-    image, label = given.held_out
+def _gradients(setup: CompressionSetup, network: nn.Module) -> None:
+    """Compute the gradients of the loss on held-out images."""
+    image, label = setup.held_out
     network.eval().zero_grad()
     network.requires_grad_(True)
-    for part, answer in zip(image.split(GRADIENT_BATCH), torch.from_numpy(label).split(GRADIENT_BATCH), strict=True):
-        F.cross_entropy(network(part), answer).backward()
+    for part, target in zip(image.split(GRADIENT_BATCH), torch.from_numpy(label).split(GRADIENT_BATCH), strict=True):
+        F.cross_entropy(network(part), target).backward()
 
 
-def reestimate(model: Classifier, given: Given) -> None:
-    """Measure the means and variances of BatchNorm anew, on training images."""
+def reestimate(model: Classifier, setup: CompressionSetup) -> None:
+    """Re-estimate the BatchNorm statistics on training images."""
     with torch.no_grad():
-        update_bn(given.calibration.to(model.mean.device).split(128), model.network)
+        update_bn(setup.calibration.to(model.mean.device).split(128), model.network)
     model.eval()
 
 
-def _sensitivity(config: PruneConfig, given: Given) -> dict[str, dict[float, float]]:
+def _sensitivity(config: PruneConfig, setup: CompressionSetup) -> dict[str, dict[float, float]]:
     if config.importance == "taylor":
-        _gradients(given, given.model.network)
-    progress.note("Each layer is pruned alone and judged on validation images; this takes a while.")
-    return pruning.sensitivity(given.model.network, given.example, given.loss, importance=config.importance)
+        _gradients(setup, setup.model.network)
+    progress.note("Measuring the sensitivity of each layer on validation images; this takes a while.")
+    return pruning.sensitivity(setup.model.network, setup.example, setup.loss, importance=config.importance)
 
 
 def _summary(
-    given: Given, pruned: Classifier, models: dict[str, Any], records: list[dict[str, Any]],
+    setup: CompressionSetup,
+    pruned: Classifier,
+    models: dict[str, Any],
+    records: list[dict[str, Any]],
     rises: dict[str, dict[float, float]],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     widths = {
         name: list(layer.weight.shape[:2])
         for name, layer in pruned.network.named_modules()
         if isinstance(layer, (nn.Conv2d, nn.Linear))
     }
     return {
-        "data": given.facts,
-        "teacher": given.teacher_name,
+        "data": setup.facts,
+        "teacher": setup.teacher_name,
         "models": models,
         "speed_up": round(models["original"]["latency_ms"] / models["pruned"]["latency_ms"], 3),
         "sparsity": round(pruning.sparsity_of(pruned.network), 4),

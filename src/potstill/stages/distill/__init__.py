@@ -1,1 +1,1 @@
-"""The run of a recipe: students and controls, files, the test split once, the summary."""
+"""Distillation: students and controls, exported files, evaluation of the test split, the summary."""

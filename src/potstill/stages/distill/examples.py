@@ -1,4 +1,4 @@
-"""A few test images with the probabilities of teacher and student, at temperature 1 and at the chosen one."""
+"""Some test images with the probabilities of teacher and student, at temperature 1 and at that of the recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNT = 6
 
 
 def write_examples(file: Path, data: Data, recipe: Recipe, logits: dict[str, np.ndarray]) -> None:
-    """Write `examples.json`: the images about which the teacher is in two minds, one a class where possible."""
+    """Write `examples.json`: test images for which the teacher's second probability is high, of several classes."""
     manifest, temperature = data.manifest, recipe.objective.temperature
     rows = manifest.rows("test", labelled=True)
     teacher, student = logits["teacher"], logits[f"student-{recipe.seed}"]
@@ -28,8 +28,8 @@ def write_examples(file: Path, data: Data, recipe: Recipe, logits: dict[str, np.
             "image": as_png(data.pixels.take(rows[[chosen]]).numpy()[0]),
             "label": int(manifest.label[rows[chosen]]),
             **{
-                f"{who}{suffix}": softmax(values[[chosen]], at)[0].round(5).tolist()
-                for who, values in (("teacher", teacher), ("student", student))
+                f"{role}{suffix}": softmax(values[[chosen]], at)[0].round(5).tolist()
+                for role, values in (("teacher", teacher), ("student", student))
                 for suffix, at in (("", 1.0), ("_soft", temperature))
             },
         }
@@ -40,7 +40,7 @@ def write_examples(file: Path, data: Data, recipe: Recipe, logits: dict[str, np.
 
 
 def undecided(logits: np.ndarray, count: int) -> list[int]:
-    """Return images where the runner-up is strong, each with another first class as long as there are some."""
+    """Return images with a high second probability, each of another predicted class as long as there are any."""
     probability = np.sort(softmax(logits), 1)
     order = np.argsort(-probability[:, -2], kind="stable")
     chosen: list[int] = []
@@ -54,7 +54,7 @@ def undecided(logits: np.ndarray, count: int) -> list[int]:
 
 
 def as_png(pixels: np.ndarray) -> str:
-    """Return uint8 [C, H, W] as a data URL."""
+    """Return uint8 [C, H, W] as a PNG data URL."""
     array = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")

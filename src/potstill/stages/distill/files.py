@@ -1,4 +1,4 @@
-"""Files for devices: every student as ONNX and as 8-bit ONNX, and how fast they are."""
+"""Exported files: every student as ONNX and as 8-bit ONNX."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MODEL, INT8 = "model.onnx", "model_int8.onnx"
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of one trained model; `int8` is None where it was not asked for."""
+    """The files of one trained model; `int8` is None if it was not requested."""
 
     model: Path
     int8: Path | None
 
 
 def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
-    """Write `folder`/model.onnx and, where `int8`, model_int8.onnx calibrated on clean training images."""
+    """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation."""
     inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
     artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
@@ -43,7 +43,7 @@ def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Pa
 
 
 def calibration_images(classifier: Classifier, data: Data, count: int) -> np.ndarray:
-    """Return float32 [N, C, H, W] in 0..1 at the model's size: clean training images, drawn by a fixed seed."""
+    """Return float32 [N, C, H, W] in 0..1 at the model's size: training images, chosen with a fixed seed."""
     rows = data.manifest.rows("train")
     rows = rows[permutation(0, 0, len(rows), "calibration")[:count]]
     image = data.loader().clean_batch(rows).image

@@ -1,4 +1,4 @@
-"""Where a teacher was not worth having, known once the test split was opened."""
+"""Findings after evaluation of the test split: distillation that did not help."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from potstill.evaluation.statistics import LOSES
 
 
 def findings(
-    teacher: float | None, students: Sequence[float], controls: Sequence[float], verdict: dict[str, Any],
-    *, name: str = "the student",
-) -> list[str]:  # fmt: skip
-    """Return what a reader should know of a finished experiment. Accuracies are in percent on the test split."""
+    teacher: float | None,
+    students: Sequence[float],
+    controls: Sequence[float],
+    verdict: dict[str, Any],
+    *,
+    name: str = "the student",
+) -> list[str]:
+    """Return notes on a finished experiment. Accuracies are in percent on the test split."""
     student, control = float(np.mean(students)), float(np.mean(controls))
     title = name[0].upper() + name[1:]
-    found = []
+    sentences = []
     if teacher is not None and teacher < control:
-        found.append(
-            f"The teacher ({teacher:.2f} %) is worse than the control that learned without it ({control:.2f} %): "
-            "it had little to teach. Train it longer, or take a better one."
+        sentences.append(
+            f"The teacher ({teacher:.2f} %) is less accurate than the control without a teacher ({control:.2f} %). "
+            "Train it longer, or use a more accurate one."
         )
     elif teacher is not None and teacher < student:
-        found.append(
-            f"{title} ({student:.2f} %) is better than its teacher ({teacher:.2f} %). That happens, and may mean that "
-            "the teacher was trained for too short."
+        sentences.append(
+            f"{title} ({student:.2f} %) is more accurate than its teacher ({teacher:.2f} %). This is possible, but may "
+            "mean that the teacher was not trained long enough."
         )
     if verdict["result"] == LOSES:
-        found.append(
-            f"{title} is worse than its control: this distillation did harm. A lower temperature, more weight on the "
-            "labels or a larger student may help; the control is the model to use."
+        sentences.append(
+            f"{title} is less accurate than its control: distillation reduced accuracy. Use the control, or try a "
+            "lower temperature, more weight on the labels or a larger student."
         )
-    return found
+    return sentences

@@ -1,4 +1,4 @@
-"""The whole road of a recipe: data, teacher, students and controls, files, the test split once, the summary."""
+"""The run of a recipe: data, teacher, students and controls, files, the test split once, the summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from potstill.report import write_report
 from potstill.stages import dataset, summary, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.chain import Lessons, prepare_with_chain
+from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
 from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
@@ -47,7 +47,7 @@ class Experiment:
 
 
 def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Carry a recipe through in `folder`, going on where an earlier call stopped; return its summary."""
+    """Run a recipe in `folder`, resuming an interrupted call; return its summary."""
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
     return stage(
         "distill",
@@ -61,25 +61,25 @@ def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, 
 
 
 def _carry_out(recipe: Recipe, recipes: dict[str, Recipe], folder: Path, journal: Journal) -> dict[str, Any] | None:
-    """Train, then export, measure and sum up; None in processes that only help with training."""
+    """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
-    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _lessons(recipe), data, folder))
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _links(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title
     train.warn_of_capacity(teacher, train.new_student(recipe.student, data, recipe.seed))
     pairs = {name: _pair(name, each, data, teacher, folder, journal) for name, each in recipes.items()}
     if not distributed.is_main():
-        return None  # training is shared out; what follows is done by one
+        return None  # only training is distributed
     with distributed.alone():
-        return _summed_up(recipe, recipes, pairs, data, teacher, folder, journal)
+        return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal)
 
 
-def _lessons(recipe: Recipe) -> Lessons:
+def _links(recipe: Recipe) -> LinkTraining:
     """Return how the links between teacher and student are trained."""
     setup = train.setup_of(recipe)
-    return Lessons(setup, recipe.objective.loss_terms, recipe.seed, recipe.seeds, recipe.data.seed)
+    return LinkTraining(setup, recipe.objective.loss_terms, recipe.seed, recipe.seeds, recipe.data.seed)
 
 
-def _summed_up(
+def _evaluate(
     recipe: Recipe,
     recipes: dict[str, Recipe],
     pairs: dict[str, Pair],
@@ -88,11 +88,11 @@ def _summed_up(
     folder: Path,
     journal: Journal,
 ) -> dict[str, Any]:
-    """Export, measure and sum up what was trained."""
+    """Export and evaluate the trained models; return the stage's part of the summary."""
     experiments = [_experiment(name, recipes[name], pair, data, folder, journal) for name, pair in pairs.items()]
     teacher_files = _teacher_files(teacher, data, recipe, folder)
     logits = journal.timed(
-        "evaluation", "Opened the test split, once", lambda: _open_test(experiments, teacher, data, folder)
+        "evaluation", "Evaluated the test split once", lambda: _open_test(experiments, teacher, data, folder)
     )
     result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
     if "teacher" in logits:
@@ -102,7 +102,7 @@ def _summed_up(
 
 
 def _findings(result: dict[str, Any]) -> list[str]:
-    """Return what a reader should know of teacher, student and control once the test split was opened."""
+    """Return notes on teacher, student and control after evaluation of the test split."""
     models = result["models"]
     teacher = models["teacher"].get("accuracy")
     student, control = (models[kind]["test_accuracy"] for kind in ("student", "control"))
@@ -110,7 +110,7 @@ def _findings(result: dict[str, Any]) -> list[str]:
 
 
 def with_overrides(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe of a comparison: the same but for the settings named under `comparisons.NAME`."""
+    """Return the recipe of a comparison: the same except for the settings under `comparisons.NAME`."""
     settings = recipe.to_json()
     changes = {key: value for key, value in recipe.comparisons[name].items() if key != "description"}
     for key, value in changes.items():
@@ -120,8 +120,8 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
             inner = inner.setdefault(parent, {})
         if parents[:1] not in ([], ["student"], ["objective"], ["train"]) or key in ("data", "teacher"):
             raise ConfigError(
-                f"comparisons.{name}.{key}: a comparison keeps data and teacher; it may change student, objective, "
-                "train, augment, mix and views."
+                f"comparisons.{name}.{key}: a comparison has the same data and teacher. It can change student, "
+                "objective, train, augment, mix and views."
             )
         inner[last] = value
     settings["comparisons"] = {}
@@ -141,9 +141,10 @@ def _inside(name: str, folder: Path) -> Path:
 def _pair(name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, journal: Journal) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
-        "distill", f"Trained {plural(recipe.seeds, 'control')} and {plural(recipe.seeds, 'student')}{label}",
+        "distill",
+        f"Trained {plural(recipe.seeds, 'control')} and {plural(recipe.seeds, 'student')}{label}",
         lambda: train.experiment(recipe, data, teacher, _inside(name, folder), folder / "stores"),
-    )  # fmt: skip
+    )
 
 
 def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, journal: Journal) -> Experiment:
@@ -156,7 +157,7 @@ def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path,
 
 def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[Exported], Exported]:
     settings, int8 = recipe.export, recipe.export.int8
-    with progress.task("export", total=len(pair.students) + 1) as task:
+    with progress.task("Exporting", total=len(pair.students) + 1) as task:
         students = []
         for trained in pair.students:
             where = folder / "export" / f"seed-{trained.seed}"
@@ -168,7 +169,7 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[E
 
 
 def _teacher_files(teacher: TeacherSource, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
-    """Return the teacher's file, to be measured; none where it is no single model."""
+    """Return the teacher's file, to measure its size and latency; none if it is not a single model."""
     where = folder / "export" / "teacher"
     file = teacher.deployed(lambda network: export(network, data, recipe.export, where, int8=False).model)
     return [] if file is None else [file]
@@ -196,19 +197,23 @@ def _open_test(experiments: list[Experiment], teacher: TeacherSource, data: Data
                     model = OnnxModel(file)
                     add(key(experiment.name, kind, trained.seed), model, model.card)
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
-    known = teacher.logits(data, rows) if tested is None else None
-    return logits if known is None else logits | {"teacher": known}
+    stored = teacher.logits(data, rows) if tested is None else None
+    return logits if stored is None else logits | {"teacher": stored}
 
 
 def key(experiment: str, kind: str, seed: int) -> str:
-    """Return the name of a model's answers in the evaluation file."""
+    """Return the name of a model's logits in the evaluation file."""
     return f"{experiment}/{kind}-{seed}" if experiment else f"{kind}-{seed}"
 
 
 def _summary(
-    recipe: Recipe, experiments: list[Experiment], teacher: TeacherSource, teacher_files: list[Path], data: Data,
+    recipe: Recipe,
+    experiments: list[Experiment],
+    teacher: TeacherSource,
+    teacher_files: list[Path],
+    data: Data,
     logits: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     main, *others = experiments
@@ -228,10 +233,10 @@ def _summary(
         result["search"] = main.pair.search
     result["comparisons"] = []
     for other in others:
-        told = _described(other, logits, label, [])
-        text = _told(recipe.comparisons[other.name])
+        figures = _described(other, logits, label, [])
+        text = _description(recipe.comparisons[other.name])
         result["comparisons"].append(
-            {"name": other.name, "text": text, "models": told["models"], "verdict": told["verdict"]}
+            {"name": other.name, "text": text, "models": figures["models"], "verdict": figures["verdict"]}
         )
     return result
 
@@ -239,39 +244,39 @@ def _summary(
 def _teacher(
     recipe: Recipe, teacher: TeacherSource, logits: dict[str, Any], label: Any, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return what is known of the teacher: without a test accuracy where it cannot be asked about new images."""
+    """Return the metrics of the teacher; without test accuracy if it has no logits for test images."""
     names = [member.model for member in recipe.teacher.ensemble] or [recipe.teacher.model]
-    told: dict[str, Any] = {"name": " + ".join(names)}
+    result: dict[str, Any] = {"name": " + ".join(names)}
     if "teacher" in logits:
-        told |= measured(logits["teacher"], label, classes=classes)
-    if "last" in (reached := teacher.record.get("validation_accuracy", {})):
-        told["validation_accuracy"] = {which: [value] for which, value in reached.items()}
+        result |= measured(logits["teacher"], label, classes=classes)
+    if "last" in (accuracy := teacher.record.get("validation_accuracy", {})):
+        result["validation_accuracy"] = {which: [value] for which, value in accuracy.items()}
     if teacher.network is not None:
-        told["parameters"] = zoo.count_parameters(teacher.network)
-    return told | {key: teacher.facts[key] for key in ("members", "chain") if key in teacher.facts}
+        result["parameters"] = zoo.count_parameters(teacher.network)
+    return result | {key: teacher.facts[key] for key in ("members", "chain") if key in teacher.facts}
 
 
-def _told(changes: dict[str, Any]) -> str:
-    """Return what a comparison changes, in the recipe's own words where it has some."""
+def _description(changes: dict[str, Any]) -> str:
+    """Return the description of a comparison from the recipe, or else a list of its changes."""
     settings = ", ".join(f"{name} = {value}" for name, value in changes.items())
     return changes.get("description") or f"The same with {settings}."
 
 
 def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_files: list[Path]) -> dict[str, Any]:
-    """Return the figures of one experiment; `files` holds bytes and latency of `more_files`."""
+    """Return the metrics of one experiment; `files` has bytes and latency of `more_files`."""
     pair, name = experiment.pair, experiment.name
 
-    def said(kind: str, group: list[Trained]) -> list[Any]:
+    def logits_of(kind: str, group: list[Trained]) -> list[Any]:
         return [logits[key(name, kind, trained.seed)] for trained in group]
 
-    students, controls = said("student", pair.students), said("control", pair.controls)
+    students, controls = logits_of("student", pair.students), logits_of("control", pair.controls)
     first = experiment.exports[0]
     files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
     file_figures = [
         {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
         for file, latency in zip(files, latency_ms(files), strict=True)
     ]
-    counts = {  # a student that keeps its teacher's classifier has more than its control
+    counts = {  # a student with its teacher's classifier has more parameters than its control
         kind: zoo.count_parameters(group[0].load())
         for kind, group in (("control", pair.controls), ("student", pair.students))
     }
@@ -289,9 +294,9 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
             ("student", students, pair.students, file_figures[1]),
         )
     }
-    exported = {"student": _parity(said("onnx", pair.students)[0], students[0])}
+    exported = {"student": _parity(logits_of("onnx", pair.students)[0], students[0])}
     if first.int8:
-        int8 = said("int8", pair.students)
+        int8 = logits_of("int8", pair.students)
         models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
         exported["student_int8"] = _parity(int8[0], students[0])
     return {
@@ -312,13 +317,13 @@ def _validation(group: list[Trained]) -> dict[str, Any]:
 
 
 def best_seed(experiment: Experiment) -> int:
-    """Return the position of the student that is best on validation: the one that is delivered."""
+    """Return the index of the student with the best validation accuracy, which is copied to the run folder."""
     accuracy = [trained.record["validation_accuracy"]["last"] for trained in experiment.pair.students]
     return accuracy.index(max(accuracy))
 
 
 def _deliver(experiment: Experiment, folder: Path) -> None:
-    """Put the files of the student that is best on validation into the run folder itself."""
+    """Copy the files of the student with the best validation accuracy to the run folder."""
     chosen = best_seed(experiment)
     files = experiment.exports[chosen]
     for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):

@@ -1,4 +1,4 @@
-"""A student that starts from a folder: a pruned network that is taught again, or one that learned something before."""
+"""A student that starts from the model in a folder, such as a pruned network."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from potstill.stages.recipe import StudentConfig
 
 
 def from_folder(config: StudentConfig, data: Data) -> Classifier | None:
-    """Return the model in the folder that `student.model` names; None where it is a name."""
-    found = find(config.model)
-    if found is None:
+    """Return the model in the folder `student.model`; None if it is the name of an architecture."""
+    model = find(config.model)
+    if model is None:
         return None
-    if not isinstance(found, Classifier):
-        raise ModelError(f"student.model is the exported file {config.model}. Give the folder that it came from.")
-    if config.weights or config.options:
-        raise ConfigError(f"student.model is the folder {config.model}, which has weights and options of its own.")
-    if tuple(found.card.classes) != tuple(data.manifest.classes):
+    if not isinstance(model, Classifier):
         raise ModelError(
-            f"The student in {config.model} tells apart {', '.join(found.card.classes[:5])}, ... and the data holds "
-            f"{', '.join(data.manifest.classes[:5])}, ...: these must be the same classes in the same order."
+            f"student.model is the exported file {config.model}, which cannot be trained. Give the folder that it came "
+            "from."
         )
-    return found.with_card(found.card.replace(resize=data.resize, crop=data.crop)).train()
+    if config.weights or config.options:
+        raise ConfigError(
+            f"student.model is the folder {config.model}, which has weights and options of its own. Leave out "
+            "student.weights and student.options."
+        )
+    if tuple(model.card.classes) != tuple(data.manifest.classes):
+        raise ModelError(
+            f"The classes of the student in {config.model} are {', '.join(model.card.classes[:5])}, ... and those of "
+            f"the data {', '.join(data.manifest.classes[:5])}, ...: they must be the same, in the same order."
+        )
+    return model.with_card(model.card.replace(resize=data.resize, crop=data.crop)).train()
 
 
 def start_of(config: StudentConfig) -> dict[str, str]:
-    """Return what tells the weights in a student's folder from others that lay there earlier."""
-    found = find(config.model)
-    return {} if found is None else {"start": found.card.weights_sha256}
+    """Return a digest of the weights in a student's folder, if it has one."""
+    model = find(config.model)
+    return {} if model is None else {"start": model.card.weights_sha256}

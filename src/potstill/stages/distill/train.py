@@ -29,7 +29,7 @@ from potstill.words import plural
 
 @dataclass(frozen=True)
 class StudentSetup:
-    """How a student is made and trained, whatever its terms, its teacher and its seed."""
+    """How a student is built and trained, independent of its terms, teacher and seed."""
 
     student: StudentConfig
     train: TrainConfig
@@ -37,7 +37,7 @@ class StudentSetup:
     aux_weight: float = 0.3
 
     def job(self, terms: Sequence[Term], teacher: TeacherSource | None, seed: int) -> TrainingJob:
-        """Return the training of the student of a seed, or of its control where there is no teacher."""
+        """Return the training of the student of a seed, or without a teacher of its control."""
         return TrainingJob(
             tuple(terms),
             self.train,
@@ -46,7 +46,7 @@ class StudentSetup:
             teacher=teacher,
             labelled_share=self.student.labelled_share,
             aux_weight=self.aux_weight,
-            title=f"{'student' if teacher else 'control'}, seed {seed}",
+            title=f"Training {'student' if teacher else 'control'}, seed {seed}",
         )
 
 
@@ -57,7 +57,7 @@ def setup_of(recipe: Recipe) -> StudentSetup:
 
 @dataclass(frozen=True)
 class Pair:
-    """The students and controls of one experiment, a seed each."""
+    """The students and controls of one experiment, one of each per seed."""
 
     students: list[Trained]
     controls: list[Trained]
@@ -83,9 +83,9 @@ def experiment(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path,
 def chosen_terms(
     recipe: Recipe, setup: StudentSetup, data: Data, teacher: TeacherSource, folder: Path
 ) -> tuple[tuple[Term, ...], dict[str, Any] | None]:
-    """Return the recipe's terms, or those that a search on validation finds, and the record of the search.
+    """Return the terms of the recipe, or those chosen by a search on validation, and the record of the search.
 
-    `folder`/chosen.yaml is then the same recipe with the terms that were found written out.
+    After a search, `folder`/chosen.yaml is the same recipe with the chosen terms.
     """
     if recipe.objective.method is None:
         return recipe.objective.loss_terms, None
@@ -107,7 +107,7 @@ def chosen_terms(
 def check_terms(
     setup: StudentSetup, data: Data, terms: Sequence[Term], teacher: TeacherSource | None, seed: int
 ) -> None:
-    """Raise `ConfigError` for terms that are wrong, or taps that are not there, before any work."""
+    """Raise `ConfigError` for wrong terms or unknown taps, before any work."""
     source = teacher or NO_TEACHER
     source.check(terms, len(data.manifest.classes))
     student = new_student(setup.student, data, seed)
@@ -115,19 +115,19 @@ def check_terms(
 
 
 def within_views(setup: StudentSetup, teacher: TeacherSource) -> StudentSetup:
-    """Return the setup with as many views as there are soft labels of, where it leaves open how many there are."""
+    """Return the setup with at most as many views as have soft labels, unless it defines their number."""
     limit, views = teacher.view_limit, setup.views
     if limit is None or views.count is not None or setup.train.epochs <= limit:
         return setup
     progress.note(
-        f"There are soft labels of {plural(limit, 'view')} of each image: the student and its control see these again "
-        "and again, instead of a new view in every epoch."
+        f"There are soft labels for {plural(limit, 'view')} of each image: student and control are trained on these "
+        "repeatedly, instead of on a new view in every epoch."
     )
     return replace(setup, views=replace(views, count=limit))
 
 
 def with_labels_of(student: StudentConfig, data: Data, *, seed: int) -> Data:
-    """Return the data with as many labels as the student gets. seed: of the data, which chooses them."""
+    """Return the data with the number of labels of the student's settings, chosen with `seed`."""
     if student.labels is None:
         return data
     return replace(data, manifest=keep_labels(data.manifest, student.labels, seed=seed))
@@ -136,7 +136,7 @@ def with_labels_of(student: StudentConfig, data: Data, *, seed: int) -> Data:
 def train_one(
     setup: StudentSetup, data: Data, terms: Sequence[Term], teacher: TeacherSource | None, parent: Path, seed: int
 ) -> Trained:
-    """Return one trained model in `parent`/seed-N, training it first unless that was done with the same inputs."""
+    """Return one trained model in `parent`/seed-N, training it unless it exists with the same inputs."""
     folder, views = parent / f"seed-{seed}", setup.views
     inputs = {
         "data": data.manifest.fingerprint,
@@ -156,10 +156,10 @@ def train_one(
 
 
 def new_student(config: StudentConfig, data: Data, seed: int) -> Classifier:
-    """Return the student of a seed as it is before training, the same for control and student.
+    """Return the untrained student of a seed, the same for control and student.
 
-    A folder gives its network with the weights in it (a pruned model, say), whatever the seed. Raises `ModelError`
-    where what it holds cannot learn from this data.
+    The model of a folder (such as a pruned one) keeps its weights and ignores the seed. Raises `ModelError` if it
+    cannot be trained on this data.
     """
     student = from_folder(config, data)
     if student is None:
@@ -168,9 +168,9 @@ def new_student(config: StudentConfig, data: Data, seed: int) -> Classifier:
 
 
 def warn_of_capacity(teacher: TeacherSource, student: Classifier) -> None:
-    """Note where the student is not smaller than its teacher."""
+    """Note a student that is not smaller than its teacher."""
     if teacher.network is None:
         return
     large, small = zoo.count_parameters(teacher.network), zoo.count_parameters(student)
     if small >= large:
-        progress.note(f"The student has {small:,} parameters and its teacher {large:,}: nothing gets smaller here.")
+        progress.note(f"The student has {small:,} parameters, not fewer than its teacher ({large:,}).")

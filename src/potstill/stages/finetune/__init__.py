@@ -1,4 +1,4 @@
-"""Transfer learning: from somebody's big network to a model, or a teacher, for these images."""
+"""Transfer learning: fit a pretrained network to new images and classes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The network that is transferred, and the question that is never skipped: how were its images normalised?
+"""The pretrained network of a transfer, and a check of the normalisation of its images.
 
-Wrong preprocessing costs points in silence, so weights without a card are refused until somebody says it, and what
-somebody says is held against the card and the publisher.
+Wrong normalisation silently costs accuracy, so weights without a card are refused unless the user gives mean and std,
+and given values are compared with the card or the published values.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from potstill.models.weights import present, sha256
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.settings import FinetuneConfig
 
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std, one value per channel
+
 
 def side_of(config: FinetuneConfig) -> int:
-    """Return the pixels a side that the network shall see: as asked for, or its own; 0 where it takes any."""
+    """Return the input size in pixels per side: from the settings, or the network's own; 0 if it accepts any."""
     folder = _folder(config)
     own = max(read_card(folder).crop) if folder else input_facts.own_size(config.model)
     return config.data.size or own
 
 
 def backbone(config: FinetuneConfig, images: Images) -> Classifier:
-    """Return the pretrained network (a random one with `from_scratch`) with a new head for the images' classes.
+    """Return the pretrained network (with `from_scratch` a random one) with a new head for the images' classes.
 
-    Raises `ModelError` where there are no weights, they do not fit, or nobody says how their images were normalised.
+    Raises `ModelError` if there are no weights, they do not fit, or the normalisation of their images is unknown.
     """
     folder = _folder(config)
     weights = _weights(config, folder)
@@ -65,10 +67,10 @@ def _size(config: FinetuneConfig, card: Card | None, images: Images, own: bool) 
 
 
 def _folder(config: FinetuneConfig) -> Path | None:
-    """Return the folder of a saved model, None where `model` is a name."""
+    """Return the folder of a saved model, None if `model` is a name."""
     path = Path(config.model)
     if path.suffix == ".onnx":
-        raise ModelError(f"{path} is an exported file, which cannot learn. Give the stage folder it came from.")
+        raise ModelError(f"{path} is an exported file, which cannot be trained. Give the stage folder it came from.")
     return path if path.is_dir() else None
 
 
@@ -78,39 +80,39 @@ def _weights(config: FinetuneConfig, folder: Path | None) -> Path | str | None:
     if folder is None:
         return present(Path(config.weights)) if config.weights not in (None, "hub") else "hub"
     if config.weights:
-        raise ConfigError(f"{folder} carries its weights and their card: leave --weights out, or give a model's name.")
+        raise ConfigError(f"{folder} contains weights and their card: leave --weights out, or give a model's name.")
     return folder / zoo.WEIGHTS
 
 
 def _check_normalisation(config: FinetuneConfig, weights: Path | str | None) -> None:
-    """Raise where nobody says how the weights' images were normalised, or two say different things."""
-    given = _given(config)
+    """Raise if the normalisation of the weights' images is unknown, or if the settings contradict their card."""
+    normalisation = _normalisation(config)
     if weights is None:
         return
-    if weights == "hub":
+    if isinstance(weights, str):  # "hub"
         _, card = blueprint(config.model, ("0", "1"))
-        _refuse_other(given, card, f"the published weights of {config.model}")
+        _refuse_other(normalisation, card, f"the published weights of {config.model}")
     elif (card := _card_beside(weights)) is not None:
-        _refuse_other(given, card, f"the card beside {weights}")
+        _refuse_other(normalisation, card, f"the card beside {weights}")
     else:
-        _without_card(config, given, weights)
+        _without_card(config, normalisation, weights)
 
 
-def _given(config: FinetuneConfig) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _normalisation(config: FinetuneConfig) -> Normalisation | None:
     if config.mean is None or config.std is None:
         return None
     if len(config.mean) != len(config.std) or len(config.mean) not in (1, 3):
-        raise ConfigError("--mean and --std need one value a channel each: 3 for colour, 1 for grey.")
+        raise ConfigError("--mean and --std need one value per channel: 3 for colour, 1 for greyscale.")
     if max(*config.mean, *config.std) > 2 or min(config.std) <= 0:
         raise ConfigError(
-            "--mean and --std are of images in 0..1, and these are not: divide values for 0..255 by 255, and give "
-            "--mean 0,0,0 --std 1,1,1 where images were not normalised."
+            "--mean and --std must be for images in 0..1, and each std must be > 0: divide values for 0..255 by 255, "
+            "and give --mean 0,0,0 --std 1,1,1 if images were not normalised."
         )
     return config.mean, config.std
 
 
 def _card_beside(file: Path) -> Card | None:
-    """Return the card that describes a file of weights; one of another file says nothing about this one."""
+    """Return the card beside a file of weights; None if there is none, or if it belongs to another file."""
     beside = file.parent / zoo.CARD
     if not beside.is_file():
         return None
@@ -118,38 +120,38 @@ def _card_beside(file: Path) -> Card | None:
     return card if card.weights_sha256 == sha256(file) else None
 
 
-def _refuse_other(given: tuple | None, card: Card, source: str) -> None:
-    if given is None or _alike(given, card):
+def _refuse_other(normalisation: Normalisation | None, card: Card, source: str) -> None:
+    if normalisation is None or _alike(normalisation, card):
         return
+    mean, std = map(_listed, normalisation)
     raise ModelError(
-        f"--mean {_listed(given[0])} --std {_listed(given[1])} contradicts {source}, which says mean "
-        f"{_listed(card.mean)}, std {_listed(card.std)}. Leave --mean and --std out."
+        f"--mean {mean} --std {std} contradicts {source}, which has mean {_listed(card.mean)}, std "
+        f"{_listed(card.std)}. Leave --mean and --std out."
     )
 
 
-def _without_card(config: FinetuneConfig, given: tuple | None, file: Path) -> None:
+def _without_card(config: FinetuneConfig, normalisation: Normalisation | None, file: Path) -> None:
     _, published = blueprint(config.model, ("0", "1"))
     usual = f"--mean {_listed(published.mean)} --std {_listed(published.std)}"
-    if given is None:
+    if normalisation is None:
         raise ModelError(
-            f"{file} has no card, so nothing says how its images were normalised; a wrong guess costs accuracy in "
-            f"silence. Put its {zoo.CARD} beside it, or say it: {config.model} is published for {usual} "
-            f"--size {max(published.crop)}."
+            f"{file} has no card, so the normalisation of its images is unknown, and a wrong one silently costs "
+            f"accuracy. Put its {zoo.CARD} beside it, or give mean, std and size: {config.model} is published for "
+            f"{usual} --size {max(published.crop)}."
         )
-    if not _alike(given, published):
+    if not _alike(normalisation, published):
+        mean, std = map(_listed, normalisation)
         progress.note(
-            f"Images are normalised with mean {_listed(given[0])} and std {_listed(given[1])}, as was asked for; "
-            f"{config.model} is published for {usual}."
+            f"Normalising images with --mean {mean} --std {std}; the published weights of {config.model} use {usual}."
         )
     if config.data.size is None:
-        progress.note(f"Images are shown at the size of {config.model}; --size changes it.")
+        progress.note(f"Using the input size of {config.model}; --size changes it.")
 
 
-def _alike(given: tuple[tuple[float, ...], tuple[float, ...]], card: Card) -> bool:
-    said = (card.mean, card.std)
+def _alike(normalisation: Normalisation, card: Card) -> bool:
     return all(
         len(a) == len(b) and all(math.isclose(x, y, abs_tol=5e-3) for x, y in zip(a, b, strict=True))
-        for a, b in zip(given, said, strict=True)
+        for a, b in zip(normalisation, (card.mean, card.std), strict=True)
     )
 
 

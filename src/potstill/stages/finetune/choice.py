@@ -1,4 +1,4 @@
-"""It only gets better: fine-tuning must beat the probe by more than the luck of the validation images."""
+"""The choice between probe and fine-tuned model: the gain on validation must exceed its standard error."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from potstill.words import plural
+from potstill.words import plural, signed
 
 PROBE, TUNED = "probe", "tuned"
-ROUNDING = 1e-9  # one image won and none lost is a difference of exactly one standard error
+ROUNDING = 1e-9  # a difference of one image equals its standard error
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which model was kept. probe, tuned: validation accuracy in percent; difference and standard_error in points."""
+    """The kept model. probe, tuned: validation accuracy in percent; difference and standard_error in points."""
 
     kept: str
     probe: float
@@ -30,22 +30,18 @@ class Choice:
         return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()}
 
 
-def choose(probe: np.ndarray, tuned: np.ndarray) -> Choice:
-    """Return the choice between two models, bool [N] each: whether they are right on the validation images.
+def choose(probe: np.ndarray, tuned: np.ndarray, *, image: str = "validation image") -> Choice:
+    """Return the choice between two models. probe, tuned: correct predictions on held-out images, bool [N].
 
-    The standard error is that of the paired difference: images on which both agree tell nothing.
+    The standard error is that of the paired difference. image: the noun for one of them, in the sentence.
     """
     gain = tuned.astype(float) - probe.astype(float)
     count = len(gain)
     difference, error = 100 * float(gain.mean()), 100 * float(gain.std(ddof=min(1, count - 1)) / np.sqrt(count))
     kept = TUNED if difference > error * (1 + ROUNDING) else PROBE
-    images = plural(count, "validation image")
-    told = f"by {abs(difference):.2f} points, with a standard error of {error:.2f} ({images})"
+    figures, images = f"{signed(difference, 2)} points, standard error {error:.2f}", plural(count, image)
     if kept == TUNED:
-        sentence = f"Fine-tuning was kept: it beats the probe {told}."
-    elif difference > 0:
-        sentence = f"The probe was kept: fine-tuning is ahead {told}, which may be luck."
+        sentence = f"Kept the fine-tuned model: it beats the linear probe on {images} ({figures})."
     else:
-        how = "ties with the probe" if difference == 0 else f"is behind {told}"
-        sentence = f"The probe was kept: fine-tuning {how}."
+        sentence = f"Kept the linear probe: fine-tuning was not measurably better on {images} ({figures})."
     return Choice(kept, 100 * float(probe.mean()), 100 * float(tuned.mean()), difference, error, count, sentence)

@@ -1,7 +1,7 @@
-"""Features of a frozen network, computed once: one forward pass over the images, and over views of those to fit on.
+"""Features of a frozen network, computed once: for all images, and for augmented views of the training images.
 
-They are kept in the cache folder by what decides them (network, images, normalisation, views, layers), so a second
-probe, with another penalty or other labels, reads numbers and no image.
+They are cached under a key of network, images, normalisation, views and layers, so another probe, with another penalty
+or other labels, needs no forward pass.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from potstill.teachers.prediction_store import Store
 from potstill.training import devices, predict
 
 DEPTHS = ("stage:1/4", "stage:2/4", "stage:3/4", "pooled")
-"""What `auto` tries: three depths below, and what the head sees."""
+"""The layers that `auto` tries: three depths, and the input of the head."""
 
-BATCH = 64  # photos whose maps fit into memory beside each other
+BATCH = 64  # photos whose feature maps fit into memory
 LARGEST_HALF = 65504.0
 
 
@@ -41,20 +41,20 @@ class Features:
     views: Store | None
 
     def of(self, rows: np.ndarray, layer: str) -> np.ndarray:
-        """Return float32 [N, D] of clean images."""
+        """Return the features of images without augmentation, float32 [N, D]."""
         return self.clean.read(rows, np.zeros_like(rows))[layer]
 
     def views_of(self, rows: np.ndarray, layer: str) -> np.ndarray:
-        """Return float32 [N, 1 + V, D]: each image clean, then in its V views."""
+        """Return float32 [N, 1 + V, D]: each image without augmentation, then its V augmented views."""
         parts = [self.of(rows, layer)]
         if self.views is not None:
-            shown = range(self.views.views)
-            parts += [self.views.read(rows, np.full_like(rows, v))[layer].astype(np.float32) for v in shown]
+            numbers = range(self.views.views)
+            parts += [self.views.read(rows, np.full_like(rows, v))[layer].astype(np.float32) for v in numbers]
         return np.stack(parts, 1)
 
 
 def layers_of(classifier: Classifier, chosen: str) -> tuple[str, ...]:
-    """Return the layers to look at: the one named, or for "auto" several depths without repetition."""
+    """Return the layers to extract: the named one, or for "auto" several depths without repetition."""
     if chosen != "auto":
         resolve(classifier, [chosen])
         return (chosen,)
@@ -73,10 +73,10 @@ def extract(
     seed: int,
     precision: str = "auto",
 ) -> Features:
-    """Return the features, asking the network only for what is not stored yet.
+    """Return the features, computing those that are not stored yet.
 
-    views: how many augmented views of each train image. precision: for the views; clean images are computed in fp32,
-    because what the probe is measured on should be what the saved model says.
+    views: number of augmented views of each training image. precision: for the views; images without augmentation are
+    computed in fp32, so that the accuracy of the probe is that of the saved model.
     """
     source = {"network": _identity(classifier), "images": images.fingerprint, "layers": list(layers)}
     view = images.view(augment, seed)
@@ -87,7 +87,7 @@ def extract(
         facts = {**source, "precision": precision, "policy": view.fingerprint}
         augmented = _store(images, images.manifest.rows("train", labelled=True), views, facts)
     elif views:
-        progress.note("Without augmentation all views are alike: the probe is fitted on the images as they are.")
+        progress.note("Without augmentation all views are equal: the probe is fitted on one view of each image.")
     tapped = classifier.replace(taps=resolve(classifier, layers))
     if not clean.complete:
         _fill(clean, tapped, images, view, clean=True, precision="fp32")
@@ -97,7 +97,7 @@ def extract(
 
 
 def _identity(classifier: Classifier) -> str:
-    """Return a fingerprint of all that decides features: weights below the head, architecture, normalisation, size."""
+    """Return a fingerprint of what features depend on: weights below the head, architecture, normalisation, size."""
     card = classifier.card
     facts = [card.model, card.options, card.mean, card.std, card.size]
     return artifacts.fingerprint([*facts, bits(bare(classifier.network), but=trace(classifier).head.path)])
@@ -113,21 +113,21 @@ def _fill(store: Store, tapped: Classifier, images: Images, view: View, *, clean
     loader, model = images.loader(view, device=on), _fast(tapped.to(on))
     missing = store.missing()
     total = sum(len(store.part_rows(part)) for _, part in missing)
-    with progress.task("features of the images" if clean else "features of their views", total) as task:
+    with progress.task("Computing features" if clean else "Computing features of augmented views", total) as task:
         for number, part in missing:
             rows = store.part_rows(part)
             chunks = np.array_split(rows, -(-len(rows) // BATCH))
             batches = (loader.batch(c, np.full(len(c), CLEAN if clean else number)) for c in chunks)
-            said = []
+            vectors = []
             for batch, outputs in predict.predict(model, batches, precision=precision):
-                said.append(_vectors(outputs, exact=clean))
+                vectors.append(_vectors(outputs, exact=clean))
                 task.advance(len(batch.index))
-            store.write(number, part, {layer: np.concatenate([s[layer] for s in said]) for layer in said[0]})
+            store.write(number, part, {layer: np.concatenate([v[layer] for v in vectors]) for layer in vectors[0]})
     store.close()
 
 
 def _fast(classifier: Classifier) -> predict.Model:
-    """Return the classifier, given images in the memory layout that convolutions are fastest in."""
+    """Return the classifier with channels_last inputs, the fastest memory format of convolutions."""
     classifier.eval()
     return lambda image: classifier(image.contiguous(memory_format=torch.channels_last))
 

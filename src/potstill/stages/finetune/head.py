@@ -1,8 +1,9 @@
-"""A probe becomes an ordinary classifier: its weights are the last layer, on the whole network or on a cut one."""
+"""A classifier from a probe: its weights become the last layer of the network or of a truncated one."""
 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,26 +19,26 @@ from potstill.stages.finetune.logistic import Linear
 
 
 def with_head(classifier: Classifier, layer: str, head: Linear) -> Classifier:
-    """Return a copy of the network whose logits are `head` on the vectors of `layer`, in eval mode.
+    """Return a copy of the network with logits `head(features of layer)`, in eval mode.
 
-    Where the head cannot take the place of the last layer (the features come from below, or something follows that
-    layer), the network is cut at the features.
+    If the head cannot replace the last layer (the features are of an earlier layer, or the last layer is followed by
+    others), the network is truncated at the features.
     """
     (tap,) = resolve(classifier, [layer])
     made = _on_top(classifier, head) if layer == "pooled" else None
-    if made is None or not _says(made, tap, head):
-        made = _cut(classifier, tap if layer != "pooled" else resolve(classifier, ["stage:-1"])[0], head)
-        if not _says(made, tap, head, of=classifier):
+    if made is None or not _computes(made, tap, head):
+        made = _truncated(classifier, tap if layer != "pooled" else resolve(classifier, ["stage:-1"])[0], head)
+        if not _computes(made, tap, head, of=classifier):
             raise ModelError(
-                f"The last layer of {classifier.card.model} cannot take the probe's weights: something follows it, or "
-                f"comes between it and the last map. Use --features stage:-1."
+                f"The last layer of {classifier.card.model} cannot be replaced by the probe, because other layers "
+                "follow it or precede it after the last feature map. Use --features stage:-1."
             )
     return made.eval()
 
 
-def _cut(classifier: Classifier, tap: Tap, head: Linear) -> Classifier:
+def _truncated(classifier: Classifier, tap: Tap, head: Linear) -> Classifier:
     made = cut(classifier.replace(network=copy.deepcopy(bare(classifier.network))), tap)
-    _fill(made.network.head, head)
+    _fill(cast(nn.Linear, made.network.head), head)  # `cut` ends in a new linear layer
     return made
 
 
@@ -57,8 +58,8 @@ def _fill(layer: nn.Linear, head: Linear) -> None:
 
 
 @torch.no_grad()
-def _says(made: Classifier, tap: Tap, head: Linear, *, of: Classifier | None = None) -> bool:
-    """Tell whether the logits are the head on the features (`of` another network than `made`), asked about noise."""
+def _computes(made: Classifier, tap: Tap, head: Linear, *, of: Classifier | None = None) -> bool:
+    """Return whether the logits for noise equal `head(features)`. of: the network of the features, if not `made`."""
     card = made.card
     noise = torch.rand(2, card.channels, *card.size, generator=torch.Generator().manual_seed(0))
     image = noise.to(made.mean.device)

@@ -1,7 +1,7 @@
-"""The images of a transfer, decoded only when somebody wants to see them.
+"""The images of a transfer, decoded on demand.
 
-A probe on stored features needs labels, splits and content hashes, but no pixels. What else must be known of the
-images, their channels and how they are cut, is remembered beside the features.
+A probe on stored features needs labels, splits and content hashes, but no pixels. The channels, resize and crop of the
+images are stored with the features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from potstill.stages.recipe import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """How images are shown: their channels, the short side they are resized to, the (height, width) cut out."""
+    """The model input: channels, the short side images are resized to, and the (height, width) of the centre crop."""
 
     channels: int
     resize: int
@@ -36,7 +36,7 @@ class Shown:
 
 
 class Images:
-    """A manifest with splits, and its pixels on demand; side: pixels a side that the model wants, 0 for any."""
+    """A manifest with splits, and its pixels on demand. side: input size of the model in pixels, 0 for any."""
 
     def __init__(self, config: DataConfig, side: int = 0) -> None:
         self._config = config if config.size or not side else config.model_copy(update={"size": side})
@@ -49,37 +49,37 @@ class Images:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the contents and the size, whatever the labels and splits."""
+        """sha256 (hex) of contents and size, independent of labels and splits."""
         facts = [decode.VERSION, self._config.size, len(self.manifest)]
         contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
         return artifacts.fingerprint([*facts, contents])
 
     @functools.cached_property
     def folder(self) -> Path:
-        """Where features of these images are kept; it may be deleted at any time."""
+        """The cache folder for features of these images; it may be deleted at any time."""
         return cache_folder() / "features" / self.fingerprint[:24]
 
     @functools.cached_property
     def shown(self) -> Shown:
-        """How they are shown."""
+        """The channels, resize and crop of the images."""
         file = self.folder / "shown.json"
         if not file.is_file():
-            found = Shown(self.data.channels, self.data.resize, self.data.crop)
-            artifacts.write_json(file, dataclasses.asdict(found))
-        kept = json.loads(file.read_text())
-        return Shown(kept["channels"], kept["resize"], tuple(kept["crop"]))
+            shown = Shown(self.data.channels, self.data.resize, self.data.crop)
+            artifacts.write_json(file, dataclasses.asdict(shown))
+        stored = json.loads(file.read_text())
+        return Shown(stored["channels"], stored["resize"], tuple(stored["crop"]))
 
     def view(self, augment: Any, seed: int) -> View:
-        """Return how a policy augments them ("auto" chooses by kind of image)."""
+        """Return the augmented view of a policy ("auto" chooses by kind of image)."""
         height, width = self.shown.crop
         auto = default_policy(height=height, width=width, channels=self.shown.channels, classes=self.manifest.classes)
         return View(parse_policy(augment, auto=auto), size=self.shown.crop, seed=seed)
 
     def loader(self, view: View, **options: Any) -> Loader:
-        """Return a loader, which decodes the images where no earlier run has."""
+        """Return a loader, decoding the images if they are not cached."""
         return Loader(self.manifest, self.data.pixels, view, **options)
 
     @property
     def labelled(self) -> np.ndarray:
-        """The rows of all splits that carry a label."""
+        """The labelled rows of all splits."""
         return np.flatnonzero(self.manifest.label != UNLABELLED)

@@ -1,7 +1,7 @@
-"""Multinomial logistic regression: scikit-learn's L-BFGS, from a warm start, for features and heads of torch.
+"""Multinomial logistic regression by scikit-learn's L-BFGS with warm start, for torch tensors.
 
-It is convex, so the result depends on nothing but data and penalty. Our own L-BFGS over torch's gradients took 1.4 to
-4.1 times as long for the choice of a penalty (docs/log.md, 2026-11-28).
+It is convex, so the result depends only on data and penalty. An own L-BFGS with torch's gradients took 1.4 to 4.1 times
+as long for the choice of a penalty (docs/log.md, 2026-11-28).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from potstill.torch_context import threads
 
 STEPS = 1000
 TOLERANCE = 1e-4  # of the gradient; the loss is then within 0.1 % of the minimum
-BELOW = 10.0  # nats by which a class without examples stays behind
+BELOW = 10.0  # nats by which the logit of a class without examples is below all others
 T = TypeVar("T")
 
 
@@ -52,24 +52,24 @@ class Linear:
         return x @ self.weight.T + self.bias
 
     def unscaled(self, scaling: Scaling) -> Linear:
-        """Return the same function of features that were not scaled."""
+        """Return the same function of unscaled features."""
         weight = self.weight / scaling.std
         return Linear(weight, self.bias - weight @ scaling.mean)
 
 
 def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear | None = None) -> Linear:
-    """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is free.
+    """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is not penalised.
 
-    x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: where to begin, such as the solution
-    for another penalty. A class without examples gets a logit below those of all others on x. The largest entry of the
-    gradient is at most 1e-4 at the end.
+    x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: initial solution, such as that for another
+    penalty. The logit of a class without examples is below those of all others on x. The largest entry of the final
+    gradient is at most 1e-4.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
     present = torch.unique(label)
     if len(present) == 1:
         return _absent_last(Linear(torch.zeros(1, x.shape[1]), torch.zeros(1)), x, present, classes)
-    strength = penalty / 2 if len(present) == 2 else penalty  # one vector stands for two, at half of their squares
+    strength = penalty / 2 if len(present) == 2 else penalty  # the difference of two vectors has twice their squares
     model = LogisticRegression(C=1 / (strength * len(x)), tol=TOLERANCE, max_iter=STEPS, warm_start=start is not None)
     if start is not None:
         model.coef_, model.intercept_ = _stored(start, present)
@@ -78,13 +78,13 @@ def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear
 
 
 def _stored(model: Linear, present: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight and bias of the present classes as scikit-learn keeps them: two classes as their difference."""
+    """Return weight and bias of the present classes in scikit-learn's form: two classes as their difference."""
     weight, bias = model.weight[present].numpy(), model.bias[present].numpy()
     return (weight[1:] - weight[:1], bias[1:] - bias[:1]) if len(present) == 2 else (weight, bias)
 
 
 def _as_linear(weight: np.ndarray, bias: np.ndarray) -> Linear:
-    """Undo `_stored`: a difference [1, D] is shared out to both classes."""
+    """Return the inverse of `_stored`: a difference [1, D] is split between both classes."""
     model = Linear(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
     if len(model.bias) > 1:
         return model
@@ -92,7 +92,7 @@ def _as_linear(weight: np.ndarray, bias: np.ndarray) -> Linear:
 
 
 def _absent_last(model: Linear, x: Tensor, present: Tensor, classes: int) -> Linear:
-    """Return the model with a row for each of `classes`; those that are absent are certain not to be chosen on x."""
+    """Return the model with a row for each of `classes`; absent ones are never predicted on x."""
     if len(present) == classes:
         return model
     weight = torch.zeros(classes, x.shape[1])
@@ -102,16 +102,15 @@ def _absent_last(model: Linear, x: Tensor, present: Tensor, classes: int) -> Lin
 
 
 def loss_of(model: Linear, x: Tensor, label: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the cross-entropy, float64 [N], and whether the class is right, bool [N]."""
+    """Return the cross-entropy of each row, float64 [N], and whether its class is predicted correctly, bool [N]."""
     logits = model(x)
     return F.cross_entropy(logits, label, reduction="none").double().numpy(), (logits.argmax(1) == label).numpy()
 
 
 def in_threads(work: Callable[[int], T], count: int) -> list[T]:
-    """Return [work(0), ..., work(count - 1)], done in as many threads as there are, one each.
+    """Return [work(0), ..., work(count - 1)], computed in parallel with one thread each.
 
-    Products of tall matrices with a few columns are bound by memory: several threads on one of them gain little, and
-    wait for each other where cores are shared.
+    Products of tall matrices with few columns are bound by memory, so several threads for one product gain little.
     """
     workers = min(torch.get_num_threads(), count)
     with threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:

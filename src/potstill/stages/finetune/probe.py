@@ -1,7 +1,7 @@
-"""The probe: a linear classifier on stored features, with a penalty chosen by folds, in seconds.
+"""The linear probe: logistic regression on stored features, with a cross-validated penalty.
 
-Rows of one image (its clean self and its views) and images of one group lie in the same fold; otherwise the folds
-would praise a probe for recognising photos.
+All views of an image, and all images of a group, are in the same fold; otherwise accuracy would be inflated by
+recognising images seen in training.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from potstill.stages.finetune.features import Features
 from potstill.stages.finetune.logistic import Linear, Scaling, fit, in_threads, loss_of
 
 PENALTIES = tuple(float(f"{10**exponent:.2g}") for exponent in np.arange(1, -5.5, -0.5))
-"""Strong to weak, so that each solution is a good start for the next."""
+"""Strong to weak, so that each solution is a good initial one for the next."""
 
-USUAL_PENALTY = 0.01  # where there are too few images for folds
-PATIENCE = 3  # weaker penalties that may be worse before the search ends
+DEFAULT_PENALTY = 0.01  # used if there are too few images for folds
+PATIENCE = 3  # number of consecutive worse penalties after which the search ends
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A penalty at a layer over all folds: mean cross-entropy, its standard error, accuracy in percent."""
+class Trial:
+    """A penalty and a layer over all folds: mean cross-entropy, its standard error, accuracy in percent."""
 
     layer: str
     penalty: float
@@ -52,64 +52,64 @@ class Tried:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fitted head for the features of `layer` as they are (scaling is folded into it): weight [K, D], bias [K]."""
+    """A fitted head for the unscaled features of `layer`: weight [K, D], bias [K]. trials: of the cross-validation."""
 
     layer: str
     head: Linear
     penalty: float
-    tried: tuple[Tried, ...]
+    trials: tuple[Trial, ...]
     seconds: float
 
     def logits(self, features: Features, rows: np.ndarray) -> np.ndarray:
-        """Return float32 [N, K] for clean images."""
+        """Return the logits of images without augmentation, float32 [N, K]."""
         return self.head(torch.from_numpy(features.of(rows, self.layer))).numpy()
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the summary says of it."""
-        best = [min((t for t in self.tried if t.layer == layer), key=_loss) for layer in _layers(self.tried)]
+        """Return its part of the summary."""
+        best = [min((t for t in self.trials if t.layer == layer), key=_loss) for layer in _layers(self.trials)]
         return {
             "layer": self.layer,
             "penalty": self.penalty,
             "seconds": round(self.seconds, 2),
-            "layers": [tried.to_json() for tried in best],
-            "penalties": [tried.to_json() for tried in self.tried if tried.layer == self.layer],
+            "layers": [trial.to_json() for trial in best],
+            "penalties": [trial.to_json() for trial in self.trials if trial.layer == self.layer],
         }
 
 
-def _loss(tried: Tried) -> float:
-    return tried.loss
+def _loss(trial: Trial) -> float:
+    return trial.loss
 
 
-def _layers(tried: Sequence[Tried]) -> list[str]:
-    return list(dict.fromkeys(t.layer for t in tried))
+def _layers(trials: Sequence[Trial]) -> list[str]:
+    return list(dict.fromkeys(trial.layer for trial in trials))
 
 
-# What scipy's BLAS multiplies here is short: several threads of it would only wait for each other, at full speed.
+# The BLAS operations of scipy's optimiser are on short vectors, where several threads only busy-wait.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def probe(features: Features, manifest: Manifest, *, penalty: float | None, folds: int, seed: int) -> Probe:
-    """Return the best probe of the train split over the layers and, where `penalty` is None, over penalties.
+    """Return the best probe of the train split over the layers and, if `penalty` is None, over penalties.
 
-    Layers and penalties are compared by the cross-entropy of clean held-out images.
+    Layers and penalties are compared by the cross-entropy of held-out images without augmentation.
     """
     began = time.monotonic()
     parts = _parts(manifest, folds, seed)
-    asked = (penalty,) if penalty else PENALTIES
-    tried: list[Tried] = []
+    penalties, last_layer = (penalty,) if penalty else PENALTIES, features.layers[-1]
+    trials: list[Trial] = []
     if len(parts) > 1 and (len(features.layers) > 1 or not penalty):
-        with progress.task("choosing the probe", len(features.layers)) as shown:
+        with progress.task("Cross-validating the probe", len(features.layers)) as task:
             for layer in features.layers:
-                tried += _search(features, manifest, layer, asked, parts)
-                shown.advance()
-    # Of two layers that are as good the later one: a map and its mean are one to the probe, but not to the network.
-    best = min(tried, key=lambda t: (round(t.loss, 4), -features.layers.index(t.layer))) if tried else None
-    layer, chosen = (best.layer, best.penalty) if best else (features.layers[-1], penalty or USUAL_PENALTY)
+                trials += _search(features, manifest, layer, penalties, parts)
+                task.advance()
+    # The later of equally good layers: a map and its mean are equal for the probe, but not for the network.
+    best = min(trials, key=lambda t: (round(t.loss, 4), -features.layers.index(t.layer))) if trials else None
+    layer, chosen = (best.layer, best.penalty) if best else (last_layer, penalty or DEFAULT_PENALTY)
     x, label = _rows(features, manifest, manifest.rows("train", labelled=True), layer)
     head = fit_head(x, label, len(manifest.classes), chosen)
-    return Probe(layer, head, chosen, tuple(tried), time.monotonic() - began)
+    return Probe(layer, head, chosen, tuple(trials), time.monotonic() - began)
 
 
 def fit_head(x: Tensor, label: Tensor, classes: int, penalty: float) -> Linear:
-    """Return the head for images float32 [N, V, D], each in several views, and label int64 [N]."""
+    """Return the head for features float32 [N, V, D] of V views per image, and label int64 [N]."""
     flat, repeated = x.flatten(0, 1), label.repeat_interleave(x.shape[1])
     scaling = Scaling.of(flat)
     return fit(scaling(flat), repeated, classes, penalty).unscaled(scaling)
@@ -120,39 +120,40 @@ def _rows(features: Features, manifest: Manifest, rows: np.ndarray, layer: str) 
 
 
 def _parts(manifest: Manifest, count: int, seed: int) -> list[np.ndarray]:
-    """Return the rows of each fold of the train split; fewer folds where a class has few images or groups."""
+    """Return the rows of each fold of the train split; fewer folds if a class has few images or groups."""
     train = manifest.rows("train", labelled=True)
     own = manifest.select(train)
     identity = own.digest if own.group is None else own.group
     fewest = min(len(np.unique(identity[own.label == k])) for k in np.unique(own.label))
     if fewest < 2:
         progress.note(
-            f"A class has one image or group to train on, too few for folds: the probe's penalty is {USUAL_PENALTY}."
+            "A class has only one training image or group, too few for cross-validation: the L2 penalty of the probe "
+            f"is {DEFAULT_PENALTY}."
         )
         return [train]
     if fewest < count:
-        progress.note(f"The smallest class has {fewest} images or groups to train on, so there are {fewest} folds.")
+        progress.note(f"The smallest class has {fewest} training images or groups: using {fewest} folds.")
     return [train[part.rows("validation")] for part in split_folds(own, min(count, fewest), seed=seed)]
 
 
 def _search(
     features: Features, manifest: Manifest, layer: str, penalties: Sequence[float], parts: Sequence[np.ndarray]
-) -> list[Tried]:
-    """Return what each penalty gave at a layer, strong to weak, until it only gets worse."""
-    worlds = [_Fold(features, manifest, layer, parts, k) for k in range(len(parts))]
-    found: list[Tried] = []
+) -> list[Trial]:
+    """Return a trial for each penalty at a layer, strong to weak, until `PATIENCE` of them are worse."""
+    folds = [_Fold(features, manifest, layer, parts, k) for k in range(len(parts))]
+    trials: list[Trial] = []
     for penalty in penalties:
-        said = in_threads(lambda k, penalty=penalty: worlds[k].ask(penalty), len(worlds))
-        loss, right = (np.concatenate(column) for column in zip(*said, strict=True))
+        results = in_threads(lambda k, penalty=penalty: folds[k].evaluate(penalty), len(folds))
+        loss, correct = (np.concatenate(column) for column in zip(*results, strict=True))
         error = float(loss.std() / np.sqrt(len(loss)))
-        found.append(Tried(layer, penalty, float(loss.mean()), error, 100 * float(right.mean())))
-        if len(found) - 1 - min(range(len(found)), key=lambda i: found[i].loss) >= PATIENCE:
+        trials.append(Trial(layer, penalty, float(loss.mean()), error, 100 * float(correct.mean())))
+        if len(trials) - 1 - min(range(len(trials)), key=lambda i: trials[i].loss) >= PATIENCE:
             break
-    return found
+    return trials
 
 
 class _Fold:
-    """One fold: fitted on the views of the other parts, asked about the clean images of its own."""
+    """One fold: fitted on the views of the other parts, evaluated on its own images without augmentation."""
 
     def __init__(
         self, features: Features, manifest: Manifest, layer: str, parts: Sequence[np.ndarray], held: int
@@ -163,11 +164,11 @@ class _Fold:
         self._scaling = Scaling.of(x.flatten(0, 1))
         self._x = self._scaling(x.flatten(0, 1))
         self._label = label.repeat_interleave(x.shape[1])
-        self._asked = self._scaling(torch.from_numpy(features.of(parts[held], layer)))
-        self._truth = torch.from_numpy(manifest.label[parts[held]])
+        self._held_x = self._scaling(torch.from_numpy(features.of(parts[held], layer)))
+        self._held_label = torch.from_numpy(manifest.label[parts[held]])
         self._head: Linear | None = None
 
-    def ask(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Fit at a penalty, beginning at the last solution; return loss and correctness of each held-out image."""
+    def evaluate(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Fit with a penalty, starting from the last solution; return loss and correctness of each held-out image."""
         self._head = fit(self._x, self._label, self._classes, penalty, start=self._head)
-        return loss_of(self._head, self._asked, self._truth)
+        return loss_of(self._head, self._held_x, self._held_label)

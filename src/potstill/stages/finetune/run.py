@@ -1,4 +1,4 @@
-"""The road of a transfer: features, probe, fine-tuning, the better of the two, the test split once."""
+"""A transfer: features, linear probe, fine-tuning, the choice between both, the test split once."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from potstill.training import engine
 
 
 def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Carry a transfer through in `folder`, going on where an earlier call stopped; return its summary.
+    """Run a transfer in `folder`, resuming an interrupted call; return its summary.
 
-    The folder becomes a stage that `zoo.load`, and so every `--teacher`, accepts. Beside the kept model lie `probe/`
-    and `tuned/`, `summary.json`, and the test answers of both, asked once.
+    The folder can be used as a model or teacher. It also has `probe/` and `tuned/`, `summary.json`, and the test logits
+    of both.
     """
 
     def work(journal: Journal) -> dict[str, Any]:
-        _tell_ignored(config)
+        _note_ignored(config)
         return _Transfer(config, folder, journal).carry_out()
 
     return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
@@ -58,13 +58,13 @@ class _Transfer:
         scratch = self.config.from_scratch
         if not scratch:
             self.journal.timed("features", "Computed features of the frozen network", self._features)
-            self.journal.timed("probe", "Fitted the probe, and chose its penalty", self._probe)
+            self.journal.timed("probe", "Fitted the linear probe", self._probe)
         if scratch or self.config.unfreeze not in ("none", 0):
             title = "Trained from random weights" if scratch else "Fine-tuned"
             self.journal.timed("tuning", title, self._tune)
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
-        test = self.journal.timed("evaluation", "Opened the test split, once", self._open_test)
+        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         save_model(self.models[kept].cpu(), self.folder)
         return self._summary(kept, choice, test)
 
@@ -94,41 +94,41 @@ class _Transfer:
     def _tune(self) -> None:
         folder = self.folder / TUNED
         start = engine.clone(self.models.get(PROBE, self.pretrained))
-        title = "training from scratch" if self.config.from_scratch else "fine-tuning"
-        inputs = {"images": self.images.manifest.fingerprint}  # settings are those of the folder: see `claim`
+        title = "Training from scratch" if self.config.from_scratch else "Fine-tuning"
+        inputs = {"images": self.images.manifest.fingerprint}  # the folder belongs to one set of settings
         self.record = artifacts.stage(
             folder, inputs, lambda: tune(self.config, self.images, start, folder, title=title)
         )
         self.models[TUNED] = load_model(folder)
 
     def _choose(self) -> Choice | None:
-        """Return which of two models is kept, by validation; None where there is one only."""
+        """Return the choice between two models by validation; None if there is only one."""
         if len(self.models) < 2:
             return None
         rows = self.images.manifest.rows("validation", labelled=True)
         label = self.images.manifest.label[rows]
-        choice = choose(*(self._answers(name, rows).argmax(1) == label for name in (PROBE, TUNED)))
+        choice = choose(*(self._logits(name, rows).argmax(1) == label for name in (PROBE, TUNED)))
         progress.note(choice.sentence)
         return choice
 
-    def _answers(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return float32 logits [N, K]; the probe's come from the features, which are those of its own network."""
+    def _logits(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of a model, float32 [N, K]; those of the probe are computed from the stored features."""
         if name == PROBE and self.probe and self.features:
             return self.probe.logits(self.features, rows)
         return answers(self.models[name], self.images.data, rows)
 
-    def _open_test(self) -> dict[str, np.ndarray]:
-        """Return the logits of every model over the test split, asked once."""
+    def _evaluate(self) -> dict[str, np.ndarray]:
+        """Return the logits of every model for the test split, computed once."""
         rows = self.images.manifest.rows("test", labelled=True)
         folder = self.folder / "evaluation"
 
-        def ask() -> dict[str, Any]:
+        def work() -> dict[str, Any]:
             with artifacts.atomic(folder / FILE) as temporary:
-                temporary.write_bytes(save({name: self._answers(name, rows) for name in self.models}))
+                temporary.write_bytes(save({name: self._logits(name, rows) for name in self.models}))
             return {"images": len(rows)}
 
         tested = self.images.manifest.select(rows).fingerprint
-        artifacts.stage(folder, {"test": tested}, ask)
+        artifacts.stage(folder, {"test": tested}, work)
         return load_file(folder / FILE)
 
     def _summary(self, kept: str, choice: Choice | None, test: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -157,10 +157,9 @@ class _Transfer:
         }
 
 
-def _tell_ignored(config: FinetuneConfig) -> None:
+def _note_ignored(config: FinetuneConfig) -> None:
     plain = FinetuneConfig(data=config.data, model=config.model)
     names = ("features", "views", "penalty", "folds", "unfreeze", "head_rate", "layer_decay")
-    given = [name for name in (*names, "mean", "std") if getattr(config, name) != getattr(plain, name)]
-    ignored = [name for name in given if name not in ("mean", "std")]
+    ignored = [name for name in names if getattr(config, name) != getattr(plain, name)]
     if config.from_scratch and ignored:
-        progress.note(f"Training from scratch has no probe and freezes nothing: {', '.join(ignored)} has no effect.")
+        progress.note(f"Training from scratch has no probe and no frozen layers; ignored: {', '.join(ignored)}.")

@@ -1,8 +1,8 @@
-"""Every choice of a transfer, with the defaults of LP-FT: a probe on frozen features, then everything at small rates.
+"""Settings of a transfer, with the defaults of LP-FT: a linear probe, then fine-tuning at small learning rates.
 
-Fine-tuning from a fitted head instead of a random one keeps the features from being torn about in the first steps
-(arXiv:2202.10054), and such a head needs no higher rate than the layers below it. Rates that fall with depth change
-what is particular more than what is general.
+Starting from a fitted head instead of a random one preserves the pretrained features in the first steps
+(arXiv:2202.10054), and such a head needs no higher rate than the layers below it. Rates decrease with depth, because
+early layers are more general.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SCRATCH_LR = 0.002
 
 
 class FinetuneConfig(Config):
-    """One transfer: images, a pretrained network, its features, and how much of it learns.
+    """One transfer: images, a pretrained network, its features, and which stages are fine-tuned.
 
     weights: a file, or "hub" for the published ones (the default). mean, std: the normalisation of images in 0..1 that
-    the weights were trained with, where the file has no card.
+    the weights were trained with, needed if the file has no card.
     """
 
     data: DataConfig
@@ -35,53 +35,53 @@ class FinetuneConfig(Config):
     options: dict[str, Any] = {}
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    features: str = Field(default="pooled", description="the layer the probe sees; auto tries several")
+    features: str = Field(default="pooled", description="input layer of the probe; auto tries several")
     views: int = Field(default=8, ge=0, description="augmented views of each image that the probe is fitted on")
-    augment: str | list[Any] = "auto"
-    penalty: float | None = Field(default=None, gt=0, description="of the probe; null chooses one by folds")
-    folds: int = Field(default=5, ge=2)
-    unfreeze: Literal["none", "all"] | int = Field(default="all", description="how many of the last stages learn")
+    augment: str | list[Any] = Field(default="auto", description="augmentation policy")
+    penalty: float | None = Field(default=None, gt=0, description="L2 penalty of the probe; null: cross-validated")
+    folds: int = Field(default=5, ge=2, description="cross-validation folds")
+    unfreeze: Literal["none", "all"] | int = Field(default="all", description="number of last stages to fine-tune")
     head_rate: float = Field(default=1.0, gt=0, description="learning rate of the head, times train.lr")
-    layer_decay: float = Field(default=0.75, gt=0, le=1, description="rate of a stage, as a share of the one above")
+    layer_decay: float = Field(default=0.75, gt=0, le=1, description="layer-wise learning-rate decay per stage")
     batchnorm: Literal["auto", "fixed", "adapted"] = Field(
-        default="auto", description="whether its statistics follow the new images; auto fixes them in small batches"
+        default="auto", description="BatchNorm statistics; auto fixes them if the batch size is below 64"
     )
-    from_scratch: bool = Field(default=False, description="ignore weights: what the transfer is compared with")
+    from_scratch: bool = Field(default=False, description="train from random weights, as a baseline of the transfer")
     train: TrainConfig = TrainConfig(**FINE)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="random seed")
 
     @model_validator(mode="before")
     @classmethod
-    def _budget(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Random weights take a higher learning rate than pretrained ones, where none is given."""
-        train = given.get("train", {})
-        if not isinstance(train, dict) or not given.get("from_scratch"):
-            return given
-        return {**given, "train": {"lr": SCRATCH_LR, **train}}
+    def _budget(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Use a higher default learning rate for random weights than for pretrained ones."""
+        train = settings.get("train", {})
+        if not isinstance(train, dict) or not settings.get("from_scratch"):
+            return settings
+        return {**settings, "train": {"lr": SCRATCH_LR, **train}}
 
     @field_validator("unfreeze", mode="before")
     @classmethod
-    def _part(cls, given: Any) -> Any:
-        """Say in one sentence what a union of types says in several."""
-        if given in ("none", "all") or (isinstance(given, int) and given >= 0):
-            return given
-        raise ValueError(f"must be none, all or how many of the last stages learn, and is {given}.")
+    def _part(cls, value: Any) -> Any:
+        """Raise one error instead of one for each type of the union."""
+        if value in ("none", "all") or (isinstance(value, int) and value >= 0):
+            return value
+        raise ValueError(f"must be none, all or the number of last stages to fine-tune, but is {value}.")
 
     @model_validator(mode="after")
     def _start(self) -> FinetuneConfig:
         if self.from_scratch and self.weights:
             raise ValueError("from_scratch and weights exclude each other: leave one out.")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std belong together: give both, one value a channel, for images in 0..1.")
+            raise ValueError("mean and std must be given together: one value per channel, for images in 0..1.")
         return self
 
     @property
     def fixes_batchnorm(self) -> bool:
-        """Whether BatchNorm keeps the statistics that the probe was fitted with."""
+        """Whether BatchNorm keeps the pretrained statistics, with which the probe was fitted."""
         if self.batchnorm == "auto":
             return not self.from_scratch and self.train.batch_size < SMALL_BATCH
         return self.batchnorm == "fixed"
 
 
 SMALL_BATCH = 64
-"""Images a step below which the mean and variance of a batch say little of the data."""
+"""Batch size below which batch statistics are too noisy for BatchNorm."""

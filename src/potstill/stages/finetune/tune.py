@@ -1,4 +1,4 @@
-"""The last steps of a transfer: unfreeze the chosen part, and train head and backbone at rates of their own."""
+"""Fine-tuning: unfreeze the chosen stages, and train head and backbone with separate learning rates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from potstill.stages.training import TrainingJob, train_classifier
 
 
 def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder: Path, *, title: str) -> dict[str, Any]:
-    """Train `classifier` in place and save it into `folder`; return what the stage records.
+    """Train `classifier` in place and save it into `folder`; return the record of the stage.
 
-    What is frozen, buffers included, is asserted to be bit for bit what it was.
+    Asserts that frozen parameters and buffers did not change by a bit.
     """
     network = bare(classifier.network)
     freeze_below(classifier, "all" if config.from_scratch else config.unfreeze)
@@ -47,21 +47,21 @@ def tune(config: FinetuneConfig, images: Images, classifier: Classifier, folder:
 
 
 def _frozen(network: nn.Module) -> dict[str, int]:
-    """Return how much of a network learns and how much rests."""
-    learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """Return the number of trainable and frozen parameters and norms."""
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     return {
-        "trainable_parameters": learning,
-        "frozen_parameters": sum(p.numel() for p in network.parameters()) - learning,
+        "trainable_parameters": trainable,
+        "frozen_parameters": sum(p.numel() for p in network.parameters()) - trainable,
         "norms": len(norms),
         "held_norms": sum(is_pinned(module) for module in norms),
     }
 
 
 def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """Return groups of what learns for `engine.fit`: `scale` times the learning rate, norms and biases not decayed.
+    """Return the parameter groups for `engine.fit`: `scale` times the learning rate; no decay of norms and biases.
 
-    The head has `head_rate`; the rate of each stage is `layer_decay` times that of the one above, from train.lr on.
+    The scale of the head is `head_rate`; that of a stage is `layer_decay` times that of the stage above it.
     """
     depth = depths(classifier)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -76,14 +76,14 @@ def rates(classifier: Classifier, config: FinetuneConfig) -> list[dict[str, Any]
 
 
 def depths(classifier: Classifier) -> dict[str, int]:
-    """Return for each parameter of the bare network how many stages deep it lies: 0 the head, 1 the last stage."""
-    seen = trace(classifier)
-    ends = [seen.by_path[tap.path].end for tap in stages(seen)]
-    found = dict.fromkeys((name for name, _ in bare(classifier.network).named_parameters()), len(ends))
-    for s in seen.seen:
-        below = 0 if s.module is seen.head.module else max(1, len(ends) - bisect_left(ends, s.start))
-        found.update((f"{s.path}.{name}", below) for name in _own(s.module) if s.path)
-    return found
+    """Return the stage of each parameter of the bare network, counted from the output: 0 the head, 1 the last stage."""
+    traced = trace(classifier)
+    ends = [traced.by_path[tap.path].end for tap in stages(traced)]
+    result = dict.fromkeys((name for name, _ in bare(classifier.network).named_parameters()), len(ends))
+    for call in traced.seen:
+        below = 0 if call.module is traced.head.module else max(1, len(ends) - bisect_left(ends, call.start))
+        result.update((f"{call.path}.{name}", below) for name in _own(call.module) if call.path)
+    return result
 
 
 def _own(module: nn.Module) -> list[str]:

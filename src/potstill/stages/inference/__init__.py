@@ -1,1 +1,1 @@
-"""Using a model that exists: measure it on a data set, classify images, compare it with its teacher."""
+"""Inference with trained models: evaluation on a data set, classification of images, comparison with a teacher."""

@@ -1,4 +1,4 @@
-"""`potstill bench`: latency of model files on this machine, taken side by side, and accuracy where images are given."""
+"""`potstill bench`: latency of model files on this machine, measured in alternation, and accuracy on given images."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def bench(
     split: str = "test",
     limit: int | None = None,
 ) -> dict[str, Any]:
-    """Return `timings`, one for each pair of batch and threads, and `accuracy` of each file where `data` is given.
+    """Return `timings`, one for each pair of batch size and threads, and `accuracy` of each file if `data` is given.
 
-    In a timing, each of `files` has the median and the quartiles in milliseconds of a run over the batch, images a
-    second, and `ratio`: the first file's median divided by its own, so that 2 is twice as fast. threads: 0 is all
-    cores. Raises `UserError` that names everything that is no model, before anything is measured.
+    A timing has, for each of `files`, the median and quartiles of the latency per batch in milliseconds, images per
+    second, and `ratio`: the median of the first file divided by its own, so that 2 is twice as fast. threads: 0 is all
+    cores. Raises `UserError` that lists all files that are not models, before measuring.
     """
     _refuse(files, batch, threads)
     paths = [Path(file) for file in files]
@@ -57,9 +57,9 @@ def _refuse(files: Sequence[str], batch: Sequence[int], threads: Sequence[int]) 
     if problems:
         raise ModelError(*problems)
     if not files:
-        raise ModelError("There is nothing to measure: give one or more model files.")
+        raise ModelError("No model files are given. Give at least one.")
     if min(batch, default=0) < 1 or min(threads, default=-1) < 0:
-        raise ConfigError("--batch takes numbers from 1, --threads numbers from 0 (all cores), with commas between.")
+        raise ConfigError("--batch needs numbers >= 1 and --threads numbers >= 0 (0: all cores), separated by commas.")
 
 
 def _timing(files: list[Path], batch: int, threads: int, seconds: float) -> dict[str, Any]:
@@ -85,21 +85,21 @@ def _timing(files: list[Path], batch: int, threads: int, seconds: float) -> dict
 def _accuracies(
     files: list[Path], data: str, settings: dict[str, Any] | None, split: str, limit: int | None
 ) -> list[dict[str, Any]]:
-    """Return the accuracy of each file, all on the same images: split as the first run folder among them did."""
+    """Return the accuracy of each file on the same images: split as in the first run folder among them."""
     runs = [file for file in files if file.is_dir()]
-    how = {"split": split, "limit": limit, "settings": settings, "source": str(runs[0]) if runs else ""}
+    source = str(runs[0]) if runs else ""
     results = []
     for file in files:
         opened = find(str(file))
-        assert opened is not None, "it was there a moment ago"
-        result = evaluate(opened, data, **how)
+        assert opened is not None, "_refuse checked that it exists"
+        result = evaluate(opened, data, split=split, limit=limit, settings=settings, source=source)
         figures = {name: result[name] for name in ("accuracy", "interval", "images")}
         results.append({"file": str(file), "bytes": _bytes(file), **figures})
     return results
 
 
 def _bytes(path: Path) -> int:
-    """Return the size of a file; of a folder, that of the weights that are loaded from it."""
+    """Return the size of a file; for a folder, that of the weights loaded from it."""
     file = weights_file(path)
     beside = [file.with_suffix(".bin")] if file.suffix == ".xml" else []  # OpenVINO's weights
     return sum(one.stat().st_size for one in (file, *beside))

@@ -1,4 +1,4 @@
-"""Measure a trained model on a split of a data set."""
+"""Evaluation of a trained model on a split of a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from potstill.stages.test_split import answers
 
 @dataclass(frozen=True)
 class SplitLogits:
-    """What a model computes for a split: logits float32 [N, K], labels int64 [N] among its `classes` [K]."""
+    """The logits of a model for a split, float32 [N, K], and the labels, int64 [N], indices into `classes` [K]."""
 
     logits: np.ndarray
     label: np.ndarray
@@ -33,13 +33,19 @@ class SplitLogits:
 
 
 def split_logits(
-    model: str | Opened, path: str, *, split: str, limit: int | None, weights: str | Path | None = None,
-    source: str = "", settings: dict[str, Any] | None = None,
-) -> SplitLogits:  # fmt: skip
-    """Return what a model computes, in float32, for the labelled images of a split.
+    model: str | Opened,
+    path: str,
+    *,
+    split: str,
+    limit: int | None,
+    weights: str | Path | None = None,
+    source: str = "",
+    settings: dict[str, Any] | None = None,
+) -> SplitLogits:
+    """Return the float32 logits of a model for the labelled images of a split.
 
-    model: a path, a name with weights, or an opened model, of which `source` says where it came from: the data are
-    split as the run of that folder did. settings: other settings of the data.
+    model: a path, a name with weights, or an opened model from the folder `source`; if that is a run folder, the data
+    are split as in the run. settings: other settings of the data.
     """
     if split not in SPLITS:
         raise ConfigError(f"There is no split '{split}'.{did_you_mean(split, SPLITS)} Splits: {', '.join(SPLITS)}.")
@@ -50,7 +56,7 @@ def split_logits(
         manifest = limited(manifest, limit, seed=data_settings.seed)
     if opened is None:
         opened = _named(str(model), weights, manifest, data_settings)
-    manifest = manifest.select(manifest.rows(split, labelled=True))  # the others are not even decoded
+    manifest = manifest.select(manifest.rows(split, labelled=True))  # others are not decoded
     if not len(manifest):
         raise DataError(f"{path} has no labelled images in its {split} split. Choose another with --split.")
     data = _prepared(opened.card, manifest)
@@ -60,10 +66,16 @@ def split_logits(
 
 
 def evaluate(
-    model: str | Opened, path: str, *, weights: str | Path | None = None, split: str = "test",
-    limit: int | None = None, source: str = "", settings: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return accuracy in percent with its 95 % interval, per class, loss and calibration error.
+    model: str | Opened,
+    path: str,
+    *,
+    weights: str | Path | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    source: str = "",
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return accuracy in percent with its 95 % interval, recall per class, loss and calibration error.
 
     Arguments are those of `split_logits`.
     """
@@ -77,7 +89,7 @@ def evaluate(
 
 
 def _data_settings(model: str, path: str, settings: dict[str, Any]) -> DataConfig:
-    """Return the settings that split `path` as the run did, where `model` is the folder of a run or a transfer."""
+    """Return the settings of the data, split as in the run if `model` is the folder of a run or a transfer."""
     for recipe in (Path(model) / "recipe.yaml", Path(model) / "finetune.yaml"):
         if model and recipe.is_file():
             return config.build(DataConfig, {**config.read_yaml(recipe)["data"], **settings, "path": path})
@@ -87,10 +99,10 @@ def _data_settings(model: str, path: str, settings: dict[str, Any]) -> DataConfi
 def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:
     if weights is None:
         raise ModelError(
-            f"{model} is the name of a network, not of a trained model. Add --weights FILE, or give a run folder, "
+            f"{model} is the name of an architecture, not a trained model. Add --weights FILE, or give a run folder, "
             "a stage folder or an .onnx file."
         )
-    sample = manifest.select(np.arange(min(len(manifest), 64)))  # enough to see size and channels
+    sample = manifest.select(np.arange(min(len(manifest), 64)))  # enough to determine size and channels
     return dataset.prepare(settings, manifest=sample, at_least=input_facts.own_size(model)).model(
         model, weights=weights
     )
@@ -107,7 +119,7 @@ def _labels(card: Card, manifest: Manifest, rows: np.ndarray) -> tuple[np.ndarra
     unknown = [name for name in manifest.classes if name not in card.classes]
     if unknown:
         raise DataError(
-            f"The data has classes that the model does not know: {', '.join(unknown[:5])}. It knows "
+            f"The data has classes that the model does not have: {', '.join(unknown[:5])}. Its classes: "
             f"{', '.join(card.classes[:8])}{', ...' if len(card.classes) > 8 else ''}. Rename the class folders."
         )
     position = np.array([card.classes.index(name) for name in manifest.classes])

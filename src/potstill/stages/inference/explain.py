@@ -1,8 +1,7 @@
-"""What distillation transfers: the probabilities of all classes, of a model and of its teacher.
+"""Probabilities of a model and its teacher: for one image at several temperatures, or metrics over a data set.
 
-For one image, at several temperatures: the probabilities of the other classes are what a student learns from
-(arXiv:1503.02531). Over a whole data set, agreement, divergence, calibration and the teacher's mistakes that the
-student repeats.
+Distillation transfers the probabilities of the incorrect classes (arXiv:1503.02531). The metrics over a data set are
+agreement, divergence, calibration, and the errors of the teacher that the student repeats.
 """
 
 from __future__ import annotations
@@ -20,18 +19,23 @@ from potstill.stages.inference.images import pictures
 from potstill.stages.inference.predict import logits_of, trained
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-CONFUSIONS = 12  # pairs of classes that are listed
+CONFUSIONS = 12  # number of listed pairs of classes
 
 
 def explain(
-    model: str, image: Path, temperatures: Sequence[float] = TEMPERATURES, *, teacher: str | None = None,
-    weights: str | Path | None = None, teacher_weights: str | Path | None = None,
+    model: str,
+    image: Path,
+    temperatures: Sequence[float] = TEMPERATURES,
+    *,
+    teacher: str | None = None,
+    weights: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
     classes: Sequence[str] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the probability of every class at each temperature, of a model and, beside it, of its teacher.
+) -> dict[str, Any]:
+    """Return the probability of every class at each temperature, of a model and of its teacher.
 
-    temperatures: each above 0. The result lists `classes` from the likeliest down (to the teacher where there is one,
-    at the highest temperature) and, by model, a list of probabilities 0..1 in that order for each temperature.
+    temperatures: each above 0. The result lists `classes` by decreasing probability (of the teacher if there is one)
+    and, by model, a list of probabilities 0..1 in that order for each temperature.
     """
     if not image.is_file():
         raise DataError(f"There is no image at {image}.")
@@ -57,21 +61,28 @@ def explain(
 
 
 def _order(classes: tuple[str, ...], known: Sequence[str], model: str) -> list[int]:
-    """Return the position of each class among those that another model knows."""
+    """Return the index of each class among the classes of another model."""
     missing = [name for name in classes if name not in known]
     if missing:
         names = ", ".join(missing[:5])
-        raise ModelError(f"Only {model} knows {names}: give a teacher and a control for the same classes.")
+        raise ModelError(f"Only {model} has the classes {names}: give a teacher and a control with the same classes.")
     return [list(known).index(name) for name in classes]
 
 
 def explain_set(
-    model: str, data: str, teacher: str, *, control: str | None = None, weights: str | Path | None = None,
-    teacher_weights: str | Path | None = None, split: str = "test", limit: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return how a student stands to its teacher over a split: agreement, KL, calibration, inherited confusions.
+    model: str,
+    data: str,
+    teacher: str,
+    *,
+    control: str | None = None,
+    weights: str | Path | None = None,
+    teacher_weights: str | Path | None = None,
+    split: str = "test",
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Return metrics of a student against its teacher over a split: agreement, KL, calibration, inherited errors.
 
-    control: a model that learned without the teacher, to see how much of the likeness is the teacher's doing.
+    control: a model trained without the teacher, to see how much of the agreement is due to distillation.
     """
     results = {
         "teacher": split_logits(teacher, data, weights=teacher_weights, split=split, limit=limit),
@@ -90,7 +101,7 @@ def explain_set(
 
 
 def likeness(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of `explain_set` for logits [N, K] by model and labels int64 [N]."""
+    """Return the metrics of `explain_set` for logits [N, K] by model and labels int64 [N]."""
     others = [role for role in logits if role != "teacher"]
     teacher = logits["teacher"]
     return {
@@ -109,7 +120,7 @@ def likeness(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence[s
 
 
 def calibration(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    """Return the ECE in points and the reliability diagram: per filled bin confidence and accuracy, percent."""
+    """Return the ECE in points and the reliability diagram: confidence and accuracy of each non-empty bin, percent."""
     result = metrics.reliability(logits, label)
     filled = result.count > 0
     return {
@@ -121,18 +132,18 @@ def calibration(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
 
 
 def inherited(teacher: np.ndarray, student: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    """Return how many of the teacher's mistakes a student repeats: the same wrong class on the same image."""
-    taught, predicted = teacher.argmax(1), student.argmax(1)
-    wrong = taught != label
-    same = wrong & (predicted == taught)
+    """Return the teacher's errors that a student repeats: the same wrong class for the same image."""
+    target, predicted = teacher.argmax(1), student.argmax(1)
+    wrong = target != label
+    same = wrong & (predicted == target)
     share = 100 * same.sum() / wrong.sum() if wrong.any() else 0.0
     return {"mistakes": int(wrong.sum()), "repeated": int(same.sum()), "share": round(float(share), 2)}
 
 
 def confusions(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the teacher's most frequent confusions, and how often the others make each.
+    """Return the teacher's most frequent confusions, and their frequency in the other models.
 
-    `repeated` counts the images on which the model makes the teacher's very mistake.
+    `repeated` counts the images for which teacher and model predict the same wrong class.
     """
     predicted = {role: one.argmax(1) for role, one in logits.items()}
     counts = metrics.confusion(logits["teacher"], label)

@@ -1,6 +1,6 @@
-"""Whatever people have images in, as pixels: files, folders, Pillow images, arrays, tensors, and lists of these.
+"""Images in any form as pixels: files, folders, Pillow images, arrays, tensors, and lists of these.
 
-Everything becomes uint8 [H, W, C], as an image file is read, so that an array is classified like the file it came from.
+All are converted to uint8 [H, W, C], as decoded from image files, so that an array is classified like its file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GREY, COLOUR = 1, 3
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: what messages call it, and how its pixels uint8 [H, W, C] are made."""
+    """One image: its name in messages, and a function that returns its pixels, uint8 [H, W, C]."""
 
     name: str
     pixels: Callable[[], np.ndarray]
@@ -33,17 +33,17 @@ class Picture:
 def pictures(images: Any) -> tuple[list[Picture], bool]:
     """Return the images, and whether it was a single one instead of a list, a folder or a batch.
 
-    Files are only looked up, not read. Folders are searched with all below, in natural order (2 before 10).
-    Raises `DataError` that names everything that is no image.
+    Files are not read yet. Folders are searched recursively, in natural order (2 before 10). Raises `DataError` that
+    lists everything that is not an image.
     """
-    found, problems, single = _collected(images, "")
+    result, problems, single = _collected(images, "")
     if problems:
         raise DataError(*problems)
-    return found, single
+    return result, single
 
 
 def _collected(images: Any, name: str) -> tuple[list[Picture], list[str], bool]:
-    """Return pictures, problems, and whether it is one image; name: of what it was in, "" at the top."""
+    """Return pictures, problems, and whether it is one image. name: of the containing list, "" at the top."""
     try:
         if isinstance(images, str | Path):
             return _from_path(Path(images))
@@ -56,17 +56,17 @@ def _collected(images: Any, name: str) -> tuple[list[Picture], list[str], bool]:
         return [], error.problems, False
     if isinstance(images, bytes | Mapping) or not isinstance(images, Iterable):
         what = "None" if images is None else f"of type {type(images).__name__}"
-        return [], [f"Images are given as {KINDS} of these. {name or 'This one'} is {what}."], False
-    found: list[Picture] = []
+        return [], [f"Images must be {KINDS} of these. {name or 'This one'} is {what}."], False
+    result: list[Picture] = []
     problems: list[str] = []
     for place, part in enumerate(images):
         more, wrong, _ = _collected(part, _numbered(name, place))
-        found, problems = found + more, problems + wrong
-    return found, problems, False
+        result, problems = result + more, problems + wrong
+    return result, problems, False
 
 
 def _numbered(name: str, place: int) -> str:
-    """Return what a part of a list is called: "image 3", or "image 3.0" within it."""
+    """Return the name of an item of a list: "image 3", or "image 3.0" in a nested one."""
     return f"{name}.{place}" if name else f"image {place}"
 
 
@@ -84,7 +84,7 @@ def _file(path: Path) -> Picture:
 
 
 def _in_memory(image: Image.Image | np.ndarray | torch.Tensor, name: str) -> Picture:
-    """Return an image that is in memory; raise `DataError` where it cannot be one."""
+    """Return an image in memory; raise `DataError` if its shape or values are not those of an image."""
     if isinstance(image, Image.Image):
         return Picture(name, lambda: decode.pixels_of(ImageOps.exif_transpose(image), name=name))
     pixels = as_bytes(_of_tensor(image, name) if isinstance(image, torch.Tensor) else _of_array(image, name), name)
@@ -112,22 +112,22 @@ def _shape(image: np.ndarray | torch.Tensor, wanted: str) -> str:
     hint = ""
     if image.ndim == 3 and (image.shape[0] if kind == "an array" else image.shape[2]) in (GREY, COLOUR):
         hint = " Move its channels: " + ("image.transpose(1, 2, 0)." if kind == "an array" else "permute(2, 0, 1).")
-    return f"{kind} of one image has the shape {wanted}, and this one {list(image.shape)}.{hint}"
+    return f"{kind} of one image must have the shape {wanted}, but has {list(image.shape)}.{hint}"
 
 
 def as_bytes(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Return uint8 pixels of uint8 ones, or of floats in 0..1; raise `DataError` for other types and values."""
+    """Convert pixels of uint8 or of floats in 0..1 to uint8; raise `DataError` for other types and values."""
     if not pixels.size:
         raise DataError(f"{name} has no pixels: its shape is {list(pixels.shape)}.")
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise DataError(f"{name} holds {pixels.dtype}. Give uint8 (0 to 255) or floats in 0..1.")
+        raise DataError(f"{name} has the type {pixels.dtype}. Give uint8 (0 to 255) or floats in 0..1.")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 1):  # also true of NaN
         raise DataError(
-            f"{name} holds floats from {low:g} to {high:g}, and must hold 0 to 1: divide by 255, or leave out the "
-            "normalisation, which the model does itself."
+            f"{name} has floats from {low:g} to {high:g}, but they must be in 0..1: divide by 255, or leave out the "
+            "normalisation, which is part of the model."
         )
     return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Lists for people who choose: the models there are, and the layers of one."""
+"""Lists of the available models, and of the layers of a model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from potstill.models.outputs import Classifier
 
 
 def models(pattern: str, most: int) -> dict[str, Any]:
-    """Return up to `most` models that match a pattern, and how many there are."""
+    """Return up to `most` models that match a pattern, and the number of matches."""
     count = len(matching(pattern))
     if not count:
-        raise ModelError(f"No model's name matches '{pattern}'. `potstill models '*'` lists all.")
+        raise ModelError(f"No model matches '{pattern}'. `potstill models '*'` lists all.")
     rows = [dataclasses.asdict(row) for row in itertools.islice(list_models(pattern), most)]
     return {"pattern": pattern, "count": count, "models": rows}
 
 
 def layers(model: str, depth: int) -> list[dict[str, Any]]:
     """Return the layers of a model, by name or from a folder, in the order of execution."""
-    found = find(model)
-    if found is not None and not isinstance(found, Classifier):
+    opened = find(model)
+    if opened is not None and not isinstance(opened, Classifier):
         raise ModelError(f"{model} is an exported file: its layers have no names. Give the stage folder it came from.")
-    classifier = found or zoo.create(model, classes=tuple(str(number) for number in range(10)))
+    classifier = opened or zoo.create(model, classes=tuple(str(number) for number in range(10)))
     return [dataclasses.asdict(layer) for layer in describe_layers(classifier, depth=depth)]

@@ -1,4 +1,4 @@
-"""Classify images with a trained model."""
+"""Classification of images with a trained model."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ BEST = 5
 def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
     """Return for each image the class, its probability 0..1 and the five most probable classes.
 
-    Raises `DataError` that names every image that cannot be read.
+    Raises `DataError` that lists every image that cannot be read.
     """
     return [_described(model.card, image, one) for image, one in zip(images, logits_of(model, images), strict=True)]
 
 
 def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
-    """Return the logits float32 [N, K] of a model for images, each resized and cropped as its card tells."""
+    """Return the logits of a model for images, float32 [N, K], resized and cropped as defined by its card."""
     if not images:
         return np.empty((0, len(model.card.classes)), np.float32)
     parts = []
-    with progress.task("Classifying", len(images)) as task, _evaluating(model), torch.inference_mode():
+    with progress.task("Classifying images", len(images)) as task, _evaluating(model), torch.inference_mode():
         for some in in_batches(list(images), BATCH):
             parts.append(model(_batch(model, some)).logits.float().cpu().numpy())
             task.advance(len(some))
@@ -66,7 +66,7 @@ def _batch(model: Opened, images: list[Picture]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _evaluating(model: Opened) -> Iterator[object]:
-    """Put a network into eval mode, and back into the mode it was in."""
+    """Put a network into eval mode, and restore its mode afterwards."""
     training = model if isinstance(model, Classifier) and model.training else None
     try:
         yield training.eval() if training else None
@@ -79,23 +79,23 @@ def predict(
     model: str, images: Any, *, weights: str | Path | None = None, classes: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Return what `classify` returns for images in any form that `pictures` takes."""
-    found = trained(model, weights=weights, classes=classes)
-    return classify(found, pictures(images)[0])
+    opened = trained(model, weights=weights, classes=classes)
+    return classify(opened, pictures(images)[0])
 
 
 def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None) -> Opened:
-    """Return the model at a path, or a name with its weights; raise `ModelError` where it is neither."""
-    found = find(model)
-    if found is None:
+    """Return the model at a path, or of a name with its weights; raise `ModelError` if it is neither."""
+    opened = find(model)
+    if opened is None:
         if weights is None:
             raise ModelError(
-                f"{model} is no trained model: there is no such folder or file, and a network's name needs weights. "
-                "Add --weights FILE, or give a run folder, a stage folder or an exported file."
+                f"{model} is not a trained model: there is no such folder or file, and the name of an architecture "
+                "needs weights. Add --weights FILE, or give a run folder, a stage folder or an exported file."
             )
         return input_facts.from_weights(model, Path(weights), classes=classes)
     if classes is not None:
-        progress.note("--classes is ignored: the model carries the names of its classes.")
-    return found
+        progress.note("--classes is ignored: the model contains the names of its classes.")
+    return opened
 
 
 def _described(card: Card, image: Picture, logits: np.ndarray) -> dict[str, Any]:

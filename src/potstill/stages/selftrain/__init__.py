@@ -1,8 +1,8 @@
-"""Learning from unlabelled images: teachers label the pool, students learn from it, validation says whether it helped.
+"""Self-training: teachers label unlabelled images (the pool), students are trained on them, validation decides.
 
-The road of one run: the pool without copies of held-out images, teachers by folds, calibrated soft labels, students
-with and without the pool on equal budgets, rounds in which the students become the teacher, the choice on validation,
-and the test split once.
+Steps of a run: deduplicate the pool, train or load teachers (one model per fold), calibrate their soft labels, train
+students with and without the pool on equal budgets, repeat for some rounds with the students as the teacher, choose on
+validation, and evaluate the test split once.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, probabili
 from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.teachers import teachers
+from potstill.stages.selftrain.teachers import prepare_teachers
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
+from potstill.words import plural
 
 __all__ = ["SelftrainConfig", "selftrain"]
 
 
 def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Carry a self-training through in `folder`, going on where an earlier call stopped; return its summary.
+    """Run a self-training in `folder`, resuming an interrupted call; return its summary.
 
-    The folder then holds the kept model (`student.json` names its stage), summary.json, labels.csv,
-    worth-labelling.csv and labels.html. Raises `DataError` where the pool is missing, empty, unreadable or not new.
+    The folder then has the kept model (`student.json` names its stage), summary.json, labels.csv, to-review.csv and
+    labels.html. Raises `DataError` if the pool is missing, empty, unreadable or has no new images.
     """
     return stage(
         "selftrain",
@@ -51,23 +52,26 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
 
 
 def _carry_out(config: SelftrainConfig, folder: Path, journal: Journal) -> dict[str, Any]:
-    data, sieved = journal.timed("data", "Read the images and sieved the pool", lambda: _read(config, folder))
-    voices, worth = journal.timed(
-        "teacher",
-        f"Made or took {len(config.teachers)} teacher(s)",
-        lambda: teachers(config, data, folder / "teachers"),
+    data, deduplicated = journal.timed(
+        "data", "Read the images and deduplicated the pool", lambda: _read(config, folder)
     )
-    rounds = Rounds(config, data, sieved.kept, folder)
-    journal.timed("students", "Labelled the pool and trained with and without it", lambda: _learn(rounds, voices))
+    teachers, label_quality = journal.timed(
+        "teacher",
+        f"Prepared {plural(len(config.teachers), 'teacher')}",
+        lambda: prepare_teachers(config, data, folder / "teachers"),
+    )
+    rounds = Rounds(config, data, deduplicated.kept, folder)
+    journal.timed("students", "Labelled the pool and trained with and without it", lambda: _train(rounds, teachers))
     choice = _choose(rounds)
     progress.note(choice.sentence)
     measured = journal.timed(
-        "evaluation", "Opened the test split, once",
-        lambda: test_table.table(rounds, voices, choice.kept, folder / "evaluation"),
-    )  # fmt: skip
-    _show(config, rounds, sieved, choice, folder)
+        "evaluation",
+        "Evaluated the test split once",
+        lambda: test_table.table(rounds, teachers, choice.kept, folder / "evaluation"),
+    )
+    _write_review(config, rounds, deduplicated, choice, folder)
     _deliver(rounds, choice, folder)
-    return _summary(config, rounds, sieved, worth, choice, measured)
+    return _summary(config, rounds, deduplicated, label_quality, choice, measured)
 
 
 def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
@@ -76,35 +80,35 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
         manifest = corrections.corrected(manifest, Path(config.corrections))
     if not len(manifest.rows("validation", labelled=True)):
         raise DataError(
-            f"{config.data.path} has too few labels to hold any out for validation, and without validation nobody "
-            "knows whether the unlabelled images helped. Label two images of a class at least."
+            f"{config.data.path} has too few labels for a validation split, which is needed to measure whether the "
+            "unlabelled images helped. Label at least two images of a class."
         )
-    learners = [config.student.model, *([config.large.model] if config.large else [])]
-    own = max(*(_size_of(t) for t in config.teachers), *(input_size.own_size(model) for model in learners))
+    students = [config.student.model, *([config.large.model] if config.large else [])]
+    own = max(*(_size_of(t) for t in config.teachers), *(input_size.own_size(model) for model in students))
     file = folder / "pool" / "pool.safetensors"
 
     def work() -> dict[str, Any]:
-        found = deduplicate.deduplicate(manifest)
+        result = deduplicate.deduplicate(manifest)
         with artifacts.atomic(file) as temporary:
-            temporary.write_bytes(save({"pool": found.pool, "reason": found.reason}))
-        return {"left_out": found.counts()}
+            temporary.write_bytes(save({"pool": result.pool, "reason": result.reason}))
+        return {"left_out": result.counts()}
 
     artifacts.stage(file.parent, {"data": manifest.fingerprint}, work)
-    kept = load_file(file)
-    sieved = Deduplicated(kept["pool"], kept["reason"])
-    progress.note(deduplicate.describe(manifest, sieved))
-    return dataset.prepare(config.data, manifest=manifest, at_least=own), sieved
+    stored = load_file(file)
+    deduplicated = Deduplicated(stored["pool"], stored["reason"])
+    progress.note(deduplicate.describe(manifest, deduplicated))
+    return dataset.prepare(config.data, manifest=manifest, at_least=own), deduplicated
 
 
 def _size_of(teacher: TeacherConfig) -> int:
-    """Return the pixels a side that a teacher wants, 0 where it takes any."""
+    """Return the input size of a teacher in pixels per side, 0 if it accepts any."""
     if teacher.weights and teacher.card and teacher.card.size:
         return max(teacher.card.size)
     return input_size.own_size(teacher.model)
 
 
-def _learn(rounds: Rounds, voices: list[CalibratedTeacher]) -> None:
-    labels = rounds.listen(voices)
+def _train(rounds: Rounds, teachers: list[CalibratedTeacher]) -> None:
+    labels = rounds.label_pool(teachers)
     rounds.without_pool(labels)
     if len(labels.rows):
         rounds.with_pool(WITH_POOL, rounds.config.student, labels, method=rounds.config.method_of_student)
@@ -118,31 +122,44 @@ def _choose(rounds: Rounds) -> Choice:
     return choose(without, with_pool, validation=len(rounds.validation))
 
 
-def _show(config: SelftrainConfig, rounds: Rounds, sieved: Deduplicated, choice: Choice, folder: Path) -> None:
-    """Write the labels of the last generation of teachers as tables and as a page."""
+def _write_review(
+    config: SelftrainConfig, rounds: Rounds, deduplicated: Deduplicated, choice: Choice, folder: Path
+) -> None:
+    """Write the labels of the last generation of teachers as tables and as an HTML page."""
     last = rounds.labels[-1]
-    apart = last.store.read(rounds.pool, np.zeros_like(rounds.pool))["disagreement"].astype(np.float32)
+    disagreement = last.store.read(rounds.pool, np.zeros_like(rounds.pool))["disagreement"].astype(np.float32)
     write_review(
-        folder, rounds.data, rounds.pool, probabilities(last.store, rounds.pool), apart, worth=config.worth,
-        selection=last.selection, sieved=sieved, choice=choice.sentence,
-    )  # fmt: skip
+        folder,
+        rounds.data,
+        rounds.pool,
+        probabilities(last.store, rounds.pool),
+        disagreement,
+        to_review=config.to_review,
+        selection=last.selection,
+        deduplicated=deduplicated,
+        choice=choice.sentence,
+    )
 
 
 def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:
-    """Name the stage of the kept row that is best on validation."""
+    """Write the folder of the kept row's model with the best validation accuracy into student.json."""
     row = rounds.rows[choice.kept]
     best = row.trained[int(np.argmax(rounds.accuracies(row)))]
     artifacts.write_json(folder / "student.json", {"folder": str(best.folder.relative_to(folder))})
 
 
 def _summary(
-    config: SelftrainConfig, rounds: Rounds, sieved: Deduplicated, worth: dict[str, Any], choice: Choice,
+    config: SelftrainConfig,
+    rounds: Rounds,
+    deduplicated: Deduplicated,
+    label_quality: dict[str, Any],
+    choice: Choice,
     measured: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     result: dict[str, Any] = {"data": rounds.data.facts(config.data.path)}
-    result["data"]["splits"] |= {"labelled": len(rounds.labelled), "pool": len(sieved.pool)}
-    result["pool"] = {"source": config.unlabelled, "kept": len(sieved.kept), "left_out": sieved.counts()}
-    result["labels"] = {"quality": worth, "generations": [labels.record for labels in rounds.labels]}
+    result["data"]["splits"] |= {"labelled": len(rounds.labelled), "pool": len(deduplicated.pool)}
+    result["pool"] = {"source": config.unlabelled, "kept": len(deduplicated.kept), "left_out": deduplicated.counts()}
+    result["labels"] = {"quality": label_quality, "generations": [labels.record for labels in rounds.labels]}
     result["kept"] = choice.kept
     result["helped"] = choice.helped
     result["choice"] = choice.to_json()

@@ -1,4 +1,4 @@
-"""It only gets better: the pool must help on held-out images by more than the standard error, or it is not kept."""
+"""The choice between models with and without the pool: the gain on held-out images must exceed its standard error."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from potstill.words import plural
 
-COARSE = 2.0  # points of standard error from which on gains that are worth having are missed
+COARSE = 2.0  # points of standard error above which a note says that useful gains cannot be detected
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whether the pool helped. with_pool, without: the rows compared; accuracies in percent, on held-out images."""
+    """Whether the pool helped. with_pool, without: the compared rows; accuracies in percent, on held-out images."""
 
     helped: bool
     kept: str
@@ -33,9 +33,9 @@ class Choice:
 
 
 def gain(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """Return (difference, standard error) in points, of bool [S, N]: whether each seed is right on each image.
+    """Return (difference, standard error) in points. after, before: bool [S, N], correct predictions by seed and image.
 
-    The error is that of the paired difference over images, after the mean over seeds.
+    The standard error is that of the paired difference over images, after the mean over seeds.
     """
     each = after.astype(float).mean(0) - before.astype(float).mean(0)
     return 100 * float(each.mean()), 100 * float(each.std(ddof=min(1, len(each) - 1)) / np.sqrt(len(each)))
@@ -44,36 +44,36 @@ def gain(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray], *, validation: int = 0) -> Choice:
     """Return the choice between rows trained without the pool and with it.
 
-    bool [S, N] by name: whether models that had not learned from an image are right about it. The first `validation`
-    columns are the rows' own, those behind come from crossfitted pairs (0: all are the rows' own). Of the rows without
-    the pool the best counts, of equal ones the simpler. Of those with it the last counts, unless an earlier one is
-    better by more than the standard error: each learned from the one before it.
+    without, with_pool: bool [S, N] by name, correct predictions on images that the models were not trained on. The
+    first `validation` columns are of the rows' own models, the others of cross-fitted pairs (0: all are of their own).
+    The best row without the pool is compared (the simplest of equal ones) with the last row with it, or with an earlier
+    one that is better by more than the standard error: each was trained with labels of the one before it.
     """
     plain = max(without, key=lambda name: without[name].mean())
     count = without[plain].shape[1]
     before = 100 * float(without[plain].mean())
     if not with_pool:
-        sentence = "The unlabelled images did not help: none of them could be used; kept the model without them."
+        sentence = "The unlabelled images did not help: none could be used; kept the model without them."
         return Choice(False, plain, "", plain, before, before, 0.0, 0.0, count, sentence)
     last = _last(with_pool)
     difference, error = gain(with_pool[last], without[plain])
-    helped = difference > error + 1e-9  # one image that tips has a standard error of just its own weight
-    told = _told(difference, error, validation or count, count)
+    helped = difference > error + 1e-9  # a difference of one image equals its standard error
+    figures = _figures(difference, error, validation or count, count)
     sentence = (
-        f"The unlabelled images helped ({told}); kept {last}."
+        f"The unlabelled images helped ({figures}); kept {last}."
         if helped
-        else f"The unlabelled images did not help ({told}); kept the model without them, {plain}."
+        else f"The unlabelled images did not help ({figures}); kept the model without them, {plain}."
     )
     if not helped and error > COARSE:
-        sentence += f" So few labels cannot show a gain below {error:.0f} points: more of them would tell."
+        sentence += f" Gains below {error:.0f} points cannot be detected with so few labels; add labels to detect them."
     after = 100 * float(with_pool[last].mean())
     return Choice(helped, last if helped else plain, last, plain, after, before, difference, error, count, sentence)
 
 
-def _told(difference: float, error: float, validation: int, count: int) -> str:
+def _figures(difference: float, error: float, validation: int, count: int) -> str:
     where = plural(validation, "validation image")
     if count > validation:
-        where += f" and {plural(count - validation, 'label')}, crossfitted"
+        where += f" and {plural(count - validation, 'cross-fitted label')}"
     return f"{difference:+.2f} points, standard error {error:.2f}, on {where}".replace("-", "\N{MINUS SIGN}")
 
 

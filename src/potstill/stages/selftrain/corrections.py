@@ -1,4 +1,4 @@
-"""What people see and mend: the labels as tables, and the tables read back with their corrections."""
+"""Tables of pseudo-labels as CSV files, and reading them back with labels that were filled in."""
 
 from __future__ import annotations
 
@@ -19,43 +19,44 @@ COLUMNS = ("path", "label", "predicted", "confidence", "disagreement", "state")
 def write_table(
     file: Path, manifest: Manifest, pool: np.ndarray, selection: Selection, disagreement: np.ndarray, rows: np.ndarray
 ) -> None:
-    """Write a CSV of images of the pool; `label` is empty, for people to fill in where `predicted` is wrong.
+    """Write a CSV of pool images; the column `label` is empty, to be filled in where `predicted` is wrong.
 
-    rows: places in `pool` and in the columns of `selection` and `disagreement`, in the order to be written.
+    rows: indices into `pool`, `selection` and `disagreement`, in the order to be written.
     """
 
     def row(i: int) -> list[str]:
         name = manifest.classes[selection.predicted[i]]
-        confidence, apart = f"{selection.confidence[i]:.4f}", f"{disagreement[i]:.4f}"
-        return [manifest.name(int(pool[i])), "", name, confidence, apart, STATES[selection.state[i]]]
+        figures = f"{selection.confidence[i]:.4f}", f"{disagreement[i]:.4f}"
+        return [manifest.name(int(pool[i])), "", name, *figures, STATES[selection.state[i]]]
 
     write_csv(file, COLUMNS, map(row, rows.tolist()))
 
 
-def worth_labelling(chance: np.ndarray, disagreement: np.ndarray, count: int) -> np.ndarray:
-    """Return the places of the `count` images whose labels would teach most: unsure and disputed, of every class.
+def most_informative(probability: np.ndarray, disagreement: np.ndarray, count: int) -> np.ndarray:
+    """Return the indices of the `count` most informative images to label: of high entropy and disagreement.
 
-    The score is entropy (0..1) plus disagreement (arXiv:1112.5745 separates the two); classes take turns.
+    probability: float [N, K]. The score is the normalised entropy (0..1) plus the disagreement (arXiv:1112.5745
+    separates the two); the predicted classes alternate.
     """
-    entropy = -(chance * np.log(np.clip(chance, 1e-12, 1))).sum(1) / np.log(chance.shape[1])
-    score, predicted = entropy + disagreement, chance.argmax(1)
+    entropy = -(probability * np.log(np.clip(probability, 1e-12, 1))).sum(1) / np.log(probability.shape[1])
+    score, predicted = entropy + disagreement, probability.argmax(1)
     turn = np.zeros(len(score), np.int64)
     order = np.argsort(-score, kind="stable")
-    for number in range(chance.shape[1]):
-        mine = order[predicted[order] == number]
-        turn[mine] = np.arange(len(mine))
+    for number in range(probability.shape[1]):
+        of_class = order[predicted[order] == number]
+        turn[of_class] = np.arange(len(of_class))
     return np.lexsort((-score, turn))[:count]
 
 
 def corrected(manifest: Manifest, file: Path) -> Manifest:
-    """Return the manifest with the labels that were filled in; raise `DataError` with every row that is wrong."""
+    """Return the manifest with the labels that were filled in; raise `DataError` that lists wrong rows."""
     filled = _filled(file)
     pool = manifest.rows("train", labelled=False)
-    place = {manifest.name(int(row)): int(row) for row in pool}
+    row_of = {manifest.name(int(row)): int(row) for row in pool}
     number = {name: k for k, name in enumerate(manifest.classes)}
-    problems = [f"{file}: there is no image {path} in the pool." for path in filled if path not in place]
+    problems = [f"{file}: there is no image {path} in the pool." for path in filled if path not in row_of]
     problems += [
-        f"{file}: {path} was given the label '{name}'. Classes: {', '.join(manifest.classes[:10])}."
+        f"{file}: the label '{name}' of {path} is not a class. Classes: {', '.join(manifest.classes[:10])}."
         for path, name in filled.items()
         if name not in number
     ]
@@ -63,14 +64,14 @@ def corrected(manifest: Manifest, file: Path) -> Manifest:
         raise DataError(*problems[:5], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
     label = manifest.label.copy()
     for path, name in filled.items():
-        label[place[path]] = number[name]
-    note(f"Using {plural(len(filled), 'label')} given by hand in {file}.")
+        label[row_of[path]] = number[name]
+    note(f"Using {plural(len(filled), 'label')} of pool images from {file}.")
     return manifest.with_labels(label)
 
 
 def _filled(file: Path) -> dict[str, str]:
-    """Return the label of each path that has one."""
+    """Return the filled-in labels by path."""
     rows = read_records(file)
     if rows and not {"path", "label"} <= set(rows[0]):
-        raise DataError(f"{file} needs the columns path and label, as labels.csv of a run has them.")
+        raise DataError(f"{file} must have the columns path and label, as in labels.csv of a run.")
     return {row["path"]: row["label"].strip() for row in rows if row["label"].strip()}

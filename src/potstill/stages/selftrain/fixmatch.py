@@ -1,9 +1,9 @@
-"""FixMatch and FreeMatch: the student labels the pool itself, step by step, from a weak view of the image it learns.
+"""FixMatch and FreeMatch: in each step, the student labels the pool itself from a weakly augmented view of each image.
 
-Its answer to the weak view is taken without dropout and without gradient, normalised over the batch; or, where
-`train.ema` keeps a moving average of its weights, it is that one's answer in eval mode. Where it is sure enough, it is
-the label of the strong view. With very few labels this needs no teacher that has to be right from the start. The
-weight of these labels rises from 0 over the first steps: a budget is short here, and what is wrong at first stays.
+The logits of the weak view are computed without dropout and without gradient, with batch statistics; with `train.ema`
+by the moving average of the weights in eval mode. If their confidence is high enough, the predicted class is the label
+of the strong view. No teacher is needed, which is useful with very few labels. The weight of these labels rises from 0
+over the first steps, because budgets here are short and wrong labels at the start persist.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from potstill.stages.teacher.prepared import TeacherSource, TrainingContext
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 WEAK = "auto"  # the policy of the weak view
-RISE = 0.4  # share of the steps in which the weight of the student's own labels rises
-LONGEST = 0.999  # what FreeMatch's averages keep at each step, as published for a million steps
-MEMORY = 10  # and no more than that they forget the beginning so many times
+RISE = 0.4  # fraction of the steps in which the weight of the student's own labels rises
+LONGEST = 0.999  # momentum of FreeMatch's averages, as published for a million steps
+MEMORY = 10  # number of time constants of these averages that a short training must have
 
 
 class Consistency(Objective):
-    """The labels' terms on labelled rows, and on the others the student's agreement with itself.
+    """The terms of labels on labelled rows, and a consistency loss on the others.
 
-    weak: makes the weak view of a batch's rows. rule: (strong logits, weak logits) -> one value a row; its averages,
-    where it has some, are saved with the training. rise: steps over which `weight` is reached.
+    weak: loads the weak views. rule: (strong logits, weak logits) -> loss per row; its running averages, if any, are
+    part of checkpoints. rise: number of steps over which `weight` is reached.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Consistency(Objective):
             self.learned[title] = rule
 
     def follow(self, average: Mapping[str, Tensor]) -> None:
-        """Ask the moving average from now on."""
+        """Compute the logits of weak views with the moving average from now on."""
         self._average = average
 
     def __call__(self, outputs: Outputs, batch: Batch, step: int = 0) -> dict[str, Tensor]:
-        """Return the terms, the one of the unlabelled rows under the method's name."""
+        """Return the terms; that of the unlabelled rows has the name of the method."""
         result = super().__call__(outputs, batch, step)
         rows = batch.label == UNLABELLED
         strong = outputs.logits[rows]
@@ -74,11 +74,11 @@ class Consistency(Objective):
         """Return the student's logits [B', K] for the weak views."""
         index, view = (column[rows].cpu().numpy().astype(np.int64) for column in (batch.index, batch.view))
         image = self._weak.batch(index, view).image
-        # Copied, so that the running statistics are not those of weak views, nor moved twice in a step.
+        # Copied, so that weak views do not update the running statistics.
         state = {name: value.clone() for name, value in self._student.named_buffers()} | dict(self._average or {})
         self._student.eval()
         for layer in [] if self._average else self._norms:
-            layer.train()  # running statistics lag behind a student that has just begun
+            layer.train()  # running statistics lag behind at the start of training
         try:
             return torch.func.functional_call(self._student, state, (image,)).logits.float()
         finally:
@@ -97,7 +97,7 @@ class ConsistencyTeacher(TeacherSource):
         """Return None: the student labels its own weak views."""
 
     def objective(self, terms: Sequence[Term], training: TrainingContext) -> Objective:
-        """Return the objective of a student that labels for itself."""
+        """Return the objective of a student that labels the pool itself."""
         data, student = training.data, training.wiring.student
         weak = data.loader(augment=WEAK, seed=training.views.seed, device=student.mean.device)
         return Consistency(

@@ -1,4 +1,4 @@
-"""The labels to look at: thumbnails by class and confidence, what was left out, and what is worth labelling by hand."""
+"""The HTML page of pseudo-labels: thumbnails by class and confidence, excluded images, and images to label by hand."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from potstill.stages.selftrain.deduplicate import REASONS, Deduplicated
 from potstill.stages.selftrain.selection import STATES, USED, Selection
 
 SIDE = 64  # pixels of a thumbnail
-SHOWN = 12  # in a line
-LEVELS = (("surest", 0.0), ("in the middle", 0.5), ("least sure", 1.0))
+PER_ROW = 12
+LEVELS = (("highest confidence", 0.0), ("medium confidence", 0.5), ("lowest confidence", 1.0))
 
 
 def write_page(
-    file: Path, data: Data, pool: np.ndarray, selection: Selection, worth: np.ndarray, sieved: Deduplicated, choice: str
+    file: Path,
+    data: Data,
+    pool: np.ndarray,
+    selection: Selection,
+    to_review: np.ndarray,
+    deduplicated: Deduplicated,
+    choice: str,
 ) -> None:
-    """Write the page; it needs no network and no other file."""
+    """Write the page, which needs no network connection and no other file."""
     classes = data.manifest.classes
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html")
@@ -39,24 +45,25 @@ def write_page(
             for i in places.tolist()
         ]
 
-    groups = [(name, [(level, shown(_at(selection, k, where))) for level, where in LEVELS]) for k, name in
-              enumerate(classes)]  # fmt: skip
+    groups = [
+        (name, [(level, shown(_at(selection, k, where))) for level, where in LEVELS]) for k, name in enumerate(classes)
+    ]
     left = [(text, shown(_spread(np.flatnonzero(selection.state == n)))) for n, text in enumerate(STATES) if n != USED]
-    copies = [(text, _plain(data, sieved.pool[sieved.reason == n])) for n, text in enumerate(REASONS) if n]
-    told = {"groups": groups, "left": left, "copies": copies, "worth": shown(worth), "choice": choice}
-    write_text(file, template.render(**told))
+    copies = [(text, _plain(data, deduplicated.pool[deduplicated.reason == n])) for n, text in enumerate(REASONS) if n]
+    page = template.render(groups=groups, left=left, copies=copies, to_review=shown(to_review), choice=choice)
+    write_text(file, page)
 
 
 def _at(selection: Selection, number: int, where: float) -> np.ndarray:
-    """Return some used images of a class at a level of confidence, 0 the surest and 1 the least sure."""
-    mine = np.flatnonzero((selection.state == USED) & (selection.predicted == number))
-    mine = mine[np.argsort(-selection.confidence[mine], kind="stable")]
-    start = round(where * max(len(mine) - SHOWN, 0))
-    return mine[start : start + SHOWN]
+    """Return some used images of a class at a relative confidence: `where` is 0 for the highest, 1 for the lowest."""
+    of_class = np.flatnonzero((selection.state == USED) & (selection.predicted == number))
+    of_class = of_class[np.argsort(-selection.confidence[of_class], kind="stable")]
+    start = round(where * max(len(of_class) - PER_ROW, 0))
+    return of_class[start : start + PER_ROW]
 
 
 def _spread(places: np.ndarray) -> np.ndarray:
-    return places[np.unique(np.linspace(0, len(places) - 1, min(SHOWN, len(places))).astype(int))]
+    return places[np.unique(np.linspace(0, len(places) - 1, min(PER_ROW, len(places))).astype(int))]
 
 
 def _plain(data: Data, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -66,10 +73,10 @@ def _plain(data: Data, rows: np.ndarray) -> list[dict[str, Any]]:
 
 
 def thumbnail(data: Data, row: int) -> str:
-    """Return a decoded image as the text of a data address."""
+    """Return a decoded image as a JPEG data URL."""
     pixels = data.pixels.take(np.array([row]))[0].permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    way = Image.Resampling.NEAREST if max(image.size) < SIDE else Image.Resampling.BILINEAR
+    resampling = Image.Resampling.NEAREST if max(image.size) < SIDE else Image.Resampling.BILINEAR
     buffer = io.BytesIO()
-    image.resize((SIDE, SIDE), way).save(buffer, "JPEG", quality=80)
+    image.resize((SIDE, SIDE), resampling).save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,7 +1,7 @@
-"""Teachers with pretrained weights, as `finetune` makes them: a probe for each fold, fine-tuned where that is better.
+"""Teachers with pretrained weights, as in `finetune`: a probe for each fold, fine-tuned if that is better.
 
 The probes of all folds share one frozen backbone, so the features of an image are computed once for all of them.
-Whether fine-tuning is worth it is asked of held-out labels, over all folds at once.
+Fine-tuned models are kept if they beat the probes on the held-out labels of all folds.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.students import training_set
 from potstill.stages.test_split import answers
 from potstill.training import engine
+from potstill.training.settings import TrainConfig
 
 
 class Decoded(Images):
-    """Images that are decoded already; what may be looked at are the labels of train and validation."""
+    """Images that are already decoded; only the labels of train and validation are used."""
 
     def __init__(self, data: Data) -> None:
         self.manifest = data.manifest
@@ -48,13 +49,13 @@ class Decoded(Images):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the contents and the size, whatever the labels."""
+        """sha256 (hex) of contents and size, independent of the labels."""
         contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
         return artifacts.fingerprint([list(self._data.pixels.shape), contents])
 
     @property
     def shown(self) -> Shown:
-        """How they are shown."""
+        """The channels, resize and crop of the images."""
         return Shown(self._data.channels, self._data.resize, self._data.crop)
 
     @property
@@ -65,7 +66,7 @@ class Decoded(Images):
 
 @dataclass(frozen=True)
 class Fold:
-    """A model that has not seen the labels of `held` but those of `seen` (int64 rows)."""
+    """A model trained on the labels of `seen` and not on those of `held` (int64 rows)."""
 
     model: Classifier | Probed
     identity: str
@@ -76,43 +77,56 @@ class Fold:
 def transferred(
     config: SelftrainConfig, teacher: TeacherConfig, data: Data, parts: list[np.ndarray], folder: Path
 ) -> list[Fold]:
-    """Return a model for each part of the labelled rows, which it has not seen: its probes, or these fine-tuned.
+    """Return a model for each part of the labelled rows, trained without it: all probes, or all fine-tuned.
 
-    Raises `ModelError` where the weights do not fit or nobody says how their images were normalised.
+    Raises `ModelError` if the weights do not fit, or if the normalisation of their images is unknown.
     """
     chosen = _settings(config, teacher)
     images = Decoded(data)
     pretrained = _sized(backbone(chosen, images), teacher)
     features = extract(
-        pretrained, images, [LAYER], views=chosen.views, augment=chosen.augment, seed=config.seed,
+        pretrained,
+        images,
+        [LAYER],
+        views=chosen.views,
+        augment=chosen.augment,
+        seed=config.seed,
         precision=config.train.precision,
-    )  # fmt: skip
+    )
     rows = data.manifest.rows("train", labelled=True)
     shared, own = Backbone(pretrained), bits(pretrained)
     probes, folds = [], []
     for held in parts:
-        found = probe(features, _without(data, held).manifest, penalty=chosen.penalty, folds=chosen.folds,
-                      seed=config.seed)  # fmt: skip
-        identity = artifacts.fingerprint([own, found.head.weight.tolist(), found.head.bias.tolist()])
-        probes.append(found)
-        folds.append(Fold(Probed(shared, pretrained, found.head), identity, np.setdiff1d(rows, held), held))
-    return (
-        folds if chosen.unfreeze in ("none", 0) else _tuned(chosen, data, pretrained, features, probes, folds, folder)
-    )
+        known = _without(data, held).manifest
+        fitted = probe(features, known, penalty=chosen.penalty, folds=chosen.folds, seed=config.seed)
+        identity = artifacts.fingerprint([own, fitted.head.weight.tolist(), fitted.head.bias.tolist()])
+        probes.append(fitted)
+        folds.append(Fold(Probed(shared, pretrained, fitted.head), identity, np.setdiff1d(rows, held), held))
+    if chosen.unfreeze in ("none", 0):
+        return folds
+    return _tuned(chosen, data, pretrained, features, probes, folds, folder)
 
 
 def _settings(config: SelftrainConfig, teacher: TeacherConfig) -> FinetuneConfig:
     card, transfer = teacher.card, config.transfer
     return FinetuneConfig(
-        data=config.data, model=teacher.model, weights=teacher.weights, options=teacher.options,
-        mean=card.mean if card else None, std=card.std if card else None, views=transfer.views,
-        penalty=transfer.penalty, unfreeze=transfer.unfreeze, train={**FINE, "epochs": transfer.epochs},
-        augment=config.noise if config.teacher_noise is None else config.teacher_noise, seed=config.seed,
-    )  # fmt: skip
+        data=config.data,
+        model=teacher.model,
+        weights=teacher.weights,
+        options=teacher.options,
+        mean=card.mean if card else None,
+        std=card.std if card else None,
+        views=transfer.views,
+        penalty=transfer.penalty,
+        unfreeze=transfer.unfreeze,
+        train=TrainConfig(**{**FINE, "epochs": transfer.epochs}),
+        augment=config.noise if config.teacher_noise is None else config.teacher_noise,
+        seed=config.seed,
+    )
 
 
 def _sized(pretrained: Classifier, teacher: TeacherConfig) -> Classifier:
-    """Return the network at the size that the recipe gives it: small images are enlarged to it."""
+    """Return the network with the input size of the recipe, to which small images are enlarged."""
     if teacher.card is None or teacher.card.size is None:
         return pretrained
     return pretrained.with_card(pretrained.card.replace(size=teacher.card.size))
@@ -126,24 +140,41 @@ def _without(data: Data, held: np.ndarray) -> Data:
 
 
 def _tuned(
-    chosen: FinetuneConfig, data: Data, pretrained: Classifier, features: Features, probes: list[Probe],
-    folds: list[Fold], folder: Path,
-) -> list[Fold]:  # fmt: skip
-    """Return the folds with fine-tuned models, if these are better on the labels that were held out."""
-    made, right = [], ([], [])
-    for number, (found, fold) in enumerate(zip(probes, folds, strict=True)):
-        own = folder / f"fold-{number}"
-        known = Decoded(training_set(data, fold.seen, 1, 1).data)
-        start = with_head(engine.clone(pretrained).cpu(), found.layer, found.head)
-        inputs = {"data": known.manifest.fingerprint, "start": fold.identity, "settings": chosen.to_json()}
-        artifacts.stage(
-            own, inputs, lambda k=known, s=start, o=own, n=number: tune(chosen, k, s, o, title=f"fine-tuning, fold {n}")
-        )
-        model = load_model(own)
-        truth = data.manifest.label[fold.held]
-        right[0].append(found.logits(features, fold.held).argmax(1) == truth)
-        right[1].append(answers(model, data, fold.held).argmax(1) == truth)
-        made.append(replace(fold, model=model, identity=model.card.weights_sha256))
-    choice = choose(np.concatenate(right[0]), np.concatenate(right[1]))
-    progress.note(choice.sentence.replace("validation images", "labels, by folds"))
-    return made if choice.kept == TUNED else folds
+    chosen: FinetuneConfig,
+    data: Data,
+    pretrained: Classifier,
+    features: Features,
+    probes: list[Probe],
+    folds: list[Fold],
+    folder: Path,
+) -> list[Fold]:
+    """Return the folds with fine-tuned models if these are better on the held-out labels, else as they are."""
+    tuned: list[Fold] = []
+    correct: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for number, (fitted, fold) in enumerate(zip(probes, folds, strict=True)):
+        model = _tuned_fold(chosen, data, pretrained, fitted, fold, folder / f"fold-{number}", number)
+        label = data.manifest.label[fold.held]
+        correct[0].append(fitted.logits(features, fold.held).argmax(1) == label)
+        correct[1].append(answers(model, data, fold.held).argmax(1) == label)
+        tuned.append(replace(fold, model=model, identity=model.card.weights_sha256))
+    choice = choose(np.concatenate(correct[0]), np.concatenate(correct[1]), image="cross-validated label")
+    progress.note(choice.sentence)
+    return tuned if choice.kept == TUNED else folds
+
+
+def _tuned_fold(
+    chosen: FinetuneConfig,
+    data: Data,
+    pretrained: Classifier,
+    fitted: Probe,
+    fold: Fold,
+    folder: Path,
+    number: int,
+) -> Classifier:
+    """Return the model of a fold, fine-tuned from its probe in `folder`."""
+    known = Decoded(training_set(data, fold.seen, 1, 1).data)
+    start = with_head(engine.clone(pretrained).cpu(), fitted.layer, fitted.head)
+    inputs = {"data": known.manifest.fingerprint, "start": fold.identity, "settings": chosen.to_json()}
+    title = f"Fine-tuning, fold {number}"
+    artifacts.stage(folder, inputs, lambda: tune(chosen, known, start, folder, title=title))
+    return load_model(folder)

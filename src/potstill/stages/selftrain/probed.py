@@ -1,4 +1,4 @@
-"""Probes that share a frozen backbone: asked one after the other about the same images, they compute features once."""
+"""Probes on a shared frozen backbone: the features of a batch are computed once for all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAYER = "pooled"
 
 
 class Backbone:
-    """Pooled features [B, D] of a frozen network, which remembers those of the last batch."""
+    """Pooled features [B, D] of a frozen network; those of the last batch are cached."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._model = classifier.replace(taps=resolve(classifier, [LAYER])).eval()
@@ -29,7 +29,7 @@ class Backbone:
 
 
 class Probed:
-    """A probe on a shared backbone, as a model `image -> Outputs` that gives its features too."""
+    """A probe on a shared backbone: a model `image -> Outputs` with features."""
 
     def __init__(self, shared: Backbone, classifier: Classifier, head: Linear) -> None:
         self._shared, self._head, self.card = shared, head, classifier.card

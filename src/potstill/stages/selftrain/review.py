@@ -1,4 +1,4 @@
-"""What people look at and mend: labels as tables and as a page, after a self-training and after `potstill label`."""
+"""Tables and a page of pseudo-labels for review, after a self-training or `potstill label`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from potstill.stages.selftrain.deduplicate import Deduplicated
 from potstill.stages.selftrain.page import write_page
 from potstill.stages.selftrain.selection import USED, Selection
 
-TABLE, WORTH, PAGE = "labels.csv", "worth-labelling.csv", "labels.html"
+TABLE, TO_REVIEW, PAGE = "labels.csv", "to-review.csv", "labels.html"
 
 
 def write_review(
-    folder: Path, data: Data, rows: np.ndarray, chance: np.ndarray, disagreement: np.ndarray, *, worth: int,
-    selection: Selection | None = None, sieved: Deduplicated | None = None, choice: str = "",
-) -> None:  # fmt: skip
-    """Write labels.csv, worth-labelling.csv and labels.html of `rows` into `folder`.
+    folder: Path,
+    data: Data,
+    rows: np.ndarray,
+    probability: np.ndarray,
+    disagreement: np.ndarray,
+    *,
+    to_review: int,
+    selection: Selection | None = None,
+    deduplicated: Deduplicated | None = None,
+    choice: str = "",
+) -> None:
+    """Write labels.csv, to-review.csv and labels.html of `rows` into `folder`.
 
-    chance: float [N, K]; disagreement: float [N], 0..1. selection: who of them is learned from, all where it is None.
+    probability: float [N, K]; disagreement: float [N], 0..1. to_review: images to propose for labelling by hand.
+    selection: the images used for training; None is all of them.
     """
-    selection = selection or _all(chance)
-    sieved = sieved or Deduplicated(rows, np.zeros(len(rows), np.uint8))
-    best = corrections.worth_labelling(chance, disagreement, worth)
-    for name, places in ((TABLE, np.arange(len(rows))), (WORTH, best)):
+    selection = selection or _all(probability)
+    deduplicated = deduplicated or Deduplicated(rows, np.zeros(len(rows), np.uint8))
+    best = corrections.most_informative(probability, disagreement, to_review)
+    for name, places in ((TABLE, np.arange(len(rows))), (TO_REVIEW, best)):
         corrections.write_table(folder / name, data.manifest, rows, selection, disagreement, places)
-    write_page(folder / PAGE, data, rows, selection, best, sieved, choice)
+    write_page(folder / PAGE, data, rows, selection, best, deduplicated, choice)
 
 
-def _all(chance: np.ndarray) -> Selection:
-    state = np.full(len(chance), USED, np.uint8)
-    return Selection(np.arange(len(chance)), state, chance.argmax(1), chance.max(1))
+def _all(probability: np.ndarray) -> Selection:
+    state = np.full(len(probability), USED, np.uint8)
+    return Selection(np.arange(len(probability)), state, probability.argmax(1), probability.max(1))

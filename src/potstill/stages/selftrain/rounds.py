@@ -32,8 +32,8 @@ from potstill.stages.selftrain.students import (
     from_itself,
     from_labels,
     from_teachers,
-    learn,
     steps_of,
+    train,
     training_set,
 )
 from potstill.stages.test_split import answers
@@ -46,20 +46,23 @@ ALONE, ON_LABELS, WITH_POOL, SMALL = "labels only", "distilled on labels", "dist
 
 @dataclass
 class Row:
-    """One row of the table: a student trained in every seed. pool: whether it learned from the unlabelled images."""
+    """One row of the table: a student trained with every seed. pool: whether it was trained on the unlabelled images.
+
+    correct: bool [S, N], correct predictions on the validation images. deliverable: whether it can be kept.
+    """
 
     name: str
     student: StudentConfig
     trained: list[Trained]
     steps: int
     pool: bool
-    right: np.ndarray
+    correct: np.ndarray
     deliverable: bool = True
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Whether crossfitted students are right about the labels that their fold held out. bool [N] each."""
+    """Correct predictions of cross-fitted students on the labels that their fold held out. bool [N] each."""
 
     without: np.ndarray
     with_pool: np.ndarray
@@ -67,7 +70,7 @@ class Evidence:
 
 @dataclass
 class Labels:
-    """What one generation of teachers said: the store of their answers, and what was selected from it."""
+    """The pseudo-labels of one generation of teachers: the store of their predictions, and the selection from it."""
 
     store: Store
     selection: Selection
@@ -77,7 +80,7 @@ class Labels:
 
 
 class Rounds:
-    """The state of one self-training. pool: int64, the rows that may take part."""
+    """The state of one self-training. pool: int64, the rows of the deduplicated pool."""
 
     def __init__(self, config: SelftrainConfig, data: Data, pool: np.ndarray, folder: Path) -> None:
         self.config, self.data, self.pool, self.folder = config, data, pool, folder
@@ -95,63 +98,74 @@ class Rounds:
         """The seeds of every row."""
         return range(self.config.seed, self.config.seed + self.config.seeds)
 
-    def listen(self, voices: list[CalibratedTeacher]) -> Labels:
-        """Ask a generation of teachers about every image, and select what to learn from."""
+    def label_pool(self, teachers: list[CalibratedTeacher]) -> Labels:
+        """Compute the predictions of a generation of teachers for every image, and select pseudo-labels."""
         number = len(self.labels)
-        asked = np.concatenate([self.validation, self.pool])
+        rows = np.concatenate([self.validation, self.pool])
         if number == 0:
-            asked = np.concatenate([self.labelled, asked])
-        strange = number == 0 and has_features(voices)
+            rows = np.concatenate([self.labelled, rows])
         if number == 0 and self.config.crossfit:
-            self.folds = folds_of(voices, self.labelled)
+            self.folds = folds_of(teachers, self.labelled)
         store = label(
-            voices, self.data, asked, self.folder / "labels" / f"round-{number}", strangeness=strange,
-            title=f"labelling the pool, round {number}", folds=self.folds if number == 0 else (),
-        )  # fmt: skip
+            teachers,
+            self.data,
+            rows,
+            self.folder / "labels" / f"round-{number}",
+            with_distance=number == 0 and has_features(teachers),
+            title=f"Labelling the pool, round {number}",
+            folds=self.folds if number == 0 else (),
+        )
         self.first = self.first or store
-        found = self.found(store, self.labelled)
-        found.record = self._record(found, probabilities(store, self.pool))
-        self.labels.append(found)
-        return found
+        labels = self.selected(store, self.labelled)
+        labels.record = self._record(labels, probabilities(store, self.pool))
+        self.labels.append(labels)
+        return labels
 
-    def found(self, store: Store, labelled: np.ndarray, column: str = "logits") -> Labels:
-        """Return what is selected from a store that has the pool and the validation images in it.
+    def selected(self, store: Store, labelled: np.ndarray, column: str = "logits") -> Labels:
+        """Return the selection from a store that has predictions for the pool.
 
-        labelled: whose classes say how many of each there should be; column: whose answers count.
+        labelled: rows whose class frequencies determine the quotas; column: the predictions to use.
         """
-        config, chance = self.config, probabilities(store, self.pool, column)
-        prior = np.bincount(self.data.manifest.label[labelled], minlength=chance.shape[1])
+        config, probability = self.config, probabilities(store, self.pool, column)
+        prior = np.bincount(self.data.manifest.label[labelled], minlength=probability.shape[1])
         selection = select(
-            chance, self._strange(), prior, floor=config.floor, far=config.far, quota=config.quota,
-            copies=config.copies, most=self.most,
-        )  # fmt: skip
+            probability,
+            self._distance(),
+            prior,
+            min_confidence=config.min_confidence,
+            max_distance=config.max_distance,
+            quota=config.quota,
+            copies=config.copies,
+            most=self.most,
+        )
         identity = artifacts.fingerprint([artifacts.read_json(store.folder / "source.json"), column])
         return Labels(store, selection, identity, self.pool[selection.rows])
 
-    def _strange(self) -> np.ndarray:
-        assert self.first is not None
-        return self.first.read(self.pool, np.zeros_like(self.pool))["strange"].astype(np.float32)
+    def _distance(self) -> np.ndarray:
+        """Return the out-of-distribution scores of the pool, float32 [P]."""
+        assert self.first is not None, "the first generation of teachers computes them"
+        return self.first.read(self.pool, np.zeros_like(self.pool))["distance"].astype(np.float32)
 
-    def _record(self, found: Labels, chance: np.ndarray) -> dict[str, Any]:
+    def _record(self, labels: Labels, probability: np.ndarray) -> dict[str, Any]:
         before = self.labels[-1].selection.predicted if self.labels else None
-        after = found.selection.predicted
+        after, classes = labels.selection.predicted, probability.shape[1]
         return {
-            "images": found.selection.counts(),
-            "rows": len(found.rows),
-            "classes": found.selection.histogram(chance.shape[1]),
-            "predicted": np.bincount(after, minlength=chance.shape[1]).tolist(),
-            "confidence": round(float(chance.max(1).mean()), 4) if len(chance) else None,
+            "images": labels.selection.counts(),
+            "rows": len(labels.rows),
+            "classes": labels.selection.histogram(classes),
+            "predicted": np.bincount(after, minlength=classes).tolist(),
+            "confidence": round(float(probability.max(1).mean()), 4) if len(probability) else None,
             "churn": None if before is None else round(churn(before, after), 2),
         }
 
     @property
     def most(self) -> int:
-        """Pool rows that the budget can show once."""
+        """The number of pool rows that the budget can use once."""
         batch = self.config.train.batch_size
         return max(round(self.config.steps * batch * (1 - self.config.student.labelled_share)), batch)
 
     def without_pool(self, labels: Labels) -> None:
-        """Train the rows that need no pool, with as many steps as those that do."""
+        """Train the rows without the pool, with as many steps as those with it."""
         config = self.config
         steps = steps_of(self._set_of(labels), config.train.batch_size) if len(labels.rows) else config.steps
         alone = training_set(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
@@ -159,18 +173,18 @@ class Rounds:
         self._row(ON_LABELS, config.student, alone, self._signal(labels), pool=False)
 
     def with_pool(self, name: str, student: StudentConfig, labels: Labels, *, method: str = TEACHERS) -> Row:
-        """Train a row on labels and pool; method: who labels the pool."""
+        """Train a row on labels and pool; method: "teachers", or the one by which the student labels the pool."""
         if method == TEACHERS:
             return self._row(name, student, self._set_of(labels), self._signal(labels), pool=True)
-        made = self._training_set(self.labelled, self.unchosen())
-        return self._row(name, student, made, from_itself(self.config), pool=True)
+        images = self._training_set(self.labelled, self.unselected())
+        return self._row(name, student, images, from_itself(self.config), pool=True)
 
     def _signal(self, labels: Labels) -> TrainingSignal:
         return from_teachers(self.config, labels.store, self.first, labels.identity)
 
-    def unchosen(self) -> np.ndarray:
-        """Return the images that a student labels itself: any that are not strange, as many as the budget shows."""
-        near = self.pool[self._strange() <= self.config.far]
+    def unselected(self) -> np.ndarray:
+        """Return the pool rows that a student labels itself: within `max_distance`, as many as the budget uses."""
+        near = self.pool[self._distance() <= self.config.max_distance]
         return near[permutation(self.config.seed, 0, len(near), "pool")[: self.most]] if len(near) else near
 
     def _set_of(self, labels: Labels) -> TrainingSet:
@@ -181,62 +195,66 @@ class Rounds:
             self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size
         )
 
-    def _row(self, name: str, student: StudentConfig, made: TrainingSet, signal: TrainingSignal, *, pool: bool) -> Row:
+    def _row(
+        self, name: str, student: StudentConfig, images: TrainingSet, signal: TrainingSignal, *, pool: bool
+    ) -> Row:
         config, folder = self.config, self.folder / name.replace(" ", "-")
         own = student == config.student
         noise = config.noise if own or config.large_noise is None else config.large_noise
-        trained = [learn(config, student, made, signal, folder, seed, noise=noise) for seed in self.seeds]
-        steps = steps_of(made, config.train.batch_size)
-        row = Row(name, student, trained, steps, pool, self._right(trained), own)
+        trained = [train(config, student, images, signal, folder, seed, noise=noise) for seed in self.seeds]
+        steps = steps_of(images, config.train.batch_size)
+        row = Row(name, student, trained, steps, pool, self._correct(trained), own)
         self.rows[name] = row
         return row
 
-    def _right(self, trained: list[Trained]) -> np.ndarray:
-        return np.stack([right(one.load(), self.data, self.validation) for one in trained])
+    def _correct(self, trained: list[Trained]) -> np.ndarray:
+        return np.stack([correct(one.load(), self.data, self.validation) for one in trained])
 
     def iterate(self) -> None:
-        """Let the students become the teacher until they lose on validation, or the rounds are over."""
+        """Train the rounds, each with the students of the one before as teachers; stop if validation gets worse."""
         config = self.config
-        learner = config.large or config.student
+        student = config.large or config.student
         before = self.rows[WITH_POOL] if config.large is None else None
         for number in range(1, config.rounds + 1):
-            labels = self.labels[0] if before is None else self.listen(self._promoted(before))
+            labels = self.labels[0] if before is None else self.label_pool(self._promoted(before))
             if not len(labels.rows):
                 return
             method = config.method if before is None else TEACHERS
-            row = self.with_pool(f"round {number}", learner, labels, method=method)
-            if before is not None and gain(row.right, before.right)[0] < 0:
+            row = self.with_pool(f"round {number}", student, labels, method=method)
+            if before is not None and gain(row.correct, before.correct)[0] < 0:
                 if number < config.rounds:
-                    progress.note(f"Round {number} lost on validation, so it was the last.")
+                    progress.note(
+                        f"Stopped after round {number}: its validation accuracy is lower than the one before."
+                    )
                 break
             before = row
         if config.large is not None and before is not None:
-            self.with_pool(SMALL, config.student, self.listen(self._promoted(before)))
+            self.with_pool(SMALL, config.student, self.label_pool(self._promoted(before)))
 
     def _promoted(self, row: Row) -> list[CalibratedTeacher]:
-        """Return the students of a row as voices, calibrated on validation, which they have not seen."""
-        voices = []
+        """Return the students of a row as teachers, calibrated on the validation images."""
+        teachers = []
         for trained in row.trained:
             model = trained.load()
-            voices.append(CalibratedTeacher(model, model.card.weights_sha256, self.labelled))
-        calibrate(voices, self.data, self.validation)
-        return voices
+            teachers.append(CalibratedTeacher(model, model.card.weights_sha256, self.labelled))
+        calibrate(teachers, self.data, self.validation)
+        return teachers
 
     def evidence_of(self, row: Row) -> np.ndarray:
-        """Return bool [S, N]: whether models that had not learned from an image are right about it.
+        """Return correct predictions on images that the models were not trained on, bool [S, N].
 
-        On validation it is the row's own; on the folds of the labels that of the crossfitted pair of its kind.
+        On validation images they are of the row's own models, on the labels of the cross-fitted student of its kind.
         """
         if self.evidence is None:
-            return row.right
+            return row.correct
         folds = self.evidence.with_pool if row.pool else self.evidence.without
-        return np.concatenate([row.right, np.repeat(folds[None], len(row.right), 0)], 1)
+        return np.concatenate([row.correct, np.repeat(folds[None], len(row.correct), 0)], 1)
 
     def accuracies(self, row: Row) -> list[float]:
-        """Return validation accuracy in percent, a seed each."""
-        return [round(100.0 * float(each.mean()), 3) for each in row.right]
+        """Return the validation accuracy of each seed in percent."""
+        return [round(100.0 * float(each.mean()), 3) for each in row.correct]
 
 
-def right(model: Classifier, data: Data, rows: np.ndarray) -> np.ndarray:
-    """Return bool [N]: whether a model is right about these rows."""
+def correct(model: Classifier, data: Data, rows: np.ndarray) -> np.ndarray:
+    """Return the correct predictions of a model on these rows, bool [N]."""
     return answers(model, data, rows).argmax(1) == data.manifest.label[rows]

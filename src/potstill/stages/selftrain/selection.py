@@ -1,7 +1,7 @@
-"""Which pseudo-labels are learned from: sure enough, not strange, and of every class as many as there should be.
+"""Selection of pseudo-labels by confidence, by distance from the labelled images, and by a quota per class.
 
-Without quotas a teacher's favourite classes crowd out the rare ones; balancing helps small models most
-(arXiv:1911.04252, appendix). Confidences are calibrated, so the floor means what it says.
+Without quotas the classes that a teacher predicts too often displace the rare ones; balancing helps small models most
+(arXiv:1911.04252, appendix). Confidences are calibrated, so `min_confidence` is a probability.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-USED, UNSURE, STRANGE, SURPLUS = range(4)
-STATES = ("used", "not sure enough", "unlike the labelled images", "more than enough of its class")
+USED, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION, SURPLUS = range(4)
+STATES = ("used", "below min_confidence", "out of distribution", "above the quota of its class")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of P images are learned from. rows: int64, places in 0..P, repeated for rare classes. state: uint8 [P]."""
+    """Which of P images are used. rows: int64, indices below P, repeated for rare classes. state: uint8 [P]."""
 
     rows: np.ndarray
     state: np.ndarray
@@ -24,34 +24,42 @@ class Selection:
     confidence: np.ndarray
 
     def counts(self) -> dict[str, int]:
-        """Return how many images are in each state."""
+        """Return the number of images in each state."""
         return {text: int((self.state == number).sum()) for number, text in enumerate(STATES)}
 
     def histogram(self, classes: int) -> list[int]:
-        """Return how many rows of each class are learned from, repetitions counted."""
+        """Return the number of used rows of each class, with repetitions."""
         return np.bincount(self.predicted[self.rows], minlength=classes).tolist()
 
 
 def select(
-    chance: np.ndarray, strange: np.ndarray, prior: np.ndarray, *, floor: float, far: float, quota: int | None,
-    copies: int, most: int,
-) -> Selection:  # fmt: skip
+    probability: np.ndarray,
+    distance: np.ndarray,
+    prior: np.ndarray,
+    *,
+    min_confidence: float,
+    max_distance: float,
+    quota: int | None,
+    copies: int,
+    most: int,
+) -> Selection:
     """Return the selection.
 
-    chance: float [P, K], calibrated. strange: float [P], above `far` an image is left out. prior: labelled images of
-    each class [K]; the quotas are in its proportion, smoothed, unless `quota` is given for all. most: rows in all.
+    probability: float [P, K], calibrated. distance: out-of-distribution score, float [P]; images above `max_distance`
+    are excluded. prior: labelled images of each class [K]; the quotas are proportional to it, smoothed, unless `quota`
+    sets all of them. copies: maximum repetitions of an image. most: maximum number of rows.
     """
-    predicted, confidence = chance.argmax(1), chance.max(1)
-    state = np.full(len(chance), SURPLUS, np.uint8)
-    state[confidence < floor] = UNSURE
-    state[strange > far] = STRANGE
+    predicted, confidence = probability.argmax(1), probability.max(1)
+    state = np.full(len(probability), SURPLUS, np.uint8)
+    state[confidence < min_confidence] = LOW_CONFIDENCE
+    state[distance > max_distance] = OUT_OF_DISTRIBUTION
     eligible = state == SURPLUS
     quotas = _quotas(prior, min(int(eligible.sum()), most), quota)
     rows = []
     for number, wanted in enumerate(quotas):
-        mine = np.flatnonzero(eligible & (predicted == number))
-        mine = mine[np.argsort(-confidence[mine], kind="stable")]
-        rows.append(_filled(mine, wanted, copies))
+        of_class = np.flatnonzero(eligible & (predicted == number))
+        of_class = of_class[np.argsort(-confidence[of_class], kind="stable")]
+        rows.append(_filled(of_class, wanted, copies))
     chosen = np.concatenate(rows)
     state[chosen] = USED
     return Selection(chosen, state, predicted, confidence)
@@ -65,7 +73,7 @@ def _quotas(prior: np.ndarray, total: int, quota: int | None) -> list[int]:
 
 
 def _filled(sorted_rows: np.ndarray, wanted: int, copies: int) -> np.ndarray:
-    """Return `wanted` rows: the surest, or where there are too few, all of them several times."""
+    """Return `wanted` rows: those of the highest confidence, or if there are too few, all of them repeatedly."""
     wanted = min(wanted, copies * len(sorted_rows))
     return np.resize(sorted_rows, wanted) if len(sorted_rows) else sorted_rows
 

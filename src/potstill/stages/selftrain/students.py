@@ -1,7 +1,7 @@
-"""Who learns: every model of a self-training is one call of the distillation stage on a training set of its own.
+"""Training of the models of a self-training: each is one call of `train_one` on its own training set.
 
-A training set is a choice of rows with repetitions. Those trained without the pool get their labelled images repeated
-until their steps are as many as those of the others, each repetition in views of its own, so that budgets are equal.
+A training set is a selection of rows with repetitions. Without the pool, the labelled images are repeated until there
+are as many steps as with it, each repetition in its own views, so that budgets are equal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
 from potstill.models import zoo
 from potstill.models.hooks import Tap
-from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
 from potstill.stages.distill.train import StudentSetup, train_one
@@ -30,16 +29,16 @@ from potstill.stages.teacher.prepared import TeacherSource, plain_card
 from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
 
-STRENGTHS = ((100_000, 0), (1_000_000, 3), (10_000_000, 6))  # parameters up to which RandAugment has this magnitude
-STRONGEST = 9
-LARGE = 1_000_000  # parameters from which on dropout and stochastic depth are noise and not harm
-CLEAN_RATE = 0.1  # of the learning rate, in the last steps without noise
-EVALUATIONS = 10  # of a training without the pool
+MAGNITUDES = ((100_000, 0), (1_000_000, 3), (10_000_000, 6))  # up to so many parameters: magnitude of RandAugment
+LARGEST_MAGNITUDE = 9
+LARGE = 1_000_000  # parameters; smaller networks lose accuracy with dropout and stochastic depth
+CLEAN_RATE = 0.1  # times the learning rate, in the last steps without noise
+EVALUATIONS = 10  # epochs of a training without the pool
 LABELS = (Term(loss="cross_entropy"),)
 
 
 class Picked(Pixels):
-    """Rows of other pixels, in another order and with repetitions; nothing is copied."""
+    """Rows of other pixels, in any order and with repetitions; nothing is copied."""
 
     def __init__(self, pixels: Pixels, rows: np.ndarray) -> None:
         self._pixels, self._rows = pixels, rows
@@ -54,7 +53,7 @@ class Picked(Pixels):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images to train on: row i is row `base[i]` of all images; `epochs` makes the steps that were asked for."""
+    """Images to train on: row i is row `base[i]` of all images; `epochs` results in the requested steps."""
 
     data: Data
     base: np.ndarray
@@ -63,7 +62,7 @@ class TrainingSet:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PoolTeacher(TeacherSource):
-    """The stored labels of a pool, as a teacher."""
+    """The stored pseudo-labels of the pool, as a teacher."""
 
     targets: Targets
 
@@ -72,14 +71,14 @@ class PoolTeacher(TeacherSource):
         return self.targets
 
     def logits(self, data: Data, rows: np.ndarray) -> np.ndarray:
-        """Return what was stored for rows of the training set, whatever label they have: [N, K]."""
+        """Return the stored logits for rows of the training set, labelled or not: [N, K]."""
         return self.targets.stored_logits(rows)
 
 
 def training_set(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> TrainingSet:
     """Return a training set of these rows for about `steps` steps, at least one pass over the rows.
 
-    evaluations: repeat the rows so that there are that many epochs of exactly `steps` steps in all.
+    evaluations: if positive, the rows are repeated to fill that many epochs of exactly `steps` steps in total.
     """
     if evaluations:
         epochs = max(1, min(evaluations, steps // 20))
@@ -97,42 +96,42 @@ def _without_groups(manifest: Manifest) -> Manifest:
     return replace(manifest, group=None)
 
 
-def steps_of(made: TrainingSet, batch: int) -> int:
-    """Return the steps that a training on it takes."""
-    count = len(made.data.manifest.rows("train"))
-    return made.epochs * (count // min(batch, count))
+def steps_of(images: TrainingSet, batch: int) -> int:
+    """Return the number of training steps on a training set."""
+    count = len(images.data.manifest.rows("train"))
+    return images.epochs * (count // min(batch, count))
 
 
 TrainingSignal = Callable[[TrainingSet], tuple[tuple[Term, ...], TeacherSource | None]]
 
 
-def from_labels(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
-    """The training signal of a student that has the labels and nothing else."""
+def from_labels(images: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
+    """Return the training signal of the labels alone."""
     return LABELS, None
 
 
 def from_teachers(
     config: SelftrainConfig, store: Store, first: Store | None, identity: str, column: str = "logits"
 ) -> TrainingSignal:
-    """Return the training signal of what is in a store (`Targets`). identity: a digest of what the stores hold."""
+    """Return the training signal of stored pseudo-labels (`Targets`). identity: a digest of the contents of stores."""
 
-    def signal(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
-        manifest = made.data.manifest
+    def signal(images: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
+        manifest = images.data.manifest
         hard = config.labelling == "hard"
-        targets = Targets(store, first, made.base, manifest.label, len(manifest.classes), hard, column)
+        targets = Targets(store, first, images.base, manifest.label, len(manifest.classes), hard, column)
         soft = Term(loss="soft_cross_entropy", weight=config.unlabelled_weight)
-        card = plain_card("labels of a pool", made.data)
+        card = plain_card("pseudo-labels", images.data)
         return (*LABELS, soft), PoolTeacher(targets=targets, card=card, identity=identity)
 
     return signal
 
 
 def from_itself(config: SelftrainConfig) -> TrainingSignal:
-    """Return the training signal of a student that labels the pool itself."""
+    """Return the training signal of a student that labels the pool itself (FixMatch or FreeMatch)."""
 
-    def signal(made: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
+    def signal(images: TrainingSet) -> tuple[tuple[Term, ...], TeacherSource | None]:
         return LABELS, ConsistencyTeacher(
-            card=plain_card(config.method, made.data),
+            card=plain_card(config.method, images.data),
             identity=f"{config.method}, threshold {config.threshold}, weight {config.unlabelled_weight}",
             method=config.method,
             threshold=config.threshold,
@@ -142,21 +141,21 @@ def from_itself(config: SelftrainConfig) -> TrainingSignal:
     return signal
 
 
-def learn(
+def train(
     config: SelftrainConfig,
     student: StudentConfig,
-    made: TrainingSet,
+    images: TrainingSet,
     signal: TrainingSignal,
     folder: Path,
     seed: int,
     *,
     noise: Any,
 ) -> Trained:
-    """Return a trained model in `folder`/seed-N, or of its clean last steps in `folder`-clean/seed-N."""
-    trained = _one(setup_of(config, student, made, noise=noise), made, signal, folder, seed)
+    """Return a trained model in `folder`/seed-N; after last steps without noise, in `folder`-clean/seed-N."""
+    trained = _one(setup_of(config, student, images, noise=noise), images, signal, folder, seed)
     if not config.clean or noise == "none":
         return trained
-    few = _last(config, made)
+    few = _last(config, images)
     last = setup_of(config, student, few, noise="none")
     slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
     start = last.student.model_copy(update={"weights": str(trained.folder / zoo.WEIGHTS)})
@@ -166,69 +165,67 @@ def learn(
     return replace(after, record={**after.record, "seconds": seconds})
 
 
-def _one(setup: StudentSetup, made: TrainingSet, signal: TrainingSignal, folder: Path, seed: int) -> Trained:
-    terms, teacher = signal(made)
-    return train_one(setup, made.data, terms, teacher, folder, seed)
+def _one(setup: StudentSetup, images: TrainingSet, signal: TrainingSignal, folder: Path, seed: int) -> Trained:
+    terms, teacher = signal(images)
+    return train_one(setup, images.data, terms, teacher, folder, seed)
 
 
-def _last(config: SelftrainConfig, made: TrainingSet) -> TrainingSet:
-    """Return a training set for the clean steps at the end: evenly spaced rows of each kind."""
-    manifest, batch = made.data.manifest, config.train.batch_size
-    train = manifest.rows("train")
-    steps = max(1, round(config.clean * steps_of(made, batch)))
-    wanted = min(steps * batch, len(train))
-    even = np.unique(np.linspace(0, len(train) - 1, wanted).astype(int))
+def _last(config: SelftrainConfig, images: TrainingSet) -> TrainingSet:
+    """Return a training set for the last steps without noise: evenly spaced rows, labelled and not."""
+    manifest, batch = images.data.manifest, config.train.batch_size
+    rows = manifest.rows("train")
+    steps = max(1, round(config.clean * steps_of(images, batch)))
+    wanted = min(steps * batch, len(rows))
+    even = np.unique(np.linspace(0, len(rows) - 1, wanted).astype(int))
     labelled = manifest.rows("train", labelled=True)[: max(1, wanted // 2)]
-    chosen = np.union1d(train[even], labelled)
-    validation = manifest.rows("validation")
-    rows = np.concatenate([chosen, validation])
-    data = replace(made.data, manifest=manifest.select(rows), pixels=Picked(made.data.pixels, rows))
-    return TrainingSet(data, made.base[rows], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
+    chosen = np.union1d(rows[even], labelled)
+    both = np.concatenate([chosen, manifest.rows("validation")])
+    data = replace(images.data, manifest=manifest.select(both), pixels=Picked(images.data.pixels, both))
+    return TrainingSet(data, images.base[both], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
 
 
-def setup_of(config: SelftrainConfig, student: StudentConfig, made: TrainingSet, *, noise: Any) -> StudentSetup:
-    """Return how `student` is trained on a training set, with the noise that suits its size; no view is seen twice."""
-    augment, options = noise_of(student, made.data, noise)
+def setup_of(config: SelftrainConfig, student: StudentConfig, images: TrainingSet, *, noise: Any) -> StudentSetup:
+    """Return how `student` is trained on a training set, with noise by its size; each view is used once."""
+    augment, options = noise_of(student, images.data, noise)
     return StudentSetup(
         student.model_copy(update={"options": {**options, **student.options}}),
-        config.train.model_copy(update={"epochs": made.epochs}),
+        config.train.model_copy(update={"epochs": images.epochs}),
         Views(augment, seed=config.seed, fresh=True),
     )
 
 
 def noise_of(student: StudentConfig, data: Data, noise: Any) -> tuple[str | list[Any], dict[str, Any]]:
-    """Return (augmentation, options of the architecture) of a student: weak for small ones, strong for large ones.
+    """Return (augmentation, options of the architecture) of a student: the larger it is, the stronger the noise.
 
-    Noise that a student is too small for costs it more than it teaches.
+    Strong noise reduces the accuracy of small networks.
     """
     if noise == "none":
         return "none", _without_dropout(student)
     if noise != "auto":
         return noise, {}
     parameters = _parameters(student, data)
-    magnitude = next((strength for limit, strength in STRENGTHS if parameters <= limit), STRONGEST)
+    magnitude = next((value for limit, value in MAGNITUDES if parameters <= limit), LARGEST_MAGNITUDE)
     augment: list[Any] = ["auto", {"randaugment": {"magnitude": magnitude}}] if magnitude else ["auto"]
     return augment, _stochastic(student) if parameters >= LARGE else {}
 
 
 def _parameters(student: StudentConfig, data: Data) -> int:
-    made: Classifier = data.model(student.model, options=student.options)
-    return zoo.count_parameters(made)
+    return zoo.count_parameters(data.model(student.model, options=student.options))
 
 
 def _without_dropout(student: StudentConfig) -> dict[str, Any]:
-    """Return the options that switch dropout off, where a built-in network has it on by itself."""
+    """Return the options that disable dropout in a built-in network that has it by default."""
     return {"dropout": 0.0} if student.model == "builtin:cnn" else {}
 
 
 def _stochastic(student: StudentConfig) -> dict[str, Any]:
-    """Return dropout and stochastic depth for the networks of timm that have both."""
+    """Return dropout and stochastic depth for timm's networks that have both."""
     if ":" in student.model or Path(student.model).exists():
         return {}
     import inspect
 
     import timm
 
-    wanted = {"drop_rate": 0.2, "drop_path_rate": 0.1}
+    options = {"drop_rate": 0.2, "drop_path_rate": 0.1}
     network = type(timm.create_model(student.model, pretrained=False))
-    return wanted if set(wanted) <= set(inspect.signature(network).parameters) else {}
+    return options if set(options) <= set(inspect.signature(network).parameters) else {}

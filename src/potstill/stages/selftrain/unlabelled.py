@@ -1,7 +1,7 @@
-"""The images of a self-training: those with labels and the pool, as one manifest; and who of the pool may take part.
+"""The images of a self-training: labelled images and the pool in one manifest.
 
-A copy of a test image in the pool would be learned with the teacher's label and asked for later, so whatever is equal
-or nearly equal to a test or validation image is left out before anybody looks at it.
+A duplicate of a test image in the pool would be used for training and inflate the test accuracy; `deduplicate` excludes
+such images before any model is trained.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from potstill.stages.selftrain.settings import SelftrainConfig
 
 
 class Joined:
-    """A `Source` over several; row r is row `place[r]` of part `part[r]`."""
+    """A `Source` over several parts; row r is row `place[r]` of part `part[r]`."""
 
     def __init__(self, parts: Sequence[Source], part: np.ndarray, place: np.ndarray) -> None:
         self.parts, self._part, self._place = parts, part, place
-        self.names = [parts[p].names[i] for p, i in zip(part.tolist(), place.tolist(), strict=True)]
+        self.names: Sequence[str] = [parts[p].names[i] for p, i in zip(part.tolist(), place.tolist(), strict=True)]
 
     @classmethod
     def of(cls, *parts: Source) -> Joined:
@@ -46,56 +46,57 @@ class Joined:
 
     def only(self, rows: Sequence[int]) -> Joined:
         part, place = self._part[list(rows)], self._place[list(rows)]
-        mine = [np.flatnonzero(part == number) for number in range(len(self.parts))]
+        rows_by_part = [np.flatnonzero(part == number) for number in range(len(self.parts))]
         renumbered = np.zeros_like(place)
-        for chosen in mine:
+        for chosen in rows_by_part:
             renumbered[chosen] = np.arange(len(chosen))
-        kept = [p.only(place[chosen].tolist()) for p, chosen in zip(self.parts, mine, strict=True)]
+        kept = [p.only(place[chosen].tolist()) for p, chosen in zip(self.parts, rows_by_part, strict=True)]
         return Joined(kept, part, renumbered)
 
 
 def read(config: SelftrainConfig) -> Manifest:
-    """Return labelled and unlabelled images as one manifest; the pool are its unlabelled train rows.
+    """Return labelled and unlabelled images as one manifest; the pool is its unlabelled train rows.
 
-    Raises `DataError` where there is no pool, or it holds nothing that the labelled data does not.
+    Raises `DataError` if there is no pool, or all its images are among the labelled ones.
     """
     manifest = dataset.read(config.data)
     if config.labels is not None:
-        manifest = _few_labels(manifest, config)
+        manifest = _few_labels(manifest, config, config.labels)
     if config.unlabelled is not None:
         pool = read_pool(config.unlabelled, group=config.data.group)
         _refuse_the_same(manifest, pool, config)
         manifest = joined(manifest, pool)
     if not len(manifest.rows("train", labelled=False)):
         raise DataError(
-            f"{config.data.path} has no images without labels, so there is nothing to learn from beside the labels. "
-            "Give a folder of them: --unlabelled DIR."
+            f"{config.data.path} has no unlabelled images, which self-training needs. Give a folder of them: "
+            "--unlabelled DIR."
         )
     return manifest
 
 
-def _few_labels(manifest: Manifest, config: SelftrainConfig) -> Manifest:
-    """Return the manifest with so many labels in all, of which a share is for validation."""
+def _few_labels(manifest: Manifest, config: SelftrainConfig, count: int) -> Manifest:
+    """Return the manifest with `count` labels in total, a fraction of them for validation."""
     merged = np.where(manifest.split == SPLITS.index("validation"), SPLITS.index("train"), manifest.split)
-    few = keep_labels(manifest.with_split(merged.astype(np.uint8)), config.labels, seed=config.seed)
+    few = keep_labels(manifest.with_split(merged.astype(np.uint8)), count, seed=config.seed)
     few = hold_out(few, split="validation", fraction=config.data.validation, seed=config.seed)
     held = len(few.rows("validation", labelled=True))
-    progress.note(f"Of the {config.labels} labels, {held} are held out for validation and the rest are learned from.")
+    progress.note(f"Using {count} labels: {count - held} for training and {held} for validation.")
     return few
 
 
 def read_pool(path: str, *, group: str | None = None) -> Manifest:
-    """Return the images at `path` without labels, whatever its folders are called; raise `DataError` where none are."""
+    """Return the images at `path` as unlabelled, ignoring folder names; raise `DataError` if there are none."""
     try:
         pool = _read_pool(Path(path).expanduser(), group)
     except PermissionError as error:
         raise DataError(
-            f"The unlabelled images at {path} cannot be read ({error.strerror}: {error.filename})."
+            f"The unlabelled images at {path} cannot be read ({error.strerror}: {error.filename}). Change the "
+            "permissions, or give another folder."
         ) from None
     except DataError as error:
         raise DataError(*[f"The unlabelled images: {problem}" for problem in error.problems]) from None
     if (pool.label != UNLABELLED).any():
-        progress.note(f"The labels in {path} are not used: it was given as images without labels.")
+        progress.note(f"The labels in {path} are ignored, because --unlabelled names unlabelled images.")
     unlabelled = np.full(len(pool), UNLABELLED)
     return dataclasses.replace(pool, label=unlabelled, split=np.zeros(len(pool), np.uint8), classes=())
 
@@ -106,19 +107,19 @@ def _read_pool(path: Path, group: str | None) -> Manifest:
         if names := list(folder):
             listing = Listing(str(path), [Entry(name) for name in names], Files(path, names), (), left)
             return manifest_of_listing(listing, group=group)
-    found = list_images(path, allow_empty=True)
-    if isinstance(found, Manifest):
-        return found
-    entries = [Entry(entry.name, group=entry.group) for entry in found.entries]
-    return manifest_of_listing(dataclasses.replace(found, entries=entries, named=()), group=group)
+    listed = list_images(path, allow_empty=True)
+    if isinstance(listed, Manifest):
+        return listed
+    entries = [Entry(entry.name, group=entry.group) for entry in listed.entries]
+    return manifest_of_listing(dataclasses.replace(listed, entries=entries, named=()), group=group)
 
 
 def _refuse_the_same(manifest: Manifest, pool: Manifest, config: SelftrainConfig) -> None:
     new = ~np.isin(pool.digest, manifest.digest)
     if not new.any():
         raise DataError(
-            f"The unlabelled images at {config.unlabelled} are all among those of {config.data.path}, so there is "
-            "nothing new to learn from. Give a folder of other images with --unlabelled."
+            f"All unlabelled images at {config.unlabelled} are also in {config.data.path}. Give a folder of other "
+            "images with --unlabelled."
         )
 
 

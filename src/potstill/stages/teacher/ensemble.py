@@ -1,4 +1,4 @@
-"""Several teachers as one."""
+"""An ensemble of teachers as one teacher."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from potstill.words import plural
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EnsembleTeacher(TeacherSource):
-    """The weighted mean of `members`, taken of their "probabilities" or their "logits" (`average`)."""
+    """The weighted mean of the "probabilities" or "logits" (`average`) of `members`."""
 
     members: tuple[TeacherSource, ...]
     weights: tuple[float, ...]
@@ -38,21 +38,21 @@ class EnsembleTeacher(TeacherSource):
         return AveragedTeacher(functions, self.weights, average=self.average)
 
     def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
-        """Return its logits [N, K] for clean images; None where a member has none for them."""
+        """Return its logits [N, K] for images without augmentation; None if a member has none for them."""
         if self.model is not None:
             return super().logits(data, rows)
         parts = [member.logits(data, rows) for member in self.members]
-        known = [torch.from_numpy(part) for part in parts if part is not None]
-        return averaged(known, self.weights, self.average).numpy() if len(known) == len(parts) else None
+        logits = [torch.from_numpy(part) for part in parts if part is not None]
+        return averaged(logits, self.weights, self.average).numpy() if len(logits) == len(parts) else None
 
     def assert_unchanged(self) -> None:
-        """Assert that every member is bit for bit what it was."""
+        """Assert that no member changed by a bit."""
         for member in self.members:
             member.assert_unchanged()
 
 
 def ensemble(config: TeacherConfig, members: tuple[TeacherSource, ...], data: Data) -> EnsembleTeacher:
-    """Return the members of `config.ensemble` as one teacher; raise `ConfigError` where one lacks a class."""
+    """Return the members of `config.ensemble` as one teacher; raise `ConfigError` if one lacks a class."""
     weights = tuple(each.weight for each in config.ensemble)
     names = [each.model for each in config.ensemble]
     problems = [problem for pair in zip(names, members, strict=True) for problem in _lacking(*pair, data)]
@@ -67,7 +67,7 @@ def ensemble(config: TeacherConfig, members: tuple[TeacherSource, ...], data: Da
         model=EnsembleModel(models, weights, config.average, members[0].card) if whole else None,
         card=members[0].card,
         identity=artifacts.fingerprint([[member.identity for member in members], weights, config.average]),
-        title=f"Combined {plural(len(members), 'teacher')}: {', '.join(names)}",
+        title=f"Ensemble of {plural(len(members), 'teacher')}: {', '.join(names)}",
         facts={"members": [_facts(*pair) for pair in zip(config.ensemble, members, strict=True)]},
     )
     return dataclasses.replace(teacher, record=accuracy_record(teacher.validation_logits(data), data))
@@ -83,6 +83,6 @@ def _lacking(name: str, member: TeacherSource, data: Data) -> list[str]:
         return []
     lacking = [each for place, each in enumerate(data.manifest.classes) if place not in member.known]
     return [
-        f"The teacher {name} does not know {some(lacking)}, so its predictions cannot be averaged with the others'. "
-        "Leave it out of the ensemble."
+        f"The teacher {name} does not have the classes {some(lacking)}, so its predictions cannot be averaged with the "
+        "others'. Leave it out of the ensemble."
     ]

@@ -1,10 +1,11 @@
-"""A teacher that is an exported file: one of ours, or an ONNX file of others that the recipe describes."""
+"""A teacher that is an exported file: one of potstill, or any ONNX file that the recipe describes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from potstill import artifacts, progress
 from potstill.errors import ConfigError
@@ -22,7 +23,7 @@ from potstill.stages.teacher.replay import ReplayedTeacher
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OnnxTeacher(ReplayedTeacher):
-    """An exported file (ONNX, OpenVINO, ExecuTorch), which gives logits and no features. file: its path."""
+    """An exported file (ONNX, OpenVINO, ExecuTorch), which has logits and no features. file: its path."""
 
     file: Path
 
@@ -32,19 +33,19 @@ class OnnxTeacher(ReplayedTeacher):
 
 
 def described_onnx(config: OneTeacher, data: Data) -> OnnxModel:
-    """Return an ONNX file of others as its `card` in the recipe describes it; raise `ConfigError` without classes."""
+    """Return a foreign ONNX file with its `card` from the recipe; raise `ConfigError` if that has no classes."""
     card = config.card or CardConfig()
     if not card.classes:
         raise ConfigError(
-            f"teacher.card.classes: {config.model} does not say which output is which class. List its classes in the "
-            f"order of its outputs; the data has {some(data.manifest.classes, 10)}."
+            f"teacher.card.classes: {config.model} does not name the classes of its outputs. List them in the order of "
+            f"the outputs; the data has {some(data.manifest.classes, 10)}."
         )
     channels = len(card.mean or card.std or (0,) * data.channels)
     if card.mean is None or card.std is None:
-        progress.note(f"teacher.card gives no mean or no std, so {config.model} is shown images in 0..1 as they are.")
-    more = {"size": card.size} if card.size else {}
+        progress.note(f"teacher.card has no mean or no std: using the defaults 0 and 1 for {config.model}.")
     mean, std = card.mean or (0.0,) * channels, card.std or (1.0,) * channels
-    full = describe(Path(config.model), classes=card.classes, mean=mean, std=std, **more)
+    size: dict[str, Any] = {"size": card.size} if card.size else {}
+    full = describe(Path(config.model), classes=card.classes, mean=mean, std=std, **size)
     probabilities = None if card.output is None else card.output == "probabilities"
     return OnnxModel(Path(config.model), card=full, probabilities=probabilities)
 
@@ -55,7 +56,7 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
     matched = match(model, config, data)
     foreign = isinstance(model, OnnxModel) and model.foreign
     own = sha256(file)
-    # Of a file that does not describe itself, the logits depend on how images are shown to it.
+    # The logits of a foreign file also depend on the preprocessing in its card.
     identity = matched.identity(artifacts.fingerprint([own, model.card.to_json()]) if foreign else own)
     inputs = {"data": data.manifest.fingerprint, "teacher": identity}
     record = artifacts.stage(work.folder, inputs, lambda: record_of(matched.model, data))
@@ -64,7 +65,7 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
         file=file,
         card=matched.model.card,
         identity=identity,
-        title=f"Took the teacher from {config.model}",
+        title=f"Loaded the teacher from {config.model}",
         record=record,
         known=matched.class_map.known,
         facts=matched.facts,

@@ -1,4 +1,4 @@
-"""The input size that a model brings along."""
+"""The input size of a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from potstill.models import input_facts
 
 
 def own_size(model: str) -> int:
-    """Return the input size, in pixels, of a model that comes with one, else 0."""
+    """Return the input size of a model in pixels, 0 if it accepts any."""
     opened = find(model)
     return max(opened.card.crop) if opened else input_facts.own_size(model)

@@ -1,4 +1,4 @@
-"""A teacher that learns beside its student (deep mutual learning)."""
+"""A teacher that is trained together with its student (deep mutual learning)."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from potstill.stages.teacher.prepared import TeacherSource, TrainingContext
 from potstill.training import devices
 from potstill.training.predict import Model
 
-PEER = "peer"  # folder of the network that learned beside a student
-OTHER = 1_000_003  # added to the student's seed: twins of one architecture would have nothing to teach each other
+PEER = "peer"  # folder of the network that was trained with a student
+OTHER = 1_000_003  # added to the student's seed: peers of equal initialisation would stay equal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PeerTeacher(TeacherSource):
-    """A network that starts untrained with every student. make: from a student's seed."""
+    """A network that is trained from scratch with every student. make: builds it from a student's seed."""
 
     make: Callable[[int], Classifier]
 
     def function(self, taps: tuple[Tap, ...] = ()) -> None:
-        """Return None: peers are evaluated by the step that trains them."""
+        """Return None: peers are evaluated in the training step itself."""
 
     def check(self, terms: Sequence[Term], classes: int) -> None:
-        """Raise `ConfigError` for terms that are wrong, or that two networks that both still learn cannot have."""
+        """Raise `ConfigError` for wrong terms, and for those that need a trained teacher."""
         super().check(terms, classes)
         Mutual(terms, classes=classes)
 
     def objective(self, terms: Sequence[Term], training: TrainingContext) -> Mutual:
-        """Return what student and peer minimise together."""
+        """Return the joint objective of student and peer."""
         return Mutual(terms, classes=len(training.data.manifest.classes), aux_weight=training.aux_weight)
 
     def trained_with(self, student: Classifier, seed: int) -> Peers:
-        """Return the student with a peer of its own."""
+        """Return the student with a new peer."""
         return Peers(student, self.make(seed).to(devices.device()))
 
     def save_beside(self, trained: Classifier, folder: Path) -> None:
-        """Write the peer into a folder of its own inside the student's."""
+        """Save the peer into a subfolder of the student's folder."""
         assert isinstance(trained, Peers)
         save_model(trained.peer, folder / PEER)
 
@@ -55,11 +55,11 @@ class PeerTeacher(TeacherSource):
 
 
 def peer(config: OneTeacher, data: Data, *, seed: int) -> PeerTeacher:
-    """Return a network that starts untrained with every student and learns beside it."""
+    """Return a teacher that is trained from scratch together with every student."""
 
     def make(student_seed: int) -> Classifier:
         return data.model(config.model, weights=config.weights, options=config.options, seed=student_seed + OTHER)
 
     card = make(seed).card
     identity = artifacts.fingerprint(["mutual", card.to_json()])
-    return PeerTeacher(make=make, card=card, identity=identity, title=f"{config.model} learns beside the student")
+    return PeerTeacher(make=make, card=card, identity=identity, title=f"Mutual learning with {config.model}")

@@ -30,7 +30,7 @@ from potstill.words import plural
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NetworkTeacher(ReplayedTeacher):
-    """A network, whose features can be used as well as its logits."""
+    """A network, with logits and features."""
 
     model: Classifier = field()
 
@@ -40,7 +40,7 @@ class NetworkTeacher(ReplayedTeacher):
         return self.model
 
     def placed(self) -> torch.device:
-        """Return the device that images are made on, with the network on it."""
+        """Return the device of the images, after moving the network to it."""
         on = devices.device()
         self.model.to(on)
         return on
@@ -50,11 +50,11 @@ class NetworkTeacher(ReplayedTeacher):
         return LiveTeacher(self.model.replace(taps=taps), precision=precision)
 
     def deployed(self, export: Callable[[Classifier], Path]) -> Path:
-        """Return its exported file, to be measured beside the students'."""
+        """Return its exported file, to measure its size and latency."""
         return export(self.model)
 
     def assert_unchanged(self) -> None:
-        """Assert that the network, where it was evaluated in every step, is bit for bit what it was."""
+        """Assert that the network did not change by a bit, if it was evaluated in every step."""
         for function in self._functions.values():
             if isinstance(function, LiveTeacher):
                 function.assert_unchanged()
@@ -76,7 +76,7 @@ def _from_folder(model: Classifier, config: OneTeacher, data: Data, work: Prepar
         model=matched.model,
         card=matched.model.card,
         identity=identity,
-        title=f"Took the teacher from {config.model}",
+        title=f"Loaded the teacher from {config.model}",
         record=record,
         known=matched.class_map.known,
         facts=matched.facts,
@@ -119,7 +119,7 @@ def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherS
         "augment": views.augment,
         "seed": work.seed,
     }
-    job = TrainingJob((Term(loss="cross_entropy"),), work.train, views, work.seed, title="teacher")
+    job = TrainingJob((Term(loss="cross_entropy"),), work.train, views, work.seed, title="Training teacher")
     record = artifacts.stage(work.folder, inputs, lambda: train_classifier(classifier, data, job, work.folder).record)
     model = load_model(work.folder)
     title = f"Trained the teacher {config.model} for {plural(work.train.epochs, 'epoch')}"
@@ -127,4 +127,4 @@ def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherS
 
 
 KIND = Kind(lambda config: True, lambda config: own_size(config.model), _prepare)
-"""What no other kind recognises."""
+"""The kind of all settings that no other kind recognises."""

@@ -11,14 +11,14 @@ from potstill.stages.teacher.ensemble import ensemble
 from potstill.stages.teacher.prepared import Kind, Preparation, TeacherSource
 
 KINDS: tuple[Kind, ...] = (from_file.KIND, soft_labels.KIND, exported.KIND, network.KIND)
-"""Every kind of single teacher; the first that recognises the settings makes it."""
+"""All kinds of single teachers; the first one that recognises the settings is used."""
 
 
 def prepare_teacher(config: TeacherConfig, data: Data, folder: Path, *, views: Views, seed: int) -> TeacherSource:
-    """Return the teacher: one or an ensemble; trained first where it has no weights.
+    """Return the teacher, one or an ensemble, after training it if it has no weights.
 
-    folder: of the teacher; those of an ensemble have numbered folders in it. views, seed: of a teacher that is trained
-    here. Raises `ConfigError` for classes that do not fit the data's.
+    folder: of the teacher; the members of an ensemble have numbered subfolders. views, seed: for a teacher that is
+    trained here. Raises `ConfigError` for classes that do not match those of the data.
     """
     if config.mutual:
         return mutual.peer(config, data, seed=seed)
@@ -32,7 +32,7 @@ def prepare_teacher(config: TeacherConfig, data: Data, folder: Path, *, views: V
 
 
 def teacher_size(config: TeacherConfig) -> int:
-    """Return the largest input size, in pixels, of the teachers that come with one, else 0."""
+    """Return the largest input size of the teachers in pixels, 0 if they accept any."""
     return max(_kind(one).own_size(one) for one in (config.ensemble or (config,)))
 
 

@@ -1,4 +1,4 @@
-"""`TeacherSource`: what every kind of teacher is to those who train with it, and how its classes fit the data's."""
+"""`TeacherSource`, the interface of all kinds of teachers, and the matching of their classes with the data's."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from potstill.teachers.base import Teacher
 from potstill.training.predict import Model
 from potstill.training.settings import TrainConfig
 
-HARDLY = 1.5  # times the accuracy of guessing, below which a teacher is suspected
+HARDLY = 1.5  # times the accuracy of guessing; a note warns about teachers below it
 
 
 @dataclass(frozen=True)
 class Replay:
-    """For which training a teacher is evaluated, and whether in every step or once, into a store.
+    """The training for which a teacher is evaluated, and whether its logits are cached.
 
-    views: of the training images. epochs: of each of so many `students`. folder: of the stores. stored: False
-    evaluates it in every step.
+    views: of the training images. epochs: of each student; students: their number. folder: of the stores. stored: False
+    evaluates the teacher in every step.
     """
 
     views: Views
@@ -45,7 +45,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What an objective may need to know of the training it is for. steps: of the whole training."""
+    """The training of an objective. steps: of the whole training."""
 
     data: Data
     views: Views
@@ -56,11 +56,11 @@ class TrainingContext:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TeacherSource(ABC):
-    """A teacher, ready to teach; one subclass for each kind.
+    """A prepared teacher; one subclass for each kind.
 
-    card: classes are those of the data. identity: a digest of all that decides its logits. title: how it came to be,
-    for the report. record: what its stage recorded. known: the classes of the data that it knows, None for all.
-    facts: what the summary has of it besides. model: evaluates new images; None where there is nothing to evaluate.
+    card: its classes are those of the data. identity: a digest of what its logits depend on. title: how it was
+    prepared, for the report. record: of its stage. known: indices of the data's classes that it has, None for all.
+    facts: other parts of the summary. model: evaluates new images; None if it cannot.
     """
 
     card: Card
@@ -74,16 +74,16 @@ class TeacherSource(ABC):
 
     @abstractmethod
     def function(self, taps: tuple[Tap, ...] = ()) -> Teacher | None:
-        """Return it as `Batch -> Outputs`. taps: where its features are wanted; of a `network` only."""
+        """Return it as `Batch -> Outputs`. taps: of the features to compute; for a `network` only."""
 
     @property
     def network(self) -> Classifier | None:
-        """The network, where its features and layers can be used; None where there are only logits."""
+        """The network, if its features and layers can be used; None if there are only logits."""
         return None
 
     @property
     def view_limit(self) -> int | None:
-        """The number of views of each image that it has logits for; None for any."""
+        """The number of views of each image for which it has logits; None for any."""
         return None
 
     def bind(self, data: Data, replay: Replay) -> TeacherSource:
@@ -91,22 +91,22 @@ class TeacherSource(ABC):
         return self
 
     def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
-        """Return its logits [N, K] for clean images; None where it has none for them."""
+        """Return its logits [N, K] for images without augmentation; None if it has none for them."""
         return None if self.model is None else answers(self.model, data, rows)
 
     def validation_logits(self, data: Data) -> np.ndarray | None:
-        """Return its logits [N, K] for the labelled validation images, computed once for a data set."""
+        """Return its logits [N, K] for the labelled validation images, computed once per data set."""
         key = data.manifest.fingerprint
         if key not in self._validation:
             self._validation[key] = self.logits(data, data.manifest.rows("validation", labelled=True))
         return self._validation[key]
 
     def check(self, terms: Sequence[Term], classes: int) -> None:
-        """Raise one `ConfigError` with all that is wrong with terms that this teacher is to take part in."""
+        """Raise one `ConfigError` with all problems of loss terms with this teacher."""
         check(terms, classes=classes if self.known is None else len(self.known), teacher=True)
 
     def objective(self, terms: Sequence[Term], training: TrainingContext) -> Objective:
-        """Return what its student minimises."""
+        """Return the objective of its student."""
         wiring = training.wiring
         return Objective(
             terms,
@@ -118,28 +118,28 @@ class TeacherSource(ABC):
         )
 
     def trained_with(self, student: Classifier, seed: int) -> Classifier:
-        """Return what is trained: the student, with what learns beside it where this teacher does."""
+        """Return the module to train: the student, and whatever is trained together with it."""
         return student
 
     def save_beside(self, trained: Classifier, folder: Path) -> None:
-        """Write into a student's folder what was trained beside the student."""
+        """Save what was trained together with the student into the student's folder."""
         return None
 
     def tested(self, student: Path) -> Model | None:
-        """Return the model to measure on the test split. student: the folder of the first student."""
+        """Return the model to evaluate on the test split. student: the folder of the first student."""
         return self.model
 
     def deployed(self, export: Callable[[Classifier], Path]) -> Path | None:
-        """Return its file, to be measured beside the students'. export: writes one of a network."""
+        """Return its file, to measure its size and latency. export: writes one of a network."""
         return None
 
     def assert_unchanged(self) -> None:
-        """Assert that it is bit for bit what it was before it taught."""
+        """Assert that it did not change by a bit during training."""
         return None
 
 
 class NoTeacher(TeacherSource):
-    """The absent teacher of a control: it has no logits, and nothing is computed by it."""
+    """The teacher of a control, which has no logits."""
 
     def function(self, taps: tuple[Tap, ...] = ()) -> None:
         """Return None."""
@@ -148,7 +148,7 @@ class NoTeacher(TeacherSource):
         """Return None."""
 
     def check(self, terms: Sequence[Term], classes: int) -> None:
-        """Raise `ConfigError` for terms that are wrong, or that need a teacher."""
+        """Raise `ConfigError` for terms that are wrong or need a teacher."""
         check(terms, classes=classes, teacher=False)
 
 
@@ -157,7 +157,7 @@ NO_TEACHER = NoTeacher(card=Card("none", (), 1, (1, 1), (0.0,), (1.0,), 1, (1, 1
 
 @dataclass(frozen=True)
 class Preparation:
-    """Where and how a teacher is made ready: its folder, and how it is trained where it has no weights.
+    """The folder of a teacher, and how it is trained if it has no weights.
 
     seed: of its initial weights and of the order of images.
     """
@@ -169,7 +169,7 @@ class Preparation:
 
 
 class Kind(NamedTuple):
-    """How a kind of teacher is recognised by its settings, the input size it brings (0 for any), and how it is made."""
+    """A kind of teacher: whether settings are of it, its input size (0 for any), and its preparation."""
 
     recognises: Callable[[OneTeacher], bool]
     own_size: Callable[[OneTeacher], int]
@@ -178,31 +178,31 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Matched:
-    """A model whose logits are of the data's classes, and the map that made it so."""
+    """A model with logits of the data's classes, and the class map."""
 
     model: Any
     class_map: ClassMap
 
     def identity(self, own: str) -> str:
-        """Return the digest of what decides the logits. own: that of the model before."""
+        """Return the digest of what the logits depend on. own: that of the model without the map."""
         if self.class_map.is_identity:
             return own
         return artifacts.fingerprint([own, self.model.card.classes, self.class_map.columns])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The map, where it changes anything."""
+        """The map, unless it is the identity."""
         return {} if self.class_map.is_identity else {"map": self.class_map.columns}
 
 
 def match(model: Any, config: OneTeacher, data: Data) -> Matched:
-    """Return a model in terms of the data's classes, and note how they were matched; raise `ConfigError`."""
+    """Return a model with logits of the data's classes, and note how they were matched; raise `ConfigError`."""
     class_map = match_to_data(model.card.classes, config, data)
     return Matched(speaking(model, class_map, data.manifest.classes), class_map)
 
 
 def match_to_data(teacher_classes: tuple[str, ...], config: OneTeacher, data: Data) -> ClassMap:
-    """Return how a teacher's classes are those of the data, and note it; raise `ConfigError` where they are not."""
+    """Return the map from a teacher's classes to those of the data, and note it; raise `ConfigError` if none match."""
     who, data_classes = f"The teacher {config.model}", data.manifest.classes
     class_map = match_classes(teacher_classes, data_classes, config.class_map, who=who)
     sentence = described(class_map, teacher_classes, data_classes, who=who)
@@ -218,19 +218,19 @@ def plain_card(name: str, data: Data) -> Card:
 
 
 def record_of(model: Model, data: Data) -> dict[str, Any]:
-    """Return the record of a teacher that was not trained here: its accuracy on the validation images."""
+    """Return the record of a trained teacher: its accuracy on the validation images."""
     rows = data.manifest.rows("validation", labelled=True)
     return accuracy_record(answers(model, data, rows), data)
 
 
 def accuracy_record(logits: np.ndarray | None, data: Data) -> dict[str, Any]:
-    """Return the record for its logits on the labelled validation images; an empty one where there are none."""
+    """Return the record of logits for the labelled validation images; an empty one if there are none."""
     if logits is None:
         return {}
-    reached = accuracy(logits, data.manifest.label[data.manifest.rows("validation", labelled=True)])
-    if reached < HARDLY * 100 / len(data.manifest.classes):
+    percent = accuracy(logits, data.manifest.label[data.manifest.rows("validation", labelled=True)])
+    if percent < HARDLY * 100 / len(data.manifest.classes):
         progress.note(
-            f"The teacher is right about only {reached:.1f} % of the validation images, hardly more than guessing. Are "
-            "its classes in another order, or its images normalised otherwise?"
+            f"The teacher has only {percent:.1f} % validation accuracy, hardly more than guessing. Check the order of "
+            "its classes and the normalisation of its images."
         )
-    return {"seconds": 0.0, "validation_accuracy": {"last": round(reached, 3)}}
+    return {"seconds": 0.0, "validation_accuracy": {"last": round(percent, 3)}}

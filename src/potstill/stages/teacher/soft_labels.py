@@ -24,13 +24,13 @@ from potstill.teachers.prediction_store import Store
 from potstill.teachers.stored import StoredTeacher
 from potstill.words import plural
 
-FACTS, PROBE, ANSWERS = "labels.json", "probe.safetensors", "answers"
-SAME = 2 / 255  # how far a pixel of a view may be off between two machines
+FACTS, PROBE, LOGITS = "labels.json", "probe.safetensors", "logits"
+SAME = 2 / 255  # tolerance of a pixel of a view between two machines
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SoftLabelTeacher(TeacherSource):
-    """Logits of stored views of the training images. folder, labels: where they lie, and the facts of `labels.json`."""
+    """Stored logits of views of the training images. folder: of the labels; labels: the facts in `labels.json`."""
 
     folder: Path
     labels: dict[str, Any]
@@ -39,7 +39,7 @@ class SoftLabelTeacher(TeacherSource):
 
     @property
     def view_limit(self) -> int:
-        """The number of views of each image that were labelled."""
+        """The number of labelled views of each image."""
         return self.labels["views"]
 
     def bind(self, data: Data, replay: Replay) -> SoftLabelTeacher:
@@ -48,7 +48,7 @@ class SoftLabelTeacher(TeacherSource):
 
     def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
         """Return it as `Batch -> Outputs`; there are no features. Raises as `opened` does."""
-        assert self.data is not None and self.replay is not None, "a teacher teaches once it is bound to a training"
+        assert self.data is not None and self.replay is not None, "call `bind` first"
         return opened(self.folder, self.labels, self.data, self.replay)
 
 
@@ -60,41 +60,40 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
         labels=facts,
         card=Card.from_json(facts["card"]),
         identity=artifacts.fingerprint(facts["source"]),
-        title=f"Took the soft labels of {facts['teacher']} from {folder}",
+        title=f"Read the soft labels of {facts['teacher']} from {folder}",
         record={"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {},
         known=None if facts["known"] is None else tuple(facts["known"]),
     )
 
 
 def opened(folder: Path, facts: dict[str, Any], data: Data, replay: Replay) -> Teacher:
-    """Return the teacher, once the views of the training were shown to be those that were labelled.
+    """Return the teacher, after checking that the views of the training are the labelled ones.
 
-    Raises `ConfigError` for a training on other images, splits or views, and `RunError` where the pixels differ.
+    Raises `ConfigError` for a training on other images, splits or views, and `RunError` if the pixels differ.
     """
     views, count = replay.views, replay.views.number(replay.epochs)
     loader = data.loader(augment=views.augment, seed=views.seed)
     problems = []
     if pixels_fingerprint(data) != facts["source"]["images"]:
         problems.append(
-            f"{folder} holds soft labels of other images, of another split of them or of other classes. Give the same "
-            "data settings as they were made with, or label these images."
+            f"{folder} has soft labels of other images, splits or classes. Use the data settings with which they were "
+            "made, or label these images with `potstill label`."
         )
     if loader.view.fingerprint != facts["source"]["augmentation"]:
         problems.append(
-            f"{folder} holds soft labels of views made with augment={facts['augment']} and seed={facts['seed']}, and "
-            f"the recipe has augment={views.augment} and seed={views.seed} (or images of another size). Make them "
-            "equal."
+            f"{folder} has soft labels of views with augment={facts['augment']} and seed={facts['seed']}, but the "
+            f"recipe has augment={views.augment} and seed={views.seed} (or images of another size). Make them equal."
         )
     if count is None or count > facts["views"]:
         problems.append(
-            f"{folder} holds soft labels of {plural(facts['views'], 'view')} of each image, and the recipe asks for "
+            f"{folder} has soft labels of {plural(facts['views'], 'view')} of each image, but the recipe uses "
             f"{'new ones in every pass' if count is None else count}. Set views: {facts['views']}, or label more."
         )
     if problems:
         raise ConfigError(*problems)
-    store = Store(folder / ANSWERS, data.manifest.rows("train"), facts["views"], facts["source"])
+    store = Store(folder / LOGITS, data.manifest.rows("train"), facts["views"], facts["source"])
     if not store.complete:
-        raise RunError(f"{folder} is not finished. Run the same `potstill label` command again; it goes on.")
+        raise RunError(f"{folder} is not finished. Run the same `potstill label` command again to resume it.")
     _check_probe(store, loader, folder)
     return StoredTeacher(store, len(data.manifest.classes))
 
@@ -105,13 +104,13 @@ def _check_probe(store: Store, loader: Loader, folder: Path) -> None:
     fits = image.shape == stored["image"].shape and np.array_equal(batch.index.cpu().numpy(), stored["index"])
     if not fits or np.abs(image.astype(np.float32) - stored["image"].astype(np.float32)).max() > SAME:
         raise RunError(
-            f"The views of these images are not those that were labelled in {folder}: the same numbers give other "
-            "pixels here, perhaps because another version of potstill made them. Label the images again."
+            f"The views of these images differ from those labelled in {folder}, perhaps because another version of "
+            "potstill made them. Label the images again."
         )
 
 
 def is_soft_labels(model: str) -> bool:
-    """Whether a path is a folder that `potstill label` wrote."""
+    """Return whether a path is a folder written by `potstill label`."""
     return (Path(model) / FACTS).is_file()
 
 
