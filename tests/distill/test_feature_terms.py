@@ -144,7 +144,7 @@ def test_networks_that_cannot_be_compared() -> None:
         [term("hcl", on=("stage1", "stage2"), teacher_on="stage3")], small, network
     )
     assert "compares one tap, but `on` lists 2" in problem([term("sp", on=("stage1", "stage2"))], small, network)
-    assert "must list two places" in problem([term("fsp", on="stage:-1")], small, network)
+    assert "must list at least 2 taps" in problem([term("fsp", on="stage:-1")], small, network)
     assert "the input of the teacher's last layer, 64 features" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
     assert "a linear layer on the mean of a map" in problem([term("simkd", teacher_on="stage1")], small, network)

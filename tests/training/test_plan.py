@@ -101,7 +101,7 @@ def test_compiled_where_it_pays(
     monkeypatch.setattr(Trial, "step", lambda self, plan: None)
     takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(compiled=True): 1 / gain})
     assert chosen(network(), compile="auto", images=16 * 1000).compiled == compiled
-    assert f"{gain:.2f} x" in progress.display().notes[0]
+    assert f"speed-up {gain:.2f}x" in progress.display().notes[0]
     assert not chosen(network(), compile="auto", images=16 * 100).compiled  # a hundred seconds are over too soon
 
 
