@@ -94,10 +94,9 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
 
 def _inside(settings: Any, key: str) -> Any:
     """Return what lies under a key, an empty mapping if there is nothing that has keys of its own."""
-    place = _place(settings, key)
-    if isinstance(settings, list) or isinstance(settings.get(place), dict | list):
-        return settings[place]
-    settings[place] = {}
+    place: Any = _place(settings, key)
+    if not isinstance(settings, list) and not isinstance(settings.get(place), dict | list):
+        settings[place] = {}
     return settings[place]
 
 

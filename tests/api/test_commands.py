@@ -92,3 +92,8 @@ def test_a_look_at_the_images() -> None:
     found = potstill.check("digits")
     assert found.worst in ("none", "info", "warning", "error") and found.summary["images"] == 1797
     assert len(found.findings) == repr(found).count("    -> ")
+
+
+def test_no_command_is_cut_in_the_list() -> None:
+    listed = CliRunner().invoke(app, ["--help"]).stdout
+    assert "..." not in listed.partition("Commands:")[2]

@@ -231,7 +231,7 @@ def test_torch_pruning_narrows_residual_channels():
 def test_torch_pruning_tells_its_warnings_and_its_limits():
     pytest.importorskip("torch_pruning")
     assert all_channels(TwoRoads(), IMAGE, keep=0.6)(IMAGE).shape == (2, 3)
-    assert any("torch-pruning says: Unwrapped parameters" in note for note in display().notes)
+    assert any("Unwrapped parameters" in note for note in display().notes)
     with pytest.raises(ModelError, match="prune inner channels only"):
         all_channels(OptionAResNet(16, 1), IMAGE, keep=0.5)
     with pytest.raises(ConfigError, match="between 0 and 1"):

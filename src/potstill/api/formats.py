@@ -17,7 +17,7 @@ class Formats(Result):
     def parts(self) -> Iterator[Part]:
         headings = ("format", "bits", "lowest", "highest", "smallest > 0", "step")
         yield Table(headings, tuple(_facts(self.summary)), title="Formats")
-        headings = ("format", "stored", "as", "value", "error", "relative", "")
+        headings = ("format", "stored", "as", "value", "error", "relative", "state")
         for number in self.summary["numbers"]:
             title = f"{number['number']:g} = {number['binary']} in binary = {number['normalised']}"
             rows = (_held(value) for value in self.summary["values"] if value["number"] == number["number"])

@@ -7,5 +7,5 @@ from potstill.cli.options import Json, Out, Quiet
 
 
 def demo(out: Out = None, quiet: Quiet = False, as_json: Json = False) -> None:
-    """Distill a tiny network on handwritten digits, in about a minute. Needs no internet and no GPU."""
+    """Distill a tiny network on handwritten digits. Takes about a minute; needs no internet and no GPU."""
     call("demo", locals(), trains=True)

@@ -24,5 +24,5 @@ def formats(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Show numbers in fixed point, floating point and integer formats. By default: q4.4, e4m3, e5m2, fp16, bf16."""
+    """Show numbers in fixed point, floating point and integers. By default: q4.4, e4m3, e5m2, fp16 and bf16."""
     call("formats", locals())
