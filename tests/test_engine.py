@@ -178,7 +178,7 @@ def test_more_parts_than_images_are_refused(tmp_path: Path) -> None:
     manifest = shapes(10)
     small = Loader(manifest, loader().pixels, View(parse_policy("shift"), size=(8, 8), seed=0))
     few = Order(manifest, batch_size=32, seed=0, views=1)
-    with pytest.raises(RunError, match="images cannot be cut into 16 parts"):
+    with pytest.raises(RunError, match="images cannot be split into 16 parts"):
         fit(
             model(1), lesson(LiveTeacher(teacher())), small, few, CONFIG.model_copy(update={"accumulate": 16}),
             folder=tmp_path, seed=0,

@@ -114,13 +114,13 @@ def test_writers_have_parts_of_their_own_and_others_go_on(tmp_path: Path, small_
 )
 def test_another_source_is_refused_by_name(tmp_path: Path, changed: str, views: int, rows: np.ndarray) -> None:
     Store(tmp_path, ROWS, 2, SOURCE)
-    with pytest.raises(RunError, match=f"for another {changed}, which"):
+    with pytest.raises(RunError, match=f"different: {changed}\\)"):
         Store(tmp_path, rows, views, {**SOURCE, **({changed: "other"} if changed in SOURCE else {})})
 
 
 def test_two_differences_are_both_named(tmp_path: Path) -> None:
     Store(tmp_path, ROWS, 2, SOURCE)
-    with pytest.raises(RunError, match="another teacher and views"):
+    with pytest.raises(RunError, match="different: teacher, views"):
         Store(tmp_path, ROWS, 3, {**SOURCE, "teacher": "b"})
 
 

@@ -199,7 +199,7 @@ def test_tuning_gives_everybody_the_same_number_of_trials(tree: Path, tmp_path: 
         ({"methods": {"a/b": {}}}, "is used as the name of a folder"),
         ({"methods": {"kd": {"method": "auto"}}}, "a search has a budget of its own"),
         ({"methods": {"kd": {"candidates": [{}, {}]}}}, "trials is 1"),
-        ({"trials": 2, "methods": {"kd": {"candidates": [{}, {}]}}}, "control.candidates has 0 of the 2"),
+        ({"trials": 2, "methods": {"kd": {"candidates": [{}, {}]}}}, "control.candidates has 0 of 2"),
         ({"trials": 1, "train": {**TRAIN, "patience": 3}}, "equal budgets"),
         ({"students": {}}, "students"),
     ],
@@ -217,7 +217,7 @@ def test_a_candidate_may_not_change_the_budget(tree: Path) -> None:
 
 def test_wrong_methods_are_told_before_any_work(tree: Path, tmp_path: Path) -> None:
     both = {"temperature": 4, "terms": [CE]}
-    with pytest.raises(ConfigError, match="gives both `terms` and temperature"):
+    with pytest.raises(ConfigError, match="has both `terms` and temperature"):
         plan(build(tree, methods={"kd": both}))
 
 

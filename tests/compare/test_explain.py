@@ -61,7 +61,7 @@ def test_mistakes_are_told(tmp_path: Path, image: Path) -> None:
         stage.explain(student, tmp_path / "none.png")
     with pytest.raises(potstill.UserError, match="--temperature must be > 0"):
         stage.explain(student, image, (0.0,))
-    with pytest.raises(potstill.UserError, match="knows a, b"):
+    with pytest.raises(potstill.UserError, match="has the classes a, b"):
         stage.explain(student, image, teacher=other)
 
 

@@ -43,7 +43,7 @@ def test_probabilities_in_a_csv(tmp_path: Path, text: str) -> None:
     read = read_predictions(csv(tmp_path, text))
     assert read.classes == ("cat", "dog", "bird") and read.names == ("x.png", "y.png")
     assert np.allclose(softmax(read.logits), P, atol=1e-6)
-    assert "are taken as p" in progress.display().notes[0]
+    assert "detected probabilities" in progress.display().notes[0]
 
 
 def test_logits_are_kept_and_a_given_kind_is_believed(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_hard_labels_by_name_or_number(tmp_path: Path, text: str) -> None:
 def test_columns_that_are_not_classes_are_told(tmp_path: Path) -> None:
     read = read_predictions(csv(tmp_path, "image,label,cat,dog\nx,cat,3,1\n"))
     assert read.classes == ("cat", "dog")
-    assert any("the columns label are not used" in note for note in progress.display().notes)
+    assert any("ignoring the columns label" in note for note in progress.display().notes)
 
 
 @pytest.mark.parametrize("key", ["logits", "probabilities", "probs"])
@@ -123,7 +123,7 @@ def test_names_are_matched_in_full_or_by_what_is_unique() -> None:
     assert matched(about(("train/b/1.png", "test/a/2.png")), three).tolist() == [-1, 0, 1]
     assert progress.display().notes == []
     assert matched(about(("C:\\data\\a\\1.png", "C:\\data\\b\\1.png")), three).tolist() == [0, 1, -1]
-    assert "matched by folder and file name" in progress.display().notes[-1]
+    assert "matched to the images by folder and file name" in progress.display().notes[-1]
     assert matched(about(("1.jpg", "2.jpg")), three).tolist() == [-1, -1, 1]  # two images are called 1
     assert matched(about(("x", "y")), three).tolist() == [-1, -1, -1]
 

@@ -127,7 +127,7 @@ def problem(terms: list[Term], student: Classifier, network: Classifier | None, 
 
 def test_a_wrong_tap_is_told_with_those_there_are() -> None:
     said = problem([term("at", on="stage:7")], model("small-cnn"), teacher())
-    assert "The loss at cannot look there" in said and "has 1 stage," in said and "stage:1 = stage3" in said
+    assert "The loss at has an unknown tap" in said and "has 1 stage," in said and "stage:1 = stage3" in said
     assert "has no layer 'stage33'. Did you mean 'stage3'?" in problem(
         [term("at", on="stage33")], model("small-cnn"), teacher()
     )
@@ -135,7 +135,7 @@ def test_a_wrong_tap_is_told_with_those_there_are() -> None:
 
 def test_networks_that_cannot_be_compared() -> None:
     small, network = model("small-cnn"), teacher()
-    assert "compares maps, and a vector is all there is at 'stage:-1' (16,)" in problem(
+    assert "compares maps, but there are vectors at 'stage:-1' (16,)" in problem(
         [term("at")], model("mlp", hidden=16), network
     )
     assert "has only logits" in problem([term("rkd")], small, None)
@@ -143,8 +143,8 @@ def test_networks_that_cannot_be_compared() -> None:
     assert "has 2 taps in the student and 1 in the teacher" in problem(
         [term("hcl", on=("stage1", "stage2"), teacher_on="stage3")], small, network
     )
-    assert "compares one place; `on` lists 2" in problem([term("sp", on=("stage1", "stage2"))], small, network)
-    assert "must list two places" in problem([term("fsp", on="stage:-1")], small, network)
+    assert "compares one tap, but `on` lists 2" in problem([term("sp", on=("stage1", "stage2"))], small, network)
+    assert "must list at least 2 taps" in problem([term("fsp", on="stage:-1")], small, network)
     assert "the input of the teacher's last layer, 64 features" in problem([term("srrl", on="stage1")], small, network)
     assert "Name a BatchNorm2d layer" in problem([term("ofd", on="stage:-1")], small, transformer())
     assert "a linear layer on the mean of a map" in problem([term("simkd", teacher_on="stage1")], small, network)

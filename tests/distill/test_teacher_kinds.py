@@ -313,7 +313,7 @@ def test_soft_labels_are_written_once_and_go_on(tmp_path: Path, monkeypatch: pyt
     next(iter(files)).unlink()
     label.label(data(), source, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
     assert sum(file.stat().st_mtime_ns == files[file] for file in files) == 5
-    with pytest.raises(RunError, match="another views"):
+    with pytest.raises(RunError, match="different: views"):
         label.label(data(), source, tmp_path / "soft", views=3, augment="shift", top_k=2, name="T")
 
 
@@ -322,7 +322,7 @@ def test_a_recipe_takes_as_many_views_as_there_are_soft_labels_of(tmp_path: Path
     label.label(data(), source, tmp_path / "soft", views=2, augment="shift")
     _, trained, rows = learn(recipe({"model": str(tmp_path / "soft")}), tmp_path / "run")
     assert len(rows) == 8 and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
-    assert any("soft labels of 2 views of each image" in note for note in progress.display().notes)
+    assert any("soft labels for 2 views of each image" in note for note in progress.display().notes)
     control = artifacts.finished(tmp_path / "run" / "control" / "seed-0")
     assert (
         control["inputs"]["augment"]
@@ -350,7 +350,7 @@ def test_soft_labels_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         learn(wrong, tmp_path / "run")
     told = str(caught.value)
-    assert "augment=shift and seed=0, and the recipe has augment=none" in told and "Set views: 8" in told
+    assert "augment=shift and seed=0, but the recipe has augment=none" in told and "Set views: 8" in told
     fewer = Data(data().manifest.select(np.arange(200)), data().pixels, (8, 8), 8)
     settings = recipe(made)
     source = prepare(settings, tmp_path / "t", fewer)
@@ -412,7 +412,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     )
     np.savez(tmp_path / "two.npz", logits=said()[:, :2], classes=CLASSES[:2])
     members = [{"model": str(tmp_path / "two.npz")}, saved(tmp_path)]
-    assert "does not know stripes" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
+    assert "lacks classes of the data (stripes)" in refused(ConfigError, recipe({"ensemble": members}), tmp_path)
     with pytest.raises(ConfigError, match="both `model` and `ensemble`"):
         recipe({**saved(tmp_path), "ensemble": members})
     np.savez(tmp_path / "at.npz", logits=said(), classes=CLASSES)

@@ -43,7 +43,7 @@ def test_weights_without_a_card_ask_for_the_normalisation(tree: Path, weights: P
 
 def test_an_unusual_normalisation_is_taken_and_told(tree: Path, weights: Path) -> None:
     assert made(tree, weights, mean=(0.5,) * 3, std=(0.5,) * 3).card.mean == (0.5, 0.5, 0.5)
-    assert any("is published for --mean 0.485" in note for note in progress.display().notes)
+    assert any("use --mean 0.485" in note for note in progress.display().notes)
 
 
 def test_the_card_of_a_saved_model_is_used_and_may_not_be_contradicted(
@@ -71,13 +71,13 @@ def test_the_card_of_another_file_does_not_count(tree: Path, weights: Path, tmp_
     ("changes", "sentence"),
     [
         ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, "divide values for 0..255 by 255"),
-        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "one value a channel"),
+        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "one value per channel"),
         ({"std": None}, "mean and std must be given together"),
         ({"from_scratch": True}, "exclude each other"),
         ({"model": "resnet18x"}, "There is no model 'resnet18x'. Did you mean 'resnet18"),
         ({"model": "model.onnx"}, "is an exported file, which cannot be trained"),
-        ({"unfreeze": -1}, "^unfreeze: must be none, all or how many"),
-        ({"unfreeze": "two"}, "^unfreeze: must be none, all or how many of the last stages learn, and is two"),
+        ({"unfreeze": -1}, "^unfreeze: must be none, all or the number"),
+        ({"unfreeze": "two"}, "^unfreeze: must be none, all or the number of last stages to fine-tune, but is two"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(tree: Path, weights: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -26,7 +26,7 @@ from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from tests.conftest import ROOT
 from tests.finetune.world import settings
 from tests.report.test_report import Page
@@ -60,7 +60,7 @@ def test_the_figures_are_those_of_the_saved_models(done, tree: Path) -> None:
     images = Images(settings(tree, None).data)
     rows = images.manifest.rows("test")
     for name in ("probe", "tuned"):
-        logits = answers(load_model(folder / name), images.data, rows)
+        logits = clean_logits(load_model(folder / name), images.data, rows)
         right = logits.argmax(1) == images.manifest.label[rows]
         assert summary["models"][name]["accuracy"] == pytest.approx(100 * right.mean(), abs=1e-3)
     kept, same = load_model(folder), load_model(folder / summary["kept"])
@@ -164,7 +164,7 @@ def test_a_killed_transfer_goes_on_to_the_same_result(
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(run._Transfer, "_open_test", dies)
+        patch.setattr(run._Transfer, "_evaluate", dies)
         finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")
     assert artifacts.finished(tmp_path / "run") is None
     again = finetune(settings(tree, weights, unfreeze=1), tmp_path / "run")

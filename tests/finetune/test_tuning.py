@@ -21,7 +21,7 @@ from potstill.stages.finetune.head import with_head
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.logistic import Linear
 from potstill.stages.finetune.tune import depths, rates, tune
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from potstill.training import predict
 from potstill.training.settings import TrainConfig
 from tests.finetune.world import settings
@@ -144,7 +144,7 @@ def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, mon
         torch.testing.assert_close(kept[name], average[name], atol=1e-6, rtol=1e-5)
     assert not torch.allclose(kept["fc.bias"], states[-1]["fc.bias"])
     rows = images.manifest.rows("validation")
-    right = answers(load_model(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
+    right = clean_logits(load_model(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
     assert record["validation_accuracy"]["best"] == pytest.approx(100 * right.mean(), abs=1e-3)
 
 

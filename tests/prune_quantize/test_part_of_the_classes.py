@@ -20,7 +20,7 @@ from potstill.stages.compress.quantize import QuantizeConfig, calibrated, learne
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
 from potstill.stages.teacher.prepared import TrainingContext
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from potstill.stages.training import wire_terms
 from tests.prune_quantize.conftest import fit
 
@@ -57,7 +57,7 @@ def settings(kind: type[Any], model: Path, teacher: str, **more: Any) -> Any:
 def recalls(model: Classifier, data: Data) -> np.ndarray:
     """Return the recall of each class on the test images, 0..1."""
     rows = data.manifest.rows("test", labelled=True)
-    label, predicted = data.manifest.label[rows], answers(model, data, rows).argmax(1)
+    label, predicted = data.manifest.label[rows], clean_logits(model, data, rows).argmax(1)
     return np.array([(predicted[label == each] == each).mean() for each in range(len(data.manifest.classes))])
 
 

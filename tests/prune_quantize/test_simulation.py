@@ -96,7 +96,7 @@ def test_nothing_like_a_model_is_written(fixed: tuple[Path, dict[str, Any]]) -> 
     assert not [name for name in files if name.endswith(".onnx") or name.startswith(("model", "card"))]
     assert {"summary.json", "manifest.json", "quantize.yaml", "logits.safetensors"} <= files
     assert "file" not in summary["models"]["simulated"] and "bytes" not in summary["models"]["simulated"]
-    assert any("no runtime file in these formats is written" in note for note in summary["notes"])
+    assert any("no file in these formats is written" in note for note in summary["notes"])
     with pytest.raises(ModelError, match="holds no saved model"):
         find(str(folder))
 
@@ -115,12 +115,12 @@ MISTAKES = [
     (
         {"simulate": True, "weight_format": "q4.4", "weight_bits": 8},
         ["--simulate", "--weight-format", "q4.4", "--weight-bits", "8"],
-        "weight_bits: this belongs to integers",
+        "weight_bits: these are settings of integer",
     ),
     (
         {"simulate": True, "activation_format": "e5m2", "mode": "qat"},
         ["--simulate", "--activation-format", "e5m2", "--mode", "qat"],
-        "mode: this belongs to integers",
+        "mode: these are settings of integer",
     ),
     ({"simulate": True, "weight_format": "int4"}, ["--simulate", "--weight-format", "int4"], "give --weight-bits 4"),
     ({"simulate": True, "weight_format": "q44"}, ["--simulate", "--weight-format", "q44"], "is not a number format"),
@@ -155,4 +155,4 @@ def test_the_command_says_that_there_is_no_file(trained: Path, tmp_path: Path) -
     ]
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "simulated" in result.stdout and "no runtime file" in result.stderr
+    assert "simulated" in result.stdout and "no file in these formats" in result.stderr

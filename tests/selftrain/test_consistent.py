@@ -17,7 +17,7 @@ from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
 from potstill.stages.selftrain import selftrain, students, unlabelled
 from potstill.stages.selftrain.fixmatch import Consistency
-from potstill.stages.selftrain.rounds import right
+from potstill.stages.selftrain.rounds import correct
 from potstill.stages.selftrain.students import from_itself, from_labels, training_set
 from potstill.torch_context import threads
 from potstill.training.loop import TrainingLoop
@@ -59,7 +59,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[f
             with torch.no_grad():
                 strong, weak = model(batch.image).logits, model(data.loader().clean_batch(others).image).logits
             disagreement = torch.nn.functional.cross_entropy(strong, weak.argmax(1))
-            found.append((100 - 100 * right(model, data, manifest.rows("test")).mean(), float(disagreement)))
+            found.append((100 - 100 * correct(model, data, manifest.rows("test")).mean(), float(disagreement)))
         error, disagreement = np.mean(found, 0)
         return float(error), float(disagreement)
 

@@ -38,7 +38,7 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(plan_module, "WORTH_A_TRIAL", 0)
 
     def set_times(times: dict[ExecutionPlan, float]) -> None:
-        monkeypatch.setattr(plan_module, "_in_turns", lambda steps, *_: {p: times[p] for p in steps})
+        monkeypatch.setattr(plan_module, "_alternating", lambda steps, *_: {p: times[p] for p in steps})
 
     return set_times
 
@@ -101,7 +101,7 @@ def test_compiled_where_it_pays(
     monkeypatch.setattr(Trial, "step", lambda self, plan: None)
     takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(compiled=True): 1 / gain})
     assert chosen(network(), compile="auto", images=16 * 1000).compiled == compiled
-    assert f"{gain:.2f} times as fast" in progress.display().notes[0]
+    assert f"speed-up {gain:.2f}x" in progress.display().notes[0]
     assert not chosen(network(), compile="auto", images=16 * 100).compiled  # a hundred seconds are over too soon
 
 

@@ -209,9 +209,15 @@ class BenchResult(Result):
             batch, threads = words.plural(timing["batch"], "image"), timing["threads"]
             cores = "all threads" if threads == 0 else words.plural(threads, "thread")
             rows = tuple(
-                (one["file"], f"{one['median_ms']:.3f}", f"{one['low_ms']:.3f} to {one['high_ms']:.3f}",
-                 f"{one['images_per_second']:,.0f}", f"{one['ratio']:.2f}") for one in timing["files"]
-            )  # fmt: skip
+                (
+                    one["file"],
+                    f"{one['median_ms']:.3f}",
+                    f"{one['low_ms']:.3f} to {one['high_ms']:.3f}",
+                    f"{one['images_per_second']:,.0f}",
+                    f"{one['ratio']:.2f}",
+                )
+                for one in timing["files"]
+            )
             headings = ("file", "median, ms", "quartiles, ms", "images/s", "speed vs first")
             yield Table(headings, rows, f"Batch of {batch}, {cores}")
         if result["accuracy"]:

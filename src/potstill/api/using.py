@@ -213,7 +213,13 @@ def bench(
     path, settings = (None, {}) if data is None else data_settings(data)
     return BenchResult(
         bench_stage.bench(
-            [str(name) for name in names], data=path, settings=settings, batch=sizes, threads=cores, seconds=seconds,
-            split=split, limit=limit,
+            [str(name) for name in names],
+            data=path,
+            settings=settings,
+            batch=sizes,
+            threads=cores,
+            seconds=seconds,
+            split=split,
+            limit=limit,
         )
-    )  # fmt: skip
+    )

@@ -37,14 +37,14 @@ def _evaluate(models: dict[str, Model], data: Data, folder: Path) -> dict[str, A
     logits = {}
     with progress.task("Evaluating the test split", total=len(models)) as task:
         for name, model in models.items():
-            logits[name] = answers(model, data, rows)
+            logits[name] = clean_logits(model, data, rows)
             task.advance(text=name)
     with artifacts.atomic(folder / FILE) as temporary:
         temporary.write_bytes(save(logits))
     return {"images": len(rows)}
 
 
-def answers(model: Model, data: Data, rows: np.ndarray) -> np.ndarray:
+def clean_logits(model: Model, data: Data, rows: np.ndarray) -> np.ndarray:
     """Return the logits of a model for images without augmentation, computed in float32: [N, K]."""
     loader = data.loader(device=devices.device() if isinstance(model, Classifier) else "cpu")
     if isinstance(model, Classifier):

@@ -57,8 +57,8 @@ class Store:
         different = sorted(key for key in {*made, *source} if made.get(key) != source.get(key))
         if different:
             raise RunError(
-                f"The store {self.folder} has outputs for another {' and '.join(different)}, which do not match these "
-                "images. Give a new run folder with --out, or remove the store."
+                f"The store {self.folder} was made from another source (different: {', '.join(different)}), so its "
+                "outputs do not match these images. Give a new run folder with --out, or remove the store."
             )
 
     # -- writing -------------------------------------------------------------------------------------------

@@ -232,8 +232,8 @@ def _compiled(
         return plan, f"{words}; not compiled, because torch.compile failed ({_first_line(error)})"
     gain = times[plan] / times[other]
     if gain < COMPILED_AT_LEAST:
-        return plan, f"{words}; not compiled (only {gain:.2f}x faster)"
-    return other, f"{words}; compiled ({gain:.2f}x faster)"
+        return plan, f"{words}; not compiled (speed-up {gain:.2f}x)"
+    return other, f"{words}; compiled (speed-up {gain:.2f}x)"
 
 
 def _refuse_if_broken(trial: Trial, plan: ExecutionPlan) -> None:

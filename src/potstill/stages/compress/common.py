@@ -264,7 +264,7 @@ def recover(
 def validation_accuracy(model: Classifier, setup: CompressionSetup) -> float:
     """Return the accuracy on the validation split, in percent."""
     rows = setup.data.manifest.rows("validation", labelled=True)
-    return metrics.accuracy(test_split.answers(model, setup.data, rows), setup.data.manifest.label[rows])
+    return metrics.accuracy(test_split.clean_logits(model, setup.data, rows), setup.data.manifest.label[rows])
 
 
 def measured_files(

@@ -88,7 +88,7 @@ def _temperature(config: ExportStageConfig, setup: CompressionSetup) -> float | 
     if config.data is not None and "path" in config.data.model_fields_set:
         return None
     rows = setup.data.manifest.rows("validation", labelled=True)
-    logits, label = test_split.answers(setup.model, setup.data, rows), setup.data.manifest.label[rows]
+    logits, label = test_split.clean_logits(setup.model, setup.data, rows), setup.data.manifest.label[rows]
     if metrics.correct(logits, label).all():
         return None
     return round(metrics.fit_temperature(logits, label), 4)

@@ -63,7 +63,7 @@ def run_chain(
     steps = sum(cost["steps"] for cost in costs)
     progress.note(
         f"Trained {plural(len(costs), 'network')} between teacher and student "
-        f"({', '.join(cost['name'] for cost in costs)}): {plural(steps, 'additional step')}, "
+        f"({', '.join(cost['name'] for cost in costs)}): {plural(steps, 'step')} and "
         f"{sum(cost['seconds'] for cost in costs):.0f} s, which the control does not have."
     )
     title = f"{first.title}; distilled through {', '.join(cost['name'] for cost in costs)}"

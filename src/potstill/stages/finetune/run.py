@@ -24,7 +24,7 @@ from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.finetune.tune import tune
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
-from potstill.stages.test_split import FILE, answers
+from potstill.stages.test_split import FILE, clean_logits
 from potstill.training import engine
 
 
@@ -115,7 +115,7 @@ class _Transfer:
         """Return the logits of a model, float32 [N, K]; those of the probe are computed from the stored features."""
         if name == PROBE and self.probe and self.features:
             return self.probe.logits(self.features, rows)
-        return answers(self.models[name], self.images.data, rows)
+        return clean_logits(self.models[name], self.images.data, rows)
 
     def _evaluate(self) -> dict[str, np.ndarray]:
         """Return the logits of every model for the test split, computed once."""

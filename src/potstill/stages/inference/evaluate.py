@@ -20,7 +20,7 @@ from potstill.models.card import Card
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def split_logits(
     data = _prepared(opened.card, manifest)
     rows = np.arange(len(manifest))
     label, classes = _labels(opened.card, manifest, rows)
-    return SplitLogits(answers(opened, data, rows), label, classes)
+    return SplitLogits(clean_logits(opened, data, rows), label, classes)
 
 
 def evaluate(

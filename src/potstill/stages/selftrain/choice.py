@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.words import plural
+from potstill.words import plural, signed
 
 COARSE = 2.0  # points of standard error above which a note says that useful gains cannot be detected
 
@@ -74,7 +74,7 @@ def _figures(difference: float, error: float, validation: int, count: int) -> st
     where = plural(validation, "validation image")
     if count > validation:
         where += f" and {plural(count - validation, 'cross-fitted label')}"
-    return f"{difference:+.2f} points, standard error {error:.2f}, on {where}".replace("-", "\N{MINUS SIGN}")
+    return f"{signed(difference, 2)} points, standard error {error:.2f}, on {where}"
 
 
 def _last(rows: dict[str, np.ndarray]) -> str:

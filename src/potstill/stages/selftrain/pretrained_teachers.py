@@ -30,7 +30,7 @@ from potstill.stages.recipe import TeacherConfig
 from potstill.stages.selftrain.probed import LAYER, Backbone, Probed
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.students import training_set
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from potstill.training import engine
 from potstill.training.settings import TrainConfig
 
@@ -155,7 +155,7 @@ def _tuned(
         model = _tuned_fold(chosen, data, pretrained, fitted, fold, folder / f"fold-{number}", number)
         label = data.manifest.label[fold.held]
         correct[0].append(fitted.logits(features, fold.held).argmax(1) == label)
-        correct[1].append(answers(model, data, fold.held).argmax(1) == label)
+        correct[1].append(clean_logits(model, data, fold.held).argmax(1) == label)
         tuned.append(replace(fold, model=model, identity=model.card.weights_sha256))
     choice = choose(np.concatenate(correct[0]), np.concatenate(correct[1]), image="cross-validated label")
     progress.note(choice.sentence)

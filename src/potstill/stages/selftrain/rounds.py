@@ -36,7 +36,7 @@ from potstill.stages.selftrain.students import (
     train,
     training_set,
 )
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
 
@@ -257,4 +257,4 @@ class Rounds:
 
 def correct(model: Classifier, data: Data, rows: np.ndarray) -> np.ndarray:
     """Return the correct predictions of a model on these rows, bool [N]."""
-    return answers(model, data, rows).argmax(1) == data.manifest.label[rows]
+    return clean_logits(model, data, rows).argmax(1) == data.manifest.label[rows]

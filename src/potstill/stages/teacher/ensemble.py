@@ -83,6 +83,6 @@ def _lacking(name: str, member: TeacherSource, data: Data) -> list[str]:
         return []
     lacking = [each for place, each in enumerate(data.manifest.classes) if place not in member.known]
     return [
-        f"The teacher {name} does not have the classes {some(lacking)}, so its predictions cannot be averaged with the "
-        "others'. Leave it out of the ensemble."
+        f"The teacher {name} lacks classes of the data ({some(lacking)}), so its predictions cannot be averaged with "
+        "the others'. Leave it out of the ensemble."
     ]

@@ -20,7 +20,7 @@ from potstill.objectives.feature_terms import Wiring
 from potstill.objectives.objective import Objective, Term, check
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import OneTeacher, Views
-from potstill.stages.test_split import answers
+from potstill.stages.test_split import clean_logits
 from potstill.teachers.base import Teacher
 from potstill.training.predict import Model
 from potstill.training.settings import TrainConfig
@@ -92,7 +92,7 @@ class TeacherSource(ABC):
 
     def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
         """Return its logits [N, K] for images without augmentation; None if it has none for them."""
-        return None if self.model is None else answers(self.model, data, rows)
+        return None if self.model is None else clean_logits(self.model, data, rows)
 
     def validation_logits(self, data: Data) -> np.ndarray | None:
         """Return its logits [N, K] for the labelled validation images, computed once per data set."""
@@ -220,7 +220,7 @@ def plain_card(name: str, data: Data) -> Card:
 def record_of(model: Model, data: Data) -> dict[str, Any]:
     """Return the record of a trained teacher: its accuracy on the validation images."""
     rows = data.manifest.rows("validation", labelled=True)
-    return accuracy_record(answers(model, data, rows), data)
+    return accuracy_record(clean_logits(model, data, rows), data)
 
 
 def accuracy_record(logits: np.ndarray | None, data: Data) -> dict[str, Any]:
