@@ -177,7 +177,7 @@ def test_a_record_replaces_its_own_section_only(tmp_path: Path, measured: dict[s
     assert recorded["store"]["figures"]["peak_gib"] == 2.0
     assert {**recorded, "store": None} == {**before, "store": None}
     assert "| 2.00 | at most 1.50 | missed |" in text
-    outside = lines[: lines.index("<!-- store -->")], lines[lines.index("## Loading never starves training") :]
+    outside = lines[: lines.index("<!-- store -->")], lines[lines.index("## Data loading throughput") :]
     assert text.splitlines()[: len(outside[0])] == outside[0] and text.splitlines()[-len(outside[1]) :] == outside[1]
 
 
