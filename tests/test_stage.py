@@ -129,6 +129,25 @@ def test_a_folder_without_results_is_free_for_other_settings(tmp_path):
     assert result["notes"] == ["new"] and not differences(tmp_path / "prune.yaml", Settings())
 
 
+def test_a_folder_of_another_command_without_results_is_free(tmp_path):
+    (tmp_path / "finetune.yaml").write_text("model: x\n")
+    stage("prune", Settings(), tmp_path, lambda journal: summary_of(), name="x")
+    assert not (tmp_path / "finetune.yaml").exists() and (tmp_path / "prune.yaml").is_file()
+    with pytest.raises(RunError, match="has other contents"):
+        stage("quantize", Settings(), tmp_path, lambda journal: summary_of(), name="x")
+
+
+def test_a_failed_start_leaves_another_run_beside_it_alone(tmp_path):
+    def fail(journal):
+        artifacts.write_json(tmp_path / "runs" / "other" / "recipe.json", {})  # begun meanwhile by somebody else
+        artifacts.write_json(tmp_path / "runs" / "x" / "original.json", {})
+        raise ConfigError("Give --mean.")
+
+    with pytest.raises(ConfigError):
+        stage("prune", Settings(), tmp_path / "runs" / "x", fail, name="x")
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["other"]
+
+
 def test_notes_of_one_run_stay_out_of_the_next(tmp_path):
     with progress.use(progress.Display()):  # the one of a command, shared by both
         first = stage("prune", Settings(), tmp_path / "a", lambda _: summary_of(["First."]), name="a")

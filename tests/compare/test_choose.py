@@ -85,7 +85,7 @@ def test_a_run_that_chooses_says_so(tmp_path: Path) -> None:
     done = potstill.run(settings, out=tmp_path / "run").summary
     told = done["search"]
     assert told["candidates"] == 14 and told["trials"] == 21 and told["validation_images"] == 30
-    assert any("short search on the 30 validation images" in note for note in done["notes"])
+    assert any("search on 30 validation images" in note for note in done["notes"])
     chosen = yaml.safe_load((tmp_path / "run" / "search" / "chosen.yaml").read_text())
     assert chosen["objective"]["terms"] == told["terms"]
     trained = json.loads((tmp_path / "run" / "distill" / "seed-0" / "manifest.json").read_text())

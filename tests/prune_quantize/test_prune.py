@@ -98,8 +98,8 @@ def test_targets_in_numbers_are_met(trained: Path, tmp_path: Path, aim: dict) ->
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({}, "Give one of --keep"),
-        ({"keep": 0.5, "max_params": 10}, "2 were given"),
+        ({}, "Give exactly one of --keep"),
+        ({"keep": 0.5, "max_params": 10}, "2 are set"),
         ({"max_params": 10**9}, "nothing to prune"),
         ({"keep": 0.001}, "keeps at least"),
     ],
@@ -110,7 +110,7 @@ def test_impossible_targets_are_refused(trained: Path, tmp_path: Path, wrong: di
 
 
 def test_settings_that_contradict_each_other_are_refused(trained: Path) -> None:
-    with pytest.raises(UserError, match="takes l1 or l2"):
+    with pytest.raises(UserError, match="importance must be l1 or l2"):
         settings(trained, keep=0.5, structure="all", importance="bn")
     with pytest.raises(UserError, match="which is pruned once"):
         settings(trained, keep=0.5, structure="unstructured", rounds=2)

@@ -97,8 +97,8 @@ def test_folders_that_cannot_learn_here_are_refused(digits: Data, tmp_path: Path
         train.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}).student, digits, 0)
     two = zoo.create("builtin:mlp", classes=("cat", "dog"), size=(8, 8), channels=1)
     save_model(two, tmp_path / "two")
-    with pytest.raises(UserError, match="tells apart cat, dog, .* and the data holds 0, 1"):
+    with pytest.raises(UserError, match="are cat, dog, .* and those of the data 0, 1"):
         train.new_student(recipe({"model": str(tmp_path / "two")}).student, digits, 0)
     export_onnx(two.eval(), tmp_path / "two.onnx")
-    with pytest.raises(UserError, match="is the exported file .*two.onnx. Give the folder"):
+    with pytest.raises(UserError, match="is the exported file .*two.onnx, which cannot be trained. Give the folder"):
         train.new_student(recipe({"model": str(tmp_path / "two.onnx")}).student, digits, 0)

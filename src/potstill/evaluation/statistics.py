@@ -88,7 +88,11 @@ def compare(
     seeds, images = delta.shape
     decidable = seeds > 1 or not trained
     result = BEATS if decidable and low > 0 else LOSES if decidable and high < 0 else TIES
-    sentence = _sentence(result, difference, (low, high), seeds, images, confidence, names)
+    sentence = (
+        _sentence(result, difference, (low, high), seeds, images, confidence, names)
+        if decidable
+        else _undecided(difference, images, names)
+    )
     return Verdict(result, difference, (low, high), seeds, images, sentence, confidence)
 
 
@@ -181,19 +185,22 @@ def _sentence(
     fewest = 2 if images >= FINE else 1
     digits = next((n for n in (fewest, 2, 3) if all(b == 0 or round(b, n) for b in interval)), 3)
     points = f"{abs(difference):.{digits}f} points"
-    undecidable = result == TIES and not low <= 0 <= high  # one seed was trained: see `compare`
     sentence = {
         BEATS: f"{first} beats {second} by {points} of test accuracy",
         LOSES: f"{first} loses to {second} by {points} of test accuracy",
         TIES: f"{first} ties with {second}: the difference of {_signed(difference, digits)} points may be chance",
     }[result]
     span = f"{100 * confidence:g} % interval {_signed(low, digits)} to {_signed(high, digits)}"
-    sentence += f" ({span}; {plural(seeds, 'seed')}, {plural(images, 'test image')})."
-    if undecidable:
-        sentence += (
-            " The interval covers the choice of test images only, not the randomness of training: train 3 seeds."
-        )
-    return sentence
+    return f"{sentence} ({span}; {plural(seeds, 'seed')}, {plural(images, 'test image')})."
+
+
+def _undecided(difference: float, images: int, names: tuple[str, str]) -> str:
+    """Return the sentence for one trained seed, which has no interval of the difference."""
+    digits = 2 if images >= FINE else 1
+    return (
+        f"One seed cannot decide whether {names[0]} beats {names[1]}: the difference of {_signed(difference, digits)} "
+        f"points on {plural(images, 'test image')} may be chance. Train 3 seeds."
+    )
 
 
 def _signed(value: float, digits: int) -> str:

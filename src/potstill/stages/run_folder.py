@@ -24,6 +24,16 @@ T = TypeVar("T")
 RECIPES = {"distill": "run", "compare": "compare", "selftrain": "selftrain"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
+LEFT_OVER = {
+    JOURNAL,
+    "original.onnx",
+    "finetune.yaml",
+    "label.yaml",
+    "prune.yaml",
+    "quantize.yaml",
+    "export.yaml",
+}
+"""Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 
 class Journal:
@@ -91,6 +101,8 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     file = folder / record_name(kind)
     if not folder.exists() or not (file.is_file() or any(folder.iterdir())):
         return
+    if {entry.name for entry in folder.iterdir()} <= LEFT_OVER:
+        return  # of another command that failed or was interrupted before it had a result
     if not file.is_file():
         raise RunError(f"{folder} exists and has other contents. Choose a new folder with --out.")
     differing = differences(file, settings)
@@ -110,8 +122,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
     If a `UserError` is raised before there is a result, the written files are removed.
     """
     file = folder / record_name(kind)
-    if file.is_file() and not has_results(folder):
-        (folder / JOURNAL).unlink(missing_ok=True)  # of other settings, or of a failed start
+    _clear(folder, but=file.name)
     fresh, first_of_all = not folder.exists() or not any(folder.iterdir()), not folder.parent.exists()
 
     def write_record() -> None:
@@ -123,8 +134,19 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
             yield
     except UserError:
         if fresh and distributed.is_main() and not has_results(folder):
-            artifacts.remove(folder.parent if first_of_all else folder)
+            artifacts.remove(folder)
+            if first_of_all:
+                with contextlib.suppress(OSError):
+                    folder.parent.rmdir()  # runs/, unless another run has begun there meanwhile
         raise
+
+
+def _clear(folder: Path, *, but: str) -> None:
+    """Remove what a start without a result left, unless anything else lies there."""
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if names <= LEFT_OVER | {but}:
+        for name in (names & LEFT_OVER) - {but}:
+            (folder / name).unlink()
 
 
 def differences(file: Path, settings: Config) -> list[str]:
