@@ -52,7 +52,7 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), {})
-    assert "1 seed" in capsys.readouterr().out and (tmp_path / "runs" / "distill-digits" / "report.html").is_file()
+    assert "One seed" in capsys.readouterr().out and (tmp_path / "runs" / "distill-digits" / "report.html").is_file()
 
 
 def commands() -> list[list[str]]:

@@ -15,6 +15,7 @@ import potstill
 from potstill import config, progress
 from potstill.cli import app
 from potstill.stages.recipe import Recipe
+from potstill.stages.run_folder import recorded_data
 from tests.finetune.world import MEAN, OPTIONS, SIDE, STD, write_tree, write_weights
 
 
@@ -105,3 +106,15 @@ def test_counts_have_their_plural_and_bytes_their_unit(run: potstill.RunResult) 
     shown = " ".join([repr(run), *run.notes, *(part["title"] for part in run.summary["stages"])])
     assert not re.findall(r"\b1 (?!is|pass\b)\w+s\b(?<!class)(?<!pass)", shown), shown
     assert "0.0 MB" not in shown and "(s)" not in shown
+
+
+def test_a_folder_knows_the_images_it_was_trained_on(run: potstill.RunResult, tmp_path: Path) -> None:
+    """Of a run, of a stage inside it, of a compressed model: the commands that are printed need no --data."""
+    label = potstill.label("digits", teacher=run.folder, limit=80, out=tmp_path / "label")
+    assert recorded_data(label.folder)["limit"] == 80
+    assert recorded_data(run.folder / "distill" / "seed-0") == recorded_data(run.folder)
+    smaller = potstill.prune(run.folder / "distill" / "seed-0", keep=0.7, images=32, out=tmp_path / "small")
+    again = potstill.quantize(smaller.folder, weight_bits=4, out=tmp_path / "again")
+    assert again.summary["data"]["fingerprint"] == run.summary["data"]["fingerprint"]
+    (tmp_path / "recipe.yaml").write_text("data: {path: elsewhere}\n")  # beside a model, but not of a run
+    assert recorded_data(tmp_path / "model") is None

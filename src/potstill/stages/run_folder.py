@@ -21,18 +21,19 @@ from potstill.errors import ConfigError, RunError, UserError
 
 T = TypeVar("T")
 
-RECIPES = {"distill": "run", "compare": "compare", "selftrain": "selftrain"}
+RECIPES = {"distill": "run", "compare": "compare"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
-LEFT_OVER = {
-    JOURNAL,
-    "original.onnx",
+RECORDS = (
+    "recipe.yaml",
     "finetune.yaml",
+    "selftrain.yaml",
     "label.yaml",
     "prune.yaml",
     "quantize.yaml",
     "export.yaml",
-}
+)
+LEFT_OVER = {JOURNAL, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 
@@ -85,6 +86,22 @@ class Journal:
 def record_name(kind: str) -> str:
     """Return the name of the file with the settings of a folder."""
     return "recipe.yaml" if kind in RECIPES else f"{kind}.yaml"
+
+
+def recorded_data(folder: Path) -> dict[str, Any] | None:
+    """Return the settings of the data that the model in a folder was made with; None if no record has them.
+
+    Looked up in the record of the folder, in that of the run it is a part of (runs/NAME/distill/seed-0), and for a
+    compressed model in that of the model it was made from.
+    """
+    runs = [place for place in (folder.parent, folder.parent.parent) if (place / "summary.json").is_file()]
+    for place in (folder, *runs):
+        for record in (place / name for name in RECORDS):
+            if record.is_file():
+                settings = read_yaml(record)
+                source = settings.get("model")
+                return settings.get("data") or (recorded_data(Path(source)) if isinstance(source, str) else None)
+    return None
 
 
 def has_results(folder: Path) -> bool:

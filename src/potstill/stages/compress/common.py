@@ -32,6 +32,7 @@ from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill.files import calibration_images
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
+from potstill.stages.run_folder import recorded_data
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -132,7 +133,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
     model = open.find(config.model)
     if model is not None and not isinstance(model, Classifier):
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
-    settings = _data_settings(config, run)
+    settings = _data_settings(config)
     size = max(model.card.crop) if model else input_size.own_size(config.model)
     data = dataset.prepare(settings, at_least=size)
     if model is None:
@@ -162,13 +163,13 @@ def open_model(config: CompressConfig) -> CompressionSetup:
     )
 
 
-def _data_settings(config: CompressConfig, run: Path | None) -> DataConfig:
-    of_run = read_yaml(run / "recipe.yaml")["data"] if run else {}
+def _data_settings(config: CompressConfig) -> DataConfig:
+    recorded = recorded_data(Path(config.model))
     if config.data is not None:
-        return build(DataConfig, of_run | config.data.model_dump(mode="json", exclude_unset=True))
-    if not run:
-        raise DataError(f"{config.model} is not a run folder, so its data are unknown. Give them with --data.")
-    return build(DataConfig, of_run)
+        return build(DataConfig, (recorded or {}) | config.data.model_dump(mode="json", exclude_unset=True))
+    if recorded is None:
+        raise DataError(f"No record tells which data {config.model} was trained on. Give them with --data.")
+    return build(DataConfig, recorded)
 
 
 def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
@@ -210,7 +211,7 @@ def _teacher_of(run: Path) -> str | None:
     """Return the path of a run's teacher; None if it does not exist."""
     if (run / "teacher" / zoo.CARD).is_file():
         return str(run / "teacher")
-    name = read_yaml(run / "recipe.yaml")["teacher"]["model"]
+    name = read_yaml(run / "recipe.yaml").get("teacher", {}).get("model")
     return name if name and Path(name).exists() else None
 
 

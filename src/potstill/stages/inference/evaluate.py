@@ -20,6 +20,7 @@ from potstill.models.card import Card
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
+from potstill.stages.run_folder import recorded_data
 from potstill.stages.test_split import clean_logits
 
 
@@ -90,10 +91,8 @@ def evaluate(
 
 def _data_settings(model: str, path: str, settings: dict[str, Any]) -> DataConfig:
     """Return the settings of the data, split as in the run if `model` is the folder of a run or a transfer."""
-    for recipe in (Path(model) / "recipe.yaml", Path(model) / "finetune.yaml"):
-        if model and recipe.is_file():
-            return config.build(DataConfig, {**config.read_yaml(recipe)["data"], **settings, "path": path})
-    return config.build(DataConfig, {**settings, "path": path})
+    recorded = recorded_data(Path(model)) if model else None
+    return config.build(DataConfig, {**(recorded or {}), **settings, "path": path})
 
 
 def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:
