@@ -24,6 +24,8 @@ from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import record_name
 from potstill.stages.selftrain import SelftrainConfig, selftrain
 
+pytestmark = pytest.mark.slow
+
 DATA = {"path": "digits", "limit": 150}
 TRAIN = {"epochs": 1, "batch_size": 32}
 TEACHER = {"model": "builtin:mlp", "train": TRAIN}

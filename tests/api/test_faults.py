@@ -18,6 +18,8 @@ from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import recorded_data
 from tests.finetune.world import MEAN, OPTIONS, SIDE, STD, write_tree, write_weights
 
+pytestmark = pytest.mark.slow
+
 
 def typed(*words: object, code: int = 0) -> Any:
     result = CliRunner().invoke(app, [str(word) for word in words])

@@ -24,6 +24,8 @@ from potstill.errors import ConfigError
 from potstill.progress import Display, use
 from tests.compress.nets import FAMILIES, OptionAResNet, family, lived_in, separable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def seed():

@@ -27,6 +27,8 @@ from potstill.compress.quantize.pack import pack_codes, unpack_codes
 from potstill.errors import ModelError
 from tests.compress.nets import OptionAResNet, family, lived_in, separable
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "packed-weights.md"
 IMAGE = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -20,6 +20,8 @@ from potstill.models.inspect.macs import cost
 from potstill.progress import display
 from tests.compress.nets import FAMILIES, OptionAResNet, family, flattened, lived_in, separable
 
+pytestmark = pytest.mark.slow
+
 IMAGE = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

@@ -20,6 +20,8 @@ from potstill.objectives.objective import Objective, Term, control_terms
 from potstill.teachers.live import LiveTeacher
 from tests.distill.lessons import CLASSES, SHORT, answers, losses, mixing, model, order, teach, teacher, wired
 
+pytestmark = pytest.mark.slow
+
 ON_FEATURES = sorted(name for name, spec in SPECS.items() if spec.on != "logits")
 ON_LOGITS = sorted(set(SPECS) - set(ON_FEATURES) - {"cross_entropy", "mlld"})
 OPTIONS = {"crd": {"negatives": 64, "width": 16}, "dkd": {"beta": 1.0, "temperature": 1.0}}

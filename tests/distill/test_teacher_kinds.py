@@ -31,6 +31,8 @@ from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.stages.training import Trained
 from tests.distill.lessons import CLASSES, answers, model, order, teacher, world
 
+pytestmark = pytest.mark.slow
+
 TRAIN = {"epochs": 8, "batch_size": 48, "lr": 0.02, "precision": "fp32"}
 
 

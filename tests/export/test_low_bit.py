@@ -22,6 +22,8 @@ from potstill.models.outputs import Classifier
 
 from . import nets
 
+pytestmark = pytest.mark.slow
+
 
 class Mixed(nn.Module):
     """Every way a weight stands in a graph: convolution, depthwise, product of tokens, dense; a sum between."""

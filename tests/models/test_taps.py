@@ -21,6 +21,8 @@ from potstill.models.outputs import Classifier
 from potstill.models.projectors import projector
 from tests.models.families import SMALL, small
 
+pytestmark = pytest.mark.slow
+
 STAGES = {
     "vgg": ["features.6", "features.13", "features.20", "features.27"],
     "resnet": ["layer1", "layer2", "layer3", "layer4"],

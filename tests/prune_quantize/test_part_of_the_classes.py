@@ -24,6 +24,8 @@ from potstill.stages.test_split import clean_logits
 from potstill.stages.training import wire_terms
 from tests.prune_quantize.conftest import fit
 
+pytestmark = pytest.mark.slow
+
 DATA = {"path": "digits", "limit": 700}
 KNOWN = 5  # of the ten digits
 SURVIVES = 0.2  # mean recall; 0.44 to 0.9 in such runs, 0.00 where the teacher suppresses what it does not know

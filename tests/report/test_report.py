@@ -15,6 +15,8 @@ from potstill.errors import RunError
 from potstill.report import write_report
 from tests.report import example
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
