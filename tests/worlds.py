@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import torch
+
+from potstill.data import decode
 from potstill.data.formats import from_arrays
 from potstill.data.manifest import Manifest
+from potstill.data.pixels import fitted
 
 CLASSES = ("circle", "cross", "stripes")
 
@@ -26,3 +31,9 @@ def _picture(kind: int, size: int, random: np.random.Generator) -> np.ndarray:
     radius = np.hypot(x, y)
     drawn = [abs(radius - size / 3) < 1, (abs(x) < 1) | (abs(y) < 1), (np.floor(x) % 2 == 0)][kind]
     return np.clip(40 + 140 * drawn + random.normal(0, 35, (size, size)), 0, 255).astype(np.uint8)
+
+
+def one_image(path: Path, *, size: tuple[int, int], resize: int, channels: int) -> torch.Tensor:
+    """Return uint8 [1, C, H, W] of one file as prediction sees it: decoded and fitted by itself."""
+    pixels = decode.decode(path, name=str(path))
+    return torch.from_numpy(np.array(fitted(pixels, size=size, resize=resize, channels=channels)))[None]

@@ -58,14 +58,6 @@ def signed(points: float, digits: int = 1) -> str:
     return ("+" if points > 0 else MINUS) + text
 
 
-def change(points: float, digits: int = 2) -> str:
-    """Return a change of accuracy in words: "gained 0.07 points", "lost 1.20 points", "unchanged"."""
-    text = f"{abs(points):.{digits}f}"
-    if not float(text):
-        return "unchanged"
-    return f"{'gained' if points > 0 else 'lost'} {text} points"
-
-
 def percent(share: float, digits: int = 1) -> str:
     """Return "97.1 %" for 97.12."""
     return f"{share:.{digits}f}{NBSP}%"

@@ -15,9 +15,10 @@ from torchvision.transforms import v2
 from potstill.data import pixels as pixels_module
 from potstill.data import squares
 from potstill.data.formats import from_arrays, read_manifest
-from potstill.data.pixels import load_pixels, one_image
+from potstill.data.pixels import load_pixels
 from potstill.errors import DataError, RunError
 from tests.data.pictures import picture
+from tests.worlds import one_image
 
 PHOTO = {"size": (64, 64), "resize": 72, "channels": 3}
 

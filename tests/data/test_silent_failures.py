@@ -14,10 +14,11 @@ from PIL import Image
 
 from potstill.data.checks import check
 from potstill.data.formats import read_manifest
-from potstill.data.pixels import load_pixels, one_image
+from potstill.data.pixels import load_pixels
 from potstill.data.splits import folds, hold_out
 from potstill.errors import ConfigError, DataError
 from tests.data.pictures import bomb, encoded, picture
+from tests.worlds import one_image
 
 SIDE = 12
 CARD = {"size": (SIDE, SIDE), "resize": SIDE, "channels": 3}

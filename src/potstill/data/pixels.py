@@ -119,10 +119,9 @@ def load_pixels(
     return Pixels(_mapped(manifest, window, channels, folder, seconds), channels_last=True)
 
 
-def one_image(path: str | Path, *, size: Window, resize: int, channels: int) -> torch.Tensor:
-    """Return uint8 [1, C, H, W] of one file, processed exactly as by `load_pixels`."""
-    pixels = decode.decode(path, name=str(path))
-    return torch.from_numpy(np.array(squares.cover(pixels, squares.window_of(size, resize), channels)))[None]
+def fitted(pixels: np.ndarray, *, size: Window, resize: int, channels: int) -> np.ndarray:
+    """Return uint8 [C, H, W] of one decoded image [H, W, C], processed exactly as by `load_pixels`."""
+    return squares.cover(pixels, squares.window_of(size, resize), channels)
 
 
 def _sample(manifest: Manifest) -> tuple[Window | None, float]:

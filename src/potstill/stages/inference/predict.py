@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from potstill import progress
-from potstill.data import squares
 from potstill.data.augment.operation import in_unit
 from potstill.data.augment.place import centre_crop
+from potstill.data.pixels import fitted
 from potstill.errors import DataError, ModelError
 from potstill.evaluation import metrics
 from potstill.model_files.open import Opened, find
@@ -49,11 +49,10 @@ def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
 def _batch(model: Opened, images: list[Picture]) -> torch.Tensor:
     """Return float32 [B, C, H, W] in 0..1, on the model's device."""
     card = model.card
-    window = squares.window_of(card.crop, card.resize)
     covered, problems = [], []
     for image in images:
         try:
-            covered.append(squares.cover(image.pixels(), window, card.channels))
+            covered.append(fitted(image.pixels(), size=card.crop, resize=card.resize, channels=card.channels))
         except DataError as error:
             problems += error.problems
     if problems:
