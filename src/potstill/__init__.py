@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Explanation,
         Layers,
         Likeness,
+        NetworkCost,
         Prediction,
     )
     from potstill.api.compression import export, prune, quantize
@@ -62,6 +63,7 @@ __all__ = [
     "Layers",
     "Likeness",
     "Model",
+    "NetworkCost",
     "ModelFigures",
     "Prediction",
     "RunResult",
@@ -98,7 +100,7 @@ _CONTENTS = {
     "api.model": "load Model",
     "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
     "api.formats": "Formats",
-    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult",
+    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue NetworkCost Layers BenchResult",
     "display": "set_verbosity",
     "errors": "UserError",
 }

@@ -177,6 +177,31 @@ class Catalogue(Result):
             yield f"... and {left:,} more; --most {self.summary['count']} lists them."
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class NetworkCost(Result):
+    """What one network costs on a device, for one image; `summary` has the figures, sizes in bytes."""
+
+    def parts(self) -> Iterator[Part]:
+        one = self.summary
+        bits = "float" if one["bits"] == 32 else f"{one['bits']} bits"
+        shown = {
+            "file": words.file_size(one["bytes"]),
+            "flash": words.file_size(one["flash"]),
+            "RAM, int8": words.file_size(one["ram_int8"]),
+            "RAM, float": words.file_size(one["ram_float"]),
+            "MACs": f"{one['macs'] / 1e6:,.2f} M",
+            "parameters": words.count(one["parameters"]),
+        }
+        if "latency_ms" in one:
+            shown["latency here"] = f"{one['latency_ms']:.3g} ms"
+        if "device_ms" in one:
+            shown[f"on {one['device']}"] = f"{one['device_ms']:.3g} ms"
+        size, classes = "x".join(map(str, one["size"])), words.plural(one["classes"], "class")
+        yield Table(("one image", bits), tuple(shown.items()), f"{one['model']}, {size} pixels, {classes}")
+        if "device_ms" in one:
+            yield f"Scaled from the profile of {one['device']}: expect an error of {100 * one['device_error']:.0f} %."
+
+
 def _catalogue_row(row: dict[str, Any]) -> tuple[str, str, str, str]:
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
     return row["name"], f"{row['parameters']:,}", "x".join(map(str, row["size"])), accuracy
@@ -205,6 +230,8 @@ class BenchResult(Result):
 
     def parts(self) -> Iterator[Part]:
         result = self.summary
+        if result["device_profile"]:
+            yield _profile(result["device_profile"])
         for timing in result["timings"]:
             batch, threads = words.plural(timing["batch"], "image"), timing["threads"]
             cores = "all threads" if threads == 0 else words.plural(threads, "thread")
@@ -226,6 +253,15 @@ class BenchResult(Result):
                 tuple(_accuracy_row(one) for one in result["accuracy"]),
                 f"Accuracy on {words.plural(result['accuracy'][0]['images'], 'image')} of {result['data']}",
             )
+
+
+def _profile(one: dict[str, Any]) -> str:
+    floating, integer = (f"{100 * one['error'][kind]:.0f} %" for kind in ("float", "int8"))
+    return (
+        f"Wrote {one['file']}, the profile of {one['name']} ({one['processor']}). Latencies scaled from it have an "
+        f"error of about {floating} (float) and {integer} (int8). Use it elsewhere: potstill models NAME --device "
+        f"{one['file']}"
+    )
 
 
 def _accuracy_row(one: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -14,6 +14,7 @@ from potstill.api.answers import (
     Explanation,
     Layers,
     Likeness,
+    NetworkCost,
     Prediction,
 )
 from potstill.api.formats import Formats
@@ -24,6 +25,7 @@ from potstill.output_files import check_output
 from potstill.report import write_likeness
 from potstill.stages import check as check_stage
 from potstill.stages.inference import bench as bench_stage
+from potstill.stages.inference import cost as cost_stage
 from potstill.stages.inference import explain as explain_stage
 from potstill.stages.inference import formats as formats_stage
 from potstill.stages.inference import lists
@@ -148,13 +150,32 @@ def check(
 
 
 @verb
-def models(pattern: str = "builtin:*", *, most: int = 40) -> Catalogue:
-    """List models by name, with parameters, input size and known accuracy.
+def models(
+    pattern: str | Path = "builtin:*",
+    *,
+    most: int = 40,
+    bits: int | None = None,
+    size: int | None = None,
+    classes: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    time: bool = False,
+    device: str | Path | None = None,
+) -> Catalogue | NetworkCost:
+    """List models by name, with parameters, input size and known accuracy; or what one of them costs on a device.
 
     Args:
         pattern: part of a name, or a pattern such as "resnet*". most: how many to list.
+        bits, size, classes, options, time, device: any of these asks for the cost of one model, trained or not: then
+            `pattern` is its name, a run or stage folder, or an ONNX file (docs/export.md).
+        bits: of the weights, 2 to 8, or 32 for float (default: 8). size: side of its images in pixels. classes: their
+            number. options: of the architecture, such as {"width": 0.5}.
+        time: measure its latency here. device: the profile of a device, to which latency is scaled.
     """
-    return Catalogue(lists.models(pattern, most))
+    network = {"size": size, "classes": classes, "options": options}
+    if not (time or device or bits or any(value is not None for value in network.values())):
+        return Catalogue(lists.models(str(pattern), most))
+    profile = None if device is None else Path(device)
+    return NetworkCost(cost_stage.cost(str(pattern), bits=bits, time=time, device=profile, **network))
 
 
 @verb
@@ -191,8 +212,9 @@ def _several(value: Any) -> list[Any]:
 @verb
 @one_process
 def bench(
-    files: str | Path | Sequence[str | Path],
+    files: str | Path | Sequence[str | Path] = (),
     *,
+    device_profile: str | Path | None = None,
     data: str | Path | Mapping[str, Any] | None = None,
     batch: int | Sequence[int] = (1, 32),
     threads: int | Sequence[int] = (1, 0),
@@ -204,6 +226,8 @@ def bench(
 
     Args:
         files: exported or packed files, run or stage folders. Ratios are to the first.
+        device_profile: a JSON file to write, by which `models(..., device=FILE)` tells latencies on this machine
+            elsewhere (docs/export.md).
         data: labelled images, on which each is also evaluated. split, limit: which, and how many.
         batch, threads: images a run and threads, every pair of which is measured; 0 threads are all cores.
         seconds: of measurement for each file and pair.
@@ -214,6 +238,7 @@ def bench(
     return BenchResult(
         bench_stage.bench(
             [str(name) for name in names],
+            device_profile=None if device_profile is None else Path(device_profile),
             data=path,
             settings=settings,
             batch=sizes,

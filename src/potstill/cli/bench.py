@@ -12,8 +12,11 @@ from potstill.cli.options import Json, Limit, Quiet, Split, counts, option
 
 def bench(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Exported or packed files, run or stage folders.")
-    ],
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Exported or packed files, run or stage folders.")
+    ] = None,
+    device_profile: Annotated[
+        str | None, typer.Option(metavar="FILE.json", help="Write a profile of this machine, to scale latencies to it.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Labelled images, to measure accuracy too.")] = None,
     batch: Annotated[Any, option(None, "Images a run, comma-separated.", parser=counts)] = "1,32",
     threads: Annotated[Any, option(None, "Threads, comma-separated; 0: all cores.", parser=counts)] = "1,0",

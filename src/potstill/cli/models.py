@@ -7,16 +7,23 @@ from typing import Annotated
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Json, Quiet
+from potstill.cli.options import Json, Quiet, option
+
+COST = "Cost of one model, by its name, folder or ONNX file"
 
 
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = "builtin:*",
     most: Annotated[int, typer.Option(help="Maximum number to list.")] = 40,
+    bits: Annotated[int | None, option(COST, "Bits of the weights, 2 to 8; 32: float (default: 8).")] = None,
+    size: Annotated[int | None, option(COST, "Side of its images in pixels.")] = None,
+    classes: Annotated[int | None, option(COST, "Number of classes.")] = None,
+    time: Annotated[bool, option(COST, "Measure its latency here.", "--time")] = False,
+    device: Annotated[str | None, option(COST, "Profile of a device, to which latency is scaled.")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, input size and known accuracy."""
+    """List models with parameters, input size and known accuracy; or show what one costs."""
     call("models", locals())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from potstill.exporters.device_profile import DeviceProfile
 from potstill.exporters.onnx_float import export_onnx
 from potstill.exporters.onnx_int8 import quantize_int8
 from potstill.exporters.reference_nets import reference_net
@@ -39,6 +40,7 @@ class Footprint:
     ram_int8, ram_float: peak of the activations in bytes, in 8 bits and in float32, the image included.
     latency_ms: median of one image on one thread on this machine, None if not measured; latency_ratio: the same in
     units of a reference network that ran in turns with it, which does not depend on how busy the machine is.
+    device_ms: the latency predicted for a device from its profile.
     """
 
     bits: int
@@ -51,6 +53,7 @@ class Footprint:
     ram_float: int
     latency_ms: float | None = None
     latency_ratio: float | None = None
+    device_ms: float | None = None
 
     @property
     def ram(self) -> int:
@@ -62,20 +65,30 @@ class Footprint:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def footprint(model: Classifier | Path, *, bits: int = 8, time: bool = False, seconds: float = 0.3) -> Footprint:
+def footprint(
+    model: Classifier | Path,
+    *,
+    bits: int | None = None,
+    time: bool = False,
+    seconds: float = 0.3,
+    device: DeviceProfile | None = None,
+) -> Footprint:
     """Return what a network, trained or not, or an ONNX file costs on a device.
 
-    bits: of the weights, 2 to 8 or 32; of a file, those that it has. time: measure the latency too, for `seconds`
-    each of the network and a reference. Raises `ModelError` if the network cannot be exported, quantized or run.
+    bits: of the weights, 2 to 8 or 32; None: 8 for a network, for a file those of its activations. time: measure the
+    latency too, for `seconds` each of the network and a reference. device: for which the latency is predicted. Raises
+    `ModelError` if the network cannot be exported, quantized or run.
     """
     with tempfile.TemporaryDirectory(prefix="potstill-footprint-") as name:
-        file = model if isinstance(model, Path) else _exported(model, Path(name), bits)
+        file = model if isinstance(model, Path) else _exported(model, Path(name), bits or 8)
         needs = plan(file)
+        bits = bits or needs.bits
         size = file.stat().st_size
         if not isinstance(model, Path) and bits < 8:
             size += needs.weight_bytes(bits) - needs.weight_bytes(8)
         milliseconds, ratio = timed([file], seconds)[0] if time else (None, None)
-        return _of(needs, bits, size, latency_ms=milliseconds, latency_ratio=ratio)
+        scaled = device.latency(needs, bits) if device else None
+        return _of(needs, bits, size, latency_ms=milliseconds, latency_ratio=ratio, device_ms=scaled)
 
 
 def _exported(model: Classifier, folder: Path, bits: int) -> Path:

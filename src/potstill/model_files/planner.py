@@ -32,6 +32,7 @@ from potstill.model_files.onnx import OnnxModel
 WEIGHT = {"Conv": 1, "Gemm": 1, "MatMul": 1, "ConvTranspose": 1, "QLinearConv": 3, "QLinearMatMul": 3}
 WEIGHT |= {"ConvInteger": 1, "MatMulInteger": 1}
 """Operators with weights, and which of their inputs these are."""
+INTEGER = frozenset(("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"))
 VIEWS = frozenset("Identity Dropout Reshape Flatten Squeeze Unsqueeze Cast QuantizeLinear DequantizeLinear".split())
 RECTIFIERS = frozenset(("Relu", "Clip"))
 SCALING = frozenset("BatchNormalization Add Sub Mul Div".split())
@@ -61,12 +62,14 @@ class Plan:
 
     layers: with weights, in the order of the graph. others: constants that are neither weights nor biases of layers.
     live: elements of all tensors that are alive, at each operator that runs on a device. operators: their kinds.
+    bits: of the activations: 8 where layers have integer inputs, else 32.
     """
 
     layers: tuple[Layer, ...]
     others: int
     live: tuple[int, ...]
     operators: tuple[str, ...]
+    bits: int = 32
 
     @property
     def macs(self) -> int:
@@ -109,7 +112,7 @@ def plan(file: Path) -> Plan:
     if not layers:
         raise ModelError(f"{file} has no layer with weights, so there is nothing to plan. Give a neural network.")
     live, operators = graph.live()
-    return Plan(layers, graph.others(), tuple(live), tuple(operators))
+    return Plan(layers, graph.others(), tuple(live), tuple(operators), 8 if graph.integer else 32)
 
 
 @dataclass
@@ -156,6 +159,11 @@ class _Graph:
             for name in node.input:
                 readers.setdefault(name, []).extend(through)
         return readers
+
+    @property
+    def integer(self) -> bool:
+        """Whether activations are quantized."""
+        return any(node.op_type in INTEGER for node in self._nodes)
 
     def layers(self) -> Iterator[Layer]:
         """Yield the layers with weights."""

@@ -1,4 +1,7 @@
-"""`potstill bench`: latency of model files on this machine, measured in alternation, and accuracy on given images."""
+"""`potstill bench`: latency of model files on this machine, measured in alternation, and accuracy on given images.
+
+With `device_profile` also a file by which other machines scale latencies to this one.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill import progress
-from potstill.errors import ConfigError, ModelError
+import onnxruntime
+
+from potstill import artifacts, progress
+from potstill.errors import ConfigError, ModelError, UserError
+from potstill.exporters.device_profile import measure, read_profile
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.open import find, weights_file
 from potstill.stages.inference.evaluate import evaluate
@@ -16,8 +22,9 @@ from potstill.words import plural
 
 
 def bench(
-    files: Sequence[str],
+    files: Sequence[str] = (),
     *,
+    device_profile: Path | None = None,
     data: str | None = None,
     settings: dict[str, Any] | None = None,
     batch: Sequence[int] = (1, 32),
@@ -32,34 +39,67 @@ def bench(
     second, and `ratio`: the median of the first file divided by its own, so that 2 is twice as fast. threads: 0 is all
     cores. Raises `UserError` that lists all files that are not models, before measuring.
     """
-    _refuse(files, batch, threads)
+    _refuse(files, batch, threads, device_profile)
     paths = [Path(file) for file in files]
-    pairs = [(size, count) for count in threads for size in batch]
+    pairs = [(size, count) for count in threads for size in batch] if paths else []
     timings = []
     with progress.task("Measuring latency", len(pairs)) as task:
         for size, count in pairs:
             timings.append(_timing(paths, size, count, seconds))
             task.advance(text=f"batch {size}, {plural(count, 'thread') if count else 'all threads'}")
     accuracy = [] if data is None else _accuracies(paths, data, settings, split, limit)
+    profile = None if device_profile is None else _profile(device_profile, seconds)
     return {
         "files": [str(path) for path in paths],
         "data": data,
         "timings": timings,
         "accuracy": accuracy,
+        "device_profile": profile,
         "machine": machine(),
         "versions": versions(),
     }
 
 
-def _refuse(files: Sequence[str], batch: Sequence[int], threads: Sequence[int]) -> None:
+def _profile(file: Path, seconds: float) -> dict[str, Any]:
+    """Measure this machine, write its profile, and return what a reader of it can expect."""
+    with progress.task("Measuring reference networks", 1):
+        runtime = f"onnxruntime {onnxruntime.__version__}"
+        profile = measure(file.stem, processor=machine()["cpu"], runtime=runtime, seconds=seconds)
+    artifacts.write_json(file, profile.to_json())
+    return {
+        "file": str(file),
+        "name": profile.name,
+        "processor": profile.processor,
+        "error": {"float": round(profile.error(32), 3), "int8": round(profile.error(8), 3)},
+    }
+
+
+def _refuse(
+    files: Sequence[str], batch: Sequence[int], threads: Sequence[int], device_profile: Path | None = None
+) -> None:
     advice = "Give an exported or packed file, or a run or stage folder."
     problems = [f"There is no model at {file}. {advice}" for file in files if not Path(file).exists()]
     if problems:
         raise ModelError(*problems)
-    if not files:
-        raise ModelError("No model files are given. Give at least one.")
+    if not files and device_profile is None:
+        raise ModelError("No model files are given. Give at least one, or --device-profile FILE.json.")
+    if device_profile is not None:
+        _refuse_file(device_profile)
     if min(batch, default=0) < 1 or min(threads, default=-1) < 0:
         raise ConfigError("--batch needs numbers >= 1 and --threads numbers >= 0 (0: all cores), separated by commas.")
+
+
+def _refuse_file(file: Path) -> None:
+    """Raise where a profile would replace something else than a profile."""
+    if file.suffix != ".json" or file.is_dir():
+        raise ConfigError(f"--device-profile {file}: give the name of a .json file, such as pi4.json.")
+    if file.exists():
+        try:
+            read_profile(file)
+        except UserError:
+            raise ConfigError(
+                f"--device-profile {file}: this file is no device profile. Choose another name."
+            ) from None
 
 
 def _timing(files: list[Path], batch: int, threads: int, seconds: float) -> dict[str, Any]:
