@@ -129,8 +129,8 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
 
 
 def _data(recipe: Recipe) -> Data:
-    models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
-    sizes = [teacher_size(recipe.teacher), *map(input_size.own_size, models)]
+    sizes = [teacher_size(recipe.teacher), input_size.of_student(recipe.student)]
+    sizes += [input_size.own_size(assistant.model) for assistant in recipe.teacher.assistants]
     return dataset.prepare(recipe.data, at_least=max(sizes))
 
 
