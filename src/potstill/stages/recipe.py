@@ -121,6 +121,7 @@ class StudentConfig(Config):
 
     model: str = Field(default="builtin:mlp", description="name or folder")
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
+    size: int | None = Field(default=None, ge=8, le=1024, description="input size in pixels per side; null: its own")
     weights: str | None = Field(default=None, description="file of initial weights, for a name")
     aux: tuple[str, ...] = Field(default=(), description="stages with an auxiliary head during training")
     labels: int | None = Field(default=None, ge=1, description="number of labels to use; null: all")
