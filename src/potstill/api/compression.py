@@ -37,6 +37,7 @@ def prune(
     sensitivity: bool | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
+    group: str | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -63,7 +64,7 @@ def prune(
         structure, importance, scope: what is pruned, ranked how, compared over which layers.
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
-        data: the images, by default those of the run. limit: images used, stratified.
+        data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
@@ -95,6 +96,7 @@ def quantize(
     simulate: bool | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
+    group: str | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -123,7 +125,7 @@ def quantize(
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
             which no file is written.
-        data, limit: the images, by default those of the run; images used, stratified.
+        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         out: the folder of the quantized model and its files (default: a new one under runs/).

@@ -8,6 +8,7 @@ from potstill.cli.common import call
 from potstill.cli.options import (
     BatchSize,
     Epochs,
+    Group,
     Json,
     LearningRate,
     Limit,
@@ -42,6 +43,7 @@ def prune(
     sensitivity: Annotated[bool, option(PRUNING, "Measure the loss of pruning each layer.", "--sensitivity")] = False,
     data: RunData = None,
     limit: Limit = None,
+    group: Group = None,
     weights: Weights = None,
     teacher: Retrainer = None,
     teacher_weights: TeacherWeights = None,
