@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from potstill.artifacts import sha256
 from potstill.errors import ModelError, did_you_mean
 from potstill.models import hub
 from potstill.models.card import Card
 from potstill.models.truncated import AT
-from potstill.models.weights import present, sha256
+from potstill.models.weights import present
 
 PACKAGE = "package:"
 """Prefix of weights from a package: `package:efficientnet_lite0`."""

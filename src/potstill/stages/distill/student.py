@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.artifacts import sha256
 from potstill.errors import ConfigError, ModelError
 from potstill.model_files.open import find
 from potstill.models import packages
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import StudentConfig
 
