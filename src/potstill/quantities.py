@@ -9,6 +9,7 @@ through the types in `config.py`, which make sentences with the key of every `Va
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 SIZES = {"B": 1, "k": 1e3, "kB": 1e3, "M": 1e6, "MB": 1e6, "G": 1e9, "GB": 1e9}
 SIZES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -40,6 +41,24 @@ def to_time(value: str | float, unit: str) -> float:
     """
     example = {"ms": "2ms", "min": "30min"}.get(unit, f"20{unit}")
     return _read(value, {name: long / TIMES[unit] for name, long in TIMES.items()}, TIME_HELP, "a time", example)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device: its name, and its flash and RAM in bytes."""
+
+    name: str
+    flash: int
+    ram: int
+
+
+def to_target(text: str) -> Target:
+    """Return the device of "cortex-m4:256k/64k", NAME:FLASH/RAM; raise `ValueError` for anything else."""
+    name, colon, sizes = text.partition(":")
+    flash, slash, ram = sizes.partition("/")
+    if not (name.strip() and colon and slash):
+        raise ValueError(f"{text!r} is not a device. Write NAME:FLASH/RAM, such as cortex-m4:256k/64k (k: 1,000 B).")
+    return Target(name.strip(), to_bytes(flash), to_bytes(ram))
 
 
 def _read(value: str | float, units: dict[str, float], known: str, what: str, example: str) -> float:

@@ -25,12 +25,17 @@ class Prediction(Result):
 
     @property
     def class_name(self) -> str:
-        """The class with the highest probability."""
+        """The class with the highest probability; "unsure" where the model guarantees its answers and has none."""
         return self.summary["class"]
 
     @property
+    def unsure(self) -> bool:
+        """Whether the probability is below the threshold from which the model guarantees its answers."""
+        return self.summary["unsure"]
+
+    @property
     def probability(self) -> float:
-        """Its probability, 0..1."""
+        """The highest probability, 0..1."""
         return self.summary["probability"]
 
     @property
@@ -41,7 +46,8 @@ class Prediction(Result):
     def parts(self) -> Iterator[Part]:
         first, *others = (f"{name} {100 * probability:.1f} %" for name, probability in self.top.items())
         then = f"  (then {', '.join(others[:2])})" if others else ""
-        yield f"{self.image}: {first}{then}"
+        answer = f"unsure, perhaps {first}" if self.unsure else first
+        yield f"{self.image}: {answer}{then}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -52,6 +52,8 @@ def prune(
     views: int | None = None,
     calibration: int | None = None,
     seed: int | None = None,
+    reject: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> CompressResult:
@@ -68,6 +70,8 @@ def prune(
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
+        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
+            target: the device it must fit on, NAME:FLASH/RAM.
         out: the folder of the pruned model and its ONNX file (default: a new one under runs/).
     """
     config = built(PruneConfig, settings_of("prune", locals()))
@@ -110,6 +114,8 @@ def quantize(
     augment: str | Sequence[Any] | None = None,
     views: int | None = None,
     seed: int | None = None,
+    reject: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> CompressResult:
@@ -128,6 +134,8 @@ def quantize(
         data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
+        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
+            target: the device it must fit on, NAME:FLASH/RAM.
         out: the folder of the quantized model and its files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
@@ -150,6 +158,8 @@ def export(
     weights: str | Path | None = None,
     options: Settings | None = None,
     seed: int | None = None,
+    reject: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> CompressResult:
@@ -161,6 +171,8 @@ def export(
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
+        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
+            target: the device it must fit on, NAME:FLASH/RAM.
         out: the folder (default: a new one under runs/).
     """
     keywords = locals() | {"to": [to] if isinstance(to, str) else to}

@@ -88,6 +88,8 @@ def distill(
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
+    reject: str | None = None,
+    target: str | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult:
@@ -106,6 +108,8 @@ def distill(
             images.
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
+        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
+            target: the device it must fit on, NAME:FLASH/RAM.
         name, title: of the run. out: the run folder (default: a new one under runs/).
     """
     settings = settings_of("distill", locals())

@@ -51,6 +51,7 @@ def finetune(
     patience: int | None = None,
     train: Settings | None = None,
     seed: int | None = None,
+    reject: str | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> FinetuneResult:
@@ -69,6 +70,7 @@ def finetune(
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
         head_rate, layer_decay: learning rate of the head times lr; decay of the rate per stage.
         batchnorm: "fixed" keeps its statistics, "adapted" updates them. seed: the random seed.
+        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
         out: the folder, which every teacher= accepts (default: a new one under runs/).
     """
     settings = settings_of("finetune", locals())

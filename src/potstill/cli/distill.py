@@ -20,7 +20,9 @@ from potstill.cli.options import (
     Limit,
     Out,
     Quiet,
+    Reject,
     Seeds,
+    Target,
     TeacherWeights,
     option,
 )
@@ -54,6 +56,8 @@ def distill(
     allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
     views: Annotated[int | None, option(IMAGES, "Augmented views of each image (default: one an epoch).")] = None,
     augment: Augment = None,
+    reject: Reject = None,
+    target: Target = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

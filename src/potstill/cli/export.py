@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Calibration, Json, Limit, Network, Out, Quiet, RunData, Weights, names
+from potstill.cli.options import (
+    Calibration,
+    Json,
+    Limit,
+    Network,
+    Out,
+    Quiet,
+    Reject,
+    RunData,
+    Target,
+    Weights,
+    names,
+)
 
 
 def export(
@@ -25,6 +37,8 @@ def export(
     data: RunData = None,
     limit: Limit = None,
     weights: Weights = None,
+    reject: Reject = None,
+    target: Target = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

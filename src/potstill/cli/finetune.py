@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Group, Json, Out, Quiet, numbers, option
+from potstill.cli.options import (
+    Data,
+    Group,
+    Json,
+    Out,
+    Quiet,
+    Reject,
+    numbers,
+    option,
+)
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -44,6 +53,7 @@ def finetune(
     ema: Annotated[float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).")] = None,
     patience: Annotated[int | None, option(TUNING, "Epochs without improvement before stopping (default: 5).")] = None,
     seed: Annotated[int | None, option(TUNING, "Random seed.")] = None,
+    reject: Reject = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

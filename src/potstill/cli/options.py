@@ -89,4 +89,10 @@ LearningRate = Annotated[float | None, option(TRAINING, "Peak learning rate.")]
 Seeds = Annotated[int | None, option(TRAINING, "Number of seeds.")]
 FirstSeed = Annotated[int | None, option(TRAINING, "First random seed.")]
 Seed = Annotated[int | None, option(TRAINING, "Random seed.")]
+Reject = Annotated[
+    str | None, typer.Option(metavar="'precision>=0.99'", help="Answer only where so much precision is guaranteed.")
+]
+Target = Annotated[
+    str | None, typer.Option(metavar="NAME:FLASH/RAM", help="The device it must fit on: cortex-m4:256k/64k.")
+]
 Calibration = Annotated[int | None, typer.Option(help="Number of training images for calibration (default: 512).")]

@@ -51,14 +51,15 @@ class Footprint:
     flash: int
     ram_int8: int
     ram_float: int
+    activation_bits: int = 8
     latency_ms: float | None = None
     latency_ratio: float | None = None
     device_ms: float | None = None
 
     @property
     def ram(self) -> int:
-        """Peak of the activations with these bits: float weights have float activations."""
-        return self.ram_float if self.bits == FLOAT else self.ram_int8
+        """Peak of the activations in the bits that they have: 8 or 32."""
+        return self.ram_float if self.activation_bits == FLOAT else self.ram_int8
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types; what was not measured is absent."""
@@ -113,6 +114,7 @@ def _of(needs: Plan, bits: int, size: int, **latency: float | None) -> Footprint
         flash=weights + CODE,
         ram_int8=needs.peak,
         ram_float=4 * needs.peak,
+        activation_bits=needs.bits,
         **latency,
     )
 

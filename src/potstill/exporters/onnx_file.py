@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from potstill import artifacts
 from potstill._version import __version__
 from potstill.errors import ModelError
 from potstill.exporters.onnx_slim import strip
-from potstill.model_files.onnx import CARD, TEMPERATURE
+from potstill.model_files.onnx import CARD, REJECT, TEMPERATURE
 from potstill.models.card import Card
 
 LARGEST = 2_000_000_000
@@ -39,6 +40,17 @@ def too_large(file: Path, size: int) -> ModelError:
 
 
 def metadata_of(card: Card, temperature: float | None) -> dict[str, str]:
-    """Return the metadata of the file: the card, and the calibration temperature if there is one."""
+    """Return the metadata of the file: the card, and the calibration temperature and threshold if there are any."""
     text = json.dumps(card.to_json(), ensure_ascii=False, separators=(",", ":"))
-    return {CARD: text} | ({} if temperature is None else {TEMPERATURE: repr(float(temperature))})
+    threshold = {REJECT: repr(card.reject["threshold"])} if card.reject else {}
+    return {CARD: text} | threshold | ({} if temperature is None else {TEMPERATURE: repr(float(temperature))})
+
+
+def with_card(file: Path, card: Card) -> None:
+    """Replace the card inside a file, and nothing else of it."""
+    proto = onnx.load(file)
+    metadata = {one.key: one.value for one in proto.metadata_props if one.key != REJECT}
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, metadata | metadata_of(card, None))
+    with artifacts.atomic(file) as temporary:
+        temporary.write_bytes(proto.SerializeToString())

@@ -26,8 +26,9 @@ from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
 from potstill.words import plural
 
-CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
-"""Keys of the file's `metadata_props`: the card as JSON, and the calibration temperature as a number."""
+CARD, TEMPERATURE, REJECT = "potstill.card", "potstill.temperature", "potstill.reject"
+"""Keys of the file's `metadata_props`: the card as JSON; the calibration temperature, and the probability below which
+the answer is "unsure", as numbers."""
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "LinearClassifier", "Normalizer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from potstill import artifacts, names
 from potstill.errors import ModelError
@@ -31,7 +32,10 @@ def find(model: str, *, threads: int | None = None) -> Opened | None:
         artifacts.check_file(path)
         return load_packed(path)
     folder = model_folder(path)
-    return None if folder is None else load_model(folder)
+    if folder is None:
+        return None
+    opened = load_model(folder)
+    return opened if folder == path else opened.with_card(opened.card.replace(reject=_rejects(path)))
 
 
 def model_folder(path: Path) -> Path | None:
@@ -48,6 +52,12 @@ def _student(run: Path) -> Path:
     file = run / STUDENT
     content = artifacts.read_json(file)
     return names.inside(run, content.get("folder") if isinstance(content, dict) else content, origin=file)
+
+
+def _rejects(run: Path) -> dict[str, Any]:
+    """Return when a run's student answers "unsure" (`Card.reject`), from its student.json."""
+    content = artifacts.read_json(run / STUDENT)
+    return content.get("reject", {}) if isinstance(content, dict) else {}
 
 
 def weights_file(path: Path) -> Path:

@@ -25,6 +25,9 @@ class Card:
         trained on the larger crops of its teacher).
     compressed: the compression applied to the network `model`: {"pruned": {...}, "quantized": {...}}. The widths and
         quantizers of its layers are read from the weights stored with the card.
+    reject: {"precision", "threshold", "validation"} of a model that answers "unsure" where its largest probability is
+        below the threshold (`evaluation.rejection`); empty for others.
+    device: {"macs", "flash", "ram"} of an exported file, for one image, in bytes (`exporters.footprint`).
     """
 
     model: str
@@ -41,6 +44,8 @@ class Card:
     licence: str = "unknown"
     weights_sha256: str = ""
     compressed: dict[str, Any] = field(default_factory=dict)
+    reject: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.mean) == len(self.std) == self.channels, "mean and std need one value per channel"

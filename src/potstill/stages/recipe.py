@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from potstill.config import Config
+from potstill.evaluation.rejection import required_precision
 from potstill.names import SafeName
 from potstill.objectives.objective import Term, lecture_terms
+from potstill.quantities import to_target
 from potstill.training.settings import TrainConfig
+
+
+def _requirement(text: str) -> str:
+    if text != "none":
+        required_precision(text)
+    return text
+
+
+def _target(text: str) -> str:
+    to_target(text)
+    return text
+
+
+Requirement = Annotated[str, AfterValidator(_requirement)]
+"""A setting that takes precision>=0.99, or none (docs/export.md)."""
+TargetDevice = Annotated[str, AfterValidator(_target)]
+"""A setting that takes NAME:FLASH/RAM, such as cortex-m4:256k/64k."""
+REJECT = "answer only where precision>=0.99, or another, is guaranteed; null: as the model; none: always"
+TARGET = "device that the model must fit on: NAME:FLASH/RAM"
 
 
 class DataConfig(Config):
@@ -194,6 +215,8 @@ class Recipe(Config):
     seeds: int = Field(default=3, ge=1, description="number of seeds")
     seed: int = Field(default=0, ge=0, description="the first random seed")
     export: ExportConfig = ExportConfig()
+    reject: Requirement | None = Field(default=None, description=REJECT)
+    target: TargetDevice | None = Field(default=None, description=TARGET)
     comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings to compare, by name")
 
     @property

@@ -63,6 +63,8 @@ class Figures(Strict):
     name: str | None = None
     parameters: int | None = None
     macs: int | None = None
+    flash: int | None = None
+    ram: int | None = None
     file: str | None = None
     bytes: int | None = None
     sha256: str | None = None
@@ -80,6 +82,7 @@ class Figures(Strict):
     p: float | None = None
     agreement: float | None = None
     max_logit_difference: float | None = None
+    reject: dict[str, Any] | None = None
     pool: bool | None = None
     steps: int | None = None
     seconds: float | None = None

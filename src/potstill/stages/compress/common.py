@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from potstill import artifacts, progress
 from potstill.artifacts import sha256
+from potstill.compress.quantize import quantized_layers
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
@@ -23,23 +25,32 @@ from potstill.evaluation.measured import measured
 from potstill.model_files import open
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.packed import load_packed
-from potstill.model_files.runtimes import open_exported
+from potstill.model_files.runtimes import Exported, open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
-from potstill.stages import dataset, test_split
+from potstill.stages import dataset, rejection, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill.files import calibration_images
-from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
+from potstill.stages.recipe import (
+    REJECT,
+    TARGET,
+    DataConfig,
+    ObjectiveConfig,
+    Requirement,
+    TargetDevice,
+    TeacherConfig,
+    Views,
+)
 from potstill.stages.run_folder import recorded_data
+from potstill.stages.target import device_figures, with_device_figures
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
 from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.stages.training import TrainingJob, train_classifier
 from potstill.training import engine
-from potstill.training.predict import Model
 from potstill.training.settings import TrainConfig
 
 ORIGINAL = "original"
@@ -64,6 +75,8 @@ class CompressConfig(Config):
     augment: str | list[Any] = Field(default="auto", description="augmentation policy")
     views: int | None = Field(default=None, ge=1, description="number of views of each image; null: one per epoch")
     seed: int = Field(default=0, ge=0, description="random seed")
+    reject: Requirement | None = Field(default=None, description=REJECT)
+    target: TargetDevice | None = Field(default=None, description=TARGET)
     calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
 
 
@@ -72,7 +85,8 @@ class CompressionSetup:
     """A model to compress, its data, and the settings of fine-tuning.
 
     source: path of the images. teacher: None if it is the uncompressed model or there is none (see teacher_name).
-    images: number of calibration images. steps: per epoch. seed: of the order of images; that of the views, on which
+    precision: required of the answers (`rejection`), None without any. images: number of calibration images. steps: per
+    epoch. seed: of the order of images; that of the views, on which
     cached logits depend, is in `views`.
     """
 
@@ -87,6 +101,7 @@ class CompressionSetup:
     images: int
     steps: int
     seed: int
+    precision: float | None = None
 
     @functools.cached_property
     def calibration(self) -> Tensor:
@@ -144,7 +159,9 @@ def open_model(config: CompressConfig) -> CompressionSetup:
             )
         model = data.model(config.model, weights=config.weights, options=config.options)
     _check(model, data, config)
-    model = Classifier(bare(model.network), model.card).eval()
+    precision = rejection.precision_of(config.reject, model.card)
+    rejection.refuse(precision, data)
+    model = Classifier(bare(model.network), model.card.replace(reject={}, device={})).eval()
     check(config.objective.loss_terms, classes=len(model.card.classes), teacher=True)
     train, steps = _budget(config, data)
     teacher, name = _teacher(config, run)
@@ -160,6 +177,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         images=config.calibration,
         steps=steps,
         seed=config.seed,
+        precision=precision,
     )
 
 
@@ -276,12 +294,16 @@ def measured_files(
     files: loaded and run; the others are compared with the first, the original. networks: from which the files were
     made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread).
     """
+    original, *others = files
+    device = {original: device_figures(files[original])}
+    for name in [name for name in others if files[name].suffix == ".onnx"]:
+        rejection.file_with_threshold(files[name], setup.data, setup.precision)
+        device[name] = with_device_figures(files[name], bits=_commonest_bits(networks[name]))
     models = {name: _read_back(file) for name, file in files.items()}
     identities = {name: sha256(file) for name, file in files.items()}
     logits = test_split.open_test(models, identities, setup.data, folder / "evaluation")
     manifest = setup.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    original = logits[next(iter(files))]
     timed = {name: file for name, file in files.items() if file.suffix == ".onnx"}
     latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
     figures = {}
@@ -292,14 +314,22 @@ def measured_files(
             "bytes": file.stat().st_size,
             "parameters": counted.params,
             "macs": counted.total_macs,
-            **measured(logits[name], label, classes=manifest.classes, reference=original),
+            **measured(logits[name], label, classes=manifest.classes, reference=logits[original]),
+            **rejection.tested(name, models[name].card, logits[name], label),
+            **{key: device[name][key] for key in ("flash", "ram") if name in device},
         }
         if name in latency:
             figures[name]["latency_ms"] = round(latency[name].median_ms, 4)
     return figures
 
 
-def _read_back(file: Path) -> Model:
+def _commonest_bits(model: Classifier) -> int | None:
+    """Return the bits that most quantized layers have; None without quantized layers."""
+    bits = Counter(layer.weight_quantizer.bits for layer in quantized_layers(model.network).values())
+    return bits.most_common(1)[0][0] if bits else None
+
+
+def _read_back(file: Path) -> Exported | Classifier:
     return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
 
 

@@ -19,16 +19,19 @@ from potstill.compress.quantize import quantized_layers
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.exporters import export_onnx, export_quantized, quantize_int8
+from potstill.exporters.footprint import FLOAT as FLOAT_BITS
 from potstill.exporters.golden import write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
-from potstill.stages import test_split
+from potstill.stages import rejection, test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
+from potstill.stages.target import check_fit, with_device_figures
 
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
@@ -67,6 +70,7 @@ def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") 
 
 def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
+    device = check_fit(config.target, setup.model, bits=8 if config.int8 else FLOAT_BITS)
     temperature = _temperature(config, setup)
     files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
     if config.golden:
@@ -77,6 +81,7 @@ def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dic
         "temperature": temperature,
         "models": models,
         "recommended": recommended(models),
+        **device,
     }
 
 
@@ -106,13 +111,16 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
         if config.int8:
             files.append(folder / INT8)
             quantize_int8(files[0], files[1], setup.raw_calibration)
+    for exported in files:
+        rejection.file_with_threshold(exported, setup.data, setup.precision)
+        with_device_figures(exported)
     if "openvino" in config.to:
         for exported in list(files):
             files.append(exported.with_suffix(".xml"))
             to_openvino(exported, files[-1])
     if "executorch" in config.to:
         files.append(folder / "model.pte")
-        to_executorch(model, files[-1])
+        to_executorch(model.with_card(OnnxModel(files[0]).card), files[-1])
     return files
 
 
@@ -142,6 +150,8 @@ def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[
         figures[file.name] = {
             **measured(logits[file.name], label, classes=classes, reference=network),
             "file": file.name,
+            **rejection.tested(file.name, models[file.name].card, logits[file.name], label),
+            **models[file.name].card.device,
             "bytes": sum(part.stat().st_size for part in _parts(file)),
             "sha256": identities[file.name],
             "latency": latencies[file.name],

@@ -23,6 +23,7 @@ from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from potstill.report.sensitivity import write_sensitivity
+from potstill.stages import rejection
 from potstill.stages.compress.common import (
     CompressConfig,
     CompressionSetup,
@@ -36,6 +37,7 @@ from potstill.stages.compress.common import (
 )
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import SUMMARY, stage
+from potstill.stages.target import check_fit
 from potstill.training.settings import TrainConfig
 
 MODEL, BEFORE = "model.onnx", "original.onnx"
@@ -97,12 +99,14 @@ def _draw_sensitivity(folder: Path) -> None:
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, setup)
+    device = check_fit(config.target, _smaller(config, setup, setup.model, *aim, 1), bits=8) if config.target else {}
     export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
     rises = _sensitivity(config, setup) if config.sensitivity else {}
     pruned, records = journal.timed(
         "training", "Pruned and fine-tuned", lambda: _rounds(config, setup, aim, folder, stores)
     )
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
+    pruned = rejection.with_threshold(pruned, setup.data, setup.precision)
     save_model(pruned, folder)
     export_onnx(pruned, folder / MODEL)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
@@ -111,7 +115,7 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
     warn_of_slow(figures)
-    return _summary(setup, pruned, figures, records, rises)
+    return _summary(setup, pruned, figures, records, rises) | device
 
 
 def _aim(config: PruneConfig, setup: CompressionSetup) -> tuple[Measure, float]:

@@ -22,6 +22,7 @@ from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.outputs import Classifier
+from potstill.stages import rejection
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressConfig,
@@ -35,6 +36,7 @@ from potstill.stages.compress.common import (
 )
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
+from potstill.stages.target import check_fit
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.training import engine
 from potstill.training.settings import TrainConfig
@@ -142,6 +144,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in setup.model.card.compressed:
         raise ModelError(f"{config.model} is already quantized. Give the model that it was made from.")
+    device = {} if config.simulate else check_fit(config.target, setup.model, bits=config.weight_bits)
     if config.simulate:
         return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
     export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
@@ -155,6 +158,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
             lambda: learned(config, setup, floating, quantized, folder / "trained", teacher_of(setup, folder, stores)),
         )
         record |= trained
+    start = rejection.with_threshold(start, setup.data, setup.precision)
     save_model(start, folder)
     files = _files(config, setup, start, folder)
     networks = {"original": setup.model, **dict.fromkeys(list(files)[1:], start)}
@@ -162,7 +166,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
     warn_of_slow(figures)
-    return _summary(config, setup, figures, record, bits)
+    return _summary(config, setup, figures, record, bits) | device
 
 
 def calibrated(config: QuantizeConfig, setup: CompressionSetup) -> tuple[nn.Module, Classifier, dict[str, int]]:

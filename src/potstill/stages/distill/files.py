@@ -13,8 +13,10 @@ from potstill.data.draws import permutation
 from potstill.exporters import export_onnx, quantize_int8
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
+from potstill.stages import rejection
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import ExportConfig
+from potstill.stages.target import with_device_figures
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
 
@@ -27,19 +29,37 @@ class Exported:
     int8: Path | None
 
 
-def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
-    """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation."""
+def export(
+    classifier: Classifier,
+    data: Data,
+    config: ExportConfig,
+    folder: Path,
+    *,
+    int8: bool,
+    precision: float | None = None,
+) -> Exported:
+    """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation.
+
+    precision: required of their answers: each gets its threshold (`rejection`).
+    """
     inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
-    artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
+    inputs |= {} if precision is None else {"precision": precision}
+    artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8, precision))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
 
 
-def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool) -> dict[str, Any]:
+def _export(
+    classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool, precision: float | None
+) -> dict[str, Any]:
     export_onnx(classifier, folder / MODEL)
     if int8:
         images = calibration_images(classifier, data, config.calibration)
         quantize_int8(folder / MODEL, folder / INT8, images)
-    return {"bytes": {file.name: file.stat().st_size for file in sorted(folder.glob("*.onnx"))}}
+    files = sorted(folder.glob("*.onnx"))
+    for file in files:
+        rejection.file_with_threshold(file, data, precision)
+        with_device_figures(file)
+    return {"bytes": {file.name: file.stat().st_size for file in files}}
 
 
 def calibration_images(classifier: Classifier, data: Data, count: int) -> np.ndarray:

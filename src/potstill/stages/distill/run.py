@@ -11,12 +11,13 @@ from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError
 from potstill.evaluation.measured import measured, over_seeds, parity
+from potstill.exporters.footprint import FLOAT
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.report import write_report
-from potstill.stages import dataset, summary, test_split
+from potstill.stages import dataset, rejection, summary, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
 from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
@@ -27,6 +28,7 @@ from potstill.stages.distill.train import Pair
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
+from potstill.stages.target import check_fit
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepare import teacher_size
 from potstill.stages.teacher.prepared import TeacherSource
@@ -68,16 +70,19 @@ def _carry_out(
 ) -> dict[str, Any] | None:
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
+    student = train.new_student(recipe.student, data, recipe.seed)
+    rejection.refuse(rejection.precision_of(recipe.reject, student.card), data)
+    device = check_fit(recipe.target, student, bits=8 if recipe.export.int8 else FLOAT)
     teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _links(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title
-    train.warn_of_capacity(teacher, train.new_student(recipe.student, data, recipe.seed))
+    train.warn_of_capacity(teacher, student)
     pairs = {
         name: _pair(name, each, data, teacher, _inside(name, folder), stores, journal) for name, each in recipes.items()
     }
     if not distributed.is_main():
         return None  # only training is distributed
     with distributed.alone():
-        return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal)
+        return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal) | device
 
 
 def _links(recipe: Recipe) -> LinkTraining:
@@ -175,7 +180,9 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[E
         students = []
         for trained in pair.students:
             where = folder / "export" / f"seed-{trained.seed}"
-            students.append(export(trained.load(), data, settings, where, int8=int8))
+            model = trained.load()
+            precision = rejection.precision_of(recipe.reject, model.card)
+            students.append(export(model, data, settings, where, int8=int8, precision=precision))
             task.advance()
         control = export(pair.controls[0].load(), data, settings, folder / "export" / "control", int8=False)
         task.advance()
@@ -313,12 +320,27 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         int8 = logits_of("int8", pair.students)
         models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
         exported["student_int8"] = _parity(int8[0], students[0])
+    for role, figures in _on_device(experiment, logits, label).items():
+        models[role] |= figures
     return {
         "models": models,
         "verdict": summary.verdict(students, controls, label).to_json(),
         "export": exported,
         "files": file_figures[len(file_figures) - len(more_files) :],
     }
+
+
+def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> dict[str, dict[str, Any]]:
+    """Return what the files of the delivered student need on a device, and what their thresholds do on test images."""
+    place = best_seed(experiment)
+    files, seed = experiment.exports[place], experiment.pair.students[place].seed
+    result = {}
+    for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
+        if file is not None:
+            card = OnnxModel(file, threads=1).card
+            checked = rejection.tested(file.name, card, logits[key(experiment.name, kind, seed)], label)
+            result[role] = {**card.device, **checked}
+    return result
 
 
 def _parity(file: Any, network: Any) -> dict[str, Any]:
@@ -344,4 +366,6 @@ def _deliver(experiment: Experiment, folder: Path) -> None:
         if source is not None:
             with artifacts.atomic(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
-    artifacts.write_json(folder / "student.json", {"folder": f"distill/seed-{experiment.pair.students[chosen].seed}"})
+    where = f"distill/seed-{experiment.pair.students[chosen].seed}"
+    reject = OnnxModel(files.model, threads=1).card.reject
+    artifacts.write_json(folder / "student.json", {"folder": where} | ({"reject": reject} if reject else {}))

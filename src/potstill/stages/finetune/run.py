@@ -15,6 +15,7 @@ from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.report import write_transfer
+from potstill.stages import rejection
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.choice import PROBE, TUNED, Choice, choose
 from potstill.stages.finetune.features import Features, extract, layers_of
@@ -49,7 +50,10 @@ class _Transfer:
     def __init__(self, config: FinetuneConfig, folder: Path, journal: Journal) -> None:
         self.config, self.folder, self.journal = config, folder, journal
         self.images = Images(config.data, side_of(config))
-        self.pretrained = backbone(config, self.images)
+        pretrained = backbone(config, self.images)
+        self.pretrained = pretrained.with_card(pretrained.card.replace(reject={}, device={}))
+        self.precision = rejection.precision_of(config.reject, self.pretrained.card)
+        rejection.refuse(self.precision, self.images.data)
         self.models: dict[str, Classifier] = {}
         self.features: Features | None = None
         self.probe: Probe | None = None
@@ -65,6 +69,7 @@ class _Transfer:
             self.journal.timed("tuning", title, self._tune)
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
+        self._reject(kept)
         test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         save_model(self.models[kept].cpu(), self.folder)
         return self._summary(kept, choice, test)
@@ -113,6 +118,14 @@ class _Transfer:
         progress.note(choice.sentence)
         return choice
 
+    def _reject(self, kept: str) -> None:
+        """Give the kept model the threshold that its validation images allow."""
+        if self.precision is not None:
+            rows = self.images.manifest.rows("validation", labelled=True)
+            model, label = self.models[kept], self.images.manifest.label[rows]
+            card = rejection.chosen(model.card, self._logits(kept, rows), label, self.precision)
+            self.models[kept] = model.with_card(card)
+
     def _logits(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return the logits of a model, float32 [N, K]; those of the probe are computed from the stored features."""
         if name == PROBE and self.probe and self.features:
@@ -150,6 +163,7 @@ class _Transfer:
                 name: {
                     "parameters": zoo.count_parameters(self.models[name]),
                     **measured(logits, label, classes=manifest.classes),
+                    **rejection.tested(name, self.models[name].card, logits, label),
                 }
                 for name, logits in test.items()
             },

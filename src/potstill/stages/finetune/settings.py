@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Config
-from potstill.stages.recipe import DataConfig
+from potstill.stages.recipe import REJECT, DataConfig, Requirement
 from potstill.training.settings import TrainConfig
 
 FINE: dict[str, Any] = {
@@ -47,6 +47,7 @@ class FinetuneConfig(Config):
         default="auto", description="BatchNorm statistics; auto fixes them if the batch size is below 64"
     )
     from_scratch: bool = Field(default=False, description="train from random weights, as a baseline of the transfer")
+    reject: Requirement | None = Field(default=None, description=REJECT)
     train: TrainConfig = TrainConfig(**FINE)
     seed: int = Field(default=0, ge=0, description="random seed")
 

@@ -16,6 +16,7 @@ from potstill.data.augment.place import centre_crop
 from potstill.data.pixels import fitted
 from potstill.errors import DataError, ModelError
 from potstill.evaluation import metrics
+from potstill.evaluation.rejection import UNSURE
 from potstill.model_files.open import Opened, find
 from potstill.models import input_facts
 from potstill.models.card import Card
@@ -28,6 +29,8 @@ BEST = 5
 
 def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
     """Return for each image the class, its probability 0..1 and the five most probable classes.
+
+    A model with a threshold (`Card.reject`) answers "unsure" where the probability is below it.
 
     Raises `DataError` that lists every image that cannot be read.
     """
@@ -100,9 +103,11 @@ def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | 
 def _described(card: Card, image: Picture, logits: np.ndarray) -> dict[str, Any]:
     probability = metrics.softmax(logits[None])[0]
     best = np.argsort(-probability, kind="stable")[:BEST]
+    unsure = bool(card.reject) and probability[best[0]] < card.reject["threshold"]
     return {
         "image": image.name,
-        "class": card.classes[best[0]],
+        "class": UNSURE if unsure else card.classes[best[0]],
+        "unsure": unsure,
         "probability": round(float(probability[best[0]]), 4),
         "top": [{"class": card.classes[i], "probability": round(float(probability[i]), 4)} for i in best],
     }
