@@ -187,7 +187,7 @@ def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
     Unlabelled rows count as a class of their own; every class keeps at least one image in each split in which it has
     any. A `count` that is not below the number of train rows is ignored with a note.
     """
-    available = len(manifest.rows("train"))
+    available = len(manifest.rows("train")) or len(manifest)  # images that are only measured have no train split
     if count >= available:
         note(f"The limit of {plural(count, 'image')} is ignored: {manifest.root} has {available:,} training images.")
         return manifest

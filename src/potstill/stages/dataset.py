@@ -13,8 +13,9 @@ import torch
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
 from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats.rules import how_to_label
 from potstill.data.loader import Loader
-from potstill.data.manifest import Manifest
+from potstill.data.manifest import SPLITS, Manifest
 from potstill.data.pixels import Pixels, load_pixels
 from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
@@ -100,8 +101,8 @@ def read(config: DataConfig) -> Manifest:
         manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
-            f"{config.path} has no labelled images. Put images into one folder per class, such as "
-            f"{config.path}/cat/ and {config.path}/dog/, and run the command again."
+            f"{config.path} has no labelled images. Training needs them: {how_to_label(config.path)} Then type the "
+            "command again."
         )
     if not len(manifest.rows("test")):
         manifest = hold_out(manifest, split="test", fraction=config.test, seed=config.seed)
@@ -111,6 +112,20 @@ def read(config: DataConfig) -> Manifest:
     if not len(manifest.rows("validation")):
         manifest = hold_out(manifest, split="validation", fraction=config.validation, seed=config.seed)
     return limit(manifest, config.limit, seed=config.seed) if config.limit else manifest
+
+
+def read_to_measure(config: DataConfig) -> Manifest:
+    """Return the manifest of images that are only measured. All are in the test split if they have no splits."""
+    if config.path == "digits":
+        return digits()
+    manifest = read_manifest(config.path, group=config.group, allow_empty=True, trains=False)
+    if len(manifest.rows("train")) < len(manifest):
+        return manifest
+    progress.note(
+        f"{config.path} has no splits, and no record of the model names it: all its labelled images are measured. If "
+        "some were used for training, the accuracy is too high."
+    )
+    return manifest.with_split(np.full(len(manifest), SPLITS.index("test"), np.uint8))
 
 
 def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: int = 0) -> Data:
