@@ -15,7 +15,7 @@ from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
-from potstill.models.weights import fit, head_names, read_state, sha256, with_positions, without_side_heads
+from potstill.models.weights import fit, head_names, named_as, read_state, sha256, with_positions, without_side_heads
 from potstill.progress import note
 
 WEIGHTS = "model.safetensors"
@@ -84,10 +84,11 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
     Side heads in file or network are ignored. new_head: a head for another number of classes is not loaded and stays
-    as initialised. Raises `ModelError` for a file that is missing, damaged, contains code, or does not fit.
+    as initialised. Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = with_positions(without_side_heads(read_state(file), trunk), trunk)
+    state = named_as(read_state(file), trunk, file)
+    state = with_positions(without_side_heads(state, trunk), trunk)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
