@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._utils
 from torch import Tensor
 
 from potstill.errors import ModelError
@@ -119,7 +120,7 @@ def _refuse_archive(file: Path) -> None:
         )
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise ModelError(
-            f"{file} is a TorchScript program, which is not executed. Save its tensors: python -c \"import torch; "
+            f'{file} is a TorchScript program, which is not executed. Save its tensors: python -c "import torch; '
             f"torch.save(torch.jit.load('{file.name}').state_dict(), 'weights.pth')\""
         )
 

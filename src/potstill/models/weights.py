@@ -37,8 +37,9 @@ def sha256(file: Path) -> str:
 def read_state(file: Path) -> State:
     """Return the tensors of a file by name; its suffix is one of `SUFFIXES`, in any case.
 
-    Wrappers such as {"state_dict": ...} and the prefixes of torch's own wrappers are removed; half precision is converted to float32.
-    Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or not weights.
+    Wrappers such as {"state_dict": ...} and the prefixes of torch's own wrappers are removed; half precision is
+    converted to float32. Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or
+    not weights.
     """
     present(file)
     state = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else read_checkpoint(file)

@@ -84,7 +84,8 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
     Side heads in file or network are ignored. new_head: a head for another number of classes is not loaded and stays
-    as initialised. Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or does not fit.
+    as initialised. Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or does
+    not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
     state = named_as(read_state(file), trunk, file)

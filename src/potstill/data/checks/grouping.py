@@ -77,7 +77,9 @@ def groups(survey: Survey) -> Iterator[Finding]:
             "Split at random, they would be in train and test at once, and test accuracy would be inflated. "
             f"Keep each group in one split: {proposal.flag} ({plural(proposal.groups, 'group')})"
         )
-        yield Finding("groups", "warning", proposal.groups, proposal.text, advice, [part[:_SHOWN] for part in proposal.rows])
+        yield Finding(
+            "groups", "warning", proposal.groups, proposal.text, advice, [part[:_SHOWN] for part in proposal.rows]
+        )
 
 
 def _across(survey: Survey) -> Iterator[Finding]:
@@ -165,7 +167,7 @@ class _Nearest:
 
 
 def _candidates(survey: Survey, rows: np.ndarray, nearest: _Nearest) -> Iterator[Proposal | None]:
-    paths = [survey.paths[row] for row in rows.tolist()]
+    paths = [str(survey.paths[row]) for row in rows.tolist()]
     for what, within, across in _NAMES:
         own, shared = (_searched(pattern, paths) for pattern in (within, across))
         merged = _merged(own, shared, survey.label[rows], nearest)

@@ -25,7 +25,10 @@ from potstill.words import plural
 MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
 _NOTED = {  # trait: predicate for one image, for several
     "16-bit": ("is 16-bit and was scaled by its bit depth", "are 16-bit and were scaled by their bit depth"),
-    "low": ("uses less than a quarter of its 16 bits and is dark", "use less than a quarter of their 16 bits and are dark"),
+    "low": (
+        "uses less than a quarter of its 16 bits",
+        "use less than a quarter of their 16 bits and are dark",
+    ),
     "float": ("holds floats and was scaled from 0..1", "hold floats and were scaled from 0..1"),
     "rotated": ("was rotated (EXIF orientation)", "were rotated (EXIF orientation)"),
     "alpha": ("has transparency and was composited on white", "have transparency and were composited on white"),

@@ -37,9 +37,9 @@ class Facts:
 
     sha256: hex, of the file's bytes ("" if it could not be opened). bytes: its size. width, height: in pixels, after
     the EXIF orientation. kind: Pillow's name of the format. traits: any of "16-bit", "float", "rotated", "alpha",
-    "palette", "cmyk", "grey", "animated", "blank", "low" (16-bit, of which the upper bits are unused). likeness: 64-bit difference hash. camera, taken: make and model, and
-    the time "2026:11:21 13:00:00", as EXIF has them. fault, problem: of `decode.ImageError`, "" if the image can be
-    used.
+    "palette", "cmyk", "grey", "animated", "blank", "low" (16-bit, of which the upper bits are unused). likeness: 64-bit
+    difference hash. camera, taken: make and model, and the time "2026:11:21 13:00:00", as EXIF has them. fault,
+    problem: of `decode.ImageError`, "" if the image can be used.
     """
 
     sha256: str = ""
