@@ -26,7 +26,7 @@ from potstill.errors import RunError
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
-from potstill.training import checkpoint
+from potstill.training import checkpoint, divergence
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
 from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch
@@ -64,11 +64,15 @@ def fit(
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
         run = start_or_resume(job, plan)
+        divergence.clear(folder)
+        run.remember()
         with progress.task(title, total=job.steps, done=run.step) as task:
             while run.step < job.steps and not run.stalled:
                 run.train_step()
                 last = run.step % order.steps_per_epoch == 0
                 task.advance(text=run.end_epoch() if last else "")
+                if last:
+                    run.remember()
                 run.save_now_and_then(CHECKPOINT_SECONDS)
         return run.finish()
 
