@@ -58,8 +58,8 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path: Path, images:
 
 def test_equal_logits_are_no_disagreement(tmp_path: Path, images: Tensor) -> None:
     file, network = tmp_path / "model.onnx", nets.tiny()
-    nn.init.zeros_(network.network.head.weight)
-    nn.init.zeros_(network.network.head.bias)
+    for parameter in network.network.get_submodule("head").parameters():
+        nn.init.zeros_(parameter)
     exported(network, file)
     shifted = OnnxModel(file)
 
@@ -83,7 +83,7 @@ def test_what_quantization_costs_is_noted_and_no_error(tmp_path: Path, images: T
     file, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     network = nets.tiny().eval()
     with torch.no_grad():
-        network.network.head.bias -= network(images).logits.mean(0)  # or nearly all images are of one class
+        network.network.get_parameter("head.bias").sub_(network(images).logits.mean(0))  # or nearly all images are of one class
     exported(network, file)
     quantize_int8(file, small, 0.01 * images.numpy())  # ranges of dark images: bright ones are clipped
     gate.check_int8(small, network, images)

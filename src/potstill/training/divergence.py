@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from potstill import artifacts
 from potstill.errors import RunError
-
-if TYPE_CHECKING:
-    from potstill.training.loop import TrainingLoop
+from potstill.training.loop import TrainingLoop
 
 FOLDER, STATE, FACTS = "diverged", "state.safetensors", "step.json"
 USUAL = {"sgd": 0.1, "adamw": 0.003}  # learning rates above which no other one is tried first

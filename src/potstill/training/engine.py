@@ -29,7 +29,7 @@ from potstill.torch_context import threads
 from potstill.training import checkpoint, divergence
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
-from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch
+from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
@@ -66,15 +66,23 @@ def fit(
         run = start_or_resume(job, plan)
         divergence.clear(folder)
         run.remember()
-        with progress.task(title, total=job.steps, done=run.step) as task:
-            while run.step < job.steps and not run.stalled:
-                run.train_step()
-                last = run.step % order.steps_per_epoch == 0
-                task.advance(text=run.end_epoch() if last else "")
-                if last:
-                    run.remember()
-                run.save_now_and_then(CHECKPOINT_SECONDS)
+        try:
+            _train(run, title)
+        except NotFinite:
+            raise divergence.diverged(run) from None
         return run.finish()
+
+
+def _train(run: TrainingLoop, title: str) -> None:
+    job = run.job
+    with progress.task(title, total=job.steps, done=run.step) as task:
+        while run.step < job.steps and not run.stalled:
+            run.train_step()
+            last = run.step % job.order.steps_per_epoch == 0
+            task.advance(text=run.end_epoch() if last else "")
+            if last:
+                run.remember()
+            run.save_now_and_then(CHECKPOINT_SECONDS)
 
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:

@@ -25,7 +25,7 @@ from potstill.data.loader import Batch, Loader, Order
 from potstill.models.outputs import Classifier, Outputs
 from potstill.objectives.objective import Objective
 from potstill.torch_context import autocast
-from potstill.training import checkpoint, divergence
+from potstill.training import checkpoint
 from potstill.training.autotune import ExecutionPlan
 from potstill.training.optimizer import Average, floating_buffers, optimizer
 from potstill.training.prefetch import Prefetcher
@@ -34,6 +34,10 @@ from potstill.training.settings import TrainConfig
 Validate = Callable[[Classifier], dict[str, float]]
 Watch = Callable[[dict[str, Any]], str]  # metrics of an epoch -> text beside the progress bar
 Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with other settings
+
+
+class NotFinite(Exception):
+    """The loss or the weights are not finite: the training has diverged."""
 
 
 @dataclass
@@ -172,11 +176,11 @@ class TrainingLoop:
     # -- one epoch -----------------------------------------------------------------------------------------
 
     def end_epoch(self) -> str:
-        """Write the metrics of the epoch; return a summary for the display."""
+        """Write the metrics of the epoch; return a summary for the display. Raises `NotFinite`."""
         self._average_over_processes()
         count = self.job.order.steps_per_epoch
         if not self.is_finite():
-            raise divergence.diverged(self)
+            raise NotFinite
         train = self.means()
         self.sums = {}
         row = {"epoch": self.step // count, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
@@ -252,10 +256,10 @@ class TrainingLoop:
             self.save_at = distributed.broadcast(self.step + max(1, round(ahead)))
 
     def save(self) -> None:
-        """Write the checkpoint; raise `RunError` if the training has diverged since the last one."""
+        """Write the checkpoint; raise `NotFinite` if the training has diverged since the last one."""
         self._average_over_processes()
         if not self.is_finite():
-            raise divergence.diverged(self)
+            raise NotFinite
         self.write_state(self.job.folder / artifacts.CHECKPOINT)
         self.remember()
         self.saved = time.monotonic()
