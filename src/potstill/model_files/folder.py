@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from potstill.artifacts import atomic, read_json, write_json
+from potstill.artifacts import atomic, check_file, read_json, sha256, write_json
 from potstill.errors import ModelError
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import read_state, sha256
+from potstill.models.weights import read_state
 from potstill.models.zoo import (
     CARD,
     WEIGHTS,
@@ -25,8 +25,15 @@ def save_model(classifier: Classifier, folder: Path) -> Card:
     """Write `model.safetensors` and `card.json` into a folder; return the card as written.
 
     Side heads are only for training and are not saved. The folder's manifest is written by `artifacts.finish`.
+    Raises `ModelError` if a weight is not finite.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"The weights of {classifier.card.model} are not finite (first in '{broken[0]}'), so they are not saved in "
+            f"{folder}. Lower the learning rate, or use other weights to start from."
+        )
     with atomic(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
         card = classifier.card.replace(weights_sha256=sha256(temporary))
@@ -62,4 +69,5 @@ def read_card(folder: Path) -> Card:
             f"{folder} holds no saved model: {' and '.join(missing)} not found. Give the folder of a finished stage, "
             "such as runs/NAME/teacher, or a model's name with --weights FILE."
         )
+    check_file(folder / CARD)
     return Card.from_json(read_json(folder / CARD))

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from potstill import artifacts
+from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
 from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
-from potstill.models.weights import sha256
 from potstill.words import plural
 
 CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
@@ -40,9 +40,10 @@ _BYTES = "tensor(uint8)"
 _PROBED = 8  # images for which a graph from elsewhere is run, to see what it computes
 
 
-def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
+def session(file: Path, *, threads: int | None = None, optimized: bool = True) -> ort.InferenceSession:
     """Return an onnxruntime session on the CPU; threads: None uses all cores.
 
+    optimized: False runs the graph as it is written; quantized operators are then simulated in float.
     Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
     """
     if not file.is_file():
@@ -53,6 +54,8 @@ def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or joblib.cpu_count()
     options.inter_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
@@ -94,7 +97,7 @@ class OnnxModel:
         without it the card inside the file is used, and normalisation is part of the graph.
     probabilities: whether the output of such a file is probabilities instead of logits; None infers it from its values
         for random images. A fixed batch size is fed in parts; one output for two classes is that of the second.
-    threads: of onnxruntime; None uses all cores.
+    threads: of onnxruntime; None uses all cores. optimized: see `session`.
     """
 
     def __init__(
@@ -104,9 +107,10 @@ class OnnxModel:
         card: Card | None = None,
         probabilities: bool | None = None,
         threads: int | None = None,
+        optimized: bool = True,
     ) -> None:
         self.file = Path(file)
-        self.session = session(self.file, threads=threads)
+        self.session = session(self.file, threads=threads, optimized=optimized)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))

@@ -5,7 +5,6 @@ A wrong file is the most common mistake with a teacher, so each kind of problem 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection
@@ -26,12 +25,6 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".th", ".tar", ".ckpt", ".pkl
 
 State = dict[str, Tensor]
 _WRAPPED = ("module.", "_orig_mod.")
-
-
-def sha256(file: Path) -> str:
-    """Return the sha256 (hex) of a file."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_state(file: Path) -> State:

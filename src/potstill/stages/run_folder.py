@@ -18,12 +18,15 @@ import yaml
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.training import divergence
 
 T = TypeVar("T")
 
 RECIPES = {"distill": "run", "compare": "compare"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
+IMAGES = "images.json"
+"""The names, digests and classes of the images that were read (`stages/images_record.py`)."""
 RECORDS = (
     "recipe.yaml",
     "finetune.yaml",
@@ -33,7 +36,7 @@ RECORDS = (
     "quantize.yaml",
     "export.yaml",
 )
-LEFT_OVER = {JOURNAL, "original.onnx", *RECORDS} - {"recipe.yaml"}
+LEFT_OVER = {JOURNAL, IMAGES, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 
@@ -45,7 +48,7 @@ class Journal:
 
     def __init__(self, folder: Path, notes: list[str]) -> None:
         self._file = folder / JOURNAL
-        earlier = artifacts.read_json(self._file) if self._file.is_file() else {"seconds": {}, "notes": []}
+        earlier = _earlier(self._file)
         self._spent: dict[str, float] = earlier["seconds"]
         self._earlier_notes: list[str] = earlier["notes"]
         self._notes = notes
@@ -83,6 +86,18 @@ class Journal:
         return list(dict.fromkeys([*self._earlier_notes, *self._notes]))
 
 
+def _earlier(file: Path) -> dict[str, Any]:
+    """Return seconds and notes of interrupted calls; empty ones if the file is damaged, which is set aside."""
+    stored = artifacts.read_json_if_whole(file)
+    if stored is None:
+        return {"seconds": {}, "notes": []}
+    kinds = {"seconds": dict, "notes": list}
+    if not isinstance(stored, dict) or any(not isinstance(stored.get(key), kind) for key, kind in kinds.items()):
+        artifacts.set_aside(file.parent, {file.name: "lacks its keys"})
+        return {"seconds": {}, "notes": []}
+    return stored
+
+
 def record_name(kind: str) -> str:
     """Return the name of the file with the settings of a folder."""
     return "recipe.yaml" if kind in RECIPES else f"{kind}.yaml"
@@ -107,7 +122,12 @@ def recorded_data(folder: Path) -> dict[str, Any] | None:
 def has_results(folder: Path) -> bool:
     """Return whether a folder has a result to resume from: a finished part, a checkpoint, stored tensors."""
     results = (artifacts.MANIFEST, "*.safetensors")
-    return any(next(folder.rglob(pattern), None) is not None for pattern in results)
+    return any(file.parent.name != divergence.FOLDER for pattern in results for file in folder.rglob(pattern))
+
+
+def has_failed_step(folder: Path) -> bool:
+    """Return whether the failing step of a training that diverged is kept in a folder."""
+    return next(folder.rglob(f"{divergence.FOLDER}/{divergence.FACTS}"), None) is not None
 
 
 def check_free(folder: Path, settings: Config, kind: str) -> None:
@@ -121,9 +141,17 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     if {entry.name for entry in folder.iterdir()} <= LEFT_OVER:
         return  # of another command that failed or was interrupted before it had a result
     if not file.is_file():
+        if file.with_name(f"{file.name}{artifacts.DAMAGED}").is_file():
+            return  # it was set aside; the parts of the run know what they were made from
         raise RunError(f"{folder} exists and has other contents. Choose a new folder with --out.")
-    differing = differences(file, settings)
-    if differing and has_results(folder):
+    if not has_results(folder):
+        return
+    try:
+        differing = differences(file, settings)
+    except ConfigError:  # no YAML
+        artifacts.set_aside(folder, {file.name: "is not YAML"})
+        return
+    if differing:
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
         resume = f", or resume that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
         raise RunError(
@@ -150,7 +178,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
         with artifacts.before_first_write(folder, write_record):
             yield
     except UserError:
-        if fresh and distributed.is_main() and not has_results(folder):
+        if fresh and distributed.is_main() and not has_results(folder) and not has_failed_step(folder):
             artifacts.remove(folder)
             if first_of_all:
                 with contextlib.suppress(OSError):

@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from potstill import distributed, progress
+from potstill import artifacts, distributed, progress
 from potstill.data.loader import Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
+from potstill.training import checkpoint, divergence
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
-from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch, recorded_plan
+from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
@@ -61,13 +64,25 @@ def fit(
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
         run = start_or_resume(job, plan)
-        with progress.task(title, total=job.steps, done=run.step) as task:
-            while run.step < job.steps and not run.stalled:
-                run.train_step()
-                last = run.step % order.steps_per_epoch == 0
-                task.advance(text=run.end_epoch() if last else "")
-                run.save_now_and_then(CHECKPOINT_SECONDS)
+        divergence.clear(folder)
+        run.remember()
+        try:
+            _train(run, title)
+        except NotFinite:
+            raise divergence.diverged(run) from None
         return run.finish()
+
+
+def _train(run: TrainingLoop, title: str) -> None:
+    job = run.job
+    with progress.task(title, total=job.steps, done=run.step) as task:
+        while run.step < job.steps and not run.stalled:
+            run.train_step()
+            last = run.step % job.order.steps_per_epoch == 0
+            task.advance(text=run.end_epoch() if last else "")
+            if last:
+                run.remember()
+            run.save_now_and_then(CHECKPOINT_SECONDS)
 
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:
@@ -92,15 +107,29 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
             "train.batch_size, or use fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
-    plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)
+    state = checkpoint.load(job.folder / artifacts.CHECKPOINT, prepared.device)
+    computed = {**state.facts["plan"], "threads": state.facts["threads"]} if state else None
+    computed = computed or checkpoint.computed_before(job.folder)
+    if computed:
+        plan = _plan_of(computed)
+    plan = plan or plan_training(job.classifier, job.config, job.order)
     if plan.compiled:
         torch.compiler.reset()  # after several networks it would silently stop compiling
     model = job.classifier.to(memory_format=plan.memory_format)
     if distributed.world() > 1 and prepared.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     run = TrainingLoop(job, plan, prepared.prepare_model(model), prepared.device)
-    run.resume()
+    if state:
+        run.resume(state)
     return run
+
+
+def _plan_of(computed: dict[str, Any]) -> ExecutionPlan:
+    """Return the execution plan of an interrupted or damaged training, and set its number of threads."""
+    if computed["threads"] != torch.get_num_threads():
+        torch.set_num_threads(computed["threads"])
+        progress.note(f"Resumed with {computed['threads']} threads, as before, so that the result is bit-exact.")
+    return ExecutionPlan(**{field.name: computed[field.name] for field in dataclasses.fields(ExecutionPlan)})
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:

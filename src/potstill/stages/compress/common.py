@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from potstill import artifacts, progress
+from potstill.artifacts import sha256
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
@@ -26,11 +27,10 @@ from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import sha256
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
-from potstill.stages.distill.files import calibration_images
+from potstill.stages.distill.files import calibration_images, gate_images
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
 from potstill.stages.run_folder import recorded_data
 from potstill.stages.teacher import input_size
@@ -100,6 +100,11 @@ class CompressionSetup:
         if len(images) < self.images:
             progress.note(f"Using {len(images)} images for calibration instead of {self.images}: there are no more.")
         return images
+
+    @functools.cached_property
+    def gated(self) -> Tensor:
+        """Validation images in 0..1 at the model's size, on which files are compared with what they should compute."""
+        return gate_images(self.model, self.data)
 
     @property
     def facts(self) -> dict[str, Any]:
