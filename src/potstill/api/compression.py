@@ -38,6 +38,7 @@ def prune(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -65,6 +66,7 @@ def prune(
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
         data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
+        test_from: what becomes the test split if the data have none.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
@@ -97,6 +99,7 @@ def quantize(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -125,7 +128,7 @@ def quantize(
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
             which no file is written.
-        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
+        data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         out: the folder of the quantized model and its files (default: a new one under runs/).
