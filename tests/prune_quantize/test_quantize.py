@@ -14,7 +14,8 @@ from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
 from potstill.models import zoo
 from potstill.stages.compress import quantize as stage
-from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, quantize
+from potstill.stages.compress.quantize import ONNX, PACKED, quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow

@@ -23,7 +23,6 @@ from potstill.models.inspect.macs import cost
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.inspect.segments import Segment, segments
 
-
 Layer = QuantConv2d | QuantLinear
 
 STEPS = (100, 1000)  # the smallest and the largest number per block
@@ -36,14 +35,14 @@ class Reconstruction:
     """Settings of the descent (Adam, cosine schedule), in units that do not depend on the network.
 
     steps: per block; None: by the size of the network. batch: images per step. weight_rate, step_rate: of weights and
-    of steps, relative to the mean step of the layer. bias_rate: of biases.
+    of steps, relative to the mean step of the layer. bias_rate: of biases, relative to their mean magnitude.
     """
 
     steps: int | None = None
     batch: int = 32
     weight_rate: float = 3e-2
     step_rate: float = 1e-3
-    bias_rate: float = 1e-3
+    bias_rate: float = 1e-2
     seed: int = 0
 
 
@@ -86,7 +85,9 @@ def reconstruct(
     once = _layers_that_run_once(model, image[:size])
     blocks = _of_segments(parts, once, reference, _affordable(parts, batches))
     if not parts:
-        progress.note("The data flow of the network cannot be divided into blocks: every layer is reconstructed by itself.")
+        progress.note(
+            "The data flow of the network cannot be divided into blocks: every layer is reconstructed by itself."
+        )
         blocks = _of_layers(model, once, reference, batches)
     with progress.task("Reconstructing blocks", total=len(parts) or len(once)) as task:
         for block in blocks:
@@ -194,7 +195,7 @@ def _groups(layer: Layer, settings: Reconstruction) -> Iterator[dict[str, Any]]:
     yield {"params": [layer.weight], "lr": settings.weight_rate * unit}
     yield {"params": [step], "lr": settings.step_rate * unit}
     if layer.bias is not None:
-        yield {"params": [layer.bias], "lr": settings.bias_rate}
+        yield {"params": [layer.bias], "lr": settings.bias_rate * max(float(layer.bias.detach().abs().mean()), unit)}
     if layer.input_quantizer is not None:
         step = layer.input_quantizer.step
         yield {"params": [step], "lr": settings.step_rate * float(step.detach().abs())}

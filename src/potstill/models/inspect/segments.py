@@ -43,7 +43,9 @@ class Segment:
         return known[self.end]
 
 
-def segments(model: nn.Module, image: Tensor, *, joined: Callable[[nn.Module], bool] = lambda layer: False) -> list[Segment]:
+def segments(
+    model: nn.Module, image: Tensor, *, joined: Callable[[nn.Module], bool] = lambda layer: False
+) -> list[Segment]:
     """Return the segments of a model from the image to its output; each has at least one layer.
 
     `image` [B, C, H, W] is a batch of the size that they will run on. Operations belong to the layer before them, and a
@@ -70,7 +72,7 @@ def _cut(seen: Trace) -> list[Segment]:
         if len(alive) == 1:
             (end,) = alive
             if end != start:
-                found.append(Segment(seen.calls[first : position + 1], start, end))
+                found.append(Segment(tuple(seen.calls[first : position + 1]), start, end))
                 start, first = end, position + 1
     return found
 
