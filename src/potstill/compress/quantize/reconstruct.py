@@ -25,8 +25,8 @@ from potstill.models.inspect.segments import Segment, segments
 
 Layer = QuantConv2d | QuantLinear
 
-STEPS = (100, 1000)  # the smallest and the largest number per block
-WORK = 1.3e12  # multiply-accumulates of all forward passes: 1000 steps for ResNet-20, fewer for larger networks
+STEPS = (100, 500)  # the smallest and the largest number per block
+WORK = 6.5e11  # multiply-accumulates of all forward passes: 500 steps for ResNet-20, fewer for larger networks
 MEMORY = 1.5e9  # bytes of all inputs and outputs of one block
 
 
