@@ -74,28 +74,32 @@ class Packer:
     def _unpacked(self, name: str, codes: np.ndarray, bits: int) -> str:
         """Return the name of a flat int8 tensor with the values `codes`.
 
-        The bits of a code are stored in parts whose width divides a byte: 3 bits as 2 and 1, 6 as 4 and 2.
+        They are stored without sign, 2 ** (bits - 1) larger, in parts whose width divides a byte: 3 bits as 2 and 1.
         """
+        half = 1 << (bits - 1)
         low, so_far = 0, ""
         for width in (width for width in (4, 2, 1) if bits & width):
-            part = self._part(f"{name}/{low}", codes, low, width, signed=low + width == bits)
+            part = self._part(f"{name}/{low}", codes.astype(np.int64) + half, low, width)
             so_far = self._node("BitwiseOr", [so_far, part], f"{part}/or") if so_far else part
             low += width
-        return so_far
+        wide = self._node("Cast", [so_far], f"{name}/wide", to=TensorProto.INT32)  # int8 cannot be subtracted
+        signed = self._node("Sub", [wide, self._constant(f"half{bits}", np.array(half, np.int32))], f"{name}/signed")
+        return self._node("Cast", [signed], f"{name}/int8", to=TensorProto.INT8)
 
-    def _part(self, name: str, codes: np.ndarray, low: int, width: int, *, signed: bool) -> str:
-        """Return the name of a flat int8 tensor: the bits `low` to `low + width` of each code, at their position."""
-        stored = self._constant(f"{name}/codes", pack_codes((codes >> low) & ((1 << width) - 1), width))
-        index = self._node("Cast", [stored], f"{name}/index", to=TensorProto.INT32)
-        parts = self._node("Gather", [self._table(low, width, signed), index], f"{name}/parts")
-        return self._node("Reshape", [parts, self._constant("flat", np.array([-1]))], f"{name}/flat")
-
-    def _table(self, low: int, width: int, signed: bool) -> str:
-        """Return the name of a table int8 [256, 8 / width]: the values of the parts of each byte."""
-        parts = np.arange(256)[:, None] >> np.arange(0, 8, width) & ((1 << width) - 1)
-        if signed:
-            parts = np.where(parts >> (width - 1), parts - (1 << width), parts)
-        return self._constant(f"table{low}.{width}.{signed}", (parts << low).astype(np.int8))
+    def _part(self, name: str, codes: np.ndarray, low: int, width: int) -> str:
+        """Return the name of a flat uint8 tensor: the bits `low` to `low + width` of each code, at their position."""
+        mask = (1 << width) - 1
+        stored = self._constant(f"{name}/codes", pack_codes((codes >> low) & mask, width).reshape(-1, 1))
+        places = self._constant(f"places{width}", np.arange(0, 8, width, dtype=np.uint8))
+        moved = self._node("BitShift", [stored, places], f"{name}/moved", direction="RIGHT")
+        parts = self._node(
+            "BitwiseAnd", [moved, self._constant(f"mask{width}", np.array(mask, np.uint8))], f"{name}/and"
+        )
+        flat = self._node("Reshape", [parts, self._constant("flat", np.array([-1]))], f"{name}/flat")
+        if not low:
+            return flat
+        place = self._constant(f"place{low}", np.array(low, np.uint8))
+        return self._node("BitShift", [flat, place], f"{name}/place", direction="LEFT")
 
     def _constant(self, name: str, values: np.ndarray) -> str:
         if name not in self._shared:
