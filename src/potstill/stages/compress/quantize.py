@@ -9,10 +9,10 @@ from torch import nn
 
 from potstill import artifacts, progress
 from potstill.errors import ModelError
-from potstill.exporters import export_onnx
+from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
-from potstill.model_files.packed import packed
+from potstill.model_files.packed import load_packed, packed
 from potstill.models.outputs import Classifier
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
@@ -57,6 +57,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     if config.simulate:
         return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
     export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    gate.check_float(folder / BEFORE, setup.model, setup.gated)
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, setup))
     record = {"validation_calibrated": validation_accuracy(start, setup)}
     if config.mode == "qat":
@@ -99,8 +100,10 @@ def _files(config: QuantizeConfig, setup: CompressionSetup, model: Classifier, f
     files = {"original": folder / BEFORE, "packed": folder / PACKED}
     with artifacts.atomic(folder / PACKED) as temporary:
         temporary.write_bytes(packed(model))
+    gate.check_quantized(folder / PACKED, model, setup.gated, opened=load_packed(folder / PACKED))
     if config.activation_bits in (8, None) and config.first_last_bits in (8, None):
         export_quantized(model, folder / ONNX, setup.raw_calibration)
+        gate.check_quantized(folder / ONNX, model, setup.gated)
         files["onnx"] = folder / ONNX
     else:
         progress.note(
