@@ -150,6 +150,26 @@ class CheckResult(Result):
         """The severity of the worst finding: error, warning, info or none."""
         return self.summary["worst"]
 
+    @property
+    def exit_status(self) -> int:
+        """1 if there are errors and the check was strict, else 0."""
+        return int(self.summary["strict"] and self.summary["errors"] > 0)
+
+    def _counted(self) -> str:
+        found, splits = self.summary, self.summary["splits"]
+        filled = {name: split["images"] for name, split in splits.items() if split["images"]}
+        each = ", ".join(f"{words.count(images)} {name}" for name, images in filled.items())
+        labelled = sum(split["labelled"] for split in splits.values())
+        unlabelled = found["images"] - labelled
+        parts = [
+            f"{words.plural(found['images'], 'image')} ({each})",
+            *([f"{words.count(unlabelled)} unlabelled"] if unlabelled else []),
+            words.plural(len(found["classes"]), "class"),
+            words.plural(found["errors"], "error"),
+            words.plural(found["warnings"], "warning"),
+        ]
+        return ", ".join(parts) + "."
+
     def parts(self) -> Iterator[Part]:
         for finding in self.findings:
             yield f"{finding['severity']} {finding['text']}"
@@ -157,6 +177,7 @@ class CheckResult(Result):
             yield f"    -> {finding['advice']}"
         if not self.findings:
             yield "Nothing was found that would harm a model."
+        yield self._counted()
         yield from (f"{key}: {self.summary[key]}" for key in ("html", "fixed", "sheet") if key in self.summary)
         if effects := self.summary.get("probe"):
             yield Table(tuple(effects[0]), tuple(tuple(_cell(value) for value in one.values()) for one in effects))
@@ -177,7 +198,9 @@ class Catalogue(Result):
 
     def parts(self) -> Iterator[Part]:
         rows = self.summary["models"]
-        yield Table(("model", "parameters", "pixels", "ImageNet top-1, %"), tuple(_catalogue_row(row) for row in rows))
+        headings = ("model", "parameters", "8 bits, about", "MACs", "pixels", "ImageNet top-1, %")
+        known = len(headings) if any(row["accuracy"] is not None for row in rows) else -1
+        yield Table(headings[:known], tuple(_catalogue_row(row)[:known] for row in rows))
         left = self.summary["count"] - len(rows)
         if left:
             yield f"... and {left:,} more; --most {self.summary['count']} lists them."
@@ -208,9 +231,11 @@ class NetworkCost(Result):
             yield f"Scaled from the profile of {one['device']}: expect an error of {100 * one['device_error']:.0f} %."
 
 
-def _catalogue_row(row: dict[str, Any]) -> tuple[str, str, str, str]:
+def _catalogue_row(row: dict[str, Any]) -> tuple[str, ...]:
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
-    return row["name"], f"{row['parameters']:,}", "x".join(map(str, row["size"])), accuracy
+    macs = "" if row["macs"] is None else f"{row['macs'] / 1e6:,.2f} M"
+    size = "x".join(map(str, row["size"]))
+    return row["name"], f"{row['parameters']:,}", words.file_size(row["bytes"]), macs, size, accuracy
 
 
 @dataclass(frozen=True, repr=False, eq=False)

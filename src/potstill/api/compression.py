@@ -12,8 +12,8 @@ from potstill.api.verb import built, last_name, new_folder, one_process, verb
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig
 from potstill.stages.compress.prune import prune as prune_stage
-from potstill.stages.compress.quantize import QuantizeConfig
 from potstill.stages.compress.quantize import quantize as quantize_stage
+from potstill.stages.compress.quantize_config import QuantizeConfig
 
 Settings = Mapping[str, Any]
 
@@ -38,6 +38,7 @@ def prune(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -67,11 +68,11 @@ def prune(
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
         data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
+        test_from: what becomes the test split if the data have none.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
-        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
-            target: the device it must fit on, NAME:FLASH/RAM.
+        reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
         out: the folder of the pruned model and its ONNX file (default: a new one under runs/).
     """
     config = built(PruneConfig, settings_of("prune", locals()))
@@ -91,6 +92,7 @@ def quantize(
     calibrate: Literal["auto", "minmax", "percentile", "mse", "entropy"] | None = None,
     calibration: int | None = None,
     weight_steps: Literal["auto", "absmax", "mse", "lsq"] | None = None,
+    rounding: Literal["auto", "nearest", "reconstruct"] | None = None,
     learn_activations: bool | None = None,
     equalize: bool | None = None,
     correct_bias: bool | None = None,
@@ -101,6 +103,7 @@ def quantize(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -124,18 +127,16 @@ def quantize(
     Args:
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
         weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
-        mode: "ptq" after training, "qat" with training.
-        calibrate, calibration: how ranges of activations are chosen, on how many training images.
+        mode: "ptq" or "qat". calibrate, calibration: how activation ranges are chosen, on how many training images.
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
+        rounding: "nearest", or "reconstruct" block by block on the calibration images.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
-        simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
-            which no file is written.
-        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
+        simulate, weight_format, activation_format: measure formats such as "fixed4.4" and "e4m3", and write no file.
+        data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
-        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
-            target: the device it must fit on, NAME:FLASH/RAM.
+        reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
         out: the folder of the quantized model and its files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
@@ -171,8 +172,7 @@ def export(
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
-        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
-            target: the device it must fit on, NAME:FLASH/RAM.
+        reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
         out: the folder (default: a new one under runs/).
     """
     keywords = locals() | {"to": [to] if isinstance(to, str) else to}

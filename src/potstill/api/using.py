@@ -133,6 +133,7 @@ def check(
     augment: str | Sequence[Any] | None = None,
     sheet: str | Path = "augmented.png",
     probe_augment: bool = False,
+    strict: bool = False,
     force: bool = False,
 ) -> CheckResult:
     """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing.
@@ -143,9 +144,10 @@ def check(
         html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
         augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
         probe_augment: measure which augmentations change these labels.
+        strict: whether the command exits with status 1 if there are errors; `exit_status` of the result.
         force: replace files that potstill did not write.
     """
-    outputs = {"html": html, "fix": fix, "sheet": sheet, "force": force}
+    outputs = {"strict": strict, "html": html, "fix": fix, "sheet": sheet, "force": force}
     return CheckResult(check_stage.check(str(data), group=group, augment=augment, probe=probe_augment, **outputs))
 
 
@@ -161,10 +163,11 @@ def models(
     time: bool = False,
     device: str | Path | None = None,
 ) -> Catalogue | NetworkCost:
-    """List models by name, with parameters, input size and known accuracy; or what one of them costs on a device.
+    """List models by name, with parameters, size at 8 bits, cost of an image and accuracy; or what one of them costs.
 
     Args:
-        pattern: part of a name, or a pattern such as "resnet*". most: how many to list.
+        pattern: part of a name, or a pattern such as "resnet*"; "NAME@*" lists where a model can be truncated. most:
+            how many to list.
         bits, size, classes, options, time, device: any of these asks for the cost of one model, trained or not: then
             `pattern` is its name, a run or stage folder, or an ONNX file (docs/export.md).
         bits: of the weights, 2 to 8, or 32 for float (default: 8). size: side of its images in pixels. classes: their

@@ -13,7 +13,7 @@ COST = "Cost of one model, by its name, folder or ONNX file"
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = "builtin:*",
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern: 'resnet*', 'NAME@*'.")] = "builtin:*",
     most: Annotated[int, typer.Option(help="Maximum number to list.")] = 40,
     bits: Annotated[int | None, option(COST, "Bits of the weights, 2 to 8; 32: float (default: 8).")] = None,
     size: Annotated[int | None, option(COST, "Side of its images in pixels.")] = None,
@@ -23,7 +23,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, input size and known accuracy; or show what one costs."""
+    """List models with parameters, size at 8 bits, MACs and known accuracy; or show what one of them costs."""
     call("models", locals())
 
 
