@@ -23,7 +23,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, size at 8 bits, MACs and known accuracy; or show what one of them costs."""
+    """List models with size, MACs and known accuracy, or show the cost of one."""
     call("models", locals())
 
 
