@@ -70,4 +70,4 @@ def read_card(folder: Path) -> Card:
             "such as runs/NAME/teacher, or a model's name with --weights FILE."
         )
     check_file(folder / CARD)
-    return Card.from_json(read_json(folder / CARD))
+    return Card.from_json(read_json(folder / CARD), origin=str(folder / CARD))

@@ -6,7 +6,6 @@ OpenVINO and ExecuTorch are optional: they are imported when such a file is open
 from __future__ import annotations
 
 import importlib.util
-import json
 import warnings
 from pathlib import Path
 from typing import Protocol
@@ -72,7 +71,9 @@ class OpenVinoModel:
         core = openvino.Core()
         try:
             model = core.read_model(file)
-            self.card = Card.from_json(json.loads(model.get_rt_info(["potstill", "card"]).astype(str)))
+            self.card = Card.from_text(
+                model.get_rt_info(["potstill", "card"]).astype(str), origin=f"The card inside {file}"
+            )
         except RuntimeError as error:
             raise ModelError(
                 f"{file} is not an OpenVINO model of potstill ({_reason(error)}). Export it again."
@@ -103,7 +104,7 @@ class ExecutorchModel:
             raise ModelError(
                 f"{file} has no card: {beside.name} must be in the same folder. Copy both, or export it again."
             )
-        self.card = Card.from_json(artifacts.read_json(beside))
+        self.card = Card.from_json(artifacts.read_json(beside), origin=str(beside))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the interface being experimental
             from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]  # optional

@@ -152,7 +152,7 @@ def card_beside(file: Path) -> Card | None:
     digest, beside = sha256(file), file.parent / CARD
     if not beside.is_file():
         return packages.card_of(digest)
-    card = Card.from_json(read_json(beside))
+    card = Card.from_json(read_json(beside), origin=str(beside))
     return card if card.weights_sha256 == digest else None
 
 
