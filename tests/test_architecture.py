@@ -44,6 +44,7 @@ FLOORS = {
     "data.decode": 1,
     "data.splits": 1,
     "data.squares": 1,
+    "models.card_record": 1,
     "models.outputs": 1,
     "compress.formats": 1,
     "losses": 2,

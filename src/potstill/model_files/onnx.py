@@ -23,6 +23,7 @@ from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
 from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Classifier, Outputs
 from potstill.words import plural
 
@@ -170,7 +171,7 @@ class OnnxModel:
 
 
 def _own_card(file: Path, text: str) -> Card:
-    return Card.from_text(text, origin=f"The card inside {file}")
+    return card_from_text(text, origin=f"The card inside {file}")
 
 
 def _foreign_card(file: Path) -> Card:
@@ -203,7 +204,7 @@ def describe(file: Path, *, classes: Sequence[str], mean: Sequence[float], std: 
     more.setdefault("weights_sha256", sha256(file))
     photos = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
     fields = {"classes": classes, "channels": len(mean), "size": size, "mean": mean, "std": std, **photos, **more}
-    return Card.from_json({"model": f"onnx:{file.name}", **fields}, origin=f"The card of {file}")
+    return card_from_json({"model": f"onnx:{file.name}", **fields}, origin=f"The card of {file}")
 
 
 def _size(file: Path, channels: int) -> tuple[int, int]:

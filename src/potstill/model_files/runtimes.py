@@ -19,6 +19,7 @@ from potstill import artifacts
 from potstill.errors import ModelError
 from potstill.model_files.onnx import OnnxModel
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized
 
 SUFFIXES = (".onnx", ".xml", ".pte")
@@ -71,7 +72,7 @@ class OpenVinoModel:
         core = openvino.Core()
         try:
             model = core.read_model(file)
-            self.card = Card.from_text(
+            self.card = card_from_text(
                 model.get_rt_info(["potstill", "card"]).astype(str), origin=f"The card inside {file}"
             )
         except RuntimeError as error:
@@ -104,7 +105,7 @@ class ExecutorchModel:
             raise ModelError(
                 f"{file} has no card: {beside.name} must be in the same folder. Copy both, or export it again."
             )
-        self.card = Card.from_json(artifacts.read_json(beside), origin=str(beside))
+        self.card = card_from_json(artifacts.read_json(beside), origin=str(beside))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the interface being experimental
             from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]  # optional

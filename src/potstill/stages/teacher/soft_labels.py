@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from potstill import artifacts
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError, RunError
-from potstill.models.card import Card
+from potstill.models.card_record import card_from_json
 from potstill.models.hooks import Tap
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import OneTeacher
@@ -59,7 +59,7 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
     return SoftLabelTeacher(
         folder=folder,
         labels=facts,
-        card=Card.from_json(facts["card"], origin=f"The card in {folder / FACTS}"),
+        card=card_from_json(facts["card"], origin=f"The card in {folder / FACTS}"),
         identity=artifacts.fingerprint(facts["source"]),
         title=f"Read the soft labels of {facts['teacher']} from {folder}",
         record={"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {},
