@@ -99,7 +99,8 @@ def distill(
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
         epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
         labels, limit: labels that the student gets; images used, stratified.
-        group, allow_empty: a pattern whose matches stay in one split; accept classes without images.
+        group, allow_empty: which images stay in one split, a pattern or a word (docs/data.md); accept classes without
+            images.
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).

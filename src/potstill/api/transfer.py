@@ -35,6 +35,7 @@ def finetune(
     size: int | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
+    group: str | None = None,
     features: str | None = None,
     views: int | None = None,
     penalty: float | None = None,
@@ -61,6 +62,7 @@ def finetune(
         weights: a file, or "hub" for the published ones (the default). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
+        group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
@@ -171,6 +173,7 @@ def label(
     top_k: int | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
+    group: str | None = None,
     to_review: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
@@ -182,7 +185,8 @@ def label(
         data: a folder, archive or array file, 'digits', or settings.
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
-        limit: images used, stratified. to_review: images to propose for labelling by hand. seed: of the views.
+        limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
+        to_review: images to propose for labelling by hand.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """
     config = built(LabelConfig, settings_of("label", locals()))

@@ -61,7 +61,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]
 Limit = Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")]
-Group = Annotated[str | None, option(IMAGES, "Regular expression on file names; equal matches stay in one split.")]
+Group = Annotated[
+    str | None, option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.")
+]
 Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
 Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]

@@ -20,6 +20,7 @@ from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
 from potstill.errors import DataError
 from potstill.models import zoo
+from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
@@ -30,12 +31,23 @@ CROP = 0.875  # fraction of the short side that the centre crop keeps
 
 @dataclass(frozen=True)
 class Data:
-    """A manifest with train, validation and test splits, its pixels, and the crop and resize of models."""
+    """A manifest with train, validation and test splits, its pixels, and the crop and resize of models.
+
+    photos: the settings from which larger pixels of the same photos are decoded; None for images of one native size.
+    """
 
     manifest: Manifest
     pixels: Pixels
     crop: tuple[int, int]
     resize: int
+    photos: DataConfig | None = None
+
+    def for_input_of(self, card: Card) -> Data:
+        """Return the same photos decoded for a model with a larger input, which sees the same crops of them."""
+        side = max(card.crop)
+        if self.photos is None or side <= max(self.crop):
+            return self
+        return prepare(self.photos.model_copy(update={"size": side}), manifest=self.manifest)
 
     @property
     def channels(self) -> int:
@@ -48,14 +60,18 @@ class Data:
         *,
         weights: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
+        size: int | None = None,
         seed: int = 0,
     ) -> Classifier:
-        """Return a model for these images: built-in ones have their size and channels, others keep their own."""
+        """Return a model for these images: built-in ones have their size and channels, others keep their own.
+
+        size: another input size in pixels per side.
+        """
         builtin = name.startswith("builtin:")
         made = zoo.create(
             name,
             classes=self.manifest.classes,
-            size=self.crop if builtin else None,
+            size=(size, size) if size else self.crop if builtin else None,
             channels=self.channels if builtin else None,
             weights=weights,
             options=options,
@@ -126,7 +142,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
         )
     height, width = pixels.shape[-2:]
     if (height, width) == (round(size / CROP),) * 2:
-        return Data(manifest, pixels, (size, size), height)
+        return Data(manifest, pixels, (size, size), height, config)
     return Data(manifest, pixels, (height, width), min(height, width))
 
 

@@ -25,7 +25,7 @@ class DataConfig(Config):
     test: float = Field(default=0.2, gt=0, lt=1, description="fraction held out if there is no test split")
     size: int | None = Field(default=None, ge=8, le=1024, description="input size of photos in pixels per side")
     group: str | None = Field(
-        default=None, description="regular expression over file names; images of equal match stay in one split"
+        default=None, description="pattern of paths below the data, 'near-copies' or 'exif': what stays in one split"
     )
     allow_empty: bool = Field(default=False, description="accept classes without images")
     seed: int = Field(default=0, ge=0, description="random seed of the splits")
@@ -121,6 +121,7 @@ class StudentConfig(Config):
 
     model: str = Field(default="builtin:mlp", description="name or folder")
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
+    size: int | None = Field(default=None, ge=8, le=1024, description="input size in pixels per side; null: its own")
     weights: str | None = Field(default=None, description="file of initial weights, for a name")
     aux: tuple[str, ...] = Field(default=(), description="stages with an auxiliary head during training")
     labels: int | None = Field(default=None, ge=1, description="number of labels to use; null: all")
