@@ -31,6 +31,7 @@ MODULES = {
     "openvino": ("openvino",),
     "executorch": ("executorch",),
     "tflite": ("tflite", "ai_edge_litert"),
+    "c": ("emx_onnx_cgen",),
 }
 """Modules of each optional runtime, by the extra of potstill that installs them."""
 
@@ -59,10 +60,16 @@ def open_exported(file: Path, *, threads: int | None = None) -> Exported:
     return kinds[file.suffix](file, threads=threads)
 
 
-def require(runtime: str) -> None:
-    """Raise `ModelError` if a module of an optional runtime is not installed."""
-    if any(importlib.util.find_spec(module) is None for module in MODULES[runtime]):
-        raise ModelError(f"{runtime} is not installed. Install it: pip install 'potstill[{runtime}]'")
+def require(*runtimes: str) -> None:
+    """Raise `ModelError` that names all modules which `runtimes` need and which are not installed."""
+    missing = [
+        f"{module} is not installed. Install it: pip install 'potstill[{runtime}]'"
+        for runtime in runtimes
+        for module in MODULES[runtime]
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise ModelError(*missing)
 
 
 class _Runtime:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from potstill.exporters.onnx_values import with_outputs
 from potstill.exporters.tflite.graph import Graph, Grid, Value, grid_of_range
+from potstill.model_files.onnx_values import with_outputs
 
 IMAGE = Grid.of(1 / 255, -128)
 FIXED = {

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from potstill.exporters.onnx_values import values_of_a_run
 from potstill.exporters.tflite.graph import Graph, Grid, Node, Value
+from potstill.model_files.onnx_values import values_of_a_run
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 EIGHT_BITS = (np.dtype(np.uint8), np.dtype(np.int8))
