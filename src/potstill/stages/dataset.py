@@ -12,7 +12,7 @@ import torch
 
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
-from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats import from_arrays
 from potstill.data.loader import Loader
 from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels, load_pixels
@@ -22,6 +22,7 @@ from potstill.errors import DataError
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
+from potstill.stages.images_record import read_labelled
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
 
@@ -59,13 +60,14 @@ class Data:
         name: str,
         *,
         weights: str | Path | None = None,
+        new_head: bool = False,
         options: Mapping[str, Any] | None = None,
         size: int | None = None,
         seed: int = 0,
     ) -> Classifier:
         """Return a model for these images: built-in ones have their size and channels, others keep their own.
 
-        size: another input size in pixels per side.
+        new_head: the head of the weights may have another number of classes. size: another input size, pixels a side.
         """
         builtin = name.startswith("builtin:")
         made = zoo.create(
@@ -74,6 +76,7 @@ class Data:
             size=(size, size) if size else self.crop if builtin else None,
             channels=self.channels if builtin else None,
             weights=weights,
+            new_head=new_head,
             options=options,
             seed=seed,
         )
@@ -113,7 +116,7 @@ def read(config: DataConfig) -> Manifest:
     if config.path == "digits":
         manifest = digits()
     else:
-        manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
+        manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Put images into one folder per class, such as "

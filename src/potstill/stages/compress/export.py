@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from potstill import progress
+from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
@@ -29,7 +30,6 @@ from potstill.model_files.c_code import compiler
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
 from potstill.stages.compress.compiled import compiled
