@@ -111,3 +111,85 @@ def test_operators_compute_what_onnxruntime_computes(name: str, tmp_path: Path) 
         difference = np.abs(model(torch.from_numpy(images)).logits.numpy() - reference)
         assert difference.max() <= 1.01 * step
     assert codes(tmp_path / "int8.tflite").keys() >= {*expected}
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of two kinds of convolution and a dense layer in 8 bits, and its ONNX file beside it; for reading only."""
+    folder = tmp_path_factory.mktemp("int8")
+    wide = step("Conv", normal(8, 8, 3, 3), normal(8), pads=PADS, strides=[2, 2])
+    deep = step("Conv", normal(8, 1, 3, 3), normal(8), pads=PADS, group=8)
+    steps = [wide, step("Relu"), deep, POOLED, step("Gemm", normal(5, 8), normal(5), transB=1)]
+    exported = graphs.write(folder / "float.onnx", *steps)
+    quantize_int8(exported, folder / "int8.onnx", graphs.pixels(16))
+    to_tflite(folder / "int8.onnx", folder / "int8.tflite", graphs.pixels(16))
+    return folder / "int8.tflite"
+
+
+def test_another_reader_finds_a_file_as_the_schema_wants_it(int8: Path) -> None:
+    """Constants are aligned, versions and the oldest runtime are those of the operators, and names are there."""
+    import tflite
+
+    content = int8.read_bytes()
+    model = tflite.Model.GetRootAsModel(content, 0)
+    assert content[4:8] == b"TFL3" and model.Version() == 3 and model.SubgraphsLength() == 1
+    assert codes(int8) == {
+        "QUANTIZE": 1, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "PAD": 2, "RESHAPE": 1,
+    }  # fmt: skip
+    buffers = [model.Buffers(place) for place in range(model.BuffersLength())]
+    places = [one._tab.Vector(one._tab.Offset(4)) for one in buffers if one.DataLength()]
+    assert buffers[0].DataLength() == 0 and len(places) > 8 and not any(place % 16 for place in places)
+    entries = {model.Metadata(place).Name(): model.Metadata(place).Buffer() for place in range(model.MetadataLength())}
+    oldest = buffers[entries[b"min_runtime_version"]].DataAsNumpy().tobytes()
+    assert oldest == b"1.14.0".ljust(16, b"\0")
+    signature = model.SignatureDefs(0)
+    assert signature.SignatureKey() == b"serving_default"
+    assert (signature.Inputs(0).Name(), signature.Outputs(0).Name()) == (b"image", b"logits")
+    assert (int8.parent / "labels.txt").read_text() == "c0\nc1\nc2\nc3\nc4\n"
+
+
+def test_weights_and_grids_are_those_of_the_onnx_file(int8: Path) -> None:
+    import onnx
+    from ai_edge_litert.interpreter import Interpreter
+
+    held = [onnx.numpy_helper.to_array(one) for one in onnx.load(int8.with_suffix(".onnx")).graph.initializer]
+    expected = {one.transpose(0, 2, 3, 1).tobytes() for one in held if one.shape == (8, 8, 3, 3)}
+    reader = Interpreter(str(int8))
+    reader.allocate_tensors()
+    details = [one for one in reader.get_tensor_details() if tuple(one["shape"]) == (8, 3, 3, 8)]
+    assert {reader.get_tensor(one["index"]).tobytes() for one in details} == expected != set()
+    scale = details[0]["quantization_parameters"]["scales"]
+    assert any(one.shape == (8,) and np.array_equal(one, scale) for one in held)
+
+
+def test_probabilities_are_those_of_the_calibrated_logits(int8: Path, tmp_path: Path) -> None:
+    images = graphs.pixels(16)
+    to_tflite(int8.with_suffix(".onnx"), tmp_path / "p.tflite", images, probabilities=True)
+    model, plain = open_exported(tmp_path / "p.tflite"), open_exported(int8)
+    expected = (plain(torch.from_numpy(images)).logits / 2.0).softmax(1)  # the temperature of the file
+    result = model(torch.from_numpy(images)).logits.exp()
+    assert (result - expected).abs().max() < 1.1 / 256
+    assert model.temperature is None and plain.temperature == 2.0
+
+
+def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:
+    steps = [
+        step("Softsign"),
+        step("Elu"),
+        step("Softsign"),
+        step("Resize", normal(0), np.float32([1, 1, 2, 2]), mode="cubic"),
+    ]
+    exported = graphs.write(tmp_path / "model.onnx", *steps)
+    with pytest.raises(ModelError, match=r"Elu \(1 time\); Resize with mode cubic.*\(1 time\); Softsign \(2 times\)"):
+        check_operators(exported, "this net")
+    with pytest.raises(ModelError, match="Softsign"):
+        to_tflite(exported, tmp_path / "model.tflite", graphs.pixels(2))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("content", [b"", b"abcdTFL3 and no more", "cut"])
+def test_damaged_files_are_refused(int8: Path, tmp_path: Path, content: bytes | str) -> None:
+    file = tmp_path / "model.tflite"
+    file.write_bytes(content if isinstance(content, bytes) else int8.read_bytes()[:200])
+    with pytest.raises(ModelError, match="is not a TensorFlow Lite file of potstill"):
+        open_exported(file)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from potstill import progress
+from potstill.artifacts import sha256
 from potstill.errors import ModelError
 from potstill.evaluation.measured import measured, parity
 from potstill.exporters import c_source
 from potstill.model_files.c_code import CModel, compiler_version
-from potstill.models.weights import sha256
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressionSetup
 
