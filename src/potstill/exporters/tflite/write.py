@@ -32,8 +32,8 @@ def to_tflite(
     *,
     outside: str = "uint8",
     probabilities: bool = False,
-) -> None:
-    """Write `out` (.tflite) with the numbers of an ONNX file of potstill, and labels.txt beside it.
+) -> Path:
+    """Write `out` (.tflite) with the numbers of an ONNX file of potstill, and labels.txt beside it; return `out`.
 
     The input is `image` [1, H, W, C], the output `logits` [1, K]. A float file gives a float file, with values in 0..1.
     An 8-bit file gives one in integers: weights and grids are those of the ONNX file.
@@ -58,6 +58,7 @@ def to_tflite(
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(emit(lowered, metadata=metadata, description=description))
     artifacts.write_text(out.parent / LABELS, "".join(f"{name}\n" for name in card.classes))
+    return out
 
 
 def check_operators(exported: Path, name: str) -> None:

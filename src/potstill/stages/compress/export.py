@@ -9,7 +9,7 @@ summary.json                       accuracy, agreement, bytes and latency of eac
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,13 @@ from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
-from potstill.exporters import c_source, export_onnx, export_quantized, quantize_int8, tflite
+from potstill.exporters import c_source, export_onnx, export_quantized, gate, quantize_int8, tflite
 from potstill.exporters.golden import write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.c_code import compiler
 from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.stages import test_split
@@ -136,25 +137,42 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     if quantized_layers(model.network):
         progress.note(f"{config.model} is quantized: {FLOAT} has its integer weights, and there is no {INT8}.")
         export_quantized(model, files[0], setup.raw_calibration, temperature=temperature)
+        gate.check_quantized(files[0], model, setup.gated)
     else:
         export_onnx(model, files[0], opset=config.opset, temperature=temperature)
+        gate.check_float(files[0], model, setup.gated)
         if config.int8:
             files.append(folder / INT8)
             quantize_int8(files[0], files[1], setup.raw_calibration)
-    prepared = list(files)
-    if "openvino" in config.to:
-        for exported in prepared:
-            files.append(exported.with_suffix(".xml"))
-            to_openvino(exported, files[-1])
-    if "tflite" in config.to:
-        for exported in prepared:
-            files.append(exported.with_suffix(".tflite"))
-            options = {"outside": config.tflite_type, "probabilities": config.probabilities}
-            tflite.to_tflite(exported, files[-1], setup.raw_calibration, **options)
+            gate.check_int8(files[1], model, setup.gated)
+    for exported in list(files):
+        for out in _converted(config, setup, exported):
+            files.append(out)
+            _check_converted(out, exported, model, setup)
     if "executorch" in config.to:
         files.append(folder / "model.pte")
         to_executorch(model, files[-1])
+        gate.check_float(files[-1], model, setup.gated, opened=open_exported(files[-1]))
     return files
+
+
+def _converted(config: ExportStageConfig, setup: CompressionSetup, exported: Path) -> Iterator[Path]:
+    """Convert an ONNX file for the requested runtimes, and yield each file when it is written."""
+    if "openvino" in config.to:
+        yield to_openvino(exported, exported.with_suffix(".xml"))
+    if "tflite" in config.to:
+        options = {"outside": config.tflite_type, "probabilities": config.probabilities}
+        yield tflite.to_tflite(exported, exported.with_suffix(".tflite"), setup.raw_calibration, **options)
+
+
+def _check_converted(file: Path, exported: Path, model: Classifier, setup: CompressionSetup) -> None:
+    """Compare a file of another runtime with what the ONNX file that it was made from should compute."""
+    opened = open_exported(file)
+    # Probabilities are other numbers than the logits, but the class is the same.
+    if quantized_layers(model.network) or exported.name == INT8 or getattr(opened, "probabilities", False):
+        gate.check_quantized(file, OnnxModel(exported, optimized=False), setup.gated, opened=opened)
+    else:
+        gate.check_float(file, model, setup.gated, opened=opened)
 
 
 def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path) -> None:
