@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import struct
 import warnings
 from pathlib import Path
@@ -164,7 +163,7 @@ class TfliteModel(_Runtime):
 
         _require_file(file)
         metadata = _tflite_metadata(file)
-        self.card = Card.from_json(json.loads(metadata[CARD]))
+        self.card = card_from_text(metadata[CARD], origin=f"The card inside {file}")
         self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
         self.probabilities = PROBABILITIES in metadata
         try:
