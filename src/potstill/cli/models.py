@@ -23,7 +23,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with size, MACs and known accuracy, or show the cost of one."""
+    """List models with size, MACs and accuracy, or the cost of one."""
     call("models", locals())
 
 

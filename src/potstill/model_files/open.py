@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from potstill import artifacts, names
 from potstill.errors import ModelError
 from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
 from potstill.model_files.runtimes import SUFFIXES, Exported, open_exported
+from potstill.models.card import Card
+from potstill.models.card_record import card_from_json
 from potstill.models.outputs import Classifier
 from potstill.models.zoo import WEIGHTS
 
@@ -35,7 +36,7 @@ def find(model: str, *, threads: int | None = None) -> Opened | None:
     if folder is None:
         return None
     opened = load_model(folder)
-    return opened if folder == path else opened.with_card(opened.card.replace(reject=_rejects(path)))
+    return opened if folder == path else opened.with_card(_with_threshold(opened.card, path / STUDENT))
 
 
 def model_folder(path: Path) -> Path | None:
@@ -54,10 +55,11 @@ def _student(run: Path) -> Path:
     return names.inside(run, content.get("folder") if isinstance(content, dict) else content, origin=file)
 
 
-def _rejects(run: Path) -> dict[str, Any]:
-    """Return when a run's student answers "unsure" (`Card.reject`), from its student.json."""
-    content = artifacts.read_json(run / STUDENT)
-    return content.get("reject", {}) if isinstance(content, dict) else {}
+def _with_threshold(card: Card, file: Path) -> Card:
+    """Return the card of a run's student with `Card.reject`, which its student.json has."""
+    content = artifacts.read_json(file)
+    reject = content.get("reject", {}) if isinstance(content, dict) else {}
+    return card_from_json(card.to_json() | {"reject": reject}, origin=str(file))
 
 
 def weights_file(path: Path) -> Path:
