@@ -76,6 +76,7 @@ def distill(
     limit: int | None = None,
     group: str | None = None,
     allow_empty: bool | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     views: int | None = None,
     augment: str | Sequence[Any] | None = None,
     mix: Literal["mixup", "cutmix"] | None = None,
@@ -83,6 +84,7 @@ def distill(
     objective: Settings | None = None,
     train: Settings | None = None,
     export: Settings | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
@@ -100,6 +102,8 @@ def distill(
         epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
         labels, limit: labels that the student gets; images used, stratified.
         group, allow_empty: a pattern whose matches stay in one split; accept classes without images.
+        fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
+        input: what the ONNX files take: "raw" (photos of any size) or "prepared" (docs/export.md).
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).

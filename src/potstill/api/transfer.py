@@ -33,6 +33,7 @@ def finetune(
     std: Sequence[float] | None = None,
     from_scratch: bool | None = None,
     size: int | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
     features: str | None = None,
@@ -61,6 +62,7 @@ def finetune(
         weights: a file, or "hub" for the published ones (the default). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
+        fit: "crop", "letterbox" (whole, on grey) or "stretch": how photos of another shape are made square.
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
@@ -85,6 +87,7 @@ def selftrain(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     teachers: Sequence[Settings] | None = None,
     transfer: Settings | None = None,
     folds: int | None = None,
@@ -170,6 +173,7 @@ def label(
     views: int | None = None,
     top_k: int | None = None,
     augment: str | Sequence[Any] | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     limit: int | None = None,
     to_review: int | None = None,
     seed: int | None = None,
@@ -182,6 +186,7 @@ def label(
         data: a folder, archive or array file, 'digits', or settings.
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
+        fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         limit: images used, stratified. to_review: images to propose for labelling by hand. seed: of the views.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """

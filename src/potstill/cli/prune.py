@@ -8,6 +8,7 @@ from potstill.cli.common import call
 from potstill.cli.options import (
     BatchSize,
     Epochs,
+    Input,
     Json,
     LearningRate,
     Limit,
@@ -50,6 +51,7 @@ def prune(
     batch_size: BatchSize = None,
     lr: LearningRate = None,
     seed: Seed = None,
+    input: Input = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

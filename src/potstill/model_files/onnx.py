@@ -1,13 +1,16 @@
 """An ONNX file as a model `image -> Outputs`, so that the exported file itself is evaluated.
 
-Files written by potstill contain their card. Other files (from Keras, scikit-learn, another project) need a description
-of their input: a `Card` in Python, or `NAME.card.json` next to `NAME.onnx`.
+Files written by potstill contain their card, and the preprocessing of photos unless they were exported without it.
+Other files (from Keras, scikit-learn, another project) need a description of their input: a `Card` in Python, or
+`NAME.card.json` next to `NAME.onnx`.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from potstill import artifacts
 from potstill.errors import ModelError, RunError
+from potstill.model_files.onnx_input import INPUT, prepared
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
 from potstill.models.weights import sha256
@@ -33,9 +37,12 @@ DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(do
 PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "LinearClassifier", "Normalizer")
 """Last operators of graphs whose output is probabilities."""
 
+PIXELS = 2**22
+"""Pixels that a raw file is given at once: a batch of small images, or a few photos."""
 
-def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
-    """Return an onnxruntime session on the CPU; threads: None uses all cores.
+
+def session(file: Path, *, threads: int | None = None, graph: onnx.ModelProto | None = None) -> ort.InferenceSession:
+    """Return an onnxruntime session on the CPU; threads: None uses all cores; graph: made from the file, run instead.
 
     Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
     """
@@ -43,12 +50,13 @@ def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
         raise ModelError(
             f"There is no file {file}. Give the path of an exported model, such as runs/NAME/student.onnx."
         )
+    source = file if graph is None else graph.SerializeToString()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or joblib.cpu_count()
     options.inter_op_num_threads = 1
     try:
-        return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
         raise ModelError(_unreadable(file, error)) from None
 
@@ -66,6 +74,16 @@ def _unreadable(file: Path, error: Exception) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """The graph behind the preprocessing: its session, input, and the name of its output."""
+
+    session: ort.InferenceSession
+    input: Any
+    output: str
+    channels_last: bool
+
+
 class OnnxModel:
     """A classifier in an ONNX file; call it with images [B, C, H, W] in 0..1 of any size.
 
@@ -73,6 +91,8 @@ class OnnxModel:
         without it the card inside the file is used, and normalisation is part of the graph.
     probabilities: whether the output is probabilities instead of logits; None infers it from the last operator.
     threads: of onnxruntime; None uses all cores.
+    raw: whether the file takes photos of any size. `of_pixels` then runs the file as it is; a call takes images that
+        were fitted and cropped already (a view of training), and runs the graph behind the preprocessing.
     """
 
     def __init__(
@@ -83,7 +103,7 @@ class OnnxModel:
         probabilities: bool | None = None,
         threads: int | None = None,
     ) -> None:
-        self.file = Path(file)
+        self.file, self._threads = Path(file), threads
         self.session = session(self.file, threads=threads)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
@@ -92,12 +112,20 @@ class OnnxModel:
         self.probabilities = (
             self.foreign and _ends_in_probabilities(self.file) if probabilities is None else probabilities
         )
-        self._input = self.session.get_inputs()[0]
-        self._output = _output(self.file, self.session, len(self.card.classes))
-        self._single = self._input.shape[0] == 1
-        self._channels_last = _channels_last(self._input.shape, self.card)
+        self.raw = not self.foreign and self.session.get_inputs()[0].type == "tensor(uint8)"
         self._preprocessing = Classifier(nn.Identity(), self.card)
-        _check(self.file, self._input, self.card)
+        if not self.raw:
+            _ = self._graph  # refuses a graph that does not match its card
+
+    @cached_property
+    def _graph(self) -> _Graph:
+        running = self.session
+        if self.raw:
+            running = session(self.file, threads=self._threads, graph=prepared(onnx.load(self.file)))
+        image = running.get_inputs()[0]
+        output = _output(self.file, running, len(self.card.classes))
+        _check(self.file, image, self.card)
+        return _Graph(running, image, output, _channels_last(image.shape, self.card))
 
     @cached_property
     def sha256(self) -> str:
@@ -112,17 +140,33 @@ class OnnxModel:
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 with the size, axes, range and type of the graph's input."""
+        graph = self._graph
         image = image.float().cpu()
         image = self._preprocessing.prepare(image) if self.foreign else self._preprocessing.resize(image)
-        ordered = image.permute(0, 2, 3, 1) if self._channels_last else image
-        flat = ordered.flatten(1) if len(self._input.shape) == 2 else ordered
-        return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
+        ordered = image.permute(0, 2, 3, 1) if graph.channels_last else image
+        flat = ordered.flatten(1) if len(graph.input.shape) == 2 else ordered
+        return np.ascontiguousarray(flat.numpy().astype(DTYPES[graph.input.type], copy=False))
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run only the graph, on the result of `arranged`; this is the function to time."""
-        if self._single and len(image) > 1:
+        graph = self._graph
+        if graph.input.shape[0] == 1 and len(image) > 1:
             return np.concatenate([self.run(one[None]) for one in image])
-        return cast(np.ndarray, self.session.run([self._output], {self._input.name: image})[0])
+        return cast(np.ndarray, graph.session.run([graph.output], {graph.input.name: image})[0])
+
+    def of_pixels(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the logits float32 [N, K] of the raw file itself, for decoded images uint8 [H, W, 1 or 3]."""
+        assert self.raw, f"{self.file} takes the prepared input"
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, image in enumerate(images):
+            alike[image.shape].append(place)
+        logits = np.empty((len(images), len(self.card.classes)), np.float32)
+        for (height, width, _), places in alike.items():
+            step = max(1, PIXELS // (height * width))
+            for part in (places[start : start + step] for start in range(0, len(places), step)):
+                batch = np.stack([images[place] for place in part])
+                logits[part] = self.session.run(None, {INPUT: batch})[0]
+        return logits
 
 
 def _own_card(file: Path, text: str) -> Card:

@@ -104,7 +104,7 @@ def _sourced(card: Card, file: Path) -> Card:
     stored = Card.from_json(read_json(file.parent / CARD))
     if stored.weights_sha256 != card.weights_sha256 or stored.channels != card.channels:
         return card
-    return card.replace(mean=stored.mean, std=stored.std, interpolation=stored.interpolation, licence=stored.licence)
+    return card.replace(mean=stored.mean, std=stored.std, licence=stored.licence)
 
 
 def count_parameters(model: nn.Module) -> int:

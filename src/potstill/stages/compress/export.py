@@ -21,7 +21,7 @@ from potstill.exporters import export_onnx, export_quantized, quantize_int8
 from potstill.exporters.golden import write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
-from potstill.model_files.latency import latency_ms
+from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.models.weights import sha256
@@ -100,9 +100,9 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     files = [folder / FLOAT]
     if quantized_layers(model.network):
         progress.note(f"{config.model} is quantized: {FLOAT} has its integer weights, and there is no {INT8}.")
-        export_quantized(model, files[0], setup.raw_calibration, temperature=temperature)
+        export_quantized(model, files[0], setup.raw_calibration, input=config.input, temperature=temperature)
     else:
-        export_onnx(model, files[0], opset=config.opset, temperature=temperature)
+        export_onnx(model, files[0], input=config.input, opset=config.opset, temperature=temperature)
         if config.int8:
             files.append(folder / INT8)
             quantize_int8(files[0], files[1], setup.raw_calibration)
@@ -145,6 +145,7 @@ def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[
             "bytes": sum(part.stat().st_size for part in _parts(file)),
             "sha256": identities[file.name],
             "latency": latencies[file.name],
+            **from_photo(file),
         }
     return figures
 

@@ -96,14 +96,14 @@ def _draw_sensitivity(folder: Path) -> None:
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, setup)
-    export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    export_onnx(setup.model, folder / BEFORE, input=config.input)  # before the work, so that it fails early
     rises = _sensitivity(config, setup) if config.sensitivity else {}
     pruned, records = journal.timed(
         "training", "Pruned and fine-tuned", lambda: _rounds(config, setup, aim, folder, stores)
     )
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
     save_model(pruned, folder)
-    export_onnx(pruned, folder / MODEL)
+    export_onnx(pruned, folder / MODEL, input=config.input)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
     networks = {"original": setup.model, "pruned": pruned}
     figures = journal.timed(

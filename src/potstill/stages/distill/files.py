@@ -29,13 +29,15 @@ class Exported:
 
 def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
     """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation."""
-    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
+    card = classifier.card
+    shown = [config.input, card.fit, card.resize, card.crop, card.size]
+    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration, "input": shown}
     artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
 
 
 def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool) -> dict[str, Any]:
-    export_onnx(classifier, folder / MODEL)
+    export_onnx(classifier, folder / MODEL, input=config.input)
     if int8:
         images = calibration_images(classifier, data, config.calibration)
         quantize_int8(folder / MODEL, folder / INT8, images)
