@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "potstill"
 FLOORS = {
     "errors": 0,
     "words": 0,
+    "quantities": 0,
     "_version": 0,
     "progress": 0,
     "plain_text": 0,
@@ -76,6 +77,7 @@ FLOORS = {
 LIGHT = (
     "errors",
     "words",
+    "quantities",
     "progress",
     "plain_text",
     "display",

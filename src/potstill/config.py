@@ -7,14 +7,25 @@ must be, what it was.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
+from potstill import quantities
 from potstill.errors import ConfigError, did_you_mean
+
+Bytes = Annotated[int, BeforeValidator(quantities.to_bytes)]
+"""A setting that takes 300kB, 64KiB, 2.5MB or a number of bytes."""
+Count = Annotated[int, BeforeValidator(quantities.to_count)]
+"""A setting that takes 20M, 1.5k or a number."""
+Milliseconds = Annotated[float, BeforeValidator(functools.partial(quantities.to_time, unit="ms"))]
+"""A setting that takes 2ms, 0.5s or a number of milliseconds."""
+Minutes = Annotated[float, BeforeValidator(functools.partial(quantities.to_time, unit="min"))]
+"""A setting that takes 30min, 1.5h or a number of minutes."""
 
 
 class Config(BaseModel):

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from typer.main import get_command
@@ -139,7 +139,9 @@ def _kinds(annotation: Any) -> set[Any]:
     kinds: set[Any] = set()
     for part in _parts(annotation):
         origin = typing.get_origin(part) or part
-        if origin is Literal:
+        if origin is Annotated:  # a number with a unit (config.py)
+            kinds |= {typing.get_args(part)[0], str}
+        elif origin is Literal:
             kinds |= set(typing.get_args(part))
         elif origin in (list, tuple, Sequence):
             kinds.add(list)

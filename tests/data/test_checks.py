@@ -10,9 +10,9 @@ from PIL import Image
 
 from potstill.data.checks import check, examine
 from potstill.data.checks.fix import fix
-from potstill.data.checks.near import near_hashes
 from potstill.data.checks.page import write_page
 from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats.near import near_hashes
 from potstill.data.formats.rules import near_equal
 from potstill.errors import DataError, UserError
 from potstill.stages.check import check as check_stage
@@ -200,7 +200,7 @@ def test_near_hashes_are_those_of_all_pairs():
 
 
 def test_the_search_gives_up_on_endless_likeness(monkeypatch):
-    monkeypatch.setattr("potstill.data.checks.near._FOUND", 1000)
+    monkeypatch.setattr("potstill.data.formats.near._FOUND", 1000)
     pairs, complete = near_hashes(np.zeros(3000, np.uint64), 6)
     assert not complete and len(pairs) > 1000
 
@@ -246,7 +246,7 @@ def test_fix_writes_a_list_that_is_sound_and_touches_nothing(tree, tmp_path):
 
 
 def test_fix_keeps_groups_and_refuses_what_it_must_not_overwrite(tree, tmp_path):
-    report = examine(tree("cat/7_a.png", "cat/8_b.png", "dog/7_c.png", "dog/9_d.png"), group=r"^(\d+)_")
+    report = examine(tree("cat/7_a.png", "cat/8_b.png", "dog/7_c.png", "dog/9_d.png"), group=r"/(\d+)_")
     fix(report, tmp_path / "clean.csv")
     group = read_manifest(tmp_path / "clean.csv").group
     assert group[0] == group[2] and len(set(group.tolist())) == 3

@@ -156,12 +156,12 @@ def test_digests_are_those_of_the_content(tree):
         assert int.from_bytes(manifest.source.digest(row)[:8], "big") == int(manifest.digest[row])
 
 
-def test_groups_by_a_pattern_over_file_names(tree, notes):
+def test_groups_by_a_pattern_over_paths(tree, notes):
     root = tree("cat/7_a.png", "cat/7_b.png", "cat/8_a.png", "dog/7_c.png", "dog/x.png")
-    group = read_manifest(root, group=r"^(\d+)_").group
+    group = read_manifest(root, group=r"/(\d+)_").group
     assert group[0] == group[1] == group[3] and len(set(group.tolist())) == 3
     assert any("does not match 1 of 5" in note for note in notes)
-    for wrong, sentence in (("(", "not a regular expression"), ("^zz", "matches no file name")):
+    for wrong, sentence in (("(", "not a regular expression"), ("^zz", "matches no path below")):
         with pytest.raises(ConfigError, match=sentence):
             read_manifest(root, group=wrong)
 

@@ -72,6 +72,23 @@ def test_groups_stay_on_one_side_and_shares_are_still_met():
     assert counts(held, "test") == [30, 30]
 
 
+@pytest.mark.parametrize("sizes", [[37, 3, 20, 20, 20], [60, 11, 9, 10, 10], [30] + [2] * 35])
+def test_groups_of_unequal_size_are_exchanged_until_the_share_is_met(sizes, notes):
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    manifest = dataclasses.replace(made(100, 100), group=np.tile(group, 2))
+    for seed in range(5):
+        held = hold_out(manifest, split="test", fraction=0.2, seed=seed)
+        assert abs(len(held.rows("test")) / 200 - 0.2) <= 0.02, seed
+        assert not set(held.group[held.rows("test")]) & set(held.group[held.rows("train")])
+    assert not notes
+
+
+def test_a_share_that_groups_cannot_meet_is_said_with_the_reason(notes):
+    manifest = dataclasses.replace(made(100, 100), group=np.tile(np.repeat([0, 1], 50), 2))
+    assert len(hold_out(manifest, split="test", fraction=0.2, seed=0).rows("test")) == 100
+    assert "50 % of the images are held out for test instead of 20 %: groups stay together" in notes[0]
+
+
 def test_groups_larger_than_the_share_still_give_one_of_each_class():
     manifest = dataclasses.replace(made(20, 20), group=np.repeat(np.arange(4), 10))
     held = hold_out(manifest, split="test", fraction=0.05, seed=0)

@@ -24,9 +24,9 @@ def prune(
     model: str | Path,
     *,
     keep: float | None = None,
-    max_macs: int | None = None,
-    max_params: int | None = None,
-    max_bytes: int | None = None,
+    max_macs: int | str | None = None,
+    max_params: int | str | None = None,
+    max_bytes: int | str | None = None,
     structure: Literal["inner", "all", "unstructured", "n:m"] | None = None,
     importance: Literal["l1", "l2", "bn", "taylor"] | None = None,
     scope: Literal["layer", "global"] | None = None,
@@ -37,6 +37,7 @@ def prune(
     sensitivity: bool | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
+    group: str | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -60,11 +61,11 @@ def prune(
     Args:
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
         keep, max_macs, max_params, max_bytes: exactly one: the share of multiply-accumulates that remains, 0..1, or
-            the most multiply-accumulates, parameters, or bytes of float32 weights.
+            the most multiply-accumulates, parameters, or bytes of float32 weights: 20_000_000 or "20M", "300kB".
         structure, importance, scope: what is pruned, ranked how, compared over which layers.
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
-        data: the images, by default those of the run. limit: images used, stratified.
+        data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
@@ -91,12 +92,13 @@ def quantize(
     learn_activations: bool | None = None,
     equalize: bool | None = None,
     correct_bias: bool | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | str | None = None,
     weight_format: str | None = None,
     activation_format: str | None = None,
     simulate: bool | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
+    group: str | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -123,10 +125,10 @@ def quantize(
         calibrate, calibration: how ranges of activations are chosen, on how many training images.
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
-        max_bytes: of the packed file; bits then differ by layer.
+        max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
             which no file is written.
-        data, limit: the images, by default those of the run; images used, stratified.
+        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         input: what the ONNX file takes: "raw" (photos of any size) or "prepared" (docs/export.md).

@@ -36,6 +36,7 @@ def finetune(
     fit: Literal["crop", "letterbox", "stretch"] | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
+    group: str | None = None,
     features: str | None = None,
     views: int | None = None,
     penalty: float | None = None,
@@ -59,10 +60,12 @@ def finetune(
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
         model: a name, or the folder of a stage whose network is reused. options: of the architecture.
-        weights: a file, or "hub" for the published ones (the default). from_scratch: ignore weights, for comparison.
+        weights: a file, "package:NAME", "hub" for the published ones, or "auto" (the default: the model's package if it
+            is installed, else the hub). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
         fit: "crop", "letterbox" (whole, on grey) or "stretch": how photos of another shape are made square.
+        group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
@@ -175,6 +178,7 @@ def label(
     augment: str | Sequence[Any] | None = None,
     fit: Literal["crop", "letterbox", "stretch"] | None = None,
     limit: int | None = None,
+    group: str | None = None,
     to_review: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
@@ -187,7 +191,8 @@ def label(
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
         fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
-        limit: images used, stratified. to_review: images to propose for labelling by hand. seed: of the views.
+        limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
+        to_review: images to propose for labelling by hand.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """
     config = built(LabelConfig, settings_of("label", locals()))

@@ -137,7 +137,7 @@ def check(
 
     Args:
         data: a folder, archive or array file, or 'digits'.
-        group: a pattern over file names whose matches belong together.
+        group: which images belong together: a pattern of paths, "near-copies" or "exif" (docs/data.md).
         html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
         augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
         probe_augment: measure which augmentations change these labels.

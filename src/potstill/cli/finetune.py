@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Fit, Json, Out, Quiet, numbers, option
+from potstill.cli.options import Data, Fit, Group, Json, Out, Quiet, numbers, option
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -17,8 +17,8 @@ def stages(text: str) -> str | int:
 
 def finetune(
     data: Data,
-    model: Annotated[str, option(NETWORK, "A model's name, or a stage folder whose network is reused.")],
-    weights: Annotated[str | None, option(NETWORK, "A file, or 'hub' for the published weights (default).")] = None,
+    model: Annotated[str, option(NETWORK, "A name (NAME@LAYER is truncated after a layer), or a stage folder.")],
+    weights: Annotated[str | None, option(NETWORK, "A file, package:NAME, hub or auto (default).")] = None,
     mean: Annotated[Any, option(NETWORK, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
     std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
     from_scratch: Annotated[bool, option(NETWORK, "Ignore weights: for comparison.", "--from-scratch")] = False,
@@ -26,6 +26,7 @@ def finetune(
     fit: Fit = None,
     augment: Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")] = None,
     limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
+    group: Group = None,
     features: Annotated[str | None, option(PROBE, "Its layer; auto tries several (default: pooled).")] = None,
     views: Annotated[int | None, option(PROBE, "Augmented views of each image (default: 8).")] = None,
     penalty: Annotated[float | None, option(PROBE, "L2 penalty of the probe (default: cross-validated).")] = None,

@@ -61,15 +61,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]
 Limit = Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")]
-Group = Annotated[str | None, option(IMAGES, "Regular expression on file names; equal matches stay in one split.")]
+Group = Annotated[
+    str | None, option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.")
+]
 Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
 Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
 Fit = Annotated[str | None, option(IMAGES, "Photos of another shape: crop (default), letterbox or stretch.")]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]
 
 # networks
-Weights = Annotated[Path | None, option(NETWORKS, "File of weights, for a model given by name.")]
-TeacherWeights = Annotated[Path | None, option(NETWORKS, "File of weights, for a teacher given by name.")]
+Weights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]
+TeacherWeights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]
 Classes = Annotated[Any, option(NETWORKS, "Comma-separated class names, for weights that carry none.", parser=names)]
 Retrainer = Annotated[
     str | None, option(NETWORKS, "The teacher (default: the run's, else the model as it was), or 'none'.")

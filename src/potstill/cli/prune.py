@@ -8,6 +8,7 @@ from potstill.cli.common import call
 from potstill.cli.options import (
     BatchSize,
     Epochs,
+    Group,
     Input,
     Json,
     LearningRate,
@@ -30,9 +31,9 @@ TARGET, PRUNING = "Target (exactly one)", "Pruning"
 def prune(
     model: Network,
     keep: Annotated[float | None, option(TARGET, "Share of the multiply-accumulates that remains, 0 to 1.")] = None,
-    max_macs: Annotated[int | None, option(TARGET, "Maximum multiply-accumulates per image.")] = None,
-    max_params: Annotated[int | None, option(TARGET, "Maximum number of parameters.")] = None,
-    max_bytes: Annotated[int | None, option(TARGET, "Maximum bytes of weights in float32.")] = None,
+    max_macs: Annotated[str | None, option(TARGET, "Maximum multiply-accumulates per image, such as 20M.")] = None,
+    max_params: Annotated[str | None, option(TARGET, "Maximum number of parameters, such as 70k.")] = None,
+    max_bytes: Annotated[str | None, option(TARGET, "Maximum bytes of weights in float32, such as 300kB.")] = None,
     structure: Annotated[
         str | None, option(PRUNING, "inner (channels inside blocks), all (torch-pruning), unstructured, n:m.")
     ] = None,
@@ -43,6 +44,7 @@ def prune(
     sensitivity: Annotated[bool, option(PRUNING, "Measure the loss of pruning each layer.", "--sensitivity")] = False,
     data: RunData = None,
     limit: Limit = None,
+    group: Group = None,
     weights: Weights = None,
     teacher: Retrainer = None,
     teacher_weights: TeacherWeights = None,

@@ -9,6 +9,7 @@ from potstill.cli.options import (
     BatchSize,
     Calibration,
     Epochs,
+    Group,
     Input,
     Json,
     LearningRate,
@@ -33,7 +34,9 @@ def quantize(
     weight_bits: Annotated[int | None, option(BITS, "Bits of weights, 2 to 8 (default: 8).")] = None,
     activation_bits: Annotated[int | None, option(BITS, "Bits of activations, 2 to 8 (default: 8).")] = None,
     first_last_bits: Annotated[int | None, option(BITS, "Bits of the first and last layer (default: 8).")] = None,
-    max_bytes: Annotated[int | None, option(BITS, "Size of the packed file; bits then differ by layer.")] = None,
+    max_bytes: Annotated[
+        str | None, option(BITS, "Size of the packed file, such as 300kB; bits then differ by layer.")
+    ] = None,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
     calibration: Calibration = None,
@@ -49,6 +52,7 @@ def quantize(
     ] = False,
     data: RunData = None,
     limit: Limit = None,
+    group: Group = None,
     weights: Weights = None,
     teacher: Retrainer = None,
     teacher_weights: TeacherWeights = None,

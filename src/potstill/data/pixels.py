@@ -104,8 +104,8 @@ def load_pixels(
 
     Images that all have one size of at most 64 pixels per side are kept unchanged. All others are resized to
     `squares.window_of(size, resize, fit)` by `squares.fitted`. keep_small=False keeps images unchanged only if they
-    have the given size (height, width), as trained models require. cache: a folder for decoded photos, by default one in
-    the user's cache folder.
+    have the given size (height, width), as trained models require. cache: a folder for decoded photos, by default one
+    in the user's cache folder.
     Raises `DataError` for images that cannot be read, `RunError` if the disk is too full.
     """
     native, seconds = _sample(manifest)
@@ -167,12 +167,25 @@ def _mapped(manifest: Manifest, how: How, cache: Path, seconds: float) -> np.nda
     window, channels, _ = how
     folder = cache / _key(manifest, how)
     file, shape = folder / "pixels.u8", (len(manifest), *window, channels)
-    if artifacts.finished(folder) is None or not file.is_file() or file.stat().st_size != np.prod(shape):
+    if not _whole(file, int(np.prod(shape))):
         try:
             _fill(manifest, how, folder, seconds)
         except OSError as error:
             raise _disk_error(error, folder) from error
     return np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+
+
+def _whole(file: Path, size: int) -> bool:
+    """Return whether decoded images are complete and unchanged since; if not, what is there is removed."""
+    folder = file.parent
+    made = artifacts.read_json_if_whole(folder / artifacts.MANIFEST)
+    if made is None:
+        return False
+    stat = file.stat() if file.is_file() else None
+    if stat and (stat.st_size, stat.st_mtime_ns) == (size, made.get("changed")):
+        return True
+    artifacts.remove(folder)
+    return False
 
 
 def _key(manifest: Manifest, how: How) -> str:
@@ -200,7 +213,8 @@ def _fill(manifest: Manifest, how: How, folder: Path, seconds: float) -> None:
         f"{folder}, which may be deleted at any time."
     )
     _write(manifest, todo, how, file, journal, seconds)
-    artifacts.finish(folder, {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels})
+    facts = {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels}
+    artifacts.finish(folder, {**facts, "changed": file.stat().st_mtime_ns}, files=False)
 
 
 def _write(

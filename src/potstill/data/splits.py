@@ -20,13 +20,21 @@ from potstill.errors import ConfigError, DataError
 from potstill.progress import note
 from potstill.words import plural
 
+TOLERANCE = 0.02  # of the share that is held out, beyond which groups are exchanged, and the reason is noted
+_MOST_CHANGES = 200
+
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
     """Rows that stay together, with the number of labels per class; plain dicts, because there are many units."""
 
     rows: np.ndarray
     counts: dict[int, int]
+
+    @property
+    def size(self) -> int:
+        """The number of labelled images."""
+        return sum(self.counts.values())
 
 
 def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> Manifest:
@@ -40,14 +48,33 @@ def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> M
     available = _per_class(manifest, manifest.rows("train", labelled=True))
     wanted = np.clip(np.rint(available * fraction), np.minimum(available - 1, 1).clip(0), (available - 1).clip(0))
     chosen = _chosen(units, wanted.astype(int).tolist(), available.tolist())
+    chosen = _nearer(units, chosen, fraction) if manifest.group is not None else chosen
     if not chosen:
         raise DataError(
             f"No image of {manifest.root} can be held out for {split}: every class has only one image or one group. "
             "Add images, or provide a test split."
         )
+    _note_the_share(manifest, units, chosen, fraction, split)
     moved = manifest.split.copy()
     moved[np.concatenate([unit.rows for unit in chosen])] = SPLITS.index(split)
     return manifest.with_split(moved)
+
+
+def _note_the_share(manifest: Manifest, units: list[Unit], chosen: list[Unit], fraction: float, split: str) -> None:
+    """Say why another share is held out than was wished, where it is off by more than `TOLERANCE`."""
+    share, images = _share(units, chosen), sum(unit.size for unit in units)
+    if abs(share - fraction) <= TOLERANCE or images < 1 / TOLERANCE:
+        return  # of fewer than 50 images, one is more than 2 points
+    largest = max(unit.size for unit in units)
+    reason = (
+        f"groups stay together, and the largest has {plural(largest, 'image')}"
+        if largest > 1
+        else f"every class with two images has one in {split}"
+    )
+    note(
+        f"{manifest.root}: {100 * share:.0f} % of the images are held out for {split} instead of "
+        f"{100 * fraction:.0f} %: {reason}."
+    )
 
 
 def _refuse_fraction(fraction: float) -> None:
@@ -55,7 +82,7 @@ def _refuse_fraction(fraction: float) -> None:
         raise ConfigError(f"The fraction of images to hold out must be between 0 and 1, but is {fraction:g}.")
 
 
-def _chosen(units: list[_Unit], wanted: list[int], available: list[int]) -> list[_Unit]:
+def _chosen(units: list[Unit], wanted: list[int], available: list[int]) -> list[Unit]:
     """Return units in the order of their keys, as long as each brings the counts nearer to those wanted."""
     lacking = list(wanted)
     chosen, left = [], []
@@ -68,11 +95,9 @@ def _chosen(units: list[_Unit], wanted: list[int], available: list[int]) -> list
     return chosen + _for_classes_without(left, lacking, wanted, available)
 
 
-def _for_classes_without(
-    units: list[_Unit], lacking: list[int], wanted: list[int], available: list[int]
-) -> list[_Unit]:
+def _for_classes_without(units: list[Unit], lacking: list[int], wanted: list[int], available: list[int]) -> list[Unit]:
     """Return the smallest units that give every class one image, for classes whose groups were too large."""
-    chosen: list[_Unit] = []
+    chosen: list[Unit] = []
     taken = [want - lack for want, lack in zip(wanted, lacking, strict=True)]
     without = {k for k, want in enumerate(wanted) if want and not taken[k]}
     for unit in sorted(units, key=lambda unit: sum(unit.counts.values())) if without else ():
@@ -85,11 +110,44 @@ def _for_classes_without(
     return chosen
 
 
+def _nearer(units: list[Unit], chosen: list[Unit], fraction: float) -> list[Unit]:
+    """Return the choice after moving whole groups, one by one, until the share is within `TOLERANCE`, or none helps.
+
+    Large groups make the choice by keys miss the share. Each class keeps images on both sides, if it had them.
+    """
+    inside = {id(unit) for unit in chosen}
+    held, left = Counter[int](), Counter[int]()
+    for unit in units:
+        (held if id(unit) in inside else left).update(unit.counts)
+    images = held.total() + left.total()
+    for _ in range(_MOST_CHANGES):
+        lacking = fraction * images - held.total()
+        moves = [unit for unit in units if _may_move(unit, held if id(unit) in inside else left)]
+        after = {id(unit): abs(lacking + unit.size * (1 if id(unit) in inside else -1)) for unit in moves}
+        best = min(moves, key=lambda unit: after[id(unit)], default=None)
+        if abs(lacking) <= TOLERANCE * images or best is None or after[id(best)] >= abs(lacking):
+            break
+        source, target = (held, left) if id(best) in inside else (left, held)
+        source.subtract(best.counts)
+        target.update(best.counts)
+        inside ^= {id(best)}
+    return [unit for unit in units if id(unit) in inside]
+
+
+def _may_move(unit: Unit, source: Counter[int]) -> bool:
+    return all(source[k] > count for k, count in unit.counts.items())
+
+
+def _share(units: list[Unit], chosen: list[Unit]) -> float:
+    """Return the share of the labelled images that is in the chosen units, 0..1."""
+    return sum(unit.size for unit in chosen) / max(sum(unit.size for unit in units), 1)
+
+
 def _per_class(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
     return np.bincount(manifest.label[rows], minlength=len(manifest.classes))
 
 
-def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list[_Unit]:
+def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list[Unit]:
     """Return the units of these rows that have a label, lowest key first."""
     member = _together(manifest, rows)
     identity = manifest.digest if manifest.group is None else manifest.group.view(np.uint64)
@@ -101,10 +159,10 @@ def _units(manifest: Manifest, rows: np.ndarray, seed: int, stream: str) -> list
     return [unit for unit in units if unit.counts]
 
 
-def _unit(label: np.ndarray, rows: np.ndarray) -> _Unit:
+def _unit(label: np.ndarray, rows: np.ndarray) -> Unit:
     counts = Counter(label[rows].tolist())
     counts.pop(UNLABELLED, None)
-    return _Unit(rows, counts)
+    return Unit(rows, counts)
 
 
 def _together(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
@@ -207,7 +265,7 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
     return [manifest.with_split(np.where(test, manifest.split, split).astype(np.uint8)) for split in splits]
 
 
-def _refuse_too_many_folds(manifest: Manifest, units: list[_Unit], count: int) -> None:
+def _refuse_too_many_folds(manifest: Manifest, units: list[Unit], count: int) -> None:
     if count < 2:
         raise ConfigError(f"The number of folds must be at least 2, but is {count}.")
     having = [sum(c in unit.counts for unit in units) for c in range(len(manifest.classes))]

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from potstill import artifacts
+from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
 from potstill.model_files.onnx_input import INPUT, prepared
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
-from potstill.models.weights import sha256
 from potstill.words import plural
 
 CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
@@ -165,7 +165,7 @@ class OnnxModel:
             step = max(1, PIXELS // (height * width))
             for part in (places[start : start + step] for start in range(0, len(places), step)):
                 batch = np.stack([images[place] for place in part])
-                logits[part] = self.session.run(None, {INPUT: batch})[0]
+                logits[part] = cast(np.ndarray, self.session.run(None, {INPUT: batch})[0])
         return logits
 
 

@@ -42,11 +42,9 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in kept:
         node.input[:] = [INPUT if name == PREPARED else name for name in node.input]
     held = [initializer for initializer in graph.initializer if not initializer.name.startswith(INSIDE)]
-    for field, values in ((graph.node, kept), (graph.initializer, held)):
-        values = list(values)
-        del field[:]
-        field.extend(values)
-    del graph.input[:]
+    del graph.node[:], graph.initializer[:], graph.input[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(held)
     graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", *shape]))
     return inner
 

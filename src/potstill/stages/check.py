@@ -36,8 +36,8 @@ def check(
 ) -> dict[str, Any]:
     """Return the findings about the images at `path`: counts, "worst" severity, and a list of findings.
 
-    group: a regular expression over file names. html: a page to write. fix: a CSV to write, of the images that no
-    finding excludes. augment: a policy, whose views of some images are written to `sheet`. probe: also measure which
+    group: which images belong together (docs/data.md). html: a page to write. fix: a CSV to write, of the images that
+    no finding excludes. augment: a policy, whose views of some images are written to `sheet`. probe: also measure which
     operations change the labels. force: replace existing files that potstill did not write. Raises `DataError` if there
     are no images, `RunError` if a file would be overwritten.
     """

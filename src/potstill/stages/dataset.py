@@ -12,7 +12,7 @@ import torch
 
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
-from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats import from_arrays
 from potstill.data.loader import Loader
 from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels, load_pixels
@@ -20,8 +20,9 @@ from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
 from potstill.errors import DataError
 from potstill.models import zoo
-from potstill.models.card import Fit
+from potstill.models.card import Card, Fit
 from potstill.models.outputs import Classifier
+from potstill.stages.images_record import read_labelled
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
 
@@ -31,13 +32,24 @@ CROP = 0.875  # fraction of the short side that the centre crop keeps
 
 @dataclass(frozen=True)
 class Data:
-    """A manifest with train, validation and test splits, its pixels, and the crop, resize and fit of models."""
+    """A manifest with train, validation and test splits, its pixels, and the crop, resize and fit of models.
+
+    photos: the settings from which larger pixels of the same photos are decoded; None for images of one native size.
+    """
 
     manifest: Manifest
     pixels: Pixels
     crop: tuple[int, int]
     resize: int
     fit: Fit = "crop"
+    photos: DataConfig | None = None
+
+    def for_input_of(self, card: Card) -> Data:
+        """Return the same photos decoded for a model with a larger input, which sees the same crops of them."""
+        side = max(card.crop)
+        if self.photos is None or side <= max(self.crop):
+            return self
+        return prepare(self.photos.model_copy(update={"size": side}), manifest=self.manifest)
 
     @property
     def channels(self) -> int:
@@ -49,17 +61,23 @@ class Data:
         name: str,
         *,
         weights: str | Path | None = None,
+        new_head: bool = False,
         options: Mapping[str, Any] | None = None,
+        size: int | None = None,
         seed: int = 0,
     ) -> Classifier:
-        """Return a model for these images: built-in ones have their size and channels, others keep their own."""
+        """Return a model for these images: built-in ones have their size and channels, others keep their own.
+
+        new_head: the head of the weights may have another number of classes. size: another input size, pixels a side.
+        """
         builtin = name.startswith("builtin:")
         made = zoo.create(
             name,
             classes=self.manifest.classes,
-            size=self.crop if builtin else None,
+            size=(size, size) if size else self.crop if builtin else None,
             channels=self.channels if builtin else None,
             weights=weights,
+            new_head=new_head,
             options=options,
             seed=seed,
         )
@@ -103,7 +121,7 @@ def read(config: DataConfig) -> Manifest:
     if config.path == "digits":
         manifest = digits()
     else:
-        manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
+        manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Put images into one folder per class, such as "
@@ -133,7 +151,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
         )
     height, width = pixels.shape[-2:]
     if (height, width) == (resize, resize):
-        return Data(manifest, pixels, (size, size), height, config.fit)
+        return Data(manifest, pixels, (size, size), height, config.fit, config)
     return Data(manifest, pixels, (height, width), min(height, width), config.fit)
 
 

@@ -79,8 +79,11 @@ def logits_of_originals(
 
 
 def clean_logits(model: Model, data: Data, rows: np.ndarray) -> np.ndarray:
-    """Return the logits of a model for images without augmentation, computed in float32: [N, K]."""
-    loader = data.loader(device=devices.device() if isinstance(model, Classifier) else "cpu")
+    """Return the logits of a model for images without augmentation, computed in float32: [N, K].
+
+    A model with a larger input than the data's gets larger pixels of the same photos.
+    """
+    loader = data.for_input_of(model.card).loader(device=devices.device() if isinstance(model, Classifier) else "cpu")
     if isinstance(model, Classifier):
         model.to(loader.device)
     return predict.predict_logits(model, loader, rows)

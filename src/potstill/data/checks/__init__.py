@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.data.checks import content, copies, labels
+from potstill.data.checks import content, copies, grouping, labels
 from potstill.data.checks.finding import SEVERITIES, Finding
+from potstill.data.checks.grouping import Proposal, propose_groups
 from potstill.data.checks.survey import Survey, survey
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 
-__all__ = ["Finding", "Report", "check", "examine"]
+__all__ = ["Finding", "Proposal", "Report", "check", "examine", "propose_groups"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def examine(path: str | Path | Manifest, *, group: str | None = None) -> Report:
         *labels.classes(seen),
         *copies.exact(seen),
         *copies.near(seen),
+        *grouping.groups(seen),
         *content.traits(seen),
     ]
     return Report(seen, sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))

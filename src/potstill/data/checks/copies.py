@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from potstill.artifacts import write_text
-from potstill.data.cache import cache_folder
 from potstill.data.checks.finding import Finding
-from potstill.data.checks.near import ALIKE, DISTANCE, miniature, near_hashes
 from potstill.data.checks.survey import Survey
-from potstill.data.decode import VERSION
+from potstill.data.formats.near_pairs import near_pairs
 from potstill.data.manifest import SPLITS, UNLABELLED
-from potstill.errors import UserError
-from potstill.progress import note, task
 from potstill.words import plural
 
 _TRAIN, _VALIDATION, _TEST = range(3)
-_MOST_PAIRS = 20_000  # candidate pairs whose pixels are compared, the closest first
-_SMALLEST = 24  # pixels per side, below which different digits are as similar as duplicates
-_VERSION = 1
 
 
 def exact(survey: Survey) -> Iterator[Finding]:
@@ -35,7 +24,7 @@ def exact(survey: Survey) -> Iterator[Finding]:
 
 def near(survey: Survey) -> Iterator[Finding]:
     """Yield findings about near-duplicates: resized, saved again, slightly changed."""
-    pairs, complete = near_pairs(survey)
+    pairs, complete = near_pairs(survey.source, survey.facts)
     yield from _judged(survey, pairs, "near-copies", "a near-duplicate", _drop_near)
     if not complete:
         text = "A very large number of images are similar, so the search for near-duplicates was stopped early."
@@ -47,55 +36,6 @@ def _groups(rows: np.ndarray, digests: np.ndarray) -> list[list[int]]:
     order = rows[np.argsort(digests[rows], kind="stable")]
     parts = np.split(order, np.flatnonzero(digests[order][1:] != digests[order][:-1]) + 1)
     return sorted(sorted(part.tolist()) for part in parts if len(part) > 1)
-
-
-def near_pairs(survey: Survey) -> tuple[list[list[int]], bool]:
-    """Return pairs of rows that are near-duplicates (not exact copies), and whether the search is complete; cached."""
-    rows = _representatives(survey)
-    digest = hashlib.sha256(json.dumps([_VERSION, VERSION, DISTANCE, ALIKE]).encode())
-    digest.update("".join(survey.facts[row].sha256 for row in rows).encode())
-    file = cache_folder() / "near" / f"{digest.hexdigest()[:24]}.json"
-    try:
-        pairs, complete = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        pairs, complete = _search(survey, rows)
-        _store(file, [pairs, complete])
-    return [sorted((rows[i], rows[j])) for i, j in pairs], complete
-
-
-def _store(file: Path, value: object) -> None:
-    try:
-        write_text(file, json.dumps(value))
-    except (UserError, OSError) as error:
-        note(f"The near-duplicates found cannot be cached, so the next check searches for them again: {error}")
-
-
-def _representatives(survey: Survey) -> list[int]:
-    """Return one row per distinct content that can be compared, sorted by content, independent of file order."""
-    first: dict[str, int] = {}
-    for row, fact in enumerate(survey.facts):
-        if "blank" not in fact.traits and min(fact.width, fact.height) >= _SMALLEST:
-            first.setdefault(fact.sha256, row)
-    return [first[key] for key in sorted(first)]
-
-
-def _search(survey: Survey, rows: list[int]) -> tuple[list[list[int]], bool]:
-    hashes = np.array([survey.facts[row].likeness for row in rows], dtype=np.uint64)
-    pairs, complete = near_hashes(hashes)
-    if len(pairs) > _MOST_PAIRS:
-        apart = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
-        pairs, complete = pairs[np.argsort(apart, kind="stable")[:_MOST_PAIRS]], False
-    small: dict[int, np.ndarray] = {}
-    with task("Comparing similar images", len(pairs)) as shown:
-        confirmed = []
-        for i, j in pairs.tolist():
-            for place in (i, j):
-                if place not in small:
-                    small[place] = miniature(survey.source.image(rows[place]))
-            if float(small[i] @ small[j]) >= ALIKE:
-                confirmed.append([i, j])
-            shown.advance()
-    return confirmed, complete
 
 
 def _judged(

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from potstill.data.formats import list_images
-from potstill.data.formats.assemble import groups_of
 from potstill.data.formats.facts import Facts, facts_of_pixels, gather
 from potstill.data.formats.files import Left, in_natural_order, scan
+from potstill.data.formats.groups import groups_of
 from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Files
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
@@ -85,15 +85,16 @@ def _without_labels(root: Path) -> Listing:
 def _of_listing(listing: Listing, refusals: Sequence[str], notes: Sequence[str], group: str | None) -> Survey:
     classes = in_natural_order([*listing.named, *(e.label for e in listing.entries if e.label is not None)])
     number = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
+    facts = gather(listing.source)
     return Survey(
         listing.root,
         listing.source,
-        gather(listing.source),
+        facts,
         np.array([number[entry.label] for entry in listing.entries], dtype=np.int64),
         np.array([SPLITS.index(entry.split) for entry in listing.entries], dtype=np.uint8),
         tuple(classes),
         listing.left,
-        groups_of(listing.root, listing.entries, group) if listing.entries else None,
+        groups_of(listing.root, listing.entries, listing.source, facts, group) if listing.entries else None,
         refusals,
         notes,
     )

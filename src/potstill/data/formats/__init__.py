@@ -27,8 +27,9 @@ def read_manifest(path: str | Path, *, group: str | None = None, allow_empty: bo
     `unlabelled/`, of images alone (unlabelled), of MNIST's IDX files, of .npy files, of WebDataset shards or of Parquet
     files; a .csv, .tsv, .jsonl or .parquet table of path, label, split and group; a .tar (.gz, .bz2, .xz) of class
     folders; an .npz or .npy file; "hf:NAME" of a Hugging Face data set, or a folder that one was saved to.
-    group: a regular expression over file names; images whose names give the same first group stay together in
-    every split. allow_empty: accept a class without images.
+    group: which images stay in one split: a regular expression over the path below `path`, whose groups are the same
+    for images that belong together, "near-copies" or "exif" (`groups.groups_of`). allow_empty: accept a class without
+    images.
     Raises `DataError` with all problems at once; up to 1 % of unreadable images are skipped with a note.
     """
     images = list_images(path, allow_empty=allow_empty)

@@ -7,7 +7,6 @@ same for all.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,10 +14,11 @@ import numpy as np
 
 from potstill.data.formats.facts import Facts, gather
 from potstill.data.formats.files import in_natural_order
-from potstill.data.formats.listing import Entry, Listing
+from potstill.data.formats.groups import groups_of
+from potstill.data.formats.listing import Listing
 from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
-from potstill.errors import ConfigError, DataError
+from potstill.errors import DataError
 from potstill.progress import note
 from potstill.words import plural
 
@@ -35,7 +35,7 @@ _NOTED = {  # trait: predicate for one image, for several
 def manifest_of_listing(listing: Listing, *, group: str | None = None, allow_empty: bool = False) -> Manifest:
     """Return the manifest of the images of a listing.
 
-    group: a regular expression over the file name; its first group (or whole match) is the key of a group.
+    group: which images stay in one split, as `groups.groups_of` takes it.
     """
     for sentence in listing.left.sentences(listing.root):
         note(sentence)
@@ -45,12 +45,13 @@ def manifest_of_listing(listing: Listing, *, group: str | None = None, allow_emp
     rows = _readable(listing, facts)
     _note_traits(listing.root, [facts[row] for row in rows])
     entries = [listing.entries[row] for row in rows]
+    source = listing.source if len(rows) == len(facts) else listing.source.only(rows)
     manifest = manifest_of(
-        listing.source if len(rows) == len(facts) else listing.source.only(rows),
+        source,
         [bytes.fromhex(facts[row].sha256) for row in rows],
         labels=[entry.label for entry in entries],
         splits=[entry.split for entry in entries],
-        groups=groups_of(listing.root, entries, group),
+        groups=groups_of(listing.root, entries, source, [facts[row] for row in rows], group),
         root=listing.root,
         classes=in_natural_order([*listing.named, *(e.label for e in entries if e.label is not None)]),
         allow_empty=allow_empty,
@@ -107,31 +108,6 @@ def _note_traits(root: str, facts: Sequence[Facts]) -> None:
         if counts[trait]:
             predicate = one if counts[trait] == 1 else several
             note(f"{root}: {counts[trait]:,} of {plural(len(facts), 'image')} {predicate}.")
-
-
-def groups_of(root: str, entries: Sequence[Entry], pattern: str | None) -> list[str] | None:
-    """Return the key of each entry's group: its own, or by a pattern over file names; None if there are no groups."""
-    if pattern is None:
-        keys = [entry.group for entry in entries]
-        return None if not any(keys) else [key or f"\0{e.name}" for key, e in zip(keys, entries, strict=True)]
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"--group {pattern!r} is not a regular expression: {error}.") from None
-    matches = [compiled.search(entry.name.rsplit("/", 1)[-1]) for entry in entries]
-    unmatched = sum(match is None for match in matches)
-    if unmatched == len(entries):
-        raise ConfigError(
-            f"--group {pattern!r} matches no file name under {root}, such as '{entries[0].name}'. "
-            "Give a pattern whose first group is the same for images that belong together, such as '^(\\d+)_'."
-        )
-    if unmatched:
-        note(f"--group {pattern!r} does not match {unmatched} of {len(entries)} file names; each forms its own group.")
-    part = min(compiled.groups, 1)
-    return [
-        f"\0{entry.name}" if match is None else match.group(part) or ""
-        for entry, match in zip(entries, matches, strict=True)
-    ]
 
 
 def _key(group: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -21,10 +21,12 @@ from potstill.data.thumbnails import as_image
 from potstill.data.workers import in_processes
 from potstill.progress import task
 
-_VERSION = 7
+_VERSION = 8
 _CHUNK = 64
 _SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # for JPEGs; they only decide whether processes are started
-_ORIENTATION = 0x0112
+_ORIENTATION, _MAKE, _MODEL, _DATE = 0x0112, 0x010F, 0x0110, 0x0132  # EXIF tags
+_EXIF, _TAKEN = 0x8769, 0x9003
+_LONGEST = 64  # characters of an EXIF text
 _PATH = "\0"  # placeholder for the path in cached values, because a file can be reached by several paths
 
 
@@ -34,8 +36,9 @@ class Facts:
 
     sha256: hex, of the file's bytes ("" if it could not be opened). bytes: its size. width, height: in pixels, after
     the EXIF orientation. kind: Pillow's name of the format. traits: any of "16-bit", "float", "rotated", "alpha",
-    "palette", "cmyk", "grey", "animated", "blank". likeness: 64-bit difference hash. fault, problem: of
-    `decode.ImageError`, "" if the image can be used.
+    "palette", "cmyk", "grey", "animated", "blank". likeness: 64-bit difference hash. camera, taken: make and model, and
+    the time "2026:11:21 13:00:00", as EXIF has them. fault, problem: of `decode.ImageError`, "" if the image can be
+    used.
     """
 
     sha256: str = ""
@@ -45,6 +48,8 @@ class Facts:
     kind: str = ""
     traits: tuple[str, ...] = ()
     likeness: int = 0
+    camera: str = ""
+    taken: str = ""
     fault: str = ""
     problem: str = ""
 
@@ -100,11 +105,11 @@ def facts_of(content: bytes, *, name: str) -> Facts:
     digest = hashlib.sha256(content).hexdigest()
     try:
         with decode.open_image(content, name=name) as image:
-            kind, traits = image.format or "", _traits(image)
+            kind, traits, shot = image.format or "", _traits(image), _shot(image)
             pixels = decode.pixels_of(image, name=name)
     except decode.ImageError as error:
         return Facts(digest, len(content), fault=error.fault, problem=str(error))
-    return facts_of_pixels(pixels, digest, size=len(content), kind=kind, traits=traits)
+    return replace(facts_of_pixels(pixels, digest, size=len(content), kind=kind, traits=traits), **shot)
 
 
 def facts_of_pixels(
@@ -123,6 +128,17 @@ def _traits(image: Image.Image) -> tuple[str, ...]:
         return _traits_of(image)
     except Exception:  # a damaged header; decode decides whether the image can be used
         return ()
+
+
+def _shot(image: Image.Image) -> dict[str, str]:
+    """Return the camera and the time of a photo, "" where EXIF has none."""
+    try:
+        exif = image.getexif()
+        texts = [exif.get(_MAKE), exif.get(_MODEL), exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_DATE)]
+    except Exception:  # see _traits
+        return {}
+    make, model, taken = ("".join(str(text or "").split("\0"))[:_LONGEST].strip() for text in texts)
+    return {"camera": f"{make} {model}".strip(), "taken": taken}
 
 
 def _traits_of(image: Image.Image) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """`potstill export`: one folder with all files for deployment, each evaluated by running it.
 
 model.onnx, model_int8.onnx, ...   the files, with their card inside
-golden/                            reference images with the expected outputs of each file
+golden/                            original images with the expected probabilities of each file, and verify.py
 summary.json                       accuracy, agreement, bytes and latency of each file; the recommended one
 """
 
@@ -14,17 +14,17 @@ import numpy as np
 from pydantic import Field
 
 from potstill import progress
+from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.exporters import export_onnx, export_quantized, quantize_int8
-from potstill.exporters.golden import write_golden
+from potstill.exporters.golden import GoldenImage, write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
 from potstill.stages.run_folder import Journal
@@ -70,7 +70,7 @@ def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dic
     temperature = _temperature(config, setup)
     files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
     if config.golden:
-        _golden(config, setup, files, folder / "golden")
+        _golden(config, setup, files, folder / "golden", temperature)
     models = journal.timed("evaluation", "Evaluated the test split once", lambda: _measured(setup, files, folder))
     return {
         "data": setup.facts,
@@ -116,15 +116,18 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     return files
 
 
-def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path) -> None:
-    """Write reference images from validation, of as many classes as possible, with the expected outputs."""
+def _golden(
+    config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path, temperature: float | None
+) -> None:
+    """Write original images from validation, of as many classes as possible, with the expected probabilities."""
     manifest = setup.data.manifest
     rows = manifest.rows("validation", labelled=True)
     turn = [int((manifest.label[rows[:position]] == manifest.label[row]).sum()) for position, row in enumerate(rows)]
     rows = rows[np.argsort(turn, kind="stable")[: config.golden]]
-    images = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
-    labels = [manifest.classes[label] for label in manifest.label[rows]]
-    write_golden(folder, images, labels, {file.name: open_exported(file) for file in files})
+    inputs = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
+    images = [GoldenImage.of(manifest, int(row)) for row in rows]
+    models = {file.name: open_exported(file) for file in files}
+    write_golden(folder, images, inputs, models, temperature=temperature)
 
 
 def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, Any]:

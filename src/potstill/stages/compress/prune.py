@@ -15,6 +15,7 @@ from torch.optim.swa_utils import update_bn
 from potstill import artifacts, progress
 from potstill.compress import prune as pruning
 from potstill.compress.prune.inner import Measure
+from potstill.config import Bytes, Count
 from potstill.errors import ModelError
 from potstill.exporters import export_onnx
 from potstill.model_files.folder import save_model
@@ -46,9 +47,9 @@ class PruneConfig(CompressConfig):
     """The target size and the method of pruning. Masks ("unstructured", "n:m") set weights to zero."""
 
     keep: float | None = Field(default=None, gt=0, lt=1, description="fraction of the multiply-accumulates to keep")
-    max_macs: int | None = Field(default=None, ge=1, description="maximum number of multiply-accumulates")
-    max_params: int | None = Field(default=None, ge=1, description="maximum number of parameters")
-    max_bytes: int | None = Field(default=None, ge=1, description="maximum bytes of the weights in float32")
+    max_macs: Count | None = Field(default=None, description="maximum number of multiply-accumulates")
+    max_params: Count | None = Field(default=None, description="maximum number of parameters")
+    max_bytes: Bytes | None = Field(default=None, description="maximum bytes of the weights in float32")
     structure: Literal["inner", "all", "unstructured", "n:m"] = Field(
         default="inner", description="channels inside blocks, all channels, single weights, or n of m weights"
     )

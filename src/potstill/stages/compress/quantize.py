@@ -13,6 +13,7 @@ from potstill import artifacts, progress
 from potstill.compress import quantize as quantizing
 from potstill.compress.quantize import Histogram
 from potstill.compress.quantize.ranges import ActivationMethod, WeightMethod
+from potstill.config import Bytes
 from potstill.errors import ConfigError, ModelError
 from potstill.exporters import export_onnx
 from potstill.exporters.onnx_low_bit import export_quantized
@@ -64,8 +65,8 @@ class QuantizeConfig(CompressConfig):
     )
     equalize: bool = Field(default=False, description="cross-layer equalization")
     correct_bias: bool | None = Field(default=None, description="bias correction; null: below 6 bits")
-    max_bytes: int | None = Field(
-        default=None, ge=1, description="maximum bytes of the packed file; bits then differ by layer"
+    max_bytes: Bytes | None = Field(
+        default=None, description="maximum bytes of the packed file; bits then differ by layer"
     )
     weight_format: str | None = Field(
         default=None, description="simulated format of weights: fixed4.4, e4m3, fp16, ...; null: float"

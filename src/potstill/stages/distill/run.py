@@ -46,27 +46,34 @@ class Experiment:
     control_export: Exported
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, command: str = "") -> dict[str, Any]:
-    """Run a recipe in `folder`, resuming an interrupted call; return its summary."""
+def run_recipe(recipe: Recipe, folder: Path, *, stores: Path | None = None, command: str = "") -> dict[str, Any]:
+    """Run a recipe in `folder`, resuming an interrupted call; return its summary.
+
+    stores: of the teacher's logits, if several runs share them; by default `folder`/stores.
+    """
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
     return stage(
         "distill",
         recipe,
         folder,
-        lambda journal: _carry_out(recipe, recipes, folder, journal),
+        lambda journal: _carry_out(recipe, recipes, folder, stores or folder / "stores", journal),
         name=recipe.name,
         command=command,
         report=write_report,
     )
 
 
-def _carry_out(recipe: Recipe, recipes: dict[str, Recipe], folder: Path, journal: Journal) -> dict[str, Any] | None:
+def _carry_out(
+    recipe: Recipe, recipes: dict[str, Recipe], folder: Path, stores: Path, journal: Journal
+) -> dict[str, Any] | None:
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
-    data = journal.timed("data", "Read and split the images", lambda: _data(recipe))
+    data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
     teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _links(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title
     train.warn_of_capacity(teacher, train.new_student(recipe.student, data, recipe.seed))
-    pairs = {name: _pair(name, each, data, teacher, folder, journal) for name, each in recipes.items()}
+    pairs = {
+        name: _pair(name, each, data, teacher, _inside(name, folder), stores, journal) for name, each in recipes.items()
+    }
     if not distributed.is_main():
         return None  # only training is distributed
     with distributed.alone():
@@ -128,22 +135,29 @@ def with_overrides(recipe: Recipe, name: str) -> Recipe:
     return build(Recipe, settings, origin=f"the comparison {name}")
 
 
-def _data(recipe: Recipe) -> Data:
-    models = [recipe.student.model, *(assistant.model for assistant in recipe.teacher.assistants)]
-    sizes = [teacher_size(recipe.teacher), *map(input_size.own_size, models)]
-    return dataset.prepare(recipe.data, at_least=max(sizes))
+def data_of(recipe: Recipe) -> Data:
+    """Return the images of a recipe, decoded for its models.
+
+    With `data.size` only the students decide: a larger teacher gets larger pixels of the same crops.
+    """
+    sizes = [input_size.of_student(recipe.student)]
+    sizes += [input_size.own_size(assistant.model) for assistant in recipe.teacher.assistants]
+    teacher = 0 if recipe.data.size else teacher_size(recipe.teacher)
+    return dataset.prepare(recipe.data, at_least=max(teacher, *sizes))
 
 
 def _inside(name: str, folder: Path) -> Path:
     return folder / "comparisons" / name if name else folder
 
 
-def _pair(name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, journal: Journal) -> Pair:
+def _pair(
+    name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path, journal: Journal
+) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
         "distill",
         f"Trained {plural(recipe.seeds, 'control')} and {plural(recipe.seeds, 'student')}{label}",
-        lambda: train.experiment(recipe, data, teacher, _inside(name, folder), folder / "stores"),
+        lambda: train.experiment(recipe, data, teacher, folder, stores),
     )
 
 

@@ -66,18 +66,43 @@ class Pair:
     search: dict[str, Any] | None = None
 
 
-def experiment(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Pair:
-    """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distill."""
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of one experiment: its setup, labelled data, bound teacher and terms. folder: of the experiment."""
+
+    setup: StudentSetup
+    data: Data
+    teacher: TeacherSource
+    terms: tuple[Term, ...]
+    folder: Path
+    search: dict[str, Any] | None = None
+
+    def control(self, seed: int) -> Trained:
+        """Return the control of a seed in `folder`/control, trained unless it exists."""
+        return train_one(self.setup, self.data, control_terms(self.terms), None, self.folder / "control", seed)
+
+    def student(self, seed: int) -> Trained:
+        """Return the student of a seed in `folder`/distill, trained unless it exists."""
+        return train_one(self.setup, self.data, self.terms, self.teacher, self.folder / "distill", seed)
+
+
+def trainings(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Trainings:
+    """Return the trainings of a recipe with a prepared teacher, whose logits are cached in `stores`."""
     setup = within_views(setup_of(recipe), teacher)
     data = with_labels_of(setup.student, data, seed=recipe.data.seed)
     replay = Replay(setup.views, setup.train.epochs, recipe.seeds, stores, stored=recipe.teacher.stored)
     teacher = teacher.bind(data, replay)
     terms, search = chosen_terms(recipe, setup, data, teacher, folder / "search")
     check_terms(setup, data, terms, teacher, recipe.seed)
+    return Trainings(setup, data, teacher, terms, folder, search)
+
+
+def experiment(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Pair:
+    """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distill."""
+    each = trainings(recipe, data, teacher, folder, stores)
     seeds = range(recipe.seed, recipe.seed + recipe.seeds)
-    controls = [train_one(setup, data, control_terms(terms), None, folder / "control", seed) for seed in seeds]
-    students = [train_one(setup, data, terms, teacher, folder / "distill", seed) for seed in seeds]
-    return Pair(students, controls, data.manifest, terms, search)
+    controls, students = [each.control(seed) for seed in seeds], [each.student(seed) for seed in seeds]
+    return Pair(students, controls, each.data.manifest, each.terms, each.search)
 
 
 def chosen_terms(
@@ -156,14 +181,22 @@ def train_one(
 
 
 def new_student(config: StudentConfig, data: Data, seed: int) -> Classifier:
-    """Return the untrained student of a seed, the same for control and student.
+    """Return the student of a seed before training, the same for control and student.
 
-    The model of a folder (such as a pruned one) keeps its weights and ignores the seed. Raises `ModelError` if it
+    Initial weights keep all layers but a head for other classes. The model of a folder (such as a pruned one) keeps all
+    its weights and ignores the seed. Raises `ModelError` if it
     cannot be trained on this data.
     """
     student = from_folder(config, data)
     if student is None:
-        student = data.model(config.model, weights=config.weights, options=config.options, seed=seed)
+        student = data.model(
+            config.model,
+            weights=config.weights,
+            new_head=config.weights is not None,
+            options=config.options,
+            size=config.size,
+            seed=seed,
+        )
     return attach_aux(student, config.aux, seed=seed) if config.aux else student
 
 

@@ -14,8 +14,8 @@ from potstill import progress
 from potstill.artifacts import atomic
 from potstill.data import decode
 from potstill.data.cache import cache_folder
-from potstill.data.checks.near import ALIKE, DISTANCE, miniature, near_hashes
 from potstill.data.formats.facts import gather, likeness
+from potstill.data.formats.near import ALIKE, DISTANCE, miniature, near_hashes
 from potstill.data.formats.sources import Encoded
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.stages.selftrain.unlabelled import Joined

@@ -66,6 +66,7 @@ class ReplayedTeacher(TeacherSource):
             )
         if live or views is None:
             return self.live(precision, taps)
+        data = data.for_input_of(self.card)
         loader = data.loader(augment=replay.views.augment, seed=replay.views.seed, device=on)
         progress.note(views_in_words(views, replay.epochs, replay.students))
         return self.stored(data, loader, replay.folder, views=views, precision=precision)
