@@ -41,9 +41,12 @@ PIXELS = 2**22
 """Pixels that a raw file is given at once: a batch of small images, or a few photos."""
 
 
-def session(file: Path, *, threads: int | None = None, graph: onnx.ModelProto | None = None) -> ort.InferenceSession:
+def session(
+    file: Path, *, threads: int | None = None, optimized: bool = True, graph: onnx.ModelProto | None = None
+) -> ort.InferenceSession:
     """Return an onnxruntime session on the CPU; threads: None uses all cores; graph: made from the file, run instead.
 
+    optimized: False runs the graph as it is written; quantized operators are then simulated in float.
     Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
     """
     if not file.is_file():
@@ -55,6 +58,8 @@ def session(file: Path, *, threads: int | None = None, graph: onnx.ModelProto | 
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or joblib.cpu_count()
     options.inter_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
@@ -90,7 +95,7 @@ class OnnxModel:
     card: description of a file not written by potstill. Its `mean` and `std` are then applied here, before the graph;
         without it the card inside the file is used, and normalisation is part of the graph.
     probabilities: whether the output is probabilities instead of logits; None infers it from the last operator.
-    threads: of onnxruntime; None uses all cores.
+    threads: of onnxruntime; None uses all cores. optimized: see `session`.
     raw: whether the file takes photos of any size. `of_pixels` then runs the file as it is; a call takes images that
         were fitted and cropped already (a view of training), and runs the graph behind the preprocessing.
     """
@@ -102,9 +107,10 @@ class OnnxModel:
         card: Card | None = None,
         probabilities: bool | None = None,
         threads: int | None = None,
+        optimized: bool = True,
     ) -> None:
-        self.file, self._threads = Path(file), threads
-        self.session = session(self.file, threads=threads)
+        self.file, self._options = Path(file), {"threads": threads, "optimized": optimized}
+        self.session = session(self.file, threads=threads, optimized=optimized)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))
@@ -121,7 +127,7 @@ class OnnxModel:
     def _graph(self) -> _Graph:
         running = self.session
         if self.raw:
-            running = session(self.file, threads=self._threads, graph=prepared(onnx.load(self.file)))
+            running = session(self.file, **self._options, graph=prepared(onnx.load(self.file)))
         image = running.get_inputs()[0]
         output = _output(self.file, running, len(self.card.classes))
         _check(self.file, image, self.card)

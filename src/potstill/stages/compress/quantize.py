@@ -15,10 +15,10 @@ from potstill.compress.quantize import Histogram
 from potstill.compress.quantize.ranges import ActivationMethod, WeightMethod
 from potstill.config import Bytes
 from potstill.errors import ConfigError, ModelError
-from potstill.exporters import export_onnx
+from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
-from potstill.model_files.packed import packed
+from potstill.model_files.packed import load_packed, packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import plain_layers
 from potstill.models.outputs import Classifier
@@ -145,6 +145,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     if config.simulate:
         return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
     export_onnx(setup.model, folder / BEFORE, input=config.input)  # before the work, so that it fails early
+    gate.check_float(folder / BEFORE, setup.model, setup.gated)
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, setup))
     record = {"validation_calibrated": validation_accuracy(start, setup)}
     if config.mode == "qat":
@@ -267,8 +268,10 @@ def _files(config: QuantizeConfig, setup: CompressionSetup, model: Classifier, f
     files = {"original": folder / BEFORE, "packed": folder / PACKED}
     with artifacts.atomic(folder / PACKED) as temporary:
         temporary.write_bytes(packed(model))
+    gate.check_quantized(folder / PACKED, model, setup.gated, opened=load_packed(folder / PACKED))
     if config.activation_bits in (8, None) and config.first_last_bits in (8, None):
         export_quantized(model, folder / ONNX, setup.raw_calibration, input=config.input)
+        gate.check_quantized(folder / ONNX, model, setup.gated)
         files["onnx"] = folder / ONNX
     else:
         progress.note(
