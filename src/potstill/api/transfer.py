@@ -37,6 +37,7 @@ def finetune(
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     features: str | None = None,
     views: int | None = None,
     penalty: float | None = None,
@@ -66,6 +67,7 @@ def finetune(
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
         fit: "crop", "letterbox" (whole, on grey) or "stretch": how photos of another shape are made square.
         group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).
+        test_from: what becomes the test split if the data have none: "train", "val" or "none".
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
@@ -119,6 +121,7 @@ def selftrain(
     crossfit: bool | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     seeds: int | None = None,
     seed: int | None = None,
     to_review: int | None = None,
@@ -179,6 +182,7 @@ def label(
     fit: Literal["crop", "letterbox", "stretch"] | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     to_review: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
@@ -192,6 +196,7 @@ def label(
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
         fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
+        test_from: what becomes the test split if the data have none.
         to_review: images to propose for labelling by hand.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """

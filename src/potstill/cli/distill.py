@@ -24,6 +24,7 @@ from potstill.cli.options import (
     Quiet,
     Seeds,
     TeacherWeights,
+    TestFrom,
     option,
 )
 
@@ -54,6 +55,7 @@ def distill(
     fit: Fit = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
     views: Annotated[int | None, option(IMAGES, "Augmented views of each image (default: one an epoch).")] = None,
     augment: Augment = None,

@@ -17,6 +17,7 @@ from potstill.cli.options import (
     Quiet,
     Seed,
     TeacherWeights,
+    TestFrom,
     Views,
     option,
 )
@@ -32,6 +33,7 @@ def label(
     fit: Fit = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     seed: Seed = None,
     out: Out = None,
     quiet: Quiet = False,

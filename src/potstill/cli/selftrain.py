@@ -23,6 +23,7 @@ from potstill.cli.options import (
     Quiet,
     Seeds,
     Std,
+    TestFrom,
     option,
 )
 
@@ -57,6 +58,7 @@ def selftrain(
     fit: Fit = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     seeds: Seeds = None,
     seed: FirstSeed = None,
     out: Out = None,

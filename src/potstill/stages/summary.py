@@ -76,6 +76,7 @@ class Figures(Strict):
     latency_ms: float | None = None
     latency: list[dict[str, Any]] | None = None
     from_photo: FromPhoto | None = None
+    compiled: dict[str, Any] | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
     images: int | None = None
