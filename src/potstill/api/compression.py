@@ -136,8 +136,7 @@ def quantize(
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
-        input: what the ONNX file takes: "raw" (photos of any size) or "prepared" (docs/export.md).
-        out: the folder of the quantized model and its files (default: a new one under runs/).
+        input, out: "raw" or "prepared", as in `export`; the folder of the files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
     folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
