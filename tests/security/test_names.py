@@ -112,6 +112,6 @@ def test_a_student_inside_its_run_is_found(tmp_path: Path) -> None:
 
 
 def test_reports_stay_inside(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text(json.dumps({"comparisons": [{"name": "../../x"}]}))
+    (tmp_path / "summary.json").write_text(json.dumps({"kind": "distill", "comparisons": [{"name": "../../x"}]}))
     with pytest.raises(RunError, match="summary.json holds the path '../../x'"):
         read_run(tmp_path)

@@ -16,6 +16,7 @@ from potstill.exporters.onnx_slim import strip
 from potstill.model_files.onnx import CARD, TEMPERATURE
 from potstill.model_files.onnx_input import InputForm, prepared
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_text
 
 LARGEST = 2_000_000_000
 """Bytes; an ONNX file is a protobuf message, which is limited to 2 GiB."""
@@ -32,7 +33,7 @@ def write(model: ir.Model, file: Path, metadata: dict[str, str], *, input: Input
     model.metadata_props.update(metadata)
     proto = ir.to_proto(model)
     if input == "raw":
-        attach(proto, Card.from_json(json.loads(metadata[CARD])))
+        attach(proto, card_from_text(metadata[CARD], origin="The card"))
     if proto.ByteSize() > LARGEST:
         raise too_large(file, proto.ByteSize())
     with artifacts.atomic(file) as temporary:
