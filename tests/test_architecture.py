@@ -25,6 +25,7 @@ FLOORS = {
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,
+    "interruption": 0,
     "data.manifest": 0,
     "data.draws": 0,
     "data.workers": 0,
