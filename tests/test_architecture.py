@@ -28,7 +28,6 @@ FLOORS = {
     "interruption": 0,
     "data.manifest": 0,
     "data.draws": 0,
-    "data.workers": 0,
     "data.thumbnails": 0,
     "models.card": 0,
     "models.hooks": 0,
@@ -41,6 +40,7 @@ FLOORS = {
     "names": 1,
     "own_code": 1,
     "data.decode": 1,
+    "data.workers": 1,
     "data.splits": 1,
     "data.squares": 1,
     "models.outputs": 1,
@@ -197,7 +197,10 @@ def test_light_modules_import_no_torch(file: Path) -> None:
 def test_no_pickle_and_no_unsafe_load() -> None:
     for file in MODULES:
         text = file.read_text(encoding="utf-8")
-        unsafe = ("pickle.load", "pickle.dump", "torch.save(", "weights_only=False", "allow_pickle=True")
+        unsafe = {"pickle.load", "pickle.dump", "torch.save(", "weights_only=False", "allow_pickle=True"}
+        if name_of(file) == "models.checkpoints":  # its unpickler knows no class but torch's tensors
+            assert text.count("weights_only=False, pickle_module=_pickle_module()") == text.count("weights_only=False")
+            unsafe -= {"weights_only=False", "torch.save("}  # the latter in a sentence
         assert not [call for call in unsafe if call in text], file
 
 

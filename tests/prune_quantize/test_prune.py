@@ -15,7 +15,8 @@ from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.stages.compress import prune as stage
 from potstill.stages.compress.prune import MODEL, PruneConfig, prune
-from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
