@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
-
-import math
 
 import torch
 import torch.nn.functional as F
