@@ -147,6 +147,8 @@ def export(
     *,
     to: str | Sequence[str] | None = None,
     int8: bool | None = None,
+    tflite_type: Literal["uint8", "int8"] | None = None,
+    probabilities: bool | None = None,
     opset: int | None = None,
     calibration: int | None = None,
     golden: int | None = None,
@@ -162,7 +164,9 @@ def export(
 
     Args:
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
-        to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
+        to: "onnx", "tflite", "c", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit
+            copy too. tflite_type: "uint8" or "int8", of the image and the result of its 8-bit TensorFlow Lite copy.
+        probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
