@@ -52,6 +52,7 @@ def prune(
     augment: str | Sequence[Any] | None = None,
     views: int | None = None,
     calibration: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     seed: int | None = None,
     reject: str | None = None,
     target: str | None = None,
@@ -72,6 +73,7 @@ def prune(
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
+        input: what the ONNX file takes: "raw" (photos of any size) or "prepared" (docs/export.md).
         reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
         out: the folder of the pruned model and its ONNX file (default: a new one under runs/).
     """
@@ -116,6 +118,7 @@ def quantize(
     train: Settings | None = None,
     augment: str | Sequence[Any] | None = None,
     views: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     seed: int | None = None,
     reject: str | None = None,
     target: str | None = None,
@@ -129,15 +132,14 @@ def quantize(
         weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
         mode: "ptq" or "qat". calibrate, calibration: how activation ranges are chosen, on how many training images.
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
-        rounding: "nearest", or "reconstruct" block by block on the calibration images.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
-        max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
+        max_bytes: of the packed file, such as "300kB"; bits differ by layer. rounding: "nearest" or "reconstruct".
         simulate, weight_format, activation_format: measure formats such as "fixed4.4" and "e4m3", and write no file.
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
-        out: the folder of the quantized model and its files (default: a new one under runs/).
+        input, out: "raw" or "prepared", as in `export`; the folder of the files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
     folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
@@ -156,6 +158,7 @@ def export(
     opset: int | None = None,
     calibration: int | None = None,
     golden: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     weights: str | Path | None = None,
@@ -175,6 +178,7 @@ def export(
         probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
+        input: what the ONNX files take: "raw" (photos of any size) or "prepared" (float32 in 0..1).
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
         reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
         out: the folder (default: a new one under runs/).

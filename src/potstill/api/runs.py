@@ -79,6 +79,7 @@ def distill(
     group: str | None = None,
     test_from: Literal["train", "val", "none"] | None = None,
     allow_empty: bool | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     views: int | None = None,
     augment: str | Sequence[Any] | None = None,
     mix: Literal["mixup", "cutmix"] | None = None,
@@ -86,6 +87,7 @@ def distill(
     objective: Settings | None = None,
     train: Settings | None = None,
     export: Settings | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
@@ -104,13 +106,13 @@ def distill(
         student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
         epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
-        labels, limit: labels that the student gets; images used, stratified.
-        group, allow_empty: which images stay in one split, a pattern or a word (docs/data.md); accept classes without
-            images. test_from: what becomes the test split if the data have none: "train", "val" or "none".
+        labels, limit: labels that the student gets; images used, stratified. allow_empty: classes without images too.
+        group, test_from: which images stay in one split; what a missing test split is made of (docs/data.md).
+        fit, input: how photos are made square ("crop", "letterbox", "stretch"); ONNX files take "raw" or "prepared".
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
-        objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
+        objective, train, export, comparisons: as in a recipe (docs/recipes.md). name, title: of the run.
         reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
-        name, title: of the run. out: the run folder (default: a new one under runs/).
+        out: the run folder (default: a new one under runs/).
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")

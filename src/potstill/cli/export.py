@@ -9,6 +9,7 @@ import typer
 from potstill.cli.common import call
 from potstill.cli.options import (
     Calibration,
+    Input,
     Json,
     Limit,
     Network,
@@ -45,6 +46,7 @@ def export(
     weights: Weights = None,
     reject: Reject = None,
     target: Target = None,
+    input: Input = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

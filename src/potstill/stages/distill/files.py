@@ -46,7 +46,9 @@ def export(
 
     precision: required of their answers: each gets its threshold (`rejection`).
     """
-    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
+    card = classifier.card
+    shown = [config.input, card.fit, card.resize, card.crop, card.size]
+    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration, "input": shown}
     inputs |= {} if precision is None else {"precision": precision}
     artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8, precision))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
@@ -55,7 +57,7 @@ def export(
 def _export(
     classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool, precision: float | None
 ) -> dict[str, Any]:
-    export_onnx(classifier, folder / MODEL)
+    export_onnx(classifier, folder / MODEL, input=config.input)
     compared = gate_images(classifier, data)
     gate.check_float(folder / MODEL, classifier, compared)
     if int8:
