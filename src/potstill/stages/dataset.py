@@ -111,12 +111,16 @@ class Data:
         }
 
 
+def unsplit(config: DataConfig) -> Manifest:
+    """Return the manifest of a recipe's data, with the splits that it has itself."""
+    if config.path == "digits":
+        return digits()
+    return read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
+
+
 def read(config: DataConfig) -> Manifest:
     """Return the manifest of a recipe's data, with a validation and a test split."""
-    if config.path == "digits":
-        manifest = digits()
-    else:
-        manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
+    manifest = unsplit(config)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Put images into one folder per class, such as "
