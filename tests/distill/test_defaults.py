@@ -93,8 +93,8 @@ def test_views_cost_as_much_as_a_training() -> None:
     assert affordable_views(large, small, 100) == round(300 * ratio) < 100
     assert affordable_views(small, large, 100) > 100  # no bound: one view per epoch
     assert affordable_views(large, small, 3) == 4
-    photo = [zoo.create("builtin:small-cnn", classes=AB, options={"width": w}, size=(64, 64)) for w in (32, 8)]
-    assert affordable_views(*photo, 1000) == 4 and affordable_views(*photo, 2) == 2
+    large, small = (zoo.create("builtin:small-cnn", classes=AB, options={"width": w}, size=(64, 64)) for w in (32, 8))
+    assert affordable_views(large, small, 1000) == 4 and affordable_views(large, small, 2) == 2
 
 
 def _macs(model: zoo.Classifier) -> int:

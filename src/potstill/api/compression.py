@@ -12,8 +12,8 @@ from potstill.api.verb import built, last_name, new_folder, one_process, verb
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig
 from potstill.stages.compress.prune import prune as prune_stage
-from potstill.stages.compress.quantize import QuantizeConfig
 from potstill.stages.compress.quantize import quantize as quantize_stage
+from potstill.stages.compress.quantize_config import QuantizeConfig
 
 Settings = Mapping[str, Any]
 
@@ -38,6 +38,7 @@ def prune(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -65,6 +66,7 @@ def prune(
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
         data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
+        test_from: what becomes the test split if the data have none.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
@@ -87,6 +89,7 @@ def quantize(
     calibrate: Literal["auto", "minmax", "percentile", "mse", "entropy"] | None = None,
     calibration: int | None = None,
     weight_steps: Literal["auto", "absmax", "mse", "lsq"] | None = None,
+    rounding: Literal["auto", "nearest", "reconstruct"] | None = None,
     learn_activations: bool | None = None,
     equalize: bool | None = None,
     correct_bias: bool | None = None,
@@ -97,6 +100,7 @@ def quantize(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -121,11 +125,12 @@ def quantize(
         mode: "ptq" after training, "qat" with training.
         calibrate, calibration: how ranges of activations are chosen, on how many training images.
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
+        rounding: "nearest", or "reconstruct" block by block on the calibration images.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
             which no file is written.
-        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
+        data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         out: the folder of the quantized model and its files (default: a new one under runs/).
@@ -142,6 +147,8 @@ def export(
     *,
     to: str | Sequence[str] | None = None,
     int8: bool | None = None,
+    tflite_type: Literal["uint8", "int8"] | None = None,
+    probabilities: bool | None = None,
     opset: int | None = None,
     calibration: int | None = None,
     golden: int | None = None,
@@ -157,7 +164,9 @@ def export(
 
     Args:
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
-        to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
+        to: "onnx", "tflite", "c", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit
+            copy too. tflite_type: "uint8" or "int8", of the image and the result of its 8-bit TensorFlow Lite copy.
+        probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.

@@ -20,6 +20,7 @@ from potstill.cli.options import (
     RunData,
     Seed,
     TeacherWeights,
+    TestFrom,
     TrainImages,
     Weights,
     option,
@@ -39,6 +40,9 @@ def quantize(
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
     calibration: Calibration = None,
+    rounding: Annotated[
+        str | None, option(METHOD, "nearest or reconstruct, block by block (default: auto, reconstruct below 8 bits).")
+    ] = None,
     equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
     weight_format: Annotated[
         str | None, option(SIMULATION, "With --simulate: format of the weights, such as fixed4.4 or e4m3.")
@@ -52,6 +56,7 @@ def quantize(
     data: RunData = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     weights: Weights = None,
     teacher: Retrainer = None,
     teacher_weights: TeacherWeights = None,

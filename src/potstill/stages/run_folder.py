@@ -18,13 +18,14 @@ import yaml
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.training import divergence
 
 T = TypeVar("T")
 
 RECIPES = {"distill": "run", "compare": "compare"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
-IMAGES = "images.json"
+IMAGES, SPLITS_FILE = "images.json", "splits.csv"
 """The names, digests and classes of the images that were read (`stages/images_record.py`)."""
 RECORDS = (
     "recipe.yaml",
@@ -35,7 +36,7 @@ RECORDS = (
     "quantize.yaml",
     "export.yaml",
 )
-LEFT_OVER = {JOURNAL, IMAGES, "original.onnx", *RECORDS} - {"recipe.yaml"}
+LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 
@@ -121,7 +122,12 @@ def recorded_data(folder: Path) -> dict[str, Any] | None:
 def has_results(folder: Path) -> bool:
     """Return whether a folder has a result to resume from: a finished part, a checkpoint, stored tensors."""
     results = (artifacts.MANIFEST, "*.safetensors")
-    return any(next(folder.rglob(pattern), None) is not None for pattern in results)
+    return any(file.parent.name != divergence.FOLDER for pattern in results for file in folder.rglob(pattern))
+
+
+def has_failed_step(folder: Path) -> bool:
+    """Return whether the failing step of a training that diverged is kept in a folder."""
+    return next(folder.rglob(f"{divergence.FOLDER}/{divergence.FACTS}"), None) is not None
 
 
 def check_free(folder: Path, settings: Config, kind: str) -> None:
@@ -172,7 +178,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
         with artifacts.before_first_write(folder, write_record):
             yield
     except UserError:
-        if fresh and distributed.is_main() and not has_results(folder):
+        if fresh and distributed.is_main() and not has_results(folder) and not has_failed_step(folder):
             artifacts.remove(folder)
             if first_of_all:
                 with contextlib.suppress(OSError):
