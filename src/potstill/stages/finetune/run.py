@@ -16,6 +16,7 @@ from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.report import write_transfer
 from potstill.stages.finetune.backbone import backbone, side_of
+from potstill.stages.finetune.candidates import Candidate, candidate, sentence_of
 from potstill.stages.finetune.choice import PROBE, TUNED, Choice, choose
 from potstill.stages.finetune.features import Features, extract, layers_of
 from potstill.stages.finetune.head import with_head
@@ -38,9 +39,27 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
 
     def work(journal: Journal) -> dict[str, Any]:
         _note_ignored(config)
-        return _Transfer(config, folder, journal).carry_out()
+        if len(config.networks) == 1:
+            return _Transfer(config, folder, journal).carry_out()
+        best, candidates = _best(config, folder, journal)
+        return best.carry_out() | {"candidates": [each.to_json() for each in candidates]}
 
     return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
+
+
+def _best(config: FinetuneConfig, folder: Path, journal: Journal) -> tuple[_Transfer, list[Candidate]]:
+    """Return the transfer of the model with the best probe on held-out training images, the first of equal ones."""
+    best, kept, candidates = None, None, []
+    for name in config.networks:
+        transfer = _Transfer(config.model_copy(update={"model": name}), folder, journal)
+        fitted = transfer.fit_probe()
+        images = len(transfer.images.manifest.rows("train", labelled=True))
+        candidates.append(candidate(name, fitted, images))
+        if kept is None or candidates[-1].accuracy > kept.accuracy:
+            best, kept = transfer, candidates[-1]
+    assert best is not None and kept is not None, "there are at least two"
+    progress.note(sentence_of(candidates, kept))
+    return best, candidates
 
 
 class _Transfer:
@@ -58,8 +77,7 @@ class _Transfer:
     def carry_out(self) -> dict[str, Any]:
         scratch = self.config.from_scratch
         if not scratch:
-            self.journal.timed("features", "Computed features of the frozen network", self._features)
-            self.journal.timed("probe", "Fitted the linear probe", self._probe)
+            self._keep(self.probe or self.fit_probe())
         if scratch or self.config.unfreeze not in ("none", 0):
             title = "Trained from random weights" if scratch else "Fine-tuned"
             self.journal.timed("tuning", title, self._tune)
@@ -69,10 +87,16 @@ class _Transfer:
         save_model(self.models[kept].cpu(), self.folder)
         return self._summary(kept, choice, test)
 
-    def _features(self) -> None:
+    def fit_probe(self) -> Probe:
+        """Compute the features, and return the fitted probe."""
+        self.features = self.journal.timed("features", "Computed features of the frozen network", self._features)
+        self.probe = self.journal.timed("probe", "Fitted the linear probe", self._probe)
+        return self.probe
+
+    def _features(self) -> Features:
         config = self.config
         layers = layers_of(self.pretrained, config.features)
-        self.features = extract(
+        return extract(
             self.pretrained,
             self.images,
             layers,
@@ -82,15 +106,16 @@ class _Transfer:
             precision=config.train.precision,
         )
 
-    def _probe(self) -> None:
+    def _probe(self) -> Probe:
         config = self.config
         assert self.features is not None
-        self.probe = probe(
-            self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed
-        )
-        self.models[PROBE] = with_head(self.pretrained.cpu(), self.probe.layer, self.probe.head)
+        return probe(self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed)
+
+    def _keep(self, fitted: Probe) -> None:
+        """Save the network with the probe as its head."""
+        self.models[PROBE] = with_head(self.pretrained.cpu(), fitted.layer, fitted.head)
         save_model(self.models[PROBE], self.folder / PROBE)
-        artifacts.finish(self.folder / PROBE, {"inputs": {}, **self.probe.to_json()})
+        artifacts.finish(self.folder / PROBE, {"inputs": {}, **fitted.to_json()})
 
     def _tune(self) -> None:
         folder = self.folder / TUNED
