@@ -146,6 +146,7 @@ def export(
     int8: bool | None = None,
     opset: int | None = None,
     calibration: int | None = None,
+    prefer: Literal["speed", "bytes"] | None = None,
     golden: int | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
@@ -161,7 +162,7 @@ def export(
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
         to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
-        golden: reference images with expected outputs to include.
+        prefer: what the recommended file is best in. golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
         out: the folder (default: a new one under runs/).
     """

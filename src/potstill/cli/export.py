@@ -19,6 +19,7 @@ def export(
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Write an 8-bit copy.")] = True,
     opset: Annotated[int | None, typer.Option(help="Operator set of the ONNX file (default: 20).")] = None,
     calibration: Calibration = None,
+    prefer: Annotated[str | None, typer.Option(help="Recommend by speed (default) or bytes.")] = None,
     golden: Annotated[
         int | None, typer.Option(help="Reference images with expected outputs to include (default: 8).")
     ] = None,

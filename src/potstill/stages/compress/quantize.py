@@ -18,6 +18,7 @@ from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressionSetup,
     measured_files,
+    note_of_depthwise,
     open_model,
     recover,
     teacher_of,
@@ -74,7 +75,8 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     figures = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
-    warn_of_slow(figures)
+    if warn_of_slow(figures):
+        note_of_depthwise(start.network)
     return _summary(config, setup, figures, record, bits)
 
 
