@@ -34,6 +34,11 @@ def depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
 
 
+def has_depthwise(model: nn.Module) -> bool:
+    """Whether a model has depthwise convolutions."""
+    return any(depthwise(layer) for layer in model.modules())
+
+
 def other_layers(model: nn.Module) -> dict[str, str]:
     """Return path and type of convolutions and linear layers that are not plain."""
     types = plain_types()
