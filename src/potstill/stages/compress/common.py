@@ -26,7 +26,7 @@ from potstill.model_files.packed import load_packed
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
-from potstill.models.inspect.plain_layers import depthwise
+from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
@@ -323,7 +323,7 @@ def warn_of_slow(figures: Mapping[str, Any]) -> bool:
 
 def note_of_depthwise(network: torch.nn.Module) -> None:
     """Note why a network with depthwise convolutions is slower in 8 bits."""
-    if any(depthwise(layer) for layer in network.modules()):
+    if has_depthwise(network):
         progress.note(
             "onnxruntime's 8-bit depthwise convolutions are slower than its float ones on this kind of processor. Use "
             "the 8-bit file if bytes matter, or on a device whose runtime is built for 8 bits; else the float file."

@@ -10,7 +10,7 @@ from torch import nn
 
 from potstill.compress.quantize.ranges import ActivationMethod, WeightMethod
 from potstill.config import Bytes
-from potstill.models.inspect.plain_layers import depthwise
+from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import CompressConfig
 from potstill.training.settings import TrainConfig
@@ -51,7 +51,7 @@ class QuantizeConfig(CompressConfig):
     )
     rounding: Literal["auto", "nearest", "reconstruct"] = Field(
         default="auto",
-        description="rounding of weights; auto: reconstruct after training below 8 bits or with depthwise layers",
+        description="rounding; auto: reconstruct if ptq has fewer than 8 bits or depthwise layers",
     )
     learn_activations: bool | None = Field(
         default=None, description="quantize activations while weights are learned; null: only below 8 bits"
@@ -94,7 +94,7 @@ class QuantizeConfig(CompressConfig):
 
     def methods(self, network: nn.Module) -> Methods:
         """Return the methods for a network, with those that are "auto" or null chosen."""
-        sensitive = any(depthwise(layer) for layer in network.modules())
+        sensitive = has_depthwise(network)
         reconstruct = self._reconstructs(sensitive)
         calibrate = ("minmax" if self.activation_bits == 8 else "mse") if self.calibrate == "auto" else self.calibrate
         few = self.activation_bits is not None and self.activation_bits < 8
