@@ -50,7 +50,7 @@ def test_the_folder_holds_measured_files(
     exported = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
     assert {file.name for file in folder.iterdir()} == {
         "export.yaml", "manifest.json", "summary.json", "journal.json", "model.onnx",
-        "model_int8.onnx", "golden", "evaluation",
+        "model_int8.onnx", "golden", "evaluation", "splits.csv",
     }  # fmt: skip
     told = exported.summary
     rows = told["models"]
