@@ -91,9 +91,9 @@ def _disk_error(error: OSError, file: Path) -> Exception:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; the bytes of file names that are not UTF-8 are written as they are."""
     with atomic(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -104,7 +104,7 @@ def write_json(file: Path, value: Any) -> None:
 def read_json(file: Path) -> Any:
     """Return the parsed content of a JSON file; raise `RunError` if it is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except (ValueError, RecursionError, OSError) as error:
         raise RunError(
             f"{file} is damaged ({error}). Run the command that made {file.parent} again: it sets the damaged file "
@@ -189,15 +189,14 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size, time and sha256 of the files of a folder by relative path, but not of folders with a manifest."""
-    return {
-        file.relative_to(folder).as_posix(): {
-            "bytes": file.stat().st_size,
-            "changed": file.stat().st_mtime_ns,
-            "sha256": sha256(file),
-        }
-        for file in _files_of(folder)
-    }
+    """Return size and sha256 of the files of a folder by relative path, but not of folders with a manifest."""
+    return {file.relative_to(folder).as_posix(): _fact(file) for file in _files_of(folder)}
+
+
+def _fact(file: Path) -> dict[str, Any]:
+    stat = file.stat()
+    changed = {"changed": stat.st_mtime_ns} if stat.st_size > LARGE else {}
+    return {"bytes": stat.st_size, "sha256": sha256(file), **changed}
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
@@ -230,11 +229,11 @@ def _damage(file: Path, fact: dict[str, Any]) -> str:
     if not file.is_file():
         return "is missing"
     stat = file.stat()
-    if not isinstance(fact, dict) or not fact.keys() >= {"bytes", "changed", "sha256"}:
+    if not isinstance(fact, dict) or not fact.keys() >= {"bytes", "sha256"}:
         return "has no complete record"
     if stat.st_size != fact["bytes"]:
         return f"has {stat.st_size:,} bytes instead of {fact['bytes']:,}"
-    if stat.st_size > LARGE and stat.st_mtime_ns == fact["changed"]:
+    if stat.st_size > LARGE and stat.st_mtime_ns == fact.get("changed"):
         return ""
     return "" if sha256(file) == fact["sha256"] else "has another content (its sha256 differs)"
 
@@ -318,6 +317,25 @@ def _own(manifest: dict[str, Any]) -> dict[str, Any]:
 def differing(made: dict[str, Any], now: dict[str, Any]) -> str:
     """Return the names of the inputs that differ, as text; "" if none does."""
     return " and ".join(sorted(key for key in {*made, *now} if made.get(key) != now.get(key)))
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files below a folder whose writers no longer run."""
+    for file in folder.rglob(".*.tmp"):
+        pid = file.name.removesuffix(".tmp").rpartition("-")[2]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            file.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

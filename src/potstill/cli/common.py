@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typer.core import TyperCommand, TyperOption
 from potstill import runtime
 from potstill._version import __version__
 from potstill.errors import UserError
+from potstill.offline import forbid
 from potstill.plain_text import as_json as json_text
 from potstill.plain_text import visible
 
@@ -36,8 +38,13 @@ def about(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Download nothing: no weights and no data sets from hubs.")
+    ] = False,
 ) -> None:
     """From a folder of images to the smallest model that still does the job, and the proof that it does."""
+    if offline:
+        forbid()
 
 
 class Command(TyperCommand):
@@ -91,21 +98,24 @@ def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
 def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
     """Do the work under a live display on standard error, then print its result on standard output.
 
-    A mistake of the user's is printed as sentences, with exit status 2; Ctrl-C prints how to resume, with 130.
+    A mistake of the user's is printed as sentences, with exit status 2. Ctrl-C and SIGTERM print what was saved and
+    how to resume, with 130 and 143.
     """
-    from potstill import display, distributed, progress
+    from potstill import display, distributed, interruption, progress
 
     main = distributed.is_main()
     try:
-        with progress.use(display.LiveDisplay() if main and not quiet else progress.Display()):
+        shown = display.LiveDisplay() if main and not quiet else progress.Display()
+        with interruption.handled(), progress.use(shown):
             result = work()
     except UserError as error:
         for problem in error.problems:
             echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        echo(f"\nStopped. Nothing is lost: resume with the same command:\n  {typed()}", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        saved = getattr(stop, "saved", "") or "What was finished is kept."
+        echo(f"\nStopped. {saved} Resume with the same command:\n  {typed()}", err=True)
+        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     if main:
         _print(result, as_json)
     if status := getattr(result, "exit_status", 0):
