@@ -98,24 +98,8 @@ def test_tflite_and_c_are_measured_like_the_others(
         potstill.export(model, data=DIGITS, tflite_type="int16", out=tmp_path / "other")
 
 
-<<<<<<< HEAD
-def test_golden_images_can_be_read_by_anybody(tmp_path: Path, file: Path) -> None:
-    images, model = nets.images(3), OnnxModel(file)
-    write_golden(tmp_path, images, ["apple", "birne", "apple"], {"tiny.onnx": model})
-    pixels = np.stack([np.array(Image.open(tmp_path / f"{number}.png")) for number in range(3)])
-    assert pixels.shape == (3, 12, 10, 3)
-    read = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(read, images, rtol=0, atol=0.5 / 255 + 1e-6)
-    assert golden_difference(tmp_path, "tiny.onnx", model) < 1e-5
-    assert golden_difference(tmp_path, "tiny.onnx", lambda image: model(image.flip(1))) > 0.1
-
-
 def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1, size: int = 100) -> dict[str, Any]:
     return {"lost": lost, "p": p, "bytes": size, "latency": [{"speed_up": speed, "threads": threads}]}
-=======
-def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1) -> dict[str, Any]:
-    return {"lost": lost, "p": p, "latency": [{"speed_up": speed, "threads": threads}]}
->>>>>>> main
 
 
 @pytest.mark.parametrize(
