@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,8 +167,9 @@ class TfliteModel(_Runtime):
         self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
         self.probabilities = PROBABILITIES in metadata
         try:
-            self._interpreter = Interpreter(str(file), num_threads=threads or joblib.cpu_count())
-            self._interpreter.allocate_tensors()
+            with _without_native_messages():
+                self._interpreter = Interpreter(str(file), num_threads=threads or joblib.cpu_count())
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT cannot run {file} ({_reason(error)}). Export it again.") from None
         self._image = self._interpreter.get_input_details()[0]
@@ -194,6 +197,19 @@ class TfliteModel(_Runtime):
         self._interpreter.set_tensor(self._image["index"], image)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._result["index"])
+
+
+@contextlib.contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Keep LiteRT's lines about its own delegates off the terminal; its errors are exceptions."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _tflite_metadata(file: Path) -> dict[str, str]:
