@@ -91,9 +91,9 @@ def _disk_error(error: OSError, file: Path) -> Exception:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; the bytes of file names that are not UTF-8 are written as they are."""
     with atomic(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -104,7 +104,7 @@ def write_json(file: Path, value: Any) -> None:
 def read_json(file: Path) -> Any:
     """Return the parsed content of a JSON file; raise `RunError` if it is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except (ValueError, RecursionError, OSError) as error:
         raise RunError(
             f"{file} is damaged ({error}). Run the command that made {file.parent} again: it sets the damaged file "

@@ -167,10 +167,10 @@ def test_probabilities_are_those_of_the_calibrated_logits(int8: Path, tmp_path: 
     images = graphs.pixels(16)
     to_tflite(int8.with_suffix(".onnx"), tmp_path / "p.tflite", images, probabilities=True)
     model, plain = open_exported(tmp_path / "p.tflite"), open_exported(int8)
-    expected = (plain(torch.from_numpy(images)).logits / 2.0).softmax(1)  # the temperature of the file
-    result = model(torch.from_numpy(images)).logits.exp()
+    expected = (plain(torch.from_numpy(images)).logits / 2.0).softmax(1)  # 2.0 is the temperature of the file
+    result = (model(torch.from_numpy(images)).logits / 2.0).exp()
     assert (result - expected).abs().max() < 1.1 / 256
-    assert model.temperature is None and plain.temperature == 2.0
+    assert model.temperature == plain.temperature == 2.0
 
 
 @pytest.mark.slow

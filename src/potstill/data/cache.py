@@ -60,7 +60,7 @@ class Remembered:
             note(f"The cache of image facts cannot be written, so the next command reads all images again: {error}")
 
     def _file(self, folder: str) -> Path:
-        key = hashlib.sha256(f"{self.version}\0{Path(folder).resolve()}".encode()).hexdigest()[:24]
+        key = hashlib.sha256(os.fsencode(f"{self.version}\0{Path(folder).resolve()}")).hexdigest()[:24]
         return cache_folder() / self.kind / f"{key}.json"
 
     def _read(self, folder: str) -> dict[str, list[Any]]:

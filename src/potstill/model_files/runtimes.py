@@ -192,8 +192,11 @@ class TfliteModel(_Runtime):
         kind, (scale, zero) = self._result["dtype"], self._result["quantization"]
         if kind != np.float32:
             result = np.float32(scale) * (result.astype(np.float32) - zero)
-        # Half a step for a probability that is rounded to 0.
-        return np.log(np.maximum(result, scale / 2 or np.finfo(np.float32).tiny)) if self.probabilities else result
+        if not self.probabilities:
+            return result
+        # Half a step for a probability that is rounded to 0. The file has divided by the temperature.
+        likely = np.maximum(result, np.float32(scale / 2) or np.finfo(np.float32).tiny)
+        return np.float32(self.temperature or 1.0) * np.log(likely)
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._image["index"], image)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,7 +72,7 @@ def _uncompressed(file: Path) -> Path:
     if not bounded.is_compressed(file):
         return file
     stat = file.stat()
-    key = hashlib.sha256(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(os.fsencode(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}")).hexdigest()[:24]
     plain = cache_folder() / "archives" / f"{key}.tar"
     if not plain.is_file():
         note(f"Decompressing {file} once, to {plain}, which may be deleted at any time.")
