@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Calibration, Json, Limit, Network, Out, Quiet, RunData, Weights, names
+from potstill.cli.options import Calibration, Input, Json, Limit, Network, Out, Quiet, RunData, Weights, names
 
 
 def export(
@@ -25,12 +25,14 @@ def export(
     ] = False,
     opset: Annotated[int | None, typer.Option(help="Operator set of the ONNX file (default: 20).")] = None,
     calibration: Calibration = None,
+    prefer: Annotated[str | None, typer.Option(help="Recommend by speed (default) or bytes.")] = None,
     golden: Annotated[
         int | None, typer.Option(help="Reference images with expected outputs to include (default: 8).")
     ] = None,
     data: RunData = None,
     limit: Limit = None,
     weights: Weights = None,
+    input: Input = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

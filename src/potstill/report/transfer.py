@@ -105,6 +105,7 @@ def _again(summary: dict[str, Any]) -> str:
     model = max(candidates, key=lambda each: each["accuracy"])["model"]
     flags = {"model": model, "weights": recipe["weights"], "mean": recipe["mean"], "std": recipe["std"]}
     flags |= {name: data[name] for name in ("size", "limit", "group", "test_from")}
+    flags["fit"] = data["fit"] if data.get("fit") != "crop" else None
     words_of = [f"--{name.replace('_', '-')} {_typed(value)}" for name, value in flags.items() if value is not None]
     return " ".join(["potstill finetune", shlex.quote(summary["data"]["source"]), *words_of])
 

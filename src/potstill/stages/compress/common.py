@@ -21,11 +21,13 @@ from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files import open
-from potstill.model_files.latency import latency_ms
+from potstill.model_files.latency import from_photo, latency_ms
+from potstill.model_files.onnx_input import InputForm
 from potstill.model_files.packed import load_packed
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
+from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
@@ -64,6 +66,9 @@ class CompressConfig(Config):
     augment: str | list[Any] = Field(default="auto", description="augmentation policy")
     views: int | None = Field(default=None, ge=1, description="number of views of each image; null: one per epoch")
     seed: int = Field(default=0, ge=0, description="random seed")
+    input: InputForm = Field(
+        default="raw", description="what the ONNX files take: raw (photos of any size) or prepared (float32 in 0..1)"
+    )
     calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
 
 
@@ -140,6 +145,8 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
     settings = _data_settings(config)
     size = max(model.card.crop) if model else input_size.own_size(config.model)
+    if model is not None:
+        settings = settings.model_copy(update={"fit": model.card.fit})
     data = dataset.prepare(settings, at_least=size)
     if model is None:
         if config.weights is None:
@@ -279,7 +286,8 @@ def measured_files(
     """Evaluate the test split once for all files; return the metrics of each by name (docs/summary.md).
 
     files: loaded and run; the others are compared with the first, the original. networks: from which the files were
-    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread).
+    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread): of
+    the network, and from a photo where the file takes photos.
     """
     models = {name: _read_back(file) for name, file in files.items()}
     identities = {name: sha256(file) for name, file in files.items()}
@@ -300,7 +308,7 @@ def measured_files(
             **measured(logits[name], label, classes=manifest.classes, reference=original),
         }
         if name in latency:
-            figures[name]["latency_ms"] = round(latency[name].median_ms, 4)
+            figures[name] |= {"latency_ms": round(latency[name].median_ms, 4), **from_photo(file)}
     return figures
 
 
@@ -308,8 +316,8 @@ def _read_back(file: Path) -> Model:
     return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
 
 
-def warn_of_slow(figures: Mapping[str, Any]) -> None:
-    """Note files that are slower than the first."""
+def warn_of_slow(figures: Mapping[str, Any]) -> bool:
+    """Note files that are slower than the first; return whether there are any."""
     first = next(iter(figures.values()))["latency_ms"]
     for name, row in figures.items():
         if row.get("latency_ms", 0) > first:
@@ -317,6 +325,16 @@ def warn_of_slow(figures: Mapping[str, Any]) -> None:
                 f"{name} is slower than the original on this machine: {row['latency_ms']:.3g} ms per image instead of "
                 f"{first:.3g} (batch 1, one thread). It is smaller, not faster; use the original if speed matters."
             )
+    return any(row.get("latency_ms", 0) > first for row in figures.values())
+
+
+def note_of_depthwise(network: torch.nn.Module) -> None:
+    """Note why a network with depthwise convolutions is slower in 8 bits."""
+    if has_depthwise(network):
+        progress.note(
+            "onnxruntime's 8-bit depthwise convolutions are slower than its float ones on this kind of processor. Use "
+            "the 8-bit file if bytes matter, or on a device whose runtime is built for 8 bits; else the float file."
+        )
 
 
 def one_target(**targets: object) -> tuple[str, Any]:

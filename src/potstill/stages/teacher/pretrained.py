@@ -37,8 +37,7 @@ def with_new_head(config: OneTeacher, data: Data, *, seed: int) -> Classifier:
     images = Decoded(data)
     pretrained = backbone(settings, images)
     images = Decoded(data.for_input_of(pretrained.card.replace(crop=pretrained.card.size)))
-    shown = images.shown
-    pretrained = pretrained.with_card(pretrained.card.replace(resize=shown.resize, crop=shown.crop))
+    pretrained = pretrained.with_card(images.shown.on(pretrained.card))
     features = extract(pretrained, images, [LAYER], views=VIEWS, augment=settings.augment, seed=seed)
     fitted = probe(features, data.manifest, penalty=None, folds=settings.folds, seed=seed)
     return with_head(pretrained.cpu(), fitted.layer, fitted.head)
