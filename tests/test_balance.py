@@ -65,7 +65,7 @@ def test_check_proposes_a_balance_from_one_to_five_on(smaller, told):
     images = np.random.default_rng(0).integers(0, 256, (40 + smaller, 8, 8), dtype=np.uint8)
     found = examine(from_arrays(images, [0] * 40 + [1] * smaller)).findings
     advice = [one.advice for one in found if one.code == "imbalance"]
-    assert bool(advice) == told and all("train.balance=logit-adjust" in one for one in advice)
+    assert bool(advice) == told and all("--balance logit-adjust --select balanced" in one for one in advice)
 
 
 @pytest.mark.slow

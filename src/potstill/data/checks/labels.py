@@ -90,7 +90,7 @@ def _imbalance(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
         f"'{survey.classes[least]}' has {plural(total[least], 'image')}."
     )
     advice = (
-        "Compare balanced accuracy and lowest recall, not only accuracy. In a recipe, train.balance=logit-adjust (or "
-        "sqrt, full) and train.select=balanced train and select for all classes alike."
+        "Compare balanced accuracy and lowest recall, not only accuracy. To train and select for all classes alike: "
+        "--balance logit-adjust --select balanced (in a recipe train.balance and train.select)."
     )
     yield Finding("imbalance", "warning", 1, text, advice, names=[survey.classes[most], survey.classes[least]])
