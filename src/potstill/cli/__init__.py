@@ -11,6 +11,7 @@ import warnings
 from potstill import runtime
 from potstill.cli.bench import bench
 from potstill.cli.check import check
+from potstill.cli.clean import clean
 from potstill.cli.common import Command, app
 from potstill.cli.compare import compare
 from potstill.cli.demo import demo
@@ -31,7 +32,7 @@ from potstill.cli.selftrain import selftrain
 __all__ = ["app", "main"]
 
 MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench)
+USING = (evaluate, predict, models, layers, formats, bench, clean)
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.
