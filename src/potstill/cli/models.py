@@ -16,7 +16,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, size at 8 bits, MACs of an image, input size and known accuracy."""
+    """List models: parameters, size at 8 bits, MACs, input size, accuracy."""
     call("models", locals())
 
 
