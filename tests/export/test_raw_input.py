@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from potstill.data.augment.place import centre_crop
 from potstill.data.pixels import fitted
@@ -68,6 +71,22 @@ def test_the_pixels_are_those_of_training(fit: str, channels: int) -> None:
             assert differing.max() < (1.01 if alike else 2.01), (crop, height, width)
             every += [(differing > 0.01).ravel()] if alike else []
         assert np.concatenate(every).mean() < 0.02, "only halves that are rounded up and down"
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_document_prepares_the_same_pixels(fit: str, channels: int) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "def prepare(" in block)
+    documented: dict[str, Any] = {}
+    exec(code, documented)  # the document's own function
+    for crop, resize in (((16, 16), 18), ((12, 10), 14), ((24, 32), 24)):
+        wanted = card(fit, channels, crop, resize)
+        for size, depth in product(SIZES, (1, 3)):
+            pixels = photo(*size, depth)
+            image = Image.fromarray(pixels[:, :, 0] if depth == 1 else pixels)
+            found = documented["prepare"](image, wanted.to_json())
+            np.testing.assert_array_equal(np.rint(found * 255), in_code(pixels, wanted))
 
 
 @pytest.mark.parametrize("fit", FITS)
