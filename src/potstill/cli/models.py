@@ -16,7 +16,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models: parameters, size at 8 bits, MACs, pixels, accuracy."""
+    """List models with parameters, 8-bit size, MACs and accuracy."""
     call("models", locals())
 
 
