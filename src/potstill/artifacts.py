@@ -3,6 +3,9 @@
 Every file is written to a temporary name in the same folder, flushed to disk and renamed; the manifest of a folder is
 written last, so its presence means that the folder is complete. An interrupted command leaves a folder without a
 manifest, which is resumed or redone and never read as a result.
+
+The manifest has the size and sha256 of every file of its folder. A file that differs from it is set aside under the
+name NAME.damaged together with the manifest, so that the same command makes this folder again, and no other.
 """
 
 from __future__ import annotations
@@ -19,9 +22,12 @@ from typing import Any
 
 from potstill import distributed
 from potstill.errors import RunError
+from potstill.progress import note
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
+DAMAGED = ".damaged"  # suffix of what was set aside
+LARGE = 64_000_000  # bytes; larger files are not read again while size and modification time are as they were
 
 
 _awaited: list[tuple[Path, Callable[[], None]]] = []
@@ -97,7 +103,27 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} is damaged ({error}). Remove its folder and run the same command again.") from None
+        raise RunError(
+            f"{file} is damaged ({error}). Run the command that made {file.parent} again: it sets the damaged file "
+            "aside and makes that part anew."
+        ) from None
+
+
+def read_json_if_whole(file: Path) -> Any | None:
+    """Return the parsed content of a JSON file; None if it is absent, or damaged and therefore set aside."""
+    if not file.is_file():
+        return None
+    try:
+        return read_json(file)
+    except RunError:
+        set_aside(file.parent, {file.name: "is not JSON"})
+        return None
+
+
+def sha256(file: Path) -> str:
+    """Return the sha256 (hex) of a file."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def fingerprint(value: Any) -> str:
@@ -105,9 +131,25 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def finish(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a folder, which marks it as complete."""
-    write_json(folder / MANIFEST, manifest)
+def finish(folder: Path, manifest: dict[str, Any], *, files: bool = True) -> None:
+    """Write the manifest of a folder, which marks it as complete.
+
+    files: record size and sha256 of its files; False where they have checksums of their own.
+    """
+    recorded = manifest | ({"files": contents(folder)} if files and distributed.is_main() else {})
+    write_json(folder / MANIFEST, sealed(recorded))
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with a digest of itself, which `is_sealed` checks."""
+    return value | {"digest": fingerprint(value)}
+
+
+def is_sealed(value: Any) -> bool:
+    """Return whether a JSON object is as `sealed` returned it."""
+    return isinstance(value, dict) and value.get("digest") == fingerprint(
+        {key: part for key, part in value.items() if key != "digest"}
+    )
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -116,29 +158,134 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return read_json(file) if file.is_file() else None
 
 
+def contents(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size, time and sha256 of the files of a folder by relative path, but not of folders with a manifest."""
+    return {
+        file.relative_to(folder).as_posix(): {
+            "bytes": file.stat().st_size,
+            "changed": file.stat().st_mtime_ns,
+            "sha256": sha256(file),
+        }
+        for file in _files_of(folder)
+    }
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir():
+            if not (path / MANIFEST).is_file():
+                yield from _files_of(path)
+        elif path.name not in (MANIFEST, CHECKPOINT) and path.suffix != DAMAGED and not path.name.startswith("."):
+            yield path
+
+
+def damages(folder: Path) -> dict[str, str]:
+    """Return what is wrong with the files of a complete folder, by relative path; a manifest that is no JSON is one."""
+    try:
+        manifest = finished(folder)
+    except RunError:
+        return {MANIFEST: "is not JSON"}
+    if isinstance(manifest, dict) and "digest" in manifest and not is_sealed(manifest):
+        return {MANIFEST: "has another content (its digest differs)"}
+    found = {name: _damage(folder / name, fact) for name, fact in _recorded(manifest).items()}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def _recorded(manifest: Any) -> dict[str, dict[str, Any]]:
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return files if isinstance(files, dict) else {}
+
+
+def _damage(file: Path, fact: dict[str, Any]) -> str:
+    if not file.is_file():
+        return "is missing"
+    stat = file.stat()
+    if stat.st_size != fact["bytes"]:
+        return f"has {stat.st_size:,} bytes instead of {fact['bytes']:,}"
+    if stat.st_size > LARGE and stat.st_mtime_ns == fact["changed"]:
+        return ""
+    return "" if sha256(file) == fact["sha256"] else "has another content (its sha256 differs)"
+
+
+def check_file(file: Path) -> None:
+    """Raise `RunError` if a file is not what the manifest of its folder records; others are not checked."""
+    try:
+        manifest = finished(file.parent)
+    except RunError:
+        return  # of another program, or damaged, which the command that made the folder notices
+    fact = _recorded(manifest).get(file.name)
+    if fact and (wrong := _damage(file, fact)):
+        raise RunError(
+            f"{file} {wrong}: it is damaged or was changed after potstill wrote it. Run the command that made "
+            f"{file.parent} again, which makes this part anew. To use the changed file, copy it to another folder."
+        )
+
+
+def set_aside(folder: Path, wrong: dict[str, str]) -> None:
+    """Rename the files of a folder that are wrong, and its manifest, and note it."""
+    for name in {**wrong, MANIFEST: ""}:
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).replace(folder / f"{name}{DAMAGED}")
+    listed = "; ".join(f"{folder / name} {what}" for name, what in list(wrong.items())[:3])
+    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    note(f"Damaged on disk: {listed}{more}. What was there is kept as NAME{DAMAGED}, and that part is made again.")
+
+
+def keep_whole(folder: Path) -> bool:
+    """Set damaged files of a complete folder aside; return whether there were none. All processes must call it."""
+    whole = True
+    if distributed.is_main() and (wrong := damages(folder)):
+        set_aside(folder, wrong)
+        whole = False
+    return distributed.broadcast(whole)
+
+
+_under_way: dict[Path, dict[str, Any]] = {}
+
+
+def inputs_of(folder: Path) -> dict[str, Any]:
+    """Return the inputs of the stage that works in a folder: what its checkpoint belongs to. Empty without a stage."""
+    return _under_way.get(folder.absolute(), {})
+
+
 def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a folder's manifest, running `work` first unless the folder is complete with the same inputs.
+    """Return the record of a folder, running `work` first unless the folder is complete with the same inputs.
 
     inputs: everything the result depends on, as JSON. work: fills the folder and returns what to record.
-    With several processes all must call it. Raises `RunError` if the folder is complete but has other inputs.
+    A damaged folder is made again. With several processes all must call it. Raises `RunError` if the folder is
+    complete but has other inputs.
     """
+    inputs = json.loads(json.dumps(inputs))
+    keep_whole(folder)
     done = finished(folder)
     distributed.wait()  # every rank has read the folder before rank 0 writes to it
     if done is None:
-        recorded = work()
+        _under_way[folder.absolute()] = inputs
+        try:
+            recorded = work()
+        finally:
+            del _under_way[folder.absolute()]
         finish(folder, {"inputs": inputs, **recorded})
         if distributed.is_main():
             (folder / CHECKPOINT).unlink(missing_ok=True)
         distributed.wait()
-        return read_json(folder / MANIFEST)
-    inputs = json.loads(json.dumps(inputs))
-    if done["inputs"] != inputs:
-        different = sorted(k for k in {*done["inputs"], *inputs} if done["inputs"].get(k) != inputs.get(k))
+        return _own(read_json(folder / MANIFEST))
+    if different := differing(done["inputs"], inputs):
         raise RunError(
-            f"{folder} was made with another {' and '.join(different)}. "
+            f"{folder} was made with another {different}. "
             "Choose a new folder with --out, or remove this one if it is no longer needed."
         )
-    return done
+    return _own(done)
+
+
+def _own(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stage recorded, without what `finish` added."""
+    return {key: value for key, value in manifest.items() if key not in ("files", "digest")}
+
+
+def differing(made: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the names of the inputs that differ, as text; "" if none does."""
+    return " and ".join(sorted(key for key in {*made, *now} if made.get(key) != now.get(key)))
 
 
 def remove(folder: Path) -> None:

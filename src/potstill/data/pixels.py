@@ -159,12 +159,25 @@ def _in_memory(
 def _mapped(manifest: Manifest, window: Window, channels: int, cache: Path, seconds: float) -> np.ndarray:
     folder = cache / _key(manifest, window, channels)
     file, shape = folder / "pixels.u8", (len(manifest), *window, channels)
-    if artifacts.finished(folder) is None or not file.is_file() or file.stat().st_size != np.prod(shape):
+    if not _whole(file, int(np.prod(shape))):
         try:
             _fill(manifest, window, channels, folder, seconds)
         except OSError as error:
             raise _disk_error(error, folder) from error
     return np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+
+
+def _whole(file: Path, size: int) -> bool:
+    """Return whether decoded images are complete and unchanged since; if not, what is there is removed."""
+    folder = file.parent
+    made = artifacts.read_json_if_whole(folder / artifacts.MANIFEST)
+    if made is None:
+        return False
+    stat = file.stat() if file.is_file() else None
+    if stat and (stat.st_size, stat.st_mtime_ns) == (size, made.get("changed")):
+        return True
+    artifacts.remove(folder)
+    return False
 
 
 def _key(manifest: Manifest, window: Window, channels: int) -> str:
@@ -189,7 +202,8 @@ def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, secon
         f"{folder}, which may be deleted at any time."
     )
     _write(manifest, todo, window, channels, file, journal, seconds)
-    artifacts.finish(folder, {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels})
+    facts = {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels}
+    artifacts.finish(folder, {**facts, "changed": file.stat().st_mtime_ns}, files=False)
 
 
 def _write(

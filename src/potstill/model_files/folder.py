@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from potstill.artifacts import atomic, read_json, write_json
+from potstill.artifacts import atomic, check_file, read_json, sha256, write_json
 from potstill.errors import ModelError
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import read_state, sha256
+from potstill.models.weights import read_state
 from potstill.models.zoo import (
     CARD,
     WEIGHTS,
@@ -62,4 +62,5 @@ def read_card(folder: Path) -> Card:
             f"{folder} holds no saved model: {' and '.join(missing)} not found. Give the folder of a finished stage, "
             "such as runs/NAME/teacher, or a model's name with --weights FILE."
         )
+    check_file(folder / CARD)
     return Card.from_json(read_json(folder / CARD))

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from potstill import artifacts
+from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
-from potstill.models.weights import sha256
 from potstill.words import plural
 
 CARD, TEMPERATURE = "potstill.card", "potstill.temperature"

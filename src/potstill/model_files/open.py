@@ -25,8 +25,10 @@ def find(model: str, *, threads: int | None = None) -> Opened | None:
     """
     path = Path(model)
     if path.suffix in SUFFIXES:
+        artifacts.check_file(path)
         return open_exported(path, threads=threads)
     if is_packed(path):
+        artifacts.check_file(path)
         return load_packed(path)
     folder = model_folder(path)
     return None if folder is None else load_model(folder)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
+from potstill.artifacts import sha256
 from potstill.compress.quantize.pack import KEY, pack, read_head, unpack
 from potstill.errors import ModelError
 from potstill.model_files.rebuild import rebuilt
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import sha256
 
 CARD = "card"
 

@@ -5,7 +5,6 @@ A wrong file is the most common mistake with a teacher, so each kind of problem 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import pickle
 import warnings
@@ -27,12 +26,6 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
 """Keys under which training scripts store a state dict, in the order in which they are tried."""
 
 State = dict[str, Tensor]
-
-
-def sha256(file: Path) -> str:
-    """Return the sha256 (hex) of a file."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_state(file: Path) -> State:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill.artifacts import read_json
+from potstill.artifacts import read_json, sha256
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
-from potstill.models.weights import fit, head_names, read_state, sha256, with_positions, without_side_heads
+from potstill.models.weights import fit, head_names, read_state, with_positions, without_side_heads
 from potstill.progress import note
 
 WEIGHTS = "model.safetensors"

@@ -12,7 +12,7 @@ import torch
 
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
-from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats import from_arrays
 from potstill.data.loader import Loader
 from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels, load_pixels
@@ -22,6 +22,7 @@ from potstill.errors import DataError
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
+from potstill.stages.images_record import read_labelled
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
 
@@ -113,7 +114,7 @@ def read(config: DataConfig) -> Manifest:
     if config.path == "digits":
         manifest = digits()
     else:
-        manifest = read_manifest(config.path, group=config.group, allow_empty=config.allow_empty)
+        manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Put images into one folder per class, such as "

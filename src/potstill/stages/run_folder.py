@@ -24,6 +24,8 @@ T = TypeVar("T")
 RECIPES = {"distill": "run", "compare": "compare"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
+IMAGES = "images.json"
+"""The names, digests and classes of the images that were read (`stages/images_record.py`)."""
 RECORDS = (
     "recipe.yaml",
     "finetune.yaml",
@@ -33,7 +35,7 @@ RECORDS = (
     "quantize.yaml",
     "export.yaml",
 )
-LEFT_OVER = {JOURNAL, "original.onnx", *RECORDS} - {"recipe.yaml"}
+LEFT_OVER = {JOURNAL, IMAGES, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 
@@ -45,7 +47,7 @@ class Journal:
 
     def __init__(self, folder: Path, notes: list[str]) -> None:
         self._file = folder / JOURNAL
-        earlier = artifacts.read_json(self._file) if self._file.is_file() else {"seconds": {}, "notes": []}
+        earlier = _earlier(self._file)
         self._spent: dict[str, float] = earlier["seconds"]
         self._earlier_notes: list[str] = earlier["notes"]
         self._notes = notes
@@ -81,6 +83,18 @@ class Journal:
     def notes(self) -> list[str]:
         """All notes, each once."""
         return list(dict.fromkeys([*self._earlier_notes, *self._notes]))
+
+
+def _earlier(file: Path) -> dict[str, Any]:
+    """Return seconds and notes of interrupted calls; empty ones if the file is damaged, which is set aside."""
+    stored = artifacts.read_json_if_whole(file)
+    if stored is None:
+        return {"seconds": {}, "notes": []}
+    kinds = {"seconds": dict, "notes": list}
+    if not isinstance(stored, dict) or any(not isinstance(stored.get(key), kind) for key, kind in kinds.items()):
+        artifacts.set_aside(file.parent, {file.name: "lacks its keys"})
+        return {"seconds": {}, "notes": []}
+    return stored
 
 
 def record_name(kind: str) -> str:
@@ -121,9 +135,17 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     if {entry.name for entry in folder.iterdir()} <= LEFT_OVER:
         return  # of another command that failed or was interrupted before it had a result
     if not file.is_file():
+        if file.with_name(f"{file.name}{artifacts.DAMAGED}").is_file():
+            return  # it was set aside; the parts of the run know what they were made from
         raise RunError(f"{folder} exists and has other contents. Choose a new folder with --out.")
-    differing = differences(file, settings)
-    if differing and has_results(folder):
+    if not has_results(folder):
+        return
+    try:
+        differing = differences(file, settings)
+    except ConfigError:  # no YAML
+        artifacts.set_aside(folder, {file.name: "is not YAML"})
+        return
+    if differing:
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
         resume = f", or resume that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
         raise RunError(

@@ -9,7 +9,8 @@ from typing import Any
 from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.stages import summary
-from potstill.stages.run_folder import Journal, check_free, claimed
+from potstill.stages.images_record import ImagesRecord
+from potstill.stages.run_folder import Journal, check_free, claimed, record_name
 
 SUMMARY = "summary.json"
 
@@ -36,11 +37,14 @@ def stage(
     has other contents.
     """
     with progress.recorded() as notes:
+        _set_damage_aside(folder, kind)
         check_free(folder, config, kind)
+        images = ImagesRecord(folder, command)
         if artifacts.finished(folder) is not None:
+            images.compare()
             return artifacts.read_json(folder / SUMMARY)
         distributed.wait()  # all processes have checked the folder before one writes
-        with claimed(folder, config, kind):
+        with claimed(folder, config, kind), images.watching():
             journal = Journal(folder, notes)
             own = work(journal)
             if own is None or not distributed.is_main():
@@ -54,3 +58,13 @@ def stage(
                 report(folder)
             artifacts.finish(folder, {"kind": kind, "recipe": artifacts.fingerprint(config.to_json())})
     return result
+
+
+def _set_damage_aside(folder: Path, kind: str) -> None:
+    """Set aside what is damaged in the parts of a finished run, so that these parts are made again."""
+    if (folder / artifacts.MANIFEST).is_file() and (folder / record_name(kind)).is_file():
+        parts = sorted(file.parent for file in folder.rglob(artifacts.MANIFEST) if file.parent != folder)
+        damaged = [part for part in parts if not artifacts.keep_whole(part)]
+        if artifacts.keep_whole(folder) and damaged and distributed.is_main():
+            (folder / artifacts.MANIFEST).unlink()  # the parts below are made again, and then the summary
+        distributed.wait()

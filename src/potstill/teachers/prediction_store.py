@@ -7,7 +7,7 @@ and copies only the requested rows, so memory use does not grow with the number 
 
 A store records its source (teacher weights, images, augmentation, normalisation, precision). Opening it with another
 one is an error that names the differences, because soft labels are only valid for their views. Each part has the sha256
-of its columns, which is verified before the part is first used.
+of its columns and the fingerprint of its source, which are verified before the part is first used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from potstill.artifacts import atomic, finish, finished, read_json, write_json
+from potstill.artifacts import atomic, fingerprint, finish, finished, read_json_if_whole, write_json
 from potstill.errors import RunError
 from potstill.progress import note
 from potstill.words import plural
@@ -50,10 +50,11 @@ class Store:
 
     def _open(self, source: dict[str, Any]) -> None:
         file, source = self.folder / "source.json", json.loads(json.dumps(source))
-        if not file.is_file():
+        self._source = fingerprint(source)
+        made = read_json_if_whole(file)
+        if made is None:
             write_json(file, source)
             return
-        made = read_json(file)
         different = sorted(key for key in {*made, *source} if made.get(key) != source.get(key))
         if different:
             raise RunError(
@@ -85,7 +86,7 @@ class Store:
         assert all(len(values) == len(self.part_rows(part)) for values in columns.values())
         columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
         with atomic(self._file(view, part), by_all=True) as temporary:
-            temporary.write_bytes(save(columns, {"sha256": digest(columns)}))
+            temporary.write_bytes(save(columns, {"sha256": digest(columns), "source": self._source}))
 
     def discard_damaged(self) -> None:
         """Remove damaged parts, so that they count as missing, with a note."""
@@ -138,8 +139,8 @@ class Store:
         columns = self._checked(view, part)
         if columns is None:
             raise RunError(
-                f"{self._file(view, part)} is damaged: its checksum is wrong. Remove that file and run the same "
-                "command again; only this part is computed again."
+                f"{self._file(view, part)} is damaged: its checksum is wrong. Run the command that made "
+                f"{self.folder.parent} again; only this part is computed again."
             )
         return columns
 
@@ -149,7 +150,10 @@ class Store:
         columns = self._parts.pop(key, None)
         if columns is None:
             columns, facts = map_safetensors(self._file(view, part))
-            if key not in self._compared and digest(columns) != facts.get("sha256"):
+            if key not in self._compared and (facts.get("sha256"), facts.get("source", self._source)) != (
+                digest(columns),
+                self._source,
+            ):
                 return None
             self._compared.add(key)
             if len(self._parts) >= OPEN_PARTS:

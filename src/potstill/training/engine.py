@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from potstill import distributed, progress
+from potstill import artifacts, distributed, progress
 from potstill.data.loader import Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
+from potstill.training import checkpoint
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
-from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch, recorded_plan
+from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
@@ -92,15 +95,29 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
             "train.batch_size, or use fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
-    plan = recorded_plan(job.folder) or plan or plan_training(job.classifier, job.config, job.order)
+    state = checkpoint.load(job.folder / artifacts.CHECKPOINT, prepared.device)
+    computed = {**state.facts["plan"], "threads": state.facts["threads"]} if state else None
+    computed = computed or checkpoint.computed_before(job.folder)
+    if computed:
+        plan = _plan_of(computed)
+    plan = plan or plan_training(job.classifier, job.config, job.order)
     if plan.compiled:
         torch.compiler.reset()  # after several networks it would silently stop compiling
     model = job.classifier.to(memory_format=plan.memory_format)
     if distributed.world() > 1 and prepared.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     run = TrainingLoop(job, plan, prepared.prepare_model(model), prepared.device)
-    run.resume()
+    if state:
+        run.resume(state)
     return run
+
+
+def _plan_of(computed: dict[str, Any]) -> ExecutionPlan:
+    """Return the execution plan of an interrupted or damaged training, and set its number of threads."""
+    if computed["threads"] != torch.get_num_threads():
+        torch.set_num_threads(computed["threads"])
+        progress.note(f"Resumed with {computed['threads']} threads, as before, so that the result is bit-exact.")
+    return ExecutionPlan(**{field.name: computed[field.name] for field in dataclasses.fields(ExecutionPlan)})
 
 
 def _repeatable() -> contextlib.AbstractContextManager[None]:

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from potstill import artifacts, distributed, progress
+from potstill import artifacts, distributed
 from potstill.data.loader import Batch, Loader, Order
 from potstill.errors import RunError
 from potstill.models.outputs import Classifier, Outputs
@@ -275,12 +275,9 @@ class TrainingLoop:
             checkpoint.save(self.job.folder / artifacts.CHECKPOINT, tensors, facts)
         self.saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Resume from the checkpoint in the folder, if there is one."""
-        file = self.job.folder / artifacts.CHECKPOINT
-        if not file.is_file():
-            return
-        tensors, facts = checkpoint.load(file, self.device)
+    def resume(self, state: checkpoint.State) -> None:
+        """Resume from a checkpoint."""
+        tensors, facts = state.tensors, state.facts
         self.classifier.load_state_dict(tensors["model"])
         if self.average:
             self.average.load_state_dict(tensors["average"])
@@ -289,11 +286,6 @@ class TrainingLoop:
         self.best, self.sums = tensors["best"], tensors["sums"]
         self.step, self.rows, self.earlier = facts["step"], facts["rows"], facts["seconds"]
         self.save_at = self.step + 1
-        if facts["threads"] != torch.get_num_threads():
-            torch.set_num_threads(facts["threads"])
-            progress.note(
-                f"Resumed with {facts['threads']} threads, as in the interrupted run, so that the result is bit-exact."
-            )
 
     def finish(self) -> Fitted:
         """Load the kept weights into the classifier; return the result."""
@@ -308,12 +300,6 @@ class TrainingLoop:
         kept = accuracy.index(max(accuracy)) + 1 if self.best else len(self.rows)
         computed = {**self.plan.to_json(), "threads": torch.get_num_threads(), "processes": distributed.world()}
         return Fitted(self.rows, kept, self.step, self.seconds, computed)
-
-
-def recorded_plan(folder: Path) -> ExecutionPlan | None:
-    """Return the plan of the checkpoint in a folder, with which training must be resumed."""
-    facts = checkpoint.facts(folder / artifacts.CHECKPOINT)
-    return ExecutionPlan(**facts["plan"]) if facts else None
 
 
 def in_float(outputs: Outputs) -> Outputs:

@@ -118,7 +118,7 @@ def fill_store(
     call it, and each writes its stripe of the missing parts. A part is written while the next one is computed.
     """
     init_process_group()
-    if distributed.is_main() and not store.complete:
+    if distributed.is_main():
         store.discard_damaged()
     distributed.wait()
     mine = store.missing()[distributed.rank() :: distributed.world()]

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from potstill import artifacts, progress
+from potstill.artifacts import sha256
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
@@ -26,7 +27,6 @@ from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
-from potstill.models.weights import sha256
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data

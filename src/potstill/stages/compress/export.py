@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from potstill import progress
+from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
@@ -24,7 +25,6 @@ from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
 from potstill.stages.run_folder import Journal

@@ -10,14 +10,14 @@ import math
 from pathlib import Path
 
 from potstill import progress
-from potstill.artifacts import read_json
+from potstill.artifacts import read_json, sha256
 from potstill.errors import ConfigError, ModelError
 from potstill.model_files.folder import read_card
 from potstill.models import input_facts, zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.models.registry import blueprint
-from potstill.models.weights import present, sha256
+from potstill.models.weights import present
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.settings import FinetuneConfig
 

@@ -12,6 +12,7 @@ from potstill import artifacts, progress
 from potstill.evaluation.measured import measured
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
+from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.report import write_transfer
 from potstill.stages.finetune.backbone import backbone, side_of
@@ -95,7 +96,8 @@ class _Transfer:
         folder = self.folder / TUNED
         start = engine.clone(self.models.get(PROBE, self.pretrained))
         title = "Training from scratch" if self.config.from_scratch else "Fine-tuning"
-        inputs = {"images": self.images.manifest.fingerprint}  # the folder belongs to one set of settings
+        # The folder belongs to one set of settings, except for the weights that training starts from.
+        inputs = {"images": self.images.manifest.fingerprint, "start": bits(start)}
         self.record = artifacts.stage(
             folder, inputs, lambda: tune(self.config, self.images, start, folder, title=title)
         )
@@ -128,7 +130,8 @@ class _Transfer:
             return {"images": len(rows)}
 
         tested = self.images.manifest.select(rows).fingerprint
-        artifacts.stage(folder, {"test": tested}, work)
+        identities = {name: bits(model) for name, model in self.models.items()}
+        artifacts.stage(folder, {"test": tested, "models": identities}, work)
         return load_file(folder / FILE)
 
     def _summary(self, kept: str, choice: Choice | None, test: dict[str, np.ndarray]) -> dict[str, Any]:

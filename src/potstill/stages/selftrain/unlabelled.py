@@ -22,6 +22,7 @@ from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.data.splits import hold_out, keep_labels
 from potstill.errors import DataError
 from potstill.stages import dataset
+from potstill.stages.images_record import READERS, read_images
 from potstill.stages.selftrain.settings import SelftrainConfig
 
 
@@ -63,7 +64,7 @@ def read(config: SelftrainConfig) -> Manifest:
     if config.labels is not None:
         manifest = _few_labels(manifest, config, config.labels)
     if config.unlabelled is not None:
-        pool = read_pool(config.unlabelled, group=config.data.group)
+        pool = read_images(POOL, read_pool, config.unlabelled, group=config.data.group)
         _refuse_the_same(manifest, pool, config)
         manifest = joined(manifest, pool)
     if not len(manifest.rows("train", labelled=False)):
@@ -99,6 +100,10 @@ def read_pool(path: str, *, group: str | None = None) -> Manifest:
         progress.note(f"The labels in {path} are ignored, because --unlabelled names unlabelled images.")
     unlabelled = np.full(len(pool), UNLABELLED)
     return dataclasses.replace(pool, label=unlabelled, split=np.zeros(len(pool), np.uint8), classes=())
+
+
+POOL = "unlabelled images"
+READERS[POOL] = read_pool
 
 
 def _read_pool(path: Path, group: str | None) -> Manifest:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts, progress
+from potstill.artifacts import sha256
 from potstill.errors import ConfigError
 from potstill.model_files.onnx import OnnxModel, describe
 from potstill.model_files.runtimes import SUFFIXES, open_exported
 from potstill.models.class_map import some
 from potstill.models.outputs import Classifier
-from potstill.models.weights import sha256
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import CardConfig, OneTeacher
 from potstill.stages.teacher.input_size import own_size

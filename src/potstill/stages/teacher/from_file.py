@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from potstill import artifacts, progress
+from potstill.artifacts import sha256
 from potstill.errors import ConfigError, DataError
 from potstill.models.class_map import some
 from potstill.models.hooks import Tap
-from potstill.models.weights import sha256
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import CardConfig, OneTeacher
 from potstill.stages.teacher.prepared import (
