@@ -18,7 +18,7 @@ class Budgets(Config):
 
     max_bytes: Bytes | None = Field(default=None, description="maximum bytes of the file that is shipped")
     max_latency: Milliseconds | None = Field(
-        default=None, description="maximum latency in milliseconds: one image, one thread, this machine or `device`"
+        default=None, description="maximum latency in milliseconds: one image, one thread, this machine"
     )
     max_ram: Bytes | None = Field(default=None, description="maximum peak of the activations in bytes, in 8 bits")
     max_macs: Count | None = Field(default=None, description="maximum multiply-accumulates per image")
@@ -50,8 +50,6 @@ class ShrinkConfig(Config):
     minutes: Minutes = Field(default=30.0, ge=0.5, description="time for everything, in minutes")
     teacher: OneTeacher | None = Field(default=None, description="null: the best pretrained network, or trained here")
     pretrained: tuple[Pretrained, ...] = Field(default=(), description="more pretrained networks to start from")
-    unlabelled: str | None = Field(default=None, description="more images of these classes, without labels")
-    device: str | None = Field(default=None, description="profile of a device, for the latency there")
     seeds: int = Field(default=3, ge=1, description="number of seeds of the proof")
     seed: int = Field(default=0, ge=0, description="the first random seed")
     workers: int = Field(

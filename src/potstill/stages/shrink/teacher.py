@@ -1,0 +1,81 @@
+"""The teacher of all candidates: the best pretrained network, fine-tuned where that pays, or one that is trained here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill import artifacts
+from potstill.models import zoo
+from potstill.stages import dataset
+from potstill.stages.finetune.run import fitted
+from potstill.stages.finetune.settings import FINE, FinetuneConfig
+from potstill.stages.recipe import TeacherConfig, Views
+from potstill.stages.run_folder import Journal
+from potstill.stages.shrink.candidates import Base
+from potstill.stages.shrink.settings import ShrinkConfig
+from potstill.stages.shrink.speed import tier
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
+from potstill.training.settings import TrainConfig
+
+VIEWS = 2  # augmented views of each image that the probe of a teacher is fitted on
+TRAINED_HERE = ("builtin:resnet20-cifar", {"width": 24})
+LONGEST = 24  # epochs
+
+
+@dataclass(frozen=True)
+class Made:
+    """The folder of the teacher, and its validation accuracy in percent."""
+
+    folder: Path
+    name: str
+    accuracy: float
+    facts: dict[str, Any]
+
+
+def given(config: ShrinkConfig, folder: Path) -> Made:
+    """Return the teacher of the settings; it is trained here if it is a name without weights."""
+    assert config.teacher is not None
+    settings = TeacherConfig(**config.teacher.model_dump())
+    return _prepared(settings, config, folder)
+
+
+def trained_here(config: ShrinkConfig, folder: Path, *, epochs: int, batch_size: int) -> Made:
+    """Return a residual network trained on the labels, for small images."""
+    model, options = TRAINED_HERE
+    train = TrainConfig(epochs=max(epochs, 1), batch_size=batch_size)
+    return _prepared(TeacherConfig(model=model, options=dict(options), train=train), config, folder)
+
+
+def _prepared(settings: TeacherConfig, config: ShrinkConfig, folder: Path) -> Made:
+    data = dataset.prepare(config.data, at_least=teacher_size(settings))
+    source = prepare_teacher(settings, data, folder, views=Views("auto"), seed=config.seed)
+    accuracy = source.record["validation_accuracy"]["last"]
+    saved = (folder / zoo.CARD).is_file()  # a teacher that has a folder of its own stays there
+    place = folder if saved else Path(settings.model)
+    return Made(place, settings.model, accuracy, {"title": source.title})
+
+
+def fine_tuned(base: Base, config: ShrinkConfig, folder: Path, journal: Journal, *, epochs: int) -> Made:
+    """Return a pretrained network fitted to the images: a probe, and fine-tuning for `epochs`, if it is better."""
+    settings = FinetuneConfig(
+        data=config.data,
+        model=base.model,
+        weights=base.weights,
+        options=base.options,
+        mean=base.mean,
+        std=base.std,
+        views=VIEWS,
+        unfreeze="all" if epochs else "none",
+        train=TrainConfig(**{**FINE, "epochs": max(epochs, 1), "precision": "fp32", "compile": False}),
+        seed=config.seed,
+    )
+    inputs = {"teacher": settings.to_json()}
+    record = artifacts.stage(folder, inputs, lambda: fitted(settings, folder, journal))
+    return Made(folder, base.model, record["validation_accuracy"], {"kept": record["kept"]})
+
+
+def epochs_within(seconds: float, seconds_an_epoch: float) -> int:
+    """Return the epochs that fit into some seconds, at most `LONGEST`."""
+    return min(tier(seconds / seconds_an_epoch), LONGEST)
