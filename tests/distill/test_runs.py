@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import potstill
 from potstill.model_files.folder import load_model
@@ -25,8 +27,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tree: Path, out: Path, **settings: Any) -> dict[str, Any]:
-    plain = {"seeds": 1, "comparisons": {}, "export": {"int8": False}}
-    done = potstill.run(recipe(tree, **plain, **settings), out=out).summary
+    plain = {"seeds": 1, "comparisons": {}, "export": {"int8": False}, **settings}
+    done = potstill.run(recipe(tree, **plain), out=out).summary
     assert (out / "report.html").is_file() and (out / "student.onnx").is_file()
     assert json.loads((out / "summary.json").read_text())["models"] == done["models"]
     return done
@@ -82,3 +84,29 @@ def test_an_ensemble_alone_and_a_peer(tree: Path, tmp_path: Path) -> None:
     assert isinstance(done["models"]["teacher"]["accuracy"], float)
     peer = load_model(tmp_path / "peer" / "distill" / "seed-0" / "peer")
     assert zoo.count_parameters(peer) == 12 * 12 * 3 * 25 + 25 + 25 * 3 + 3
+
+
+def test_a_truncated_student_with_weights_for_other_classes(tree: Path, tmp_path: Path) -> None:
+    """Control and student start from everything below the head, at the student's own size, and the files take it."""
+    whole = zoo.create("builtin:small-cnn", classes=tuple("abcdefg"), options={"width": 4}, size=(8, 8), seed=9)
+    save_file(whole.network.state_dict(), tmp_path / "w.safetensors")
+    student = {
+        "model": "builtin:small-cnn@stage2",
+        "options": {"width": 4},
+        "weights": str(tmp_path / "w.safetensors"),
+        "size": 8,
+    }
+    train = {**TRAIN, "epochs": 1, "lr": 1e-12, "weight_decay": 0}
+    done = run(
+        tree, tmp_path / "run", student=student, train=train, teacher={"model": "builtin:mlp", "train": TRAIN},
+        export={"int8": True, "calibration": 8},
+    )  # fmt: skip
+    models = [load_model(tmp_path / "run" / kind / "seed-0") for kind in ("control", "distill")]
+    for model in models:
+        assert model.card.model == "cut:builtin:small-cnn" and model.card.size == (8, 8)
+        assert torch.allclose(model.network.body.stem.conv.weight, whole.network.stem.conv.weight, atol=1e-6)
+        assert torch.allclose(model.network.head.weight, models[0].network.head.weight, atol=1e-6)
+    for role in ("student", "student_int8"):
+        assert done["export"][role]["agreement"] > 90
+    again = potstill.evaluate(tmp_path / "run" / "student_int8.onnx", tree)
+    assert again.accuracy == done["models"]["student_int8"]["test_accuracy"][0]

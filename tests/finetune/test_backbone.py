@@ -53,7 +53,7 @@ def test_the_card_of_a_saved_model_is_used_and_may_not_be_contradicted(
     save_model(saved, tmp_path)
     again = made(tree, None, model=str(tmp_path), options={})
     assert again.card.mean == (0.5, 0.5, 0.5) and again.card.model == "resnet18"
-    with pytest.raises(ModelError, match="contradicts the card beside .* mean 0.5,0.5,0.5"):
+    with pytest.raises(ModelError, match="contradicts the card of .* mean 0.5,0.5,0.5"):
         made(tree, None, model=str(tmp_path), options={}, mean=MEAN, std=STD)
     with pytest.raises(ConfigError, match="contains weights"):
         made(tree, weights, model=str(tmp_path), options={})

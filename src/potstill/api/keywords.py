@@ -18,10 +18,11 @@ OF_THE_VERB = ("out", "command")
 TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience")}
 DATA = {name: f"data.{name}" for name in ("limit", "group", "allow_empty", "size")}
 TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.train.epochs"}
+STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}
 OBJECTIVE = {name: f"objective.{name}" for name in ("alpha", "temperature", "loss")}
 
 PLACES: dict[str, dict[str, str]] = {
-    "distill": {**TRAIN, **DATA, **TEACHER, **OBJECTIVE, "labels": "student.labels"},
+    "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE},
     "finetune": {**TRAIN, **DATA},
     "selftrain": {**TRAIN, **DATA},
     "label": {**DATA, **TEACHER},

@@ -63,6 +63,8 @@ def distill(
     teacher: str | Path | Settings = "builtin:cnn",
     student: str | Settings = "builtin:mlp",
     teacher_weights: str | Path | None = None,
+    student_weights: str | Path | None = None,
+    student_size: int | None = None,
     teacher_epochs: int | None = None,
     alpha: float | None = None,
     temperature: float | None = None,
@@ -93,9 +95,10 @@ def distill(
 
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        teacher, student: a name, a run or stage folder, an ONNX file (teacher), or settings such as
-            {"model": "resnet50", "weights": "resnet50.safetensors"}.
-        teacher_weights, teacher_epochs: a file of weights; epochs of training for a teacher without weights.
+        teacher, student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or
+            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}.
+        teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
+        student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
         epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
         labels, limit: labels that the student gets; images used, stratified.

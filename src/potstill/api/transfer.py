@@ -59,7 +59,8 @@ def finetune(
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
         model: a name, or the folder of a stage whose network is reused. options: of the architecture.
-        weights: a file, or "hub" for the published ones (the default). from_scratch: ignore weights, for comparison.
+        weights: a file, "package:NAME", "hub" for the published ones, or "auto" (the default: the model's package if it
+            is installed, else the hub). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
         group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from potstill.cli.common import call
@@ -30,8 +31,14 @@ LOSS = "Loss"
 def distill(
     data: Data,
     teacher: Annotated[str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file.")] = "builtin:cnn",
-    student: Annotated[str, option(NETWORKS, "A model's name.")] = "builtin:mlp",
+    student: Annotated[
+        str, option(NETWORKS, "A name (NAME@LAYER is truncated after a layer), or a run or stage folder.")
+    ] = "builtin:mlp",
     teacher_weights: TeacherWeights = None,
+    student_weights: Annotated[
+        Path | None, option(NETWORKS, "Initial weights of any classes, for a name: a file, package:NAME, hub or auto.")
+    ] = None,
+    student_size: Annotated[int | None, option(NETWORKS, "Input size in pixels a side, for a name.")] = None,
     teacher_epochs: Annotated[int | None, option(TRAINING, "Epochs for a teacher without weights.")] = None,
     alpha: Annotated[float | None, option(LOSS, "Weight of the labels' loss, 0 to 1 (default: 0.1).")] = None,
     temperature: Annotated[float | None, option(LOSS, "Softmax temperature, above 0 (default: 2).")] = None,

@@ -17,8 +17,8 @@ def stages(text: str) -> str | int:
 
 def finetune(
     data: Data,
-    model: Annotated[str, option(NETWORK, "A model's name, or a stage folder whose network is reused.")],
-    weights: Annotated[str | None, option(NETWORK, "A file, or 'hub' for the published weights (default).")] = None,
+    model: Annotated[str, option(NETWORK, "A name (NAME@LAYER is truncated after a layer), or a stage folder.")],
+    weights: Annotated[str | None, option(NETWORK, "A file, package:NAME, hub or auto (default).")] = None,
     mean: Annotated[Any, option(NETWORK, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
     std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
     from_scratch: Annotated[bool, option(NETWORK, "Ignore weights: for comparison.", "--from-scratch")] = False,

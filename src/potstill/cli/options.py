@@ -69,8 +69,8 @@ Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]
 
 # networks
-Weights = Annotated[Path | None, option(NETWORKS, "File of weights, for a model given by name.")]
-TeacherWeights = Annotated[Path | None, option(NETWORKS, "File of weights, for a teacher given by name.")]
+Weights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]
+TeacherWeights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]
 Classes = Annotated[Any, option(NETWORKS, "Comma-separated class names, for weights that carry none.", parser=names)]
 Retrainer = Annotated[
     str | None, option(NETWORKS, "The teacher (default: the run's, else the model as it was), or 'none'.")

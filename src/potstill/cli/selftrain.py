@@ -35,7 +35,8 @@ def selftrain(
         list[str] | None, option(NETWORKS, "A name to be trained, a folder or an ONNX file; may be repeated.")
     ] = None,
     teacher_weights: Annotated[
-        str | None, option(NETWORKS, "Pretrained weights of the teachers given by name: a file, or 'hub'.")
+        str | None,
+        option(NETWORKS, "Of teachers given by name: a file, package:NAME, hub or auto."),
     ] = None,
     mean: Mean = None,
     std: Std = None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from potstill.errors import ModelError
-from potstill.models import zoo
+from potstill.models import packages, zoo
+from potstill.models.foreign_names import renamed
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import blueprint
 from potstill.models.weights import read_state
@@ -25,10 +27,11 @@ def own_size(name: str) -> int:
     return max(card.crop)
 
 
-def from_weights(name: str, weights: Path, *, classes: Sequence[str] | None = None) -> Classifier:
+def from_weights(name: str, weights: Path | str, *, classes: Sequence[str] | None = None) -> Classifier:
     """Return a model by name with weights that have no card; classes are numbered if no names are given.
 
-    Raises `ModelError` if the head of the weights has another number of classes than there are names.
+    weights: a file, "package:NAME", "hub" (ImageNet's 1,000 classes) or "auto". Raises `ModelError` if the head of the
+    weights has another number of classes than there are names.
     """
     count = class_count(name, weights)
     names = tuple(classes or (str(number) for number in range(count)))
@@ -39,16 +42,30 @@ def from_weights(name: str, weights: Path, *, classes: Sequence[str] | None = No
     return zoo.create(name, classes=names, weights=weights).eval()
 
 
-def class_count(name: str, weights: Path) -> int:
-    """Return the number of classes of the head in a file of weights."""
+def class_count(name: str, weights: Path | str) -> int:
+    """Return the number of classes of the head in a file of weights, or of the published ones."""
+    source = packages.resolved(name, weights)
+    if not isinstance(source, Path):
+        return published_classes(name)
     shapes = []
     for count in (2, 3):
         network, _ = blueprint(name, tuple("abc"[:count]))
         shapes.append({key: value.shape for key, value in bare(network).state_dict().items()})
     head = [key for key in shapes[0] if shapes[0][key] != shapes[1][key]]
-    state = read_state(weights)
+    state = renamed(read_state(source), bare(network), 3, file=source)
     if head[-1] not in state:
         raise ModelError(
             f"{weights} does not fit {name}: it has no {head[-1]}. Check the name; `potstill models` lists them."
         )
     return state[head[-1]].shape[0]
+
+
+def published_classes(name: str) -> int:
+    """Return the number of classes of a model's weights on the hub: 1,000 of ImageNet, but for some of timm."""
+    family, inner = zoo.family_of(name)
+    if family.prefix:
+        return 1000
+    import timm
+
+    settings: Any = timm.get_pretrained_cfg(inner)
+    return settings.num_classes

@@ -16,8 +16,9 @@ from potstill.models.builtin import BUILTIN, OWN_SIZE
 from potstill.models.card import Card
 from potstill.models.freeze import bits
 from potstill.models.hub import TIMM, TORCHVISION, fetched
+from potstill.models.outputs import Classifier
 from potstill.models.shared_head import SHARED_HEAD
-from potstill.models.truncated import TRUNCATED
+from potstill.models.truncated import AT, TRUNCATED
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -92,7 +93,13 @@ def blueprint(spelling: str, classes: tuple[str, ...]) -> tuple[nn.Module, Card]
 
 
 def family_of(spelling: str) -> tuple[Family, str]:
-    """Return the family of a full name and the name inside it; raise `ModelError` if it is unknown."""
+    """Return the family of a full name and the name inside it; raise `ModelError` if it is unknown.
+
+    NAME@LAYER, a network that is truncated after a layer, has a family of its own, which lists no names.
+    """
+    if AT in spelling:
+        family_of(spelling.rpartition(AT)[0])
+        return CUT_AT, spelling
     prefix, colon, name = spelling.partition(":")
     if colon and f"{prefix}:" not in FAMILIES:
         raise ModelError(
@@ -257,6 +264,14 @@ def _truncated(request: Request) -> tuple[nn.Module, Card]:
     return rebuilt, card.replace(model=f"{TRUNCATED}{request.name}", options=request.options)
 
 
+def _cut_at(request: Request) -> tuple[nn.Module, Card]:
+    name, _, place = request.name.rpartition(AT)
+    family, inner = family_of(name)
+    network, card = family.build(replace(request, name=inner))
+    made = truncated.cut_at(Classifier(network, card), place)
+    return made.network, made.card
+
+
 def _shared_head(request: Request) -> tuple[nn.Module, Card]:
     network, card = _whole(request, request.options["student"])
     rebuilt = shared_head.rebuild(network, request.options, len(request.classes))
@@ -270,3 +285,6 @@ FAMILIES: dict[str, Family] = {
     TRUNCATED: Family(TRUNCATED, lambda: [], _known, _truncated),
     SHARED_HEAD: Family(SHARED_HEAD, lambda: [], _known, _shared_head),
 }
+
+CUT_AT = Family("", lambda: [], _known, _cut_at)
+"""Networks that are truncated where the name says, NAME@LAYER; their cards use the prefix `TRUNCATED`."""

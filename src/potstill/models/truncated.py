@@ -16,7 +16,13 @@ from torch import Tensor, fx, nn
 
 from potstill.errors import ModelError
 from potstill.models.hooks import Tap, as_vector
+from potstill.models.inspect.forward_trace import ModuleCall, Trace, trace
+from potstill.models.inspect.taps import resolve
 from potstill.models.outputs import Classifier, bare
+from potstill.models.weights import State
+
+AT = "@"
+"""Between a network's name and the layer after which it is truncated: `tf_efficientnet_lite0@blocks.3`."""
 
 TRUNCATED = "cut:"
 """Prefix of such a network's name on its card; not meant as input."""
@@ -43,6 +49,51 @@ def cut(classifier: Classifier, tap: Tap) -> Classifier:
     network = _cut(bare(classifier.network), tap, len(card.classes), card.model).to(classifier.mean.device)
     options = {"whole": card.options, "tap": asdict(tap)}
     return classifier.replace(network=network, card=card.replace(model=f"{TRUNCATED}{card.model}", options=options))
+
+
+def cut_at(classifier: Classifier, place: str) -> Classifier:
+    """Return `cut` at a layer by name: a module's path such as "blocks.3", or "stage:2" (see `inspect.taps`).
+
+    Raises `ModelError` if the network has no such layer, or cannot be truncated after it.
+    """
+    (tap,) = resolve(classifier, [place])
+    if tap.at == "input" or tap.path in ("", trace(classifier).head.path):
+        raise ModelError(
+            f"{classifier.card.model}{AT}{place} is the whole network. Use {classifier.card.model}, or truncate it at "
+            f"an earlier layer: {', '.join(f'{AT}{stage.name}' for stage in stages(classifier)[:3])}, ..."
+        )
+    return cut(classifier, tap)
+
+
+def stages(classifier: Classifier) -> list[Tap]:
+    """Return the places at which to truncate a network, from input to output, named by their modules' paths.
+
+    They are the blocks of the list of sibling modules that spans the most resolutions, such as blocks.0 to blocks.6 of
+    an EfficientNet or layer1 to layer4 of a ResNet. Empty for a network without such blocks, such as an MLP.
+    """
+    seen = trace(classifier)
+    rows: dict[str, list[ModuleCall]] = {}
+    for call in seen.seen:
+        if call.end < seen.head.start and _is_block(seen, call):
+            rows.setdefault(call.path.rpartition(".")[0], []).append(call)
+    best = max(rows.items(), key=lambda row: (_resolutions(row[1]), len(row[1]), -row[0].count(".")), default=None)
+    return list(resolve(classifier, [call.path for call in best[1]])) if best else []
+
+
+def _is_block(seen: Trace, call: ModuleCall) -> bool:
+    """Whether a module has submodules and kernels, and outputs a map or tokens."""
+    layout = seen.layout(call.shape) if call.shape else None
+    deep = next(call.module.children(), None) is not None
+    return deep and layout is not None and layout[0] != "vector" and any(p.ndim > 1 for p in call.module.parameters())
+
+
+def _resolutions(calls: list[ModuleCall]) -> int:
+    return len({call.shape[1:] for call in calls if call.shape})
+
+
+def holds_truncated(state: State) -> bool:
+    """Whether a state dict is that of a truncated network: a body and a head, and nothing else."""
+    return {name.partition(".")[0] for name in state} == {"body", "head"}
 
 
 def rebuild(network: nn.Module, model: str, options: Mapping[str, Any], classes: int) -> TruncatedNetwork:

@@ -11,7 +11,10 @@ import torch
 from torch import nn
 
 from potstill.artifacts import read_json, sha256
+from potstill.errors import ModelError
+from potstill.models import packages, truncated
 from potstill.models.card import Card
+from potstill.models.foreign_names import renamed
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
@@ -37,26 +40,53 @@ def create(
 ) -> Classifier:
     """Return a model with its card, initialised from `seed` without touching the global generator.
 
-    name: "builtin:resnet20-cifar", "torchvision:vgg16", or a timm name such as "mobilenetv2_100".
+    name: "builtin:resnet20-cifar", "torchvision:vgg16", or a timm name such as "mobilenetv2_100"; "NAME@LAYER" is
+        truncated after a layer and has a new head ("tf_efficientnet_lite0@blocks.3", "resnet18@stage:2").
     size: input size (height, width) in pixels; None uses the model's own. channels: 1 or 3; models of timm and
         torchvision take colour images (grey images are repeated) unless 1 is given.
-    options: keyword arguments of the architecture. weights: a file for `load_weights`, or "hub" for the pretrained
-        weights of timm or torchvision; with `new_head` their head may have another number of classes.
+    options: keyword arguments of the architecture. weights: a file for `load_weights`, "hub" for the pretrained
+        weights of timm or torchvision, "package:NAME" or "auto" (see `models.packages`); with `new_head` their head
+        may have another number of classes. A truncated model may take the weights of the whole network then.
     Raises `ModelError` for an unknown name or option, and for weights that do not fit.
     """
     family, inner = family_of(name)
-    request = Request(inner, tuple(classes), size, channels, dict(options or {}), hub=weights == "hub")
+    source = packages.resolved(name, weights)
+    request = Request(inner, tuple(classes), size, channels, dict(options or {}), hub=source == packages.HUB)
+    if isinstance(source, Path) and truncated.AT in inner and not truncated.holds_truncated(read_state(source)):
+        return normalised(_truncated(name, request, source, new_head=new_head, seed=seed), mean=mean, std=std)
     with seeded(seed):
         network, card = family.build(request)
     classifier = Classifier(network, card)
-    if weights is not None and weights != "hub":
-        classifier = load_weights(classifier, Path(weights), new_head=new_head)
-        if mean is None and not (Path(weights).parent / CARD).is_file():
+    if isinstance(source, Path):
+        classifier = load_weights(classifier, source, new_head=new_head)
+        if mean is None and card_beside(source) is None:
             note(
-                f"{Path(weights).name} has no card: images are normalised with the default of {name}, mean "
+                f"{source.name} has no card: images are normalised with the default of {name}, mean "
                 f"{_listed(classifier.card.mean)}, std {_listed(classifier.card.std)} for values in 0..1."
             )
     return normalised(classifier, mean=mean, std=std)
+
+
+def _truncated(name: str, request: Request, file: Path, *, new_head: bool, seed: int) -> Classifier:
+    """Return a truncated model with the weights of the whole network and a new head."""
+    whole, _, place = name.rpartition(truncated.AT)
+    if not new_head:
+        raise ModelError(
+            f"{file} holds the weights of {whole}, without the head of {name}, which has to be trained first: "
+            f"potstill finetune DATA --model {name} --weights {file}"
+        )
+    loaded = create(
+        whole,
+        classes=request.classes,
+        size=request.size,
+        channels=request.channels,
+        options=request.options,
+        weights=file,
+        new_head=True,
+        seed=seed,
+    )
+    with seeded(seed):
+        return truncated.cut_at(loaded, place)
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -83,11 +113,13 @@ def seeded(seed: int) -> Iterator[None]:
 def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) -> Classifier:
     """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
-    Side heads in file or network are ignored. new_head: a head for another number of classes is not loaded and stays
-    as initialised. Raises `ModelError` for a file that is missing, damaged, contains code, or does not fit.
+    Side heads in file or network are ignored. Other names of the same tensors are accepted (`foreign_names`).
+    new_head: a head for another number of classes is not loaded and stays as initialised. Raises `ModelError` for a
+    file that is missing, damaged, contains code, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = with_positions(without_side_heads(read_state(file), trunk), trunk)
+    state = without_side_heads(read_state(file), trunk)
+    state = with_positions(renamed(state, trunk, len(card.classes), file=file), trunk)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
@@ -97,14 +129,31 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
 
 
 def _sourced(card: Card, file: Path) -> Card:
-    """Return the card with the weights recorded, and the normalisation of the card stored next to them."""
-    card = card.replace(source=file.name, weights_sha256=sha256(file))
-    if not (file.parent / CARD).is_file():
-        return card
-    stored = Card.from_json(read_json(file.parent / CARD))
-    if stored.weights_sha256 != card.weights_sha256 or stored.channels != card.channels:
-        return card
-    return card.replace(mean=stored.mean, std=stored.std, interpolation=stored.interpolation, licence=stored.licence)
+    """Return the card with the weights recorded, and the normalisation that belongs to them."""
+    stored = card_beside(file)
+    if stored is None or stored.channels != card.channels:
+        return card.replace(source=file.name, weights_sha256=sha256(file))
+    source = stored.source if packages.card_of(stored.weights_sha256) else file.name
+    return card.replace(
+        source=source,
+        weights_sha256=stored.weights_sha256,
+        mean=stored.mean,
+        std=stored.std,
+        interpolation=stored.interpolation,
+        licence=stored.licence,
+    )
+
+
+def card_beside(file: Path) -> Card | None:
+    """Return the card of a file of weights: the one beside it, or that of a package.
+
+    None if there is none, or if the card beside it belongs to another file.
+    """
+    digest, beside = sha256(file), file.parent / CARD
+    if not beside.is_file():
+        return packages.card_of(digest)
+    card = Card.from_json(read_json(beside))
+    return card if card.weights_sha256 == digest else None
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -60,13 +60,14 @@ class Data:
         name: str,
         *,
         weights: str | Path | None = None,
+        new_head: bool = False,
         options: Mapping[str, Any] | None = None,
         size: int | None = None,
         seed: int = 0,
     ) -> Classifier:
         """Return a model for these images: built-in ones have their size and channels, others keep their own.
 
-        size: another input size in pixels per side.
+        new_head: the head of the weights may have another number of classes. size: another input size, pixels a side.
         """
         builtin = name.startswith("builtin:")
         made = zoo.create(
@@ -75,6 +76,7 @@ class Data:
             size=(size, size) if size else self.crop if builtin else None,
             channels=self.channels if builtin else None,
             weights=weights,
+            new_head=new_head,
             options=options,
             seed=seed,
         )

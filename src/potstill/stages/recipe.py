@@ -70,7 +70,7 @@ class OneTeacher(Config):
     """One teacher: a name to be trained, a name with weights, a folder, an ONNX file, or a file of predictions."""
 
     model: str = Field(default="builtin:cnn", description="name, folder, ONNX file or file of predictions")
-    weights: str | None = Field(default=None, description="file of weights, for a name")
+    weights: str | None = Field(default=None, description="for a name: a file of weights, package:NAME, hub or auto")
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
     card: CardConfig | None = None
     class_map: dict[str, str | tuple[str, ...] | None] = Field(
@@ -119,10 +119,13 @@ class TeacherConfig(OneTeacher):
 class StudentConfig(Config):
     """The student, and the number of labels it is trained with (null: all)."""
 
-    model: str = Field(default="builtin:mlp", description="name or folder")
+    model: str = Field(default="builtin:mlp", description="name (NAME@LAYER truncates it) or folder")
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
-    size: int | None = Field(default=None, ge=8, le=1024, description="input size in pixels per side; null: its own")
-    weights: str | None = Field(default=None, description="file of initial weights, for a name")
+    weights: str | None = Field(
+        default=None,
+        description="initial weights of any classes, for a name: as in teacher.weights",
+    )
+    size: int | None = Field(default=None, ge=8, le=1024, description="input size in pixels per side, for a name")
     aux: tuple[str, ...] = Field(default=(), description="stages with an auxiliary head during training")
     labels: int | None = Field(default=None, ge=1, description="number of labels to use; null: all")
     labelled_share: float = Field(

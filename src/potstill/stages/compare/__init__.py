@@ -85,7 +85,7 @@ def _title(config: CompareConfig) -> str:
 
 
 def _data(config: CompareConfig) -> Data:
-    sizes = [input_size.own_size(student.model) for student in config.students.values()]
+    sizes = [input_size.of_student(student) for student in config.students.values()]
     return dataset.prepare(config.data, at_least=max(teacher_size(config.teacher), *sizes))
 
 

@@ -47,4 +47,4 @@ def calibration_images(classifier: Classifier, data: Data, count: int) -> np.nda
     rows = data.manifest.rows("train")
     rows = rows[permutation(0, 0, len(rows), "calibration")[:count]]
     image = data.loader().clean_batch(rows).image
-    return classifier.resize(image).numpy()
+    return classifier.resize(image).clamp(0, 1).numpy()  # resizing rounds to a little outside

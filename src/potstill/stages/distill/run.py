@@ -140,7 +140,7 @@ def data_of(recipe: Recipe) -> Data:
 
     With `data.size` only the students decide: a larger teacher gets larger pixels of the same crops.
     """
-    sizes = [recipe.student.size or input_size.own_size(recipe.student.model)]
+    sizes = [input_size.of_student(recipe.student)]
     sizes += [input_size.own_size(assistant.model) for assistant in recipe.teacher.assistants]
     teacher = 0 if recipe.data.size else teacher_size(recipe.teacher)
     return dataset.prepare(recipe.data, at_least=max(teacher, *sizes))

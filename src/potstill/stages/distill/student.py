@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from potstill.artifacts import sha256
 from potstill.errors import ConfigError, ModelError
 from potstill.model_files.open import find
+from potstill.models import packages
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import StudentConfig
@@ -19,10 +23,10 @@ def from_folder(config: StudentConfig, data: Data) -> Classifier | None:
             f"student.model is the exported file {config.model}, which cannot be trained. Give the folder that it came "
             "from."
         )
-    if config.weights or config.options:
+    if config.weights or config.options or config.size:
         raise ConfigError(
-            f"student.model is the folder {config.model}, which has weights and options of its own. Leave out "
-            "student.weights and student.options."
+            f"student.model is the folder {config.model}, which has weights, options and an input size of its own. "
+            "Leave out student.weights, student.options and student.size."
         )
     if tuple(model.card.classes) != tuple(data.manifest.classes):
         raise ModelError(
@@ -33,6 +37,9 @@ def from_folder(config: StudentConfig, data: Data) -> Classifier | None:
 
 
 def start_of(config: StudentConfig) -> dict[str, str]:
-    """Return a digest of the weights in a student's folder, if it has one."""
+    """Return a digest of the initial weights of a student, if they are in a folder or a file."""
     model = find(config.model)
-    return {} if model is None else {"start": model.card.weights_sha256}
+    if model is not None:
+        return {"start": model.card.weights_sha256}
+    file = packages.resolved(config.model, config.weights)
+    return {"start": sha256(file)} if isinstance(file, Path) and file.is_file() else {}

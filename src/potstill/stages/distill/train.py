@@ -181,14 +181,22 @@ def train_one(
 
 
 def new_student(config: StudentConfig, data: Data, seed: int) -> Classifier:
-    """Return the untrained student of a seed, the same for control and student.
+    """Return the student of a seed before training, the same for control and student.
 
-    The model of a folder (such as a pruned one) keeps its weights and ignores the seed. Raises `ModelError` if it
+    Initial weights keep all layers but a head for other classes. The model of a folder (such as a pruned one) keeps all
+    its weights and ignores the seed. Raises `ModelError` if it
     cannot be trained on this data.
     """
     student = from_folder(config, data)
     if student is None:
-        student = data.model(config.model, weights=config.weights, options=config.options, size=config.size, seed=seed)
+        student = data.model(
+            config.model,
+            weights=config.weights,
+            new_head=config.weights is not None,
+            options=config.options,
+            size=config.size,
+            seed=seed,
+        )
     return attach_aux(student, config.aux, seed=seed) if config.aux else student
 
 

@@ -10,10 +10,9 @@ import math
 from pathlib import Path
 
 from potstill import progress
-from potstill.artifacts import read_json, sha256
 from potstill.errors import ConfigError, ModelError
 from potstill.model_files.folder import read_card
-from potstill.models import input_facts, zoo
+from potstill.models import input_facts, packages, zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.models.registry import blueprint
@@ -78,7 +77,8 @@ def _weights(config: FinetuneConfig, folder: Path | None) -> Path | str | None:
     if config.from_scratch:
         return None
     if folder is None:
-        return present(Path(config.weights)) if config.weights not in (None, "hub") else "hub"
+        found = packages.resolved(config.model, config.weights or packages.AUTO)
+        return present(found) if isinstance(found, Path) else found
     if config.weights:
         raise ConfigError(f"{folder} contains weights and their card: leave --weights out, or give a model's name.")
     return folder / zoo.WEIGHTS
@@ -92,8 +92,8 @@ def _check_normalisation(config: FinetuneConfig, weights: Path | str | None) -> 
     if isinstance(weights, str):  # "hub"
         _, card = blueprint(config.model, ("0", "1"))
         _refuse_other(normalisation, card, f"the published weights of {config.model}")
-    elif (card := _card_beside(weights)) is not None:
-        _refuse_other(normalisation, card, f"the card beside {weights}")
+    elif (card := zoo.card_beside(weights)) is not None:
+        _refuse_other(normalisation, card, f"the card of {weights}")
     else:
         _without_card(config, normalisation, weights)
 
@@ -109,15 +109,6 @@ def _normalisation(config: FinetuneConfig) -> Normalisation | None:
             "and give --mean 0,0,0 --std 1,1,1 if images were not normalised."
         )
     return config.mean, config.std
-
-
-def _card_beside(file: Path) -> Card | None:
-    """Return the card beside a file of weights; None if there is none, or if it belongs to another file."""
-    beside = file.parent / zoo.CARD
-    if not beside.is_file():
-        return None
-    card = Card.from_json(read_json(beside))
-    return card if card.weights_sha256 == sha256(file) else None
 
 
 def _refuse_other(normalisation: Normalisation | None, card: Card, source: str) -> None:

@@ -25,8 +25,8 @@ SCRATCH_LR = 0.002
 class FinetuneConfig(Config):
     """One transfer: images, a pretrained network, its features, and which stages are fine-tuned.
 
-    weights: a file, or "hub" for the published ones (the default). mean, std: the normalisation of images in 0..1 that
-    the weights were trained with, needed if the file has no card.
+    weights: a file, "package:NAME", "hub" for the published ones, or "auto", the default (`models.packages`).
+    mean, std: the normalisation of images in 0..1 that the weights were trained with, needed if the file has no card.
     """
 
     data: DataConfig

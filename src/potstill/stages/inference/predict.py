@@ -91,7 +91,7 @@ def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | 
                 f"{model} is not a trained model: there is no such folder or file, and the name of an architecture "
                 "needs weights. Add --weights FILE, or give a run folder, a stage folder or an exported file."
             )
-        return input_facts.from_weights(model, Path(weights), classes=classes)
+        return input_facts.from_weights(model, weights, classes=classes)
     if classes is not None:
         progress.note("--classes is ignored: the model contains the names of its classes.")
     return opened

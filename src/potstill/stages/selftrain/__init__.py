@@ -83,8 +83,8 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
             f"{config.data.path} has too few labels for a validation split, which is needed to measure whether the "
             "unlabelled images helped. Label at least two images of a class."
         )
-    students = [config.student.model, *([config.large.model] if config.large else [])]
-    own = max(*(_size_of(t) for t in config.teachers), *(input_size.own_size(model) for model in students))
+    students = [config.student, *([config.large] if config.large else [])]
+    own = max(*(_size_of(t) for t in config.teachers), *(input_size.of_student(student) for student in students))
     file = folder / "pool" / "pool.safetensors"
 
     def work() -> dict[str, Any]:
