@@ -141,7 +141,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
     with distributed.main_first():  # the other processes read decoded images from the cache
         pixels = load_pixels(
-            manifest, size=(size, size), resize=round(size / CROP), channels=_channels(manifest), cache=None
+            manifest, size=(size, size), resize=round(size / CROP), channels=channels_of(manifest), cache=None
         )
     height, width = pixels.shape[-2:]
     if (height, width) == (round(size / CROP),) * 2:
@@ -149,7 +149,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     return Data(manifest, pixels, (height, width), min(height, width))
 
 
-def _channels(manifest: Manifest) -> int:
+def channels_of(manifest: Manifest) -> int:
     """Return 3 if any of up to 64 evenly spaced images is in colour, else 1."""
     rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
     return max(manifest.image(int(row)).shape[-1] for row in rows)

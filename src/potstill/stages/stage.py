@@ -10,7 +10,7 @@ from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
-from potstill.stages.run_folder import Journal, check_free, claimed, record_name
+from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
 
 SUMMARY = "summary.json"
 
@@ -42,7 +42,8 @@ def stage(
         images = ImagesRecord(folder, command)
         if artifacts.finished(folder) is not None:
             images.compare()
-            return artifacts.read_json(folder / SUMMARY)
+            if not reopened(folder, config, kind):
+                return artifacts.read_json(folder / SUMMARY)
         distributed.wait()  # all processes have checked the folder before one writes
         with claimed(folder, config, kind), images.watching():
             journal = Journal(folder, notes)

@@ -1,20 +1,21 @@
-"""What each candidate costs on a device, before any training: bytes, RAM, multiply-accumulates, latency.
+"""What each candidate costs on a device, before any training.
 
-Measured on its exported, untrained file. Truncations of one network at several input sizes are exported at one of them:
-bytes are the same, and the rest is scaled with the number of pixels until a candidate is chosen for training.
+Parameters and multiply-accumulates of every candidate are counted on the untrained network. Bytes, RAM and latency are
+measured on its exported, untrained file, but only of candidates whose turn it is: an export takes a second or more.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from potstill import artifacts, progress, words
-from potstill.errors import ConfigError
 from potstill.exporters.footprint import Footprint, footprint
+from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from potstill.stages.shrink.candidates import Candidate
 from potstill.stages.shrink.settings import Budgets
@@ -27,15 +28,34 @@ SHOWN: dict[str, Callable[[float], str]] = {
     "max_ram": lambda value: words.size(int(value)),
     "max_macs": lambda value: words.count(int(value)),
 }
+Build = Callable[[Candidate], Classifier]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A candidate and what is counted without an export."""
+
+    candidate: Candidate
+    parameters: int
+    macs: int
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of the weights: less than those of the file."""
+        return self.parameters * self.candidate.bits / 8
+
+    def fits(self, budgets: Budgets) -> bool:
+        """Whether the budgets can be kept, as far as this shows."""
+        small = budgets.max_bytes is None or self.bytes < budgets.max_bytes
+        return small and (budgets.max_macs is None or self.macs <= budgets.max_macs)
 
 
 @dataclass(frozen=True)
 class Costed:
-    """A candidate and its cost. exact: measured at its own input size."""
+    """A candidate and its measured cost."""
 
     candidate: Candidate
     cost: Footprint
-    exact: bool = True
 
     def excess(self, budgets: Budgets) -> dict[str, float]:
         """Return the factor by which each limit is exceeded, above 1, by name of the limit."""
@@ -44,63 +64,45 @@ class Costed:
 
 
 class Costs:
-    """The costs of candidates, measured once and recorded in a file of the run folder.
+    """The costs of candidates, each measured once and recorded in a file of the run folder.
 
     build: makes the untrained network of a candidate.
     """
 
-    def __init__(self, file: Path, build: Callable[[Candidate], Classifier]) -> None:
+    def __init__(self, file: Path, build: Build) -> None:
         self._file, self._build = file, build
         self._known: dict[str, dict[str, Any]] = artifacts.read_json(file) if file.is_file() else {}
 
     def of(self, candidate: Candidate) -> Costed:
         """Return the measured cost of a candidate."""
         if candidate.name not in self._known:
-            measured = footprint(self._build(candidate), bits=candidate.bits, time=True)
+            with progress.task(f"Measuring what {candidate.name} costs", total=1):
+                measured = footprint(self._build(candidate), bits=candidate.bits, time=True)
             self._known[candidate.name] = measured.to_json()
             artifacts.write_json(self._file, self._known)
         return Costed(candidate, Footprint(**self._known[candidate.name]))
 
-    def all_of(self, candidates: Iterable[Candidate]) -> list[Costed]:
-        """Return the costs of candidates; those that differ only in input size are measured once and scaled."""
-        candidates = list(candidates)
-        measured: dict[tuple[Any, ...], Costed] = {}
-        with progress.task("Measuring what the candidates cost", total=len(candidates)) as task:
-            result = []
-            for one in candidates:
-                key = (one.model, tuple(one.options.items()), one.bits)
-                if one.name in self._known or key not in measured or one.size is None:
-                    measured[key] = self.of(one)
-                    result.append(measured[key])
-                else:
-                    result.append(_scaled(measured[key], one))
-                task.advance(text=one.name)
-        return result
+
+def sketched(candidates: Iterable[Candidate], build: Build) -> list[Sketch]:
+    """Return parameters and multiply-accumulates of candidates; those that differ only in bits are counted once."""
+    known: dict[str, Sketch] = {}
+    result = []
+    for one in candidates:
+        if one.network not in known:
+            network = build(one)
+            counted = cost(network, torch.zeros(1, network.card.channels, *network.card.size))
+            known[one.network] = Sketch(one, counted.params, counted.total_macs)
+        result.append(replace(known[one.network], candidate=one))
+    return result
 
 
-def _scaled(known: Costed, candidate: Candidate) -> Costed:
-    assert candidate.size and known.candidate.size, "only photos have several sizes"
-    pixels = (candidate.size / known.candidate.size) ** 2
-    cost = known.cost
-    scaled = {name: round(getattr(cost, name) * pixels) for name in ("macs", "ram_int8", "ram_float")}
-    latency = None if cost.latency_ms is None else cost.latency_ms * pixels
-    return Costed(candidate, dataclasses.replace(cost, **scaled, latency_ms=latency), exact=False)
-
-
-def within(costed: Iterable[Costed], budgets: Budgets) -> list[Costed]:
-    """Return the candidates within all limits; raise `ConfigError` with each impossible limit if there are none."""
-    every = list(costed)
-    fitting = [one for one in every if not one.excess(budgets)]
-    if not fitting:
-        raise ConfigError(*impossible(every, budgets))
-    return fitting
-
-
-def impossible(every: list[Costed], budgets: Budgets) -> list[str]:
+def impossible(every: Sequence[Sketch], costs: Costs, budgets: Budgets) -> list[str]:
     """Return a sentence for each limit that no candidate keeps, or one for limits that none keeps together."""
+    ends = {min(every, key=lambda one, key=key: (getattr(one, key), one.macs)).candidate for key in ("bytes", "macs")}
+    smallest = [costs.of(one) for one in sorted(ends, key=lambda one: one.name)]
     sentences = []
     for name, limit in budgets.limits.items():
-        least = min(every, key=lambda one, name=name: getattr(one.cost, FIGURES[name]))
+        least = min(smallest, key=lambda one, name=name: getattr(one.cost, FIGURES[name]))
         value = getattr(least.cost, FIGURES[name])
         if value > limit:
             sentences.append(
@@ -109,11 +111,11 @@ def impossible(every: list[Costed], budgets: Budgets) -> list[str]:
             )
     if sentences:
         return sentences
-    nearest = min(every, key=lambda one: max(one.excess(budgets).values()))
+    nearest = min(smallest, key=lambda one: max(one.excess(budgets).values(), default=1.0))
     over = ", ".join(f"{flag(name)} by a factor of {factor:.2f}" for name, factor in nearest.excess(budgets).items())
     return [
-        f"No candidate keeps all budgets together. The nearest, {nearest.candidate.name}, exceeds {over}. Relax one of "
-        f"{', '.join(map(flag, budgets.limits))}."
+        f"No candidate keeps all budgets together. The nearest, {nearest.candidate.name}, exceeds {over or 'one'}. "
+        f"Relax one of {', '.join(map(flag, budgets.limits))}."
     ]
 
 

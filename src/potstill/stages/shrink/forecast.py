@@ -96,6 +96,15 @@ def _out_of_fold(
     return np.concatenate(in_threads(held, len(parts)))
 
 
+def probe_sentence(probes: Sequence[Backbone]) -> str:
+    """Return the accuracy of each pretrained network in one sentence."""
+    each = "; ".join(
+        f"{one.model} {words.percent(one.accuracy)} ({one.interval[0]:.1f} to {one.interval[1]:.1f})" for one in probes
+    )
+    images = plural(probes[0].correct.shape[1], "training image")
+    return f"Probes on pretrained features, cross-validated on {images}: {each}."
+
+
 @dataclass(frozen=True)
 class Curve:
     """Accuracy in percent at each number of labels, and with twice as many: expected, and its 95 % interval."""

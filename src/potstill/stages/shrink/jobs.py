@@ -7,6 +7,7 @@ out again, whoever did it.
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -16,9 +17,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 
 from potstill import artifacts, progress
 from potstill.compress import quantize as quantizing
@@ -32,6 +34,7 @@ from potstill.stages.recipe import DataConfig, Recipe, TeacherConfig, Views
 from potstill.stages.teacher.prepare import prepare_teacher
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.test_split import clean_logits
+from potstill.stages.training import Trained
 from potstill.torch_context import threads
 
 CALIBRATION = 256  # training images for the ranges of activations
@@ -39,19 +42,27 @@ VALIDATED = "validated"
 ORPHAN_SECONDS = 1.0  # how often a worker looks whether its parent is still there
 
 
+Kind = Literal["student", "control"]
+
+
 @dataclass(frozen=True)
 class Job:
-    """One training. recipe: as JSON. folder: of the experiment; stores: of the teacher's logits. kind: which of the two.
+    """One training of a student or a control.
 
-    bits: of the weights for which validation accuracy is simulated, besides float.
+    recipe: as JSON. folder: of the experiment; stores: of the teacher's logits. bits: of the weights for which
+    validation accuracy is simulated, besides float.
     """
 
     recipe: str
     folder: str
     stores: str
-    kind: Literal["student", "control"]
+    kind: Kind
     seed: int
     bits: tuple[int, ...] = (8,)
+
+    def of(self, kind: Kind, seed: int) -> Job:
+        """Return the same training of another kind or seed."""
+        return dataclasses.replace(self, kind=kind, seed=seed)
 
     @property
     def place(self) -> Path:
@@ -77,11 +88,7 @@ def carry_out(job: Job) -> Outcome:
     recipe = build(Recipe, json.loads(job.recipe))
     each = trainings(recipe, *prepared(recipe, Path(job.stores)), Path(job.folder), Path(job.stores))
     trained = each.student(job.seed) if job.kind == "student" else each.control(job.seed)
-    inputs = {"weights": artifacts.fingerprint(trained.record), "bits": list(job.bits)}
-    found = artifacts.stage(
-        job.place / VALIDATED, inputs, lambda: {"correct": validated(trained.load(), each.data, job.bits)}
-    )
-    correct = {int(bits): np.frombuffer(text.encode(), np.uint8) == ord("1") for bits, text in found["correct"].items()}
+    correct = _validated(job, trained, each.data)
     return Outcome(
         seconds=trained.record["seconds"],
         epochs=recipe.train.epochs,
@@ -90,20 +97,33 @@ def carry_out(job: Job) -> Outcome:
     )
 
 
+def _validated(job: Job, trained: Trained, data: Data) -> dict[int, np.ndarray]:
+    """Return which validation images are classified correctly by bits, computing what is not recorded."""
+    inputs = {"weights": artifacts.fingerprint(trained.record)}
+    place = job.place / VALIDATED
+    every = (32, *job.bits)
+    missing = [bits for bits in every if artifacts.finished(place / str(bits)) is None]
+    marks = validated(trained.load(), data, missing) if missing else {}
+    result = {}
+    for bits in every:
+        found = artifacts.stage(place / str(bits), inputs, lambda bits=bits: {"correct": marks[bits]})
+        result[bits] = np.frombuffer(found["correct"].encode(), np.uint8) == ord("1")
+    return result
+
+
 def prepared(recipe: Recipe, stores: Path) -> tuple[Data, TeacherSource]:
     """Return data and teacher of a recipe; those of one process and one input size share them."""
     facts = {"data": recipe.data.to_json(), "teacher": recipe.teacher.to_json(), "seed": recipe.seed}
-    views = recipe.training_views
-    return _prepared(json.dumps(facts), recipe.student.size or 0, views.augment, stores)
+    return _prepared(json.dumps(facts), recipe.student.size or 0, stores)
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(facts: str, side: int, augment: str, stores: Path) -> tuple[Data, TeacherSource]:
+def _prepared(facts: str, side: int, stores: Path) -> tuple[Data, TeacherSource]:
     settings = json.loads(facts)
     data = dataset.prepare(build(DataConfig, settings["data"]), at_least=side)
     teacher = build(TeacherConfig, settings["teacher"])
     place = stores / f"teacher-at-{side}" if side else stores / "teacher"
-    return data, prepare_teacher(teacher, data, place, views=Views(augment), seed=settings["seed"])
+    return data, prepare_teacher(teacher, data, place, views=Views(), seed=settings["seed"])
 
 
 def validated(model: Classifier, data: Data, bits: Sequence[int]) -> dict[int, str]:
@@ -117,21 +137,15 @@ def validated(model: Classifier, data: Data, bits: Sequence[int]) -> dict[int, s
     def marks(one: Classifier) -> str:
         return "".join("01"[int(right)] for right in clean_logits(one.eval(), data, rows).argmax(1) == label)
 
-    result = {32: marks(model)}
-    if bits:
+    result = {32: marks(model)} if 32 in bits else {}
+    if few := [number for number in bits if number < 32]:
         plain = Classifier(bare(model.network), model.card).eval()
-        images = plain.prepare(_tensor(calibration_images(plain, data, CALIBRATION)))
+        images = plain.prepare(torch.from_numpy(calibration_images(plain, data, CALIBRATION)))
         floating = quantizing.fold_batchnorm(plain.network, images[:2])
         observed = quantizing.observe(floating, images.split(64))
-        for number in bits:
+        for number in few:
             result[number] = marks(Classifier(quantizing.quantized(floating, observed, weight_bits=number), model.card))
     return result
-
-
-def _tensor(images: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(images)
 
 
 class Workers:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from potstill.config import Bytes, Config, Count, Milliseconds, Minutes
 from potstill.stages.recipe import DataConfig, OneTeacher
 
+WORTH_PROCESSES = 6.0  # minutes
 VALIDATION = 0.2  # choosing among many candidates needs more validation images than one training does
 
 
@@ -52,11 +53,18 @@ class ShrinkConfig(Config):
     pretrained: tuple[Pretrained, ...] = Field(default=(), description="more pretrained networks to start from")
     seeds: int = Field(default=3, ge=1, description="number of seeds of the proof")
     seed: int = Field(default=0, ge=0, description="the first random seed")
-    workers: int = Field(
-        default_factory=lambda: min(len(os.sched_getaffinity(0)), 4), ge=1, description="trainings at a time"
+    workers: int | None = Field(
+        default=None, ge=1, description="trainings at a time; null: one for each core, up to 4, if there is time for it"
     )
 
     reusable: ClassVar[tuple[str, ...]] = ("budgets", "minutes", "workers")
+
+    @property
+    def processes(self) -> int:
+        """Trainings at a time; starting processes pays only if there are minutes of training."""
+        if self.workers is not None:
+            return self.workers
+        return 1 if self.minutes < WORTH_PROCESSES else min(len(os.sched_getaffinity(0)), 4)
 
     @model_validator(mode="before")
     @classmethod

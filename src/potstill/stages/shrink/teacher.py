@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill import artifacts
 from potstill.models import zoo
+from potstill.models.outputs import Classifier
 from potstill.stages import dataset
 from potstill.stages.finetune.run import fitted
 from potstill.stages.finetune.settings import FINE, FinetuneConfig
@@ -15,7 +18,7 @@ from potstill.stages.recipe import TeacherConfig, Views
 from potstill.stages.run_folder import Journal
 from potstill.stages.shrink.candidates import Base
 from potstill.stages.shrink.settings import ShrinkConfig
-from potstill.stages.shrink.speed import tier
+from potstill.stages.shrink.speed import measured, tier
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.training.settings import TrainConfig
 
@@ -76,6 +79,25 @@ def fine_tuned(base: Base, config: ShrinkConfig, folder: Path, journal: Journal,
     return Made(folder, base.model, record["validation_accuracy"], {"kept": record["kept"]})
 
 
-def epochs_within(seconds: float, seconds_an_epoch: float) -> int:
-    """Return the epochs that fit into some seconds, at most `LONGEST`."""
-    return min(tier(seconds / seconds_an_epoch), LONGEST)
+def best(found: Sequence[Base], accuracies: Mapping[str, float], images: int) -> Base:
+    """Return the first network, in the order of their size, that is within one standard error of the best probe.
+
+    accuracies: out of fold in percent, by model, on so many images.
+    """
+    top = max(accuracies.values()) / 100
+    error = 100 * math.sqrt(max(top * (1 - top), 0.25 / images) / images)
+    return next(base for base in found if accuracies[base.model] >= 100 * top - error)
+
+
+def untrained(classes: Sequence[str], native: tuple[int, int], channels: int) -> Classifier:
+    """Return the network that is trained here, before training."""
+    model, options = TRAINED_HERE
+    return zoo.create(model, classes=classes, size=native, channels=channels, options=options)
+
+
+def epochs(file: Path, network: Classifier, seconds: float, images: int) -> int:
+    """Return the epochs of a training of `network` that fit into some seconds, at most `LONGEST`; recorded in `file`."""
+    if not file.is_file():
+        fitting = min(tier(seconds / (images * measured(network, 1))), LONGEST)
+        artifacts.write_json(file, {"epochs": fitting})
+    return artifacts.read_json(file)["epochs"]
