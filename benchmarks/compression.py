@@ -43,8 +43,10 @@ from potstill.models.outputs import Classifier
 from potstill.stages import test_split
 from potstill.stages.compress import common
 from potstill.stages.compress.common import CompressConfig, CompressionSetup
+from potstill.stages.compress.post_training import calibrated
 from potstill.stages.compress.prune import PruneConfig, prune
-from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, calibrated, learned, quantize
+from potstill.stages.compress.quantize import ONNX, PACKED, learned, quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.training.settings import TrainConfig
 
 WIDTHS = (8, 6, 5, 4, 3, 2)

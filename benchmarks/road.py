@@ -32,7 +32,8 @@ from potstill.evaluation.statistics import compare, mean_interval, proportion_in
 from potstill.model_files.latency import latency_ms
 from potstill.stages import dataset
 from potstill.stages.compress.prune import PruneConfig, prune
-from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.recipe import DataConfig
 from potstill.stages.summary import machine, versions
 

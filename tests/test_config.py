@@ -10,7 +10,7 @@ from pydantic import Field
 from potstill.config import Config, build, override, read_yaml
 from potstill.errors import ConfigError
 from potstill.stages.compress.prune import PruneConfig
-from potstill.stages.compress.quantize import QuantizeConfig
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.recipe import Recipe
 

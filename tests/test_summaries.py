@@ -16,7 +16,8 @@ from potstill.stages import summary
 from potstill.stages.compare import CompareConfig, compare
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig, prune
-from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.finetune import FinetuneConfig, finetune
 from potstill.stages.label import LabelConfig, run_label

@@ -22,7 +22,7 @@ from potstill.config import Config
 from potstill.errors import ConfigError
 from potstill.stages.compress.export import ExportStageConfig
 from potstill.stages.compress.prune import PruneConfig
-from potstill.stages.compress.quantize import QuantizeConfig
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.finetune import FinetuneConfig
 from potstill.stages.label import LabelConfig
 from potstill.stages.recipe import Recipe

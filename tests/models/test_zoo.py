@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from potstill import progress
 from potstill.errors import ModelError
+from potstill.exporters.footprint import footprint
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import catalogue, hub, zoo
 from potstill.models.freeze import bits
@@ -321,8 +322,27 @@ def test_the_catalogue_lists_all_three_places() -> None:
     assert rows["torchvision:mobilenet_v2"].accuracy == pytest.approx(72.154)
     (row,) = catalogue.list_models("mobilenetv2_100")
     assert (row.where, row.parameters, row.size) == ("timm", 3_504_872, (224, 224))
+    assert row.macs == 300_774_272 and rows["torchvision:mobilenet_v2"].macs == pytest.approx(row.macs, rel=0.01)
     assert "builtin:resnet20-cifar" in catalogue.matching("resnet20")
     assert len(catalogue.matching()) > 1000
+
+
+def test_the_catalogue_lists_where_a_model_can_be_truncated() -> None:
+    assert catalogue.matching("resnet18@*") == [f"resnet18@layer{k}" for k in (1, 2, 3, 4)]
+    (row,) = catalogue.list_models("builtin:resnet20-cifar@layer1")
+    assert row.parameters == 3 * 16 * 9 + 32 + 3 * 2 * (16 * 16 * 9 + 32) + 10 * 16 + 10
+    assert row.macs == 32 * 32 * (3 * 16 * 9 + 6 * 16 * 16 * 9) + 160
+    with pytest.raises(ModelError, match="There is no model 'resnet5o'"):
+        catalogue.matching("resnet5o@*")
+
+
+@pytest.mark.slow
+def test_the_size_at_8_bits_is_about_that_of_the_file() -> None:
+    for name in ("builtin:resnet20-cifar", "builtin:mobilenet-v1"):
+        (row,) = catalogue.list_models(name)
+        file = footprint(zoo.create(name, classes=TEN, size=row.size).eval())
+        assert row.bytes == pytest.approx(file.bytes, rel=0.04)
+        assert row.macs == file.macs
 
 
 def test_given_cifar_weights_score_as_published(shared: Path) -> None:

@@ -13,7 +13,7 @@ from potstill import artifacts
 from potstill.cli import app
 from potstill.report.sensitivity import write_sensitivity
 from potstill.stages.compress import common
-from potstill.stages.compress.quantize import QuantizeConfig
+from potstill.stages.compress.quantize_config import QuantizeConfig
 
 
 @pytest.fixture

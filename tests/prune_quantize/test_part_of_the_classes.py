@@ -15,8 +15,10 @@ from potstill.model_files.folder import save_model
 from potstill.models.outputs import Classifier, Outputs
 from potstill.stages import dataset
 from potstill.stages.compress import common
+from potstill.stages.compress.post_training import calibrated
 from potstill.stages.compress.prune import PruneConfig
-from potstill.stages.compress.quantize import QuantizeConfig, calibrated, learned
+from potstill.stages.compress.quantize import learned
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
 from potstill.stages.teacher.prepared import TrainingContext

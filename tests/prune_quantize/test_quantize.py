@@ -14,7 +14,8 @@ from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
 from potstill.models import zoo
 from potstill.stages.compress import quantize as stage
-from potstill.stages.compress.quantize import ONNX, PACKED, QuantizeConfig, quantize
+from potstill.stages.compress.quantize import ONNX, PACKED, quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.inference.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
@@ -78,7 +79,7 @@ def test_what_is_done_is_not_done_again(eight: tuple[Path, dict], trained: Path)
 @pytest.mark.usefixtures("unexported")
 def test_training_with_few_bits_repairs_what_rounding_broke(trained: Path, tmp_path: Path) -> None:
     few = {"weight_bits": 2, "first_last_bits": 4}
-    after = quantize(settings(trained, **few), tmp_path / "ptq")
+    after = quantize(settings(trained, **few, rounding="nearest"), tmp_path / "ptq")
     learning = {"epochs": 6, "precision": "fp32", "optimizer": "adamw", "lr": 0.005, "weight_decay": 0}
     learning["batch_size"] = 64
     learned = quantize(settings(trained, **few, mode="qat", train=learning, augment="none"), tmp_path / "qat")
@@ -86,6 +87,16 @@ def test_training_with_few_bits_repairs_what_rounding_broke(trained: Path, tmp_p
     assert learned["models"]["packed"]["accuracy"] > after["models"]["packed"]["accuracy"] + 10
     assert learned["teacher"] == "original"
     assert sorted(set(learned["bits"].values())) == [2, 4] and "onnx" not in learned["models"]
+
+
+@pytest.mark.usefixtures("unexported")
+def test_reconstruction_is_the_default_below_8_bits_and_better(trained: Path, tmp_path: Path) -> None:
+    few = {"weight_bits": 2, "first_last_bits": 4}
+    better = quantize(settings(trained, **few), tmp_path / "auto")
+    nearest = quantize(settings(trained, **few, rounding="nearest"), tmp_path / "nearest")
+    assert (better["chosen"]["rounding"], nearest["chosen"]["rounding"]) == ("reconstruct", "nearest")
+    assert (better["chosen"]["weight_steps"], nearest["chosen"]["weight_steps"]) == ("mse", "absmax")
+    assert better["models"]["packed"]["accuracy"] > nearest["models"]["packed"]["accuracy"] + 10
 
 
 @pytest.mark.usefixtures("unexported")

@@ -24,7 +24,8 @@ from potstill.models.inspect.plain_layers import plain_layers
 from potstill.stages import dataset
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import open_model
-from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.recipe import DataConfig
 
 DATA = {"path": "digits", "limit": 700}

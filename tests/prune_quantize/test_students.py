@@ -20,7 +20,8 @@ from potstill.models.outputs import Classifier
 from potstill.models.shared_head import reuse_head
 from potstill.stages import dataset
 from potstill.stages.compress.prune import MODEL, PruneConfig, prune
-from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
 from potstill.stages.recipe import DataConfig, Recipe

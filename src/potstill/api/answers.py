@@ -171,15 +171,19 @@ class Catalogue(Result):
 
     def parts(self) -> Iterator[Part]:
         rows = self.summary["models"]
-        yield Table(("model", "parameters", "pixels", "ImageNet top-1, %"), tuple(_catalogue_row(row) for row in rows))
+        headings = ("model", "parameters", "8 bits, about", "MACs", "pixels", "ImageNet top-1, %")
+        known = len(headings) if any(row["accuracy"] is not None for row in rows) else -1
+        yield Table(headings[:known], tuple(_catalogue_row(row)[:known] for row in rows))
         left = self.summary["count"] - len(rows)
         if left:
             yield f"... and {left:,} more; --most {self.summary['count']} lists them."
 
 
-def _catalogue_row(row: dict[str, Any]) -> tuple[str, str, str, str]:
+def _catalogue_row(row: dict[str, Any]) -> tuple[str, ...]:
     accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.1f}"
-    return row["name"], f"{row['parameters']:,}", "x".join(map(str, row["size"])), accuracy
+    macs = "" if row["macs"] is None else f"{row['macs'] / 1e6:,.2f} M"
+    size = "x".join(map(str, row["size"]))
+    return row["name"], f"{row['parameters']:,}", words.file_size(row["bytes"]), macs, size, accuracy
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -12,8 +12,8 @@ from potstill.api.verb import built, last_name, new_folder, one_process, verb
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig
 from potstill.stages.compress.prune import prune as prune_stage
-from potstill.stages.compress.quantize import QuantizeConfig
 from potstill.stages.compress.quantize import quantize as quantize_stage
+from potstill.stages.compress.quantize_config import QuantizeConfig
 
 Settings = Mapping[str, Any]
 
@@ -87,6 +87,7 @@ def quantize(
     calibrate: Literal["auto", "minmax", "percentile", "mse", "entropy"] | None = None,
     calibration: int | None = None,
     weight_steps: Literal["auto", "absmax", "mse", "lsq"] | None = None,
+    rounding: Literal["auto", "nearest", "reconstruct"] | None = None,
     learn_activations: bool | None = None,
     equalize: bool | None = None,
     correct_bias: bool | None = None,
@@ -121,6 +122,7 @@ def quantize(
         mode: "ptq" after training, "qat" with training.
         calibrate, calibration: how ranges of activations are chosen, on how many training images.
         weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
+        rounding: "nearest", or "reconstruct" block by block on the calibration images.
         equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of

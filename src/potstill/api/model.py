@@ -12,7 +12,7 @@ from potstill.api.answers import Evaluation, Prediction
 from potstill.api.verb import verb
 from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
-from potstill.exporters import export_onnx
+from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_float import OPSET
 from potstill.model_files.open import Opened
 from potstill.models.card import Card
@@ -94,8 +94,10 @@ class Model(nn.Module):
                 f"{self.source} was quantized, and its integers need images to calibrate with. Export it with "
                 f"potstill.export({self.source!r}), which writes {file.name} as it should be."
             )
-        export_onnx(self.classifier, file if file.suffix else file.with_suffix(".onnx"), opset=opset)
-        return file if file.suffix else file.with_suffix(".onnx")
+        file = file if file.suffix else file.with_suffix(".onnx")
+        export_onnx(self.classifier, file, opset=opset)
+        gate.check_float(file, self.classifier, gate.noise(self.classifier))
+        return file
 
     def extra_repr(self) -> str:
         """Return what the model is, for print."""

@@ -149,10 +149,11 @@ def check(
 
 @verb
 def models(pattern: str = "builtin:*", *, most: int = 40) -> Catalogue:
-    """List models by name, with parameters, input size and known accuracy.
+    """List models by name, with parameters, size at 8 bits, cost of an image, input size and known accuracy.
 
     Args:
-        pattern: part of a name, or a pattern such as "resnet*". most: how many to list.
+        pattern: part of a name, or a pattern such as "resnet*"; "NAME@*" lists where a model can be truncated. most:
+            how many to list.
     """
     return Catalogue(lists.models(pattern, most))
 

@@ -11,12 +11,12 @@ from potstill.cli.options import Json, Quiet
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = "builtin:*",
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern: 'resnet*', 'NAME@*'.")] = "builtin:*",
     most: Annotated[int, typer.Option(help="Maximum number to list.")] = 40,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, input size and known accuracy."""
+    """List models with parameters, size at 8 bits, MACs of an image, input size and known accuracy."""
     call("models", locals())
 
 

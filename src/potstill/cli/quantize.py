@@ -39,6 +39,9 @@ def quantize(
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
     calibration: Calibration = None,
+    rounding: Annotated[
+        str | None, option(METHOD, "nearest or reconstruct, block by block (default: auto, reconstruct below 8 bits).")
+    ] = None,
     equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
     weight_format: Annotated[
         str | None, option(SIMULATION, "With --simulate: format of the weights, such as fixed4.4 or e4m3.")

@@ -25,8 +25,15 @@ def save_model(classifier: Classifier, folder: Path) -> Card:
     """Write `model.safetensors` and `card.json` into a folder; return the card as written.
 
     Side heads are only for training and are not saved. The folder's manifest is written by `artifacts.finish`.
+    Raises `ModelError` if a weight is not finite.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in bare(classifier.network).state_dict().items()}
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"The weights of {classifier.card.model} are not finite (first in '{broken[0]}'), so they are not saved in "
+            f"{folder}. Lower the learning rate, or use other weights to start from."
+        )
     with atomic(folder / WEIGHTS) as temporary:
         save_file(state, temporary)
         card = classifier.card.replace(weights_sha256=sha256(temporary))

@@ -34,9 +34,10 @@ PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "Line
 """Last operators of graphs whose output is probabilities."""
 
 
-def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
+def session(file: Path, *, threads: int | None = None, optimized: bool = True) -> ort.InferenceSession:
     """Return an onnxruntime session on the CPU; threads: None uses all cores.
 
+    optimized: False runs the graph as it is written; quantized operators are then simulated in float.
     Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
     """
     if not file.is_file():
@@ -47,6 +48,8 @@ def session(file: Path, *, threads: int | None = None) -> ort.InferenceSession:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or joblib.cpu_count()
     options.inter_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
@@ -72,7 +75,7 @@ class OnnxModel:
     card: description of a file not written by potstill. Its `mean` and `std` are then applied here, before the graph;
         without it the card inside the file is used, and normalisation is part of the graph.
     probabilities: whether the output is probabilities instead of logits; None infers it from the last operator.
-    threads: of onnxruntime; None uses all cores.
+    threads: of onnxruntime; None uses all cores. optimized: see `session`.
     """
 
     def __init__(
@@ -82,9 +85,10 @@ class OnnxModel:
         card: Card | None = None,
         probabilities: bool | None = None,
         threads: int | None = None,
+        optimized: bool = True,
     ) -> None:
         self.file = Path(file)
-        self.session = session(self.file, threads=threads)
+        self.session = session(self.file, threads=threads, optimized=optimized)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))

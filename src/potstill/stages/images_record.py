@@ -54,6 +54,8 @@ class ImagesRecord:
 
     def _write(self) -> None:
         self._written = True
+        if not self._reads:
+            return
         sealed = artifacts.sealed({"reads": self._reads})
         artifacts.write_text(self._file, json.dumps(sealed, ensure_ascii=False, separators=(",", ":")) + "\n")
 

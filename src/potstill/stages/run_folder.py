@@ -18,6 +18,7 @@ import yaml
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.training import divergence
 
 T = TypeVar("T")
 
@@ -122,7 +123,12 @@ def recorded_data(folder: Path) -> dict[str, Any] | None:
 def has_results(folder: Path) -> bool:
     """Return whether a folder has a result to resume from: a finished part, a checkpoint, stored tensors."""
     results = (artifacts.MANIFEST, "*.safetensors")
-    return any(next(folder.rglob(pattern), None) is not None for pattern in results)
+    return any(file.parent.name != divergence.FOLDER for pattern in results for file in folder.rglob(pattern))
+
+
+def has_failed_step(folder: Path) -> bool:
+    """Return whether the failing step of a training that diverged is kept in a folder."""
+    return next(folder.rglob(f"{divergence.FOLDER}/{divergence.FACTS}"), None) is not None
 
 
 def check_free(folder: Path, settings: Config, kind: str) -> None:
@@ -181,7 +187,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
         with artifacts.before_first_write(folder, write_record):
             yield
     except UserError:
-        if fresh and distributed.is_main() and not has_results(folder):
+        if fresh and distributed.is_main() and not has_results(folder) and not has_failed_step(folder):
             artifacts.remove(folder)
             if first_of_all:
                 with contextlib.suppress(OSError):

@@ -117,11 +117,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Restore the tensors of `optimizer_tensors`, in the memory format of the parameters, as fused optimizers need."""
     parameters = _parameters(optimizer)
+    optimizer.state.clear()
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         parameter = parameters[int(number)]
         alike = value.shape == parameter.shape
-        optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value) if alike else value
+        optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value) if alike else value.clone()
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

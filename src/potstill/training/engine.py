@@ -26,10 +26,10 @@ from potstill.errors import RunError
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
-from potstill.training import checkpoint
+from potstill.training import checkpoint, divergence
 from potstill.training.autotune import ExecutionPlan, choose, macs
 from potstill.training.devices import accelerator, device
-from potstill.training.loop import Fitted, Groups, Job, TrainingLoop, Validate, Watch
+from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
@@ -64,13 +64,25 @@ def fit(
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
         run = start_or_resume(job, plan)
-        with progress.task(title, total=job.steps, done=run.step) as task:
-            while run.step < job.steps and not run.stalled:
-                run.train_step()
-                last = run.step % order.steps_per_epoch == 0
-                task.advance(text=run.end_epoch() if last else "")
-                run.save_now_and_then(CHECKPOINT_SECONDS)
+        divergence.clear(folder)
+        run.remember()
+        try:
+            _train(run, title)
+        except NotFinite:
+            raise divergence.diverged(run) from None
         return run.finish()
+
+
+def _train(run: TrainingLoop, title: str) -> None:
+    job = run.job
+    with progress.task(title, total=job.steps, done=run.step) as task:
+        while run.step < job.steps and not run.stalled:
+            run.train_step()
+            last = run.step % job.order.steps_per_epoch == 0
+            task.advance(text=run.end_epoch() if last else "")
+            if last:
+                run.remember()
+            run.save_now_and_then(CHECKPOINT_SECONDS)
 
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 
 from potstill import artifacts, distributed
 from potstill.data.loader import Batch, Loader, Order
-from potstill.errors import RunError
 from potstill.models.outputs import Classifier, Outputs
 from potstill.objectives.objective import Objective
 from potstill.torch_context import autocast
@@ -36,6 +34,10 @@ from potstill.training.settings import TrainConfig
 Validate = Callable[[Classifier], dict[str, float]]
 Watch = Callable[[dict[str, Any]], str]  # metrics of an epoch -> text beside the progress bar
 Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with other settings
+
+
+class NotFinite(Exception):
+    """The loss or the weights are not finite: the training has diverged."""
 
 
 @dataclass
@@ -174,11 +176,12 @@ class TrainingLoop:
     # -- one epoch -----------------------------------------------------------------------------------------
 
     def end_epoch(self) -> str:
-        """Write the metrics of the epoch; return a summary for the display."""
+        """Write the metrics of the epoch; return a summary for the display. Raises `NotFinite`."""
         self._average_over_processes()
         count = self.job.order.steps_per_epoch
-        train = {name: float(value) / count for name, value in self.sums.items()}
-        self._refuse_divergence(train)
+        if not self.is_finite():
+            raise NotFinite
+        train = self.means()
         self.sums = {}
         row = {"epoch": self.step // count, "step": self.step, "learning_rate": self.optimizer.param_groups[0]["lr"]}
         row["train"] = train
@@ -199,17 +202,16 @@ class TrainingLoop:
         own = [*self.sums.values(), *floating_buffers(self.classifier)]
         distributed.mean_in_place([*own, *(self.average.state_dict().values() if self.average else ())])
 
-    def _refuse_divergence(self, train: dict[str, float]) -> None:
-        if math.isfinite(train["loss"]):
-            return
-        broken = [name for name, value in train.items() if name != "loss" and not math.isfinite(value)]
-        epoch = self.step // self.job.order.steps_per_epoch
-        where = f"in epoch {epoch} ({' and '.join(broken) or 'the sum of its terms'})"
-        raise RunError(
-            f"Training diverged: the loss became {train['loss']} {where}. "
-            f"Lower the learning rate (it is {self.config.lr}; try train.lr={self.config.lr / 10:g}), "
-            "or set train.clip=1."
-        )
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss term over the steps of this epoch so far."""
+        count = max(self.step - (self.step - 1) // self.job.order.steps_per_epoch * self.job.order.steps_per_epoch, 1)
+        return {name: float(value) / count for name, value in self.sums.items()}
+
+    def is_finite(self) -> bool:
+        """Return whether the sums of the losses and all weights are finite; waits for the device."""
+        learned = [*self.classifier.state_dict().values(), *self.learned.state_dict().values()]
+        tensors = [tensor for tensor in (*self.sums.values(), *learned) if tensor.is_floating_point()]
+        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def _validated(self, validate: Validate) -> dict[str, float]:
         """Return the validation metrics of the weights that would be kept; keep them if they are the best so far."""
@@ -254,8 +256,21 @@ class TrainingLoop:
             self.save_at = distributed.broadcast(self.step + max(1, round(ahead)))
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint; raise `NotFinite` if the training has diverged since the last one."""
         self._average_over_processes()
+        if not self.is_finite():
+            raise NotFinite
+        self.write_state(self.job.folder / artifacts.CHECKPOINT)
+        self.remember()
+        self.saved = time.monotonic()
+
+    def write_state(self, file: Path) -> None:
+        """Write the state of the training."""
+        state = self._state()
+        if distributed.is_main():
+            checkpoint.save(file, state.tensors, state.facts)
+
+    def _state(self) -> checkpoint.State:
         tensors = {
             "model": self.classifier.state_dict(),
             "average": self.average.state_dict() if self.average else {},
@@ -266,25 +281,41 @@ class TrainingLoop:
         }
         facts = {
             "step": self.step,
-            "rows": self.rows,
+            "rows": list(self.rows),
             "seconds": self.seconds,
             "threads": torch.get_num_threads(),
             "plan": self.plan.to_json(),
         }
+        return checkpoint.State(tensors, facts)
+
+    def remember(self) -> None:
+        """Keep a copy of this finite state in memory, from which a failing step can be repeated."""
+        state = self._state()
+        copied = {
+            group: {name: value.detach().cpu().clone() for name, value in named.items()}
+            for group, named in state.tensors.items()
+        }
+        self.remembered = checkpoint.State(copied, state.facts)
+
+    def drop_checkpoint(self) -> None:
+        """Remove the checkpoint, so that the folder is free for other settings."""
         if distributed.is_main():
-            checkpoint.save(self.job.folder / artifacts.CHECKPOINT, tensors, facts)
-        self.saved = time.monotonic()
+            (self.job.folder / artifacts.CHECKPOINT).unlink(missing_ok=True)
 
     def resume(self, state: checkpoint.State) -> None:
-        """Resume from a checkpoint."""
-        tensors, facts = state.tensors, state.facts
+        """Go back to a state: that of a checkpoint, or a remembered one."""
+        facts = state.facts
+        tensors = {
+            group: {name: value.to(self.device) for name, value in named.items()}
+            for group, named in state.tensors.items()
+        }
         self.classifier.load_state_dict(tensors["model"])
         if self.average:
             self.average.load_state_dict(tensors["average"])
         checkpoint.restore_optimizer(self.optimizer, tensors["optimizer"])
         self.learned.load_state_dict(tensors["objective"])
         self.best, self.sums = tensors["best"], tensors["sums"]
-        self.step, self.rows, self.earlier = facts["step"], facts["rows"], facts["seconds"]
+        self.step, self.rows, self.earlier = facts["step"], list(facts["rows"]), facts["seconds"]
         self.save_at = self.step + 1
 
     def finish(self) -> Fitted:

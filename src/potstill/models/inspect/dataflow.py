@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +28,21 @@ class Call:
     name: str  # path of the layer, "" for an operation
     layer: nn.Module | None
     operation: str  # such as "aten.relu", "" for a layer
-    arguments: tuple
+    function: Callable[..., Any]  # the layer, or the overload of the operation
+    arguments: tuple  # of an operation: the last one holds its keyword arguments
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
 @dataclass
 class Trace:
-    """One forward pass, in the order of execution."""
+    """One forward pass, in the order of execution. `image` is the number of the model's input."""
 
     calls: list[Call] = field(default_factory=list)
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     given: set[int] = field(default_factory=set)  # inputs of the model, parameters, constants
     returned: set[int] = field(default_factory=set)
+    image: int = 0
 
     def users(self, tensor: int) -> list[Call]:
         """Return the calls that read a tensor."""
@@ -83,13 +86,15 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if self.depth == 0:
-            self.record("", None, str(func).rpartition(".")[0], (*args, kwargs), result)
+            self.record("", func, (*args, kwargs or {}), result)
         return result
 
-    def record(self, name: str, layer: nn.Module | None, operation: str, arguments: tuple, result: object) -> None:
+    def record(self, name: str, function: Callable[..., Any], arguments: tuple, result: object) -> None:
+        layer = function if isinstance(function, nn.Module) else None
+        operation = "" if layer is not None else str(function).rpartition(".")[0]
         inputs = tuple(self.number(tensor) for tensor in tensors_in(arguments))
         outputs = tuple(self.fresh(tensor) for tensor in tensors_in(result))
-        self.trace.calls.append(Call(name, layer, operation, arguments, inputs, outputs))
+        self.trace.calls.append(Call(name, layer, operation, function, arguments, inputs, outputs))
 
     def number(self, tensor: Tensor) -> int:
         if id(tensor) not in self.numbers:
@@ -120,6 +125,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def trace(model: nn.Module, image: Tensor) -> Trace:
     """Run `model` on `image` [B, C, H, W] in eval mode and return the trace. Two images are enough."""
     recorder = _Recorder()
+    recorder.trace.image = recorder.number(image)
 
     def enter(layer: nn.Module, arguments: tuple) -> None:
         recorder.depth += 1
@@ -128,7 +134,7 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
         def hook(layer: nn.Module, arguments: tuple, result: object) -> None:
             recorder.depth -= 1
             if recorder.depth == 0:
-                recorder.record(name, layer, "", arguments, result)
+                recorder.record(name, layer, arguments, result)
 
         return hook
 

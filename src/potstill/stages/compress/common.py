@@ -30,7 +30,7 @@ from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
-from potstill.stages.distill.files import calibration_images
+from potstill.stages.distill.files import calibration_images, gate_images
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
 from potstill.stages.run_folder import recorded_data
 from potstill.stages.teacher import input_size
@@ -100,6 +100,11 @@ class CompressionSetup:
         if len(images) < self.images:
             progress.note(f"Using {len(images)} images for calibration instead of {self.images}: there are no more.")
         return images
+
+    @functools.cached_property
+    def gated(self) -> Tensor:
+        """Validation images in 0..1 at the model's size, on which files are compared with what they should compute."""
+        return gate_images(self.model, self.data)
 
     @property
     def facts(self) -> dict[str, Any]:

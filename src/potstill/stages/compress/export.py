@@ -18,11 +18,12 @@ from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
-from potstill.exporters import export_onnx, export_quantized, quantize_int8
+from potstill.exporters import export_onnx, export_quantized, gate, quantize_int8
 from potstill.exporters.golden import write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.latency import latency_ms
+from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.stages import test_split
@@ -101,19 +102,33 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     if quantized_layers(model.network):
         progress.note(f"{config.model} is quantized: {FLOAT} has its integer weights, and there is no {INT8}.")
         export_quantized(model, files[0], setup.raw_calibration, temperature=temperature)
+        gate.check_quantized(files[0], model, setup.gated)
     else:
         export_onnx(model, files[0], opset=config.opset, temperature=temperature)
+        gate.check_float(files[0], model, setup.gated)
         if config.int8:
             files.append(folder / INT8)
             quantize_int8(files[0], files[1], setup.raw_calibration)
+            gate.check_int8(files[1], model, setup.gated)
     if "openvino" in config.to:
         for exported in list(files):
             files.append(exported.with_suffix(".xml"))
             to_openvino(exported, files[-1])
+            _check_converted(files[-1], exported, model, setup)
     if "executorch" in config.to:
         files.append(folder / "model.pte")
         to_executorch(model, files[-1])
+        gate.check_float(files[-1], model, setup.gated, opened=open_exported(files[-1]))
     return files
+
+
+def _check_converted(file: Path, exported: Path, model: Classifier, setup: CompressionSetup) -> None:
+    """Compare a file of another runtime with what the ONNX file that it was made from should compute."""
+    opened = open_exported(file)
+    if quantized_layers(model.network) or exported.name == INT8:
+        gate.check_quantized(file, OnnxModel(exported, optimized=False), setup.gated, opened=opened)
+    else:
+        gate.check_float(file, model, setup.gated, opened=opened)
 
 
 def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path) -> None:

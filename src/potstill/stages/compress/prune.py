@@ -17,7 +17,7 @@ from potstill.compress import prune as pruning
 from potstill.compress.prune.inner import Measure
 from potstill.config import Bytes, Count
 from potstill.errors import ModelError
-from potstill.exporters import export_onnx
+from potstill.exporters import export_onnx, gate
 from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
@@ -98,6 +98,7 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, setup)
     export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    gate.check_float(folder / BEFORE, setup.model, setup.gated)
     rises = _sensitivity(config, setup) if config.sensitivity else {}
     pruned, records = journal.timed(
         "training", "Pruned and fine-tuned", lambda: _rounds(config, setup, aim, folder, stores)
@@ -105,6 +106,7 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
     save_model(pruned, folder)
     export_onnx(pruned, folder / MODEL)
+    gate.check_float(folder / MODEL, pruned, setup.gated)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
     networks = {"original": setup.model, "pruned": pruned}
     figures = journal.timed(

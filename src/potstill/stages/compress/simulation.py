@@ -33,6 +33,7 @@ INTEGERS = (
     "first_last_bits",
     "calibrate",
     "weight_steps",
+    "rounding",
     "learn_activations",
     "equalize",
     "correct_bias",

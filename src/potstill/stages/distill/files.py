@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from potstill import artifacts
 from potstill.data.draws import permutation
-from potstill.exporters import export_onnx, quantize_int8
+from potstill.exporters import export_onnx, gate, quantize_int8
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import ExportConfig
+from potstill.training.autotune import macs
 
 MODEL, INT8 = "model.onnx", "model_int8.onnx"
+GATED, GATED_OF_LARGE = 200, 50  # images on which a file is compared
+LARGE = 300_000_000  # multiply-accumulates an image
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,23 @@ def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Pat
 
 def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool) -> dict[str, Any]:
     export_onnx(classifier, folder / MODEL)
+    compared = gate_images(classifier, data)
+    gate.check_float(folder / MODEL, classifier, compared)
     if int8:
         images = calibration_images(classifier, data, config.calibration)
         quantize_int8(folder / MODEL, folder / INT8, images)
+        gate.check_int8(folder / INT8, classifier, compared)
     return {"bytes": {file.name: file.stat().st_size for file in sorted(folder.glob("*.onnx"))}}
+
+
+def gate_images(classifier: Classifier, data: Data) -> Tensor:
+    """Return images [N, C, H, W] in 0..1 at the model's size on which files are compared with what they should compute.
+
+    They are of the validation split, chosen with a fixed seed.
+    """
+    rows = data.manifest.rows("validation")
+    rows = rows[permutation(0, 0, len(rows), "gate")[: GATED if macs(classifier) < LARGE else GATED_OF_LARGE]]
+    return classifier.resize(data.loader().clean_batch(rows).image).clamp(0, 1)
 
 
 def calibration_images(classifier: Classifier, data: Data, count: int) -> np.ndarray:

@@ -1,0 +1,114 @@
+"""The gate before delivery: every file is run and compared with what it should compute.
+
+A float file should compute its network: the same class for 99.5 % of the images, and logits that differ by at most 1 %
+of the largest one. A quantized file should compute its own simulation (rounding in float): the same class for 98 %.
+Below that the file is removed and the export fails. What quantization itself changes is no fault of the file; it is
+noted with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from potstill import progress
+from potstill.errors import ModelError
+from potstill.model_files.onnx import OnnxModel
+from potstill.models.outputs import Classifier, Outputs
+
+Computes = Callable[[Tensor], Outputs]
+BATCH = 64
+LOGITS = 0.01  # of the largest logit; float32 in another order of operations differs by some 1e-6
+COSTLY = 98.0  # percent; a note names quantization that changes the class of more images
+NOISE = 64  # generated images, if there are no others
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The least percentage of images with the same class, and whether the logits must be close too."""
+
+    agreement: float
+    close: bool
+
+
+FLOAT, QUANTIZED = Rule(99.5, close=True), Rule(98.0, close=False)
+
+
+def check_float(file: Path, network: Classifier, images: Tensor, *, opened: Computes | None = None) -> None:
+    """Remove an exported float file and raise `ModelError` unless it computes its network.
+
+    images: [N, C, H, W] in 0..1. opened: the file as a model; None opens an ONNX file.
+    """
+    _check(file, opened or OnnxModel(file), network, images, FLOAT, "its network")
+
+
+def check_quantized(file: Path, simulation: Computes, images: Tensor, *, opened: Computes | None = None) -> None:
+    """Do the same for a quantized file and the function that it should compute, such as the fake-quantized network."""
+    _check(file, opened or OnnxModel(file), simulation, images, QUANTIZED, "its quantized simulation")
+
+
+def check_int8(file: Path, network: Classifier, images: Tensor) -> None:
+    """Do the same for a file of `quantize_int8`, and note what quantization changes.
+
+    Its simulation is its own graph, with the rounding as separate operators in float.
+    """
+    check_quantized(file, OnnxModel(file, optimized=False), images)
+    logits, reference = _logits(OnnxModel(file), images), _logits(network, images)
+    changed = 100 - 100 * float((logits.argmax(1) == reference.argmax(1)).float().mean())
+    if changed > 100 - COSTLY:
+        progress.note(
+            f"Quantization to 8 bits changes the class of {changed:.1f} % of {len(images)} images ({file.name} against "
+            "its float network). Use the float file, or train the student with the rounding: potstill quantize "
+            "--mode qat."
+        )
+
+
+def noise(network: Classifier) -> Tensor:
+    """Return generated images for a network without data, [N, C, H, W] in 0..1."""
+    card = network.card
+    return torch.rand(NOISE, card.channels, *card.size, generator=torch.Generator().manual_seed(0))
+
+
+def _check(file: Path, opened: Computes, computes: Computes, images: Tensor, rule: Rule, what: str) -> None:
+    logits, reference = _logits(opened, images), _logits(computes, images)
+    bound = LOGITS * max(1.0, float(reference.abs().max()))
+    difference = float((logits - reference).abs().max())
+    agreement = 100 * float(_same(logits, reference, bound).float().mean())
+    if agreement >= rule.agreement and (difference <= bound or not rule.close) and logits.isfinite().all():
+        return
+    _remove([file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file])
+    limit = f" and {bound:.3g}" if rule.close else ""
+    raise ModelError(
+        f"{file} was not delivered: run on {len(images)} images it gives the class of {what} for {agreement:.1f} %, "
+        f"with logits that differ by up to {difference:.3g} ({rule.agreement} %{limit} are required). The export of "
+        "this network is wrong. Choose another student, another runtime or, for an 8-bit file, leave it out "
+        "(export --no-int8; export.int8=false in a recipe)."
+    )
+
+
+def _same(logits: Tensor, reference: Tensor, bound: float) -> Tensor:
+    """Return where the class is the same, or one that the reference scores equally within the bound: bool [N]."""
+    chosen = reference.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+    return chosen >= reference.amax(1) - bound
+
+
+def _logits(model: Computes, images: Tensor) -> Tensor:
+    """Return the logits float32 [N, K] on the CPU; a network is in eval mode meanwhile."""
+    training = model.training if isinstance(model, Classifier) else False
+    if isinstance(model, Classifier):
+        images = images.to(model.mean.device)
+        model.eval()
+    with torch.inference_mode():
+        logits = torch.cat([model(part).logits.float().cpu() for part in images.split(BATCH)])
+    if isinstance(model, Classifier):
+        model.train(training)
+    return logits
+
+
+def _remove(files: Sequence[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)

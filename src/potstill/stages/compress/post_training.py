@@ -1,0 +1,117 @@
+"""Post-training quantization of a network: ranges, bits of each layer, rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from potstill import progress
+from potstill.compress import quantize as quantizing
+from potstill.compress.quantize import Histogram, Reconstruction
+from potstill.errors import ConfigError
+from potstill.model_files.packed import packed
+from potstill.model_files.rebuild import rebuilt
+from potstill.models.inspect.plain_layers import plain_layers
+from potstill.models.outputs import Classifier
+from potstill.stages.compress.common import CompressionSetup
+from potstill.stages.compress.quantize_config import QuantizeConfig
+from potstill.training import engine
+
+CORRECTED = 256  # calibration images for bias correction
+
+
+def calibrated(config: QuantizeConfig, setup: CompressionSetup) -> tuple[nn.Module, Classifier, dict[str, int]]:
+    """Return the folded float network, the quantized classifier, and the bits of each layer."""
+    floating = quantizing.fold_batchnorm(setup.model.network, setup.example)
+    if config.equalize:
+        floating = quantizing.equalize(floating, setup.example)
+    observed = quantizing.observe(floating, setup.calibration.split(64))
+    network = quantizing.quantized(floating, observed, **_settings(config))
+    card, kind = setup.model.card, {"weight_bits": config.weight_bits, "activation_bits": config.activation_bits}
+    card = card.replace(compressed={**card.compressed, "quantized": {**kind, "mode": config.mode}})
+    if config.max_bytes:
+        room = config.max_bytes - packed_beside(Classifier(network, card))
+        chosen = _mixed(config, setup, floating, observed, room)
+        network = quantizing.quantized(floating, observed, **_settings(config), layer_bits=chosen)
+    if config.corrects_bias:
+        network = quantizing.correct_bias(network, floating, setup.calibration[:CORRECTED])
+    bits = {name: layer.weight_quantizer.bits for name, layer in quantizing.quantized_layers(network).items()}
+    model = Classifier(network, card).eval()
+    return floating, _reconstructed(config, setup, floating, model) if config.reconstructs else model, bits
+
+
+def _reconstructed(
+    config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, start: Classifier
+) -> Classifier:
+    """Return the quantized classifier, rounded by reconstruction, on the grids of its activations if they are narrow.
+
+    Ranges of 8 bits are calibrated afterwards, as after training: in a step they would only cost time.
+    """
+    together = config.activation_bits is None or config.learns_activations
+    student = start if together else without_inputs(start)
+    network = quantizing.reconstruct(student.network, floating, setup.calibration, Reconstruction(seed=config.seed))
+    model = Classifier(network, start.card).eval()
+    return model if together else with_inputs(config, setup, floating, model)
+
+
+def _settings(config: QuantizeConfig) -> dict[str, Any]:
+    return {
+        "weight_bits": config.weight_bits,
+        "activation_bits": config.activation_bits,
+        "first_last_bits": config.first_last_bits,
+        "weight_method": config.weight_method,
+        "activation_method": config.activation_method,
+    }
+
+
+def packed_beside(model: Classifier) -> int:
+    """Return the bytes of a packed file without the codes: steps, biases, head, and a byte per layer for rounding."""
+    return len(packed(model)) - quantizing.packed_bytes(model) + len(quantizing.quantized_layers(model))
+
+
+def _mixed(
+    config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, observed: Mapping[str, Histogram], room: int
+) -> dict[str, int]:
+    """Choose the bits of each layer by their loss on validation images, so that the codes have `room` bytes."""
+    if room <= 0:
+        assert config.max_bytes is not None, "`room` is computed from it"
+        raise ConfigError(
+            f"max_bytes is {config.max_bytes:,}, but steps, biases and the head of the file alone need "
+            f"{config.max_bytes - room:,}. Allow more bytes, or prune first."
+        )
+    progress.note("Measuring the sensitivity of each layer to each number of bits; this takes a while.")
+    rises = quantizing.sensitivity(floating, observed, setup.loss, weight_method=config.weight_method)
+    weights = {name: layer.weight.numel() for name, layer in plain_layers(floating).items()}
+    return quantizing.allocate(rises, weights, max_bytes=room)
+
+
+def without_inputs(model: Classifier) -> Classifier:
+    """Return a copy whose layers quantize their weights only."""
+    model = engine.clone(model)
+    for layer in quantizing.quantized_layers(model).values():
+        layer.input_quantizer = None
+    return model
+
+
+def with_inputs(
+    config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, trained: Classifier
+) -> Classifier:
+    """Return the trained classifier with activation ranges calibrated on its quantized weights."""
+    rounded = engine.clone(trained).network
+    for layer in quantizing.quantized_layers(rounded).values():
+        layer.weight.data = layer.weight_quantizer(layer.weight).detach()
+    plain = rebuilt(floating, quantizing.float_state(rounded.state_dict()), setup.example)
+    observed = quantizing.observe(plain, setup.calibration.split(64))
+    ranged = quantizing.quantized(
+        plain,
+        observed,
+        activation_bits=config.activation_bits,
+        first_last_bits=config.first_last_bits,
+        activation_method=config.activation_method,
+    )
+    inputs = {name: layer.input_quantizer for name, layer in quantizing.quantized_layers(ranged).items()}
+    for name, layer in quantizing.quantized_layers(trained.network).items():
+        layer.input_quantizer = inputs[name]
+    return trained.eval()
