@@ -39,7 +39,7 @@ CONFIGS: dict[str, type[Config]] = {
     "export": ExportStageConfig,
 }
 VERBS = (
-    "demo check finetune selftrain label distill run compare explain prune quantize export evaluate predict models "
+    "demo shrink check finetune selftrain label distill run compare explain prune quantize export evaluate predict models "
     "layers formats bench"
 ).split()
 LISTS = {("export", "to")}  # one may be given by itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write_shrink(folder: Path) -> Path:
 
 def render(summary: dict[str, Any], folder: Path) -> str:
     """Return the page; it needs no network and no other file."""
-    digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
+    digits = digits_of(summary)
     return filled(
         "shrink.html",
         words=words,
@@ -44,7 +45,7 @@ def render(summary: dict[str, Any], folder: Path) -> str:
         digits=digits,
         headline=headline(summary, digits),
         tone=tone(summary),
-        lines=lines(summary, digits),
+        lines=lines(summary),
         tiles=tiles(summary, digits),
         steps=next_steps(summary, folder),
         pictures=pictures(summary),
@@ -75,8 +76,14 @@ def guessing(summary: dict[str, Any]) -> float:
     return 100 * max(counts) / max(sum(counts), 1)
 
 
-def lines(summary: dict[str, Any], digits: int) -> list[str]:
+def digits_of(summary: dict[str, Any]) -> int:
+    """Return the decimals of accuracies."""
+    return 2 if summary["data"]["splits"]["test"] >= FINE else 1
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
     """Return five sentences: what to ship, how good, how big, how fast, how sure."""
+    digits = digits_of(summary)
     ship, target, verdict = summary["ship"], summary["target"], summary["verdict"]
     low, high = (f"{bound:.{digits}f}" for bound in ship["interval"])
     teacher = summary["models"].get("teacher", {}).get("accuracy")
@@ -107,8 +114,6 @@ def lines(summary: dict[str, Any], digits: int) -> list[str]:
 
 def next_steps(summary: dict[str, Any], folder: Path) -> list[tuple[str, str]]:
     """Return commands that work as printed: (purpose, command)."""
-    import shlex
-
     place = shlex.quote(str(folder))
     file = shlex.quote(str(folder / summary["ship"]["file"]))
     data = shlex.quote(summary["data"]["source"])

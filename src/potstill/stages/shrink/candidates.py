@@ -40,7 +40,7 @@ class Base:
     model: str
     weights: str
     side: int
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     licence: str = "unknown"
@@ -69,7 +69,7 @@ class Candidate:
 
     model: str
     size: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     weights: str | None = None
     bits: int = 8
     prior: float | None = None

@@ -64,11 +64,11 @@ def choose(entries: Sequence[Entry], found: Found, budgets: Budgets, teacher: fl
     number = pick(accuracy, size, goal, bool(budgets.limits))
     entry = entries[number]
     met = None if goal is None else bool(accuracy[number] >= goal)
-    optimism = _optimism(
+    flattery = optimism(
         np.stack([found.correct(each.candidate) for each in entries]), size, goal, bool(budgets.limits)
     )
     reason = _reason(accuracy, number, goal, met, bool(budgets.limits))
-    return Choice(entry, reason, met, optimism, len(found.short))
+    return Choice(entry, reason, met, flattery, len(found.short))
 
 
 def pick(accuracy: np.ndarray, size: np.ndarray, goal: float | None, limited: bool) -> int:
@@ -84,7 +84,7 @@ def pick(accuracy: np.ndarray, size: np.ndarray, goal: float | None, limited: bo
     return int(np.lexsort((-accuracy, np.where(allowed, size, np.inf)))[0])
 
 
-def _optimism(correct: np.ndarray, size: np.ndarray, goal: float | None, limited: bool) -> float:
+def optimism(correct: np.ndarray, size: np.ndarray, goal: float | None, limited: bool) -> float:
     """Return by how many points the chosen candidate's validation accuracy is too high, from bool [C, N]."""
     random = np.random.default_rng(0)
     every = 100 * correct.mean(axis=1)

@@ -15,13 +15,14 @@ from typing import Any
 
 from potstill import artifacts
 from potstill.errors import ConfigError
+from potstill.stages.shrink import teacher
 from potstill.stages.shrink.candidates import Candidate
 from potstill.stages.shrink.costs import Costs
 from potstill.stages.shrink.search import cap, short_of
 from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.speed import Speeds, tier
 
-TEACHER, SEARCH, PROOF = 0.15, 0.34, 0.5  # shares of the time; of what is left for the last two
+SEARCH, PROOF = 0.34, 0.5  # shares of the time that is left once the teacher is made
 VIEWS = {"photo": 4, "small": 8}  # cached of each training image
 MOST = 24  # candidates in rung 0
 FEWEST_EPOCHS = 2
@@ -134,7 +135,7 @@ def made(
 def _too_short(ordered: Sequence[Candidate], speeds: Speeds, limit: Time) -> str:
     quickest = min(speeds.of(one) for one in ordered)
     needed = FEWEST_EPOCHS * limit.images * quickest * 2 * limit.seeds / (PROOF * limit.workers)
-    minutes = (needed / (1 - TEACHER) + 30) / 60
+    minutes = (needed / (1 - teacher.SHARE) + 30) / 60
     return (
         f"--minutes is too short: training the quickest candidate, {FEWEST_EPOCHS} epochs with {limit.seeds} seeds "
         f"and as many controls, needs about --minutes {math.ceil(minutes)}. Allow that, use fewer images (--limit), or "

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts, progress
+from potstill.models import zoo
+from potstill.models.outputs import Classifier
 from potstill.report.shrink import write_shrink
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.run_folder import Journal
@@ -26,7 +28,6 @@ from potstill.stages.shrink.trials import Trials
 from potstill.stages.stage import stage
 from potstill.words import percent
 
-TEACHER_BATCH = 64
 FORECAST = "forecast.json"
 
 
@@ -158,19 +159,19 @@ class _Shrink:
         config, folder = self.config, self.folder / "teacher"
         if config.teacher is not None:
             return teachers.given(config, folder)
-        images = len(self.look.manifest.rows("train"))
-        share = plan.TEACHER * 60 * config.minutes
-        file = self.folder / "teacher.json"
+        images, file = len(self.look.manifest.rows("train")), self.folder / "teacher.json"
+        classes = self.look.manifest.classes
         if found:
             accuracies = {one["model"]: one["accuracy"] for one in self.forecast["backbones"]}
             base = teachers.best(found, accuracies, images)
-            network = base.network(self.look.manifest.classes)
-            epochs = teachers.epochs(file, network, share, images)
+            epochs = teachers.epochs_of(file, base.network(classes), config.minutes, images)
             return teachers.fine_tuned(base, config, folder, self.journal, epochs=epochs)
         native, channels = proposals.native_input(self.look, config)
-        network = teachers.untrained(self.look.manifest.classes, native, channels)
-        epochs = teachers.epochs(file, network, share, images)
-        return teachers.trained_here(config, folder, epochs=epochs, batch_size=TEACHER_BATCH)
+
+        def untrained(model: str, options: dict[str, Any]) -> Classifier:
+            return zoo.create(model, classes=classes, size=native, channels=channels, options=options)
+
+        return teachers.trained_here(config, folder, file, images, untrained)
 
     def _plan(self, ordered: list[Candidate], costs: Costs, speeds: Speeds) -> plan.Plan:
         """Return the plan of this goal, made once."""
@@ -205,12 +206,13 @@ class _Shrink:
 
     def _proof(
         self, place: search.Place, chosen: choice.Choice, final: list[search.Entry]
-    ) -> dict[tuple[str, int], jobs.Outcome]:
+    ) -> dict[tuple[jobs.Kind, int], jobs.Outcome]:
         """Train students and controls of all seeds; return their outcomes by kind and seed."""
         entry = chosen.entry
         bits = {each.candidate.bits for each in final if each.candidate.network == entry.candidate.network}
         first = place.job(entry, entry.epochs, full=True, bits=bits, kind="student")
         seeds = range(self.config.seed, self.config.seed + self.config.seeds)
-        keys = [(kind, seed) for seed in seeds for kind in ("student", "control")]
+        kinds: tuple[jobs.Kind, jobs.Kind] = ("student", "control")
+        keys: list[tuple[jobs.Kind, int]] = [(kind, seed) for seed in seeds for kind in kinds]
         every = [first.of(kind, seed) for kind, seed in keys]
         return dict(zip(keys, self.workers.all(every, "Training students and controls"), strict=True))

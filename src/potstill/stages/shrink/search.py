@@ -26,6 +26,7 @@ from potstill.stages.shrink.jobs import Job, Kind, Outcome, Workers, prepared
 from potstill.stages.shrink.look import Look
 from potstill.stages.shrink.settings import ShrinkConfig
 from potstill.stages.shrink.speed import tier
+from potstill.stages.shrink.teacher import batch_size
 from potstill.stages.shrink.trials import Trials
 from potstill.training.settings import TrainConfig
 
@@ -114,7 +115,7 @@ def settings(candidate: Candidate, epochs: int, images: int) -> TrainConfig:
     common = {"epochs": epochs, "precision": "fp32", "compile": False}
     if candidate.weights:
         return TrainConfig(**common, batch_size=32, lr=0.0005, warmup=0.1, clip=1.0, weight_decay=0.02)
-    return TrainConfig(**common, batch_size=32 if images < 4000 else 64, lr=0.004, warmup=0.1, weight_decay=0.01)
+    return TrainConfig(**common, batch_size=batch_size(images), lr=0.004, warmup=0.1, weight_decay=0.01)
 
 
 def cap(candidate: Candidate) -> int:

@@ -14,7 +14,7 @@ from potstill import artifacts, progress, words
 from potstill.stages.compress.export import FLOAT, INT8, ExportStageConfig, export_files
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
 from potstill.stages.shrink.candidates import Candidate
-from potstill.stages.shrink.jobs import Outcome
+from potstill.stages.shrink.jobs import Kind, Outcome
 from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
@@ -36,7 +36,7 @@ class Picked:
         return f"{self.kind}, seed {self.seed}"
 
 
-def picked(run: Path, outcomes: Mapping[tuple[str, int], Outcome], bits: int) -> Picked:
+def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -> Picked:
     """Return the better of students and controls by their mean validation accuracy, and its best seed.
 
     outcomes: by kind and seed.

@@ -19,7 +19,7 @@ from potstill.torch_context import threads
 from potstill.training import devices
 
 TIERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-STEPS = 3
+STEPS = 6
 BATCH = 16
 CROWDED = 1.25
 """Workers that train side by side share caches and memory, and images have to be made as well."""

@@ -1,9 +1,9 @@
-"""The teacher of all candidates: the best pretrained network, fine-tuned where that pays, or one that is trained here."""
+"""The teacher of all candidates: the best pretrained network, fine-tuned where that pays, or one trained here."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,18 @@ from potstill.stages.shrink.speed import measured, tier
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.training.settings import TrainConfig
 
+Untrained = Callable[[str, dict[str, Any]], Classifier]
+SHARE = 0.15  # of the time
 VIEWS = 2  # augmented views of each image that the probe of a teacher is fitted on
-TRAINED_HERE = ("builtin:resnet20-cifar", {"width": 24})
+TRAINED_HERE = (
+    ("builtin:resnet20-cifar", {"width": 24}),
+    ("builtin:resnet20-cifar", {"width": 16}),
+    ("builtin:resnet14-cifar", {"width": 16}),
+    ("builtin:resnet8-cifar", {"width": 16}),
+    ("builtin:cnn", {}),
+)
+"""Networks for small images, from the most accurate one; the first that there is time for is the teacher."""
+STEPS = 400  # training steps below which a network is not worth asking
 LONGEST = 24  # epochs
 
 
@@ -44,11 +54,33 @@ def given(config: ShrinkConfig, folder: Path) -> Made:
     return _prepared(settings, config, folder)
 
 
-def trained_here(config: ShrinkConfig, folder: Path, *, epochs: int, batch_size: int) -> Made:
-    """Return a residual network trained on the labels, for small images."""
-    model, options = TRAINED_HERE
-    train = TrainConfig(epochs=max(epochs, 1), batch_size=batch_size)
-    return _prepared(TeacherConfig(model=model, options=dict(options), train=train), config, folder)
+def trained_here(config: ShrinkConfig, folder: Path, file: Path, images: int, untrained: Untrained) -> Made:
+    """Return a network trained on the labels, for small images; its name and epochs are recorded in `file`.
+
+    untrained: makes the network of a name and options.
+    """
+    if not file.is_file():
+        artifacts.write_json(file, affordable(SHARE * 60 * config.minutes, images, untrained))
+    chosen = artifacts.read_json(file)
+    train = TrainConfig(
+        epochs=chosen["epochs"], batch_size=batch_size(images), lr=0.003, precision="fp32", compile=False
+    )
+    return _prepared(TeacherConfig(model=chosen["model"], options=chosen["options"], train=train), config, folder)
+
+
+def batch_size(images: int) -> int:
+    """Return images a step: fewer of a small set, so that an epoch has steps enough."""
+    return 32 if images < 4000 else 64
+
+
+def affordable(seconds: float, images: int, untrained: Untrained) -> dict[str, Any]:
+    """Return the first of `TRAINED_HERE` that is trained for enough steps within some seconds, and its epochs."""
+    needed = max(-(-STEPS * batch_size(images) // images), 2)
+    for model, options in TRAINED_HERE:
+        fitting = min(tier(seconds / (images * measured(untrained(model, options), 1))), LONGEST)
+        if fitting >= needed:
+            break
+    return {"model": model, "options": options, "epochs": max(fitting, needed)}
 
 
 def _prepared(settings: TeacherConfig, config: ShrinkConfig, folder: Path) -> Made:
@@ -89,15 +121,9 @@ def best(found: Sequence[Base], accuracies: Mapping[str, float], images: int) ->
     return next(base for base in found if accuracies[base.model] >= 100 * top - error)
 
 
-def untrained(classes: Sequence[str], native: tuple[int, int], channels: int) -> Classifier:
-    """Return the network that is trained here, before training."""
-    model, options = TRAINED_HERE
-    return zoo.create(model, classes=classes, size=native, channels=channels, options=options)
-
-
-def epochs(file: Path, network: Classifier, seconds: float, images: int) -> int:
-    """Return the epochs of a training of `network` that fit into some seconds, at most `LONGEST`; recorded in `file`."""
+def epochs_of(file: Path, network: Classifier, minutes: float, images: int) -> int:
+    """Return the epochs of fine-tuning that fit into the teacher's share of the time; recorded in `file`."""
     if not file.is_file():
-        fitting = min(tier(seconds / (images * measured(network, 1))), LONGEST)
+        fitting = min(tier(SHARE * 60 * minutes / (images * measured(network, 1))), LONGEST)
         artifacts.write_json(file, {"epochs": fitting})
     return artifacts.read_json(file)["epochs"]

@@ -22,10 +22,11 @@ class Trials:
 
     def __init__(self, folder: Path) -> None:
         import optuna
+        from optuna.storages.journal import JournalFileBackend
 
         folder.mkdir(parents=True, exist_ok=True)
         with _quiet():
-            storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / FILE)))
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / FILE)))
             self._study = optuna.create_study(
                 storage=storage, study_name="shrink", direction="maximize", load_if_exists=True
             )
