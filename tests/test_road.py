@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 import potstill
 from potstill import artifacts
+from potstill.data.csv_files import read_records
 from potstill.model_files.folder import load_model
 from potstill.models.freeze import bits
 from tests.worlds import shapes
@@ -83,6 +85,13 @@ def test_the_summary_holds_every_figure(done: potstill.RunResult) -> None:
     assert [other["name"] for other in written["comparisons"]] == ["every-label"]
     for name in ("report.html", "student.onnx", "student_int8.onnx", "recipe.yaml", "manifest.json", "examples.json"):
         assert (folder / name).is_file(), name
+
+
+def test_the_splits_are_written_for_the_user(done: potstill.RunResult) -> None:
+    rows = read_records(done.folder / "splits.csv")
+    assert list(rows[0]) == ["path", "split", "label", "group"]
+    assert Counter(row["split"] for row in rows) == {"train": 90, "validation": 30, "test": 30}
+    assert all(row["path"].split("/")[-2] == row["label"] for row in rows)
 
 
 def test_control_and_student_start_alike_and_see_the_same(done: potstill.RunResult) -> None:

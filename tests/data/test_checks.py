@@ -7,7 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import potstill
+from potstill.cli import app
 from potstill.data.checks import check, examine
 from potstill.data.checks.fix import fix
 from potstill.data.checks.page import write_page
@@ -173,7 +176,8 @@ def test_near_copies(tree, code):
     photo(1, 96).save(root / source)
     photo(1, 96).resize((80, 80)).save(root / copy, "JPEG", quality=80)
     found = {finding.code: finding for finding in check(root)}
-    assert found[f"near-{code}"].count == 1 and found[f"near-{code}"].severity in ("warning", "info")
+    assert found[f"near-{code}"].count == (2 if code in ("copies-within", "copies-conflict") else 1)
+    assert found[f"near-{code}"].severity in ("warning", "info")
     assert not any(c.startswith(("near", "copies")) for c in found if c != f"near-{code}")
 
 
@@ -210,7 +214,7 @@ def test_arrays_are_checked_too(tmp_path):
     images[11] = images[0]
     np.savez(tmp_path / "a.npz", x_train=images[:8], y_train=np.arange(8) % 2, x_test=images[8:], y_test=[0, 1, 0, 0])
     report = examine(tmp_path / "a.npz")
-    assert [finding.code for finding in report.findings] == ["copies-test", "note"]
+    assert [finding.code for finding in report.findings] == ["copies-test"]
     assert report.to_json()["findings"][0]["examples"] == [["train/0", "test/3"]]
     with pytest.raises(DataError, match="is an archive or an array"):
         fix(report, tmp_path / "clean.csv")
@@ -301,3 +305,14 @@ def test_refusals_of_leaks_when_reading(tree, notes):
     images = np.repeat(np.arange(4, dtype=np.uint8), 9).reshape(4, 3, 3)
     from_arrays(images[[0, 1, 0]], [0, 1, 0], ["train", "train", "test"])
     assert any("1 of 1 test image of arrays is also" in note for note in notes)
+
+
+def test_the_last_line_counts_and_strict_fails_only_on_errors(tree):
+    root = tree("train/cat/0.png", "train/cat/1.png", "train/dog/0.png", "test/cat/3.png", "test/dog/4.png")
+    fine = potstill.check(root, strict=True)
+    assert repr(fine).splitlines()[-1] == "5 images (3 train, 2 test), 2 classes, 0 errors, 0 warnings."
+    assert fine.exit_status == 0
+    (root / "test/cat/3.png").write_bytes((root / "train/cat/0.png").read_bytes())
+    assert potstill.check(root).exit_status == 0 and potstill.check(root, strict=True).exit_status == 1
+    assert CliRunner().invoke(app, ["check", str(root), "--strict"]).exit_code == 1
+    assert CliRunner().invoke(app, ["check", str(root)]).exit_code == 0

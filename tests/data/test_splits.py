@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from potstill.data.formats import from_arrays
-from potstill.data.manifest import UNLABELLED, Manifest
+from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.data.splits import folds, hold_out, keep_labels, limit
 from potstill.errors import ConfigError, DataError
+from potstill.stages.dataset import _with_splits
+from potstill.stages.recipe import DataConfig
 
 
 def made(*per_class: int, seed: int = 0, unlabelled: int = 0) -> Manifest:
@@ -158,3 +160,31 @@ def test_folds_keep_groups_together_and_refuse_too_many():
         assert not set(manifest.group[part.rows("validation")]) & set(manifest.group[part.rows("train")])
     with pytest.raises(ConfigError, match="'c0' has 10"):
         folds(manifest, 11, seed=0)
+
+
+def with_validation(train: int, validation: int) -> Manifest:
+    manifest = made(train + validation, train + validation)
+    first = np.tile(np.arange(train + validation) < train, 2)
+    return manifest.with_split(np.where(first, 0, 1).astype(np.uint8))
+
+
+def test_a_test_split_is_half_of_the_validation_images_where_there_are_any(notes):
+    manifest, config = with_validation(80, 20), DataConfig(path="x")
+    read = _with_splits(manifest, config)
+    assert [counts(read, split) for split in SPLITS] == [[80, 80], [10, 10], [10, 10]]
+    assert "half of the validation images are used for testing, 20, and 20 for validation" in notes[-1]
+    read = _with_splits(manifest, config.model_copy(update={"test_from": "train"}))
+    assert [counts(read, split) for split in SPLITS] == [[64, 64], [20, 20], [16, 16]]
+    read = _with_splits(manifest, config.model_copy(update={"test_from": "none"}))
+    assert [counts(read, split) for split in SPLITS] == [[80, 80], [20, 20], [20, 20]]
+    assert digests(read, "test") == digests(read, "validation") and "so they are optimistic" in notes[-1]
+
+
+def test_a_test_split_from_validation_needs_one():
+    with pytest.raises(ConfigError, match="has no validation images. Use --test-from train"):
+        _with_splits(made(20, 20), DataConfig(path="x", test_from="val"))
+
+
+def test_notes_count_what_is_used(notes):
+    read = _with_splits(made(100, 100), DataConfig(path="x", limit=50))
+    assert f"holding out {len(read.rows('test'))} images" in notes[-1] and len(read.rows("test")) < 20

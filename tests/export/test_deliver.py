@@ -14,7 +14,7 @@ import potstill
 from potstill import progress
 from potstill.cli.show import show
 from potstill.config import build
-from potstill.errors import ModelError, RunError
+from potstill.errors import ConfigError, ModelError, RunError
 from potstill.exporters.golden import golden_difference, write_golden
 from potstill.model_files.folder import save_model
 from potstill.model_files.onnx import OnnxModel
@@ -73,6 +73,32 @@ def test_the_folder_holds_measured_files(
     assert golden_difference(folder / "golden", "model.onnx", OnnxModel(folder / "model.onnx")) < 1e-5
 
 
+@pytest.mark.slow
+def test_tflite_and_c_are_measured_like_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
+    pytest.importorskip("emx_onnx_cgen", reason="needs the extra c")
+    monkeypatch.setattr(stage, "TIMED", ((1, 1),))
+    exported = potstill.export(model, data=DIGITS, calibration=32, to=["tflite", "c"], golden=2, out=tmp_path / "out")
+    rows = exported.summary["models"]
+    assert list(rows)[3:] == ["model.tflite", "model_int8.tflite", "model.c", "model_int8.c"]
+    assert rows["model.tflite"]["max_logit_difference"] < 1e-4 and rows["model_int8.tflite"]["agreement"] > 90
+    assert rows["model_int8.tflite"]["bytes"] == (tmp_path / "out" / "model_int8.tflite").stat().st_size
+    assert (
+        golden_difference(tmp_path / "out" / "golden", "model.tflite", open_exported(tmp_path / "out" / "model.tflite"))
+        < 1e-5
+    )
+    test = exported.summary["data"]["splits"]["test"]
+    for name in ("model.c", "model_int8.c"):
+        facts = rows[name]["compiled"]
+        assert rows[name]["images"] == min(500, test) and facts["onnxruntime"]["agreement"] > 98
+        assert facts["warnings"] == 0 and facts["memory"] > 0
+    assert exported.summary["recommended"]["file"] in rows
+    with pytest.raises(ConfigError, match="tflite_type"):
+        potstill.export(model, data=DIGITS, tflite_type="int16", out=tmp_path / "other")
+
+
 def test_golden_images_can_be_read_by_anybody(tmp_path: Path, file: Path) -> None:
     images, model = nets.images(3), OnnxModel(file)
     write_golden(tmp_path, images, ["apple", "birne", "apple"], {"tiny.onnx": model})
@@ -106,18 +132,16 @@ def test_what_is_slower_or_worse_is_never_recommended(others: dict[str, Any], ch
     assert all(any(note.startswith(f"{name} is slower") for note in progress.display().notes) for name in slower)
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "executorch"])
+@pytest.mark.parametrize("runtime", ["openvino", "executorch", "tflite", "c"])
 def test_an_absent_runtime_is_told_before_the_work(
     model: Path, tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ModelError, match=rf"{runtime} is not installed. Install it: pip install 'potstill\[{runtime}\]'"
-    ):
+    with pytest.raises(ModelError, match=rf"\w+ is not installed. Install it: pip install 'potstill\[{runtime}\]'"):
         export_files(config(model, to=["onnx", runtime]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"its name must end in \.onnx, \.xml, \.pte"):
-        open_exported(tmp_path / "model.tflite")
+    with pytest.raises(ModelError, match=r"its name must end in \.onnx, \.xml, \.pte, \.tflite"):
+        open_exported(tmp_path / "model.mlmodel")

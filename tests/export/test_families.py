@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,14 @@ from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from potstill.errors import ModelError
 from potstill.exporters import export_onnx, parity, quantize_int8
+from potstill.exporters.tflite import check_operators, to_tflite
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
-from tests.models.families import SMALL, XCEPTION
+from tests.models.families import SMALL, XCEPTION, small
 
 from . import nets
 
@@ -56,7 +60,11 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "inception": branches,
     "mobilenet v2": lambda: mobile(nn.ReLU6),
     "mobilenet v3, padded as TensorFlow pads": lambda: mobile(nn.Hardswish, pad_type="same"),
+    "efficientnet lite": lambda: mobile(nn.ReLU6, pad_type="same", se_layer=None),
+    "resnet, option A": lambda: small("builtin").network,
 }
+NO_TFLITE = {"convnext": "Gelu", "vit": "LayerNormalization"}
+"""Families that TensorFlow Lite files cannot have, and an operator of each."""
 
 
 def grown(name: str) -> tuple[Classifier, Tensor]:
@@ -91,3 +99,20 @@ def test_parity_in_float_and_in_8_bits(name: str, tmp_path: Path) -> None:
     quantize_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", image.numpy())
     off = (OnnxModel(tmp_path / "int8.onnx")(image).logits - said).square().mean().sqrt() / spread
     assert 1e-4 < off < 0.25
+    if name in NO_TFLITE:
+        with pytest.raises(ModelError, match=rf"operators that potstill cannot write.*{NO_TFLITE[name]} \("):
+            check_operators(tmp_path / "float.onnx", name)
+    elif find_spec("ai_edge_litert"):
+        _check_tflite(tmp_path, image, said)
+
+
+def _check_tflite(folder: Path, image: Tensor, logits: Tensor) -> None:
+    """The file in 8 bits is as far from the network as the ONNX file is, since both have the same numbers."""
+    off = {}
+    for kind in ("float", "int8"):
+        to_tflite(folder / f"{kind}.onnx", folder / f"{kind}.tflite", image.numpy())
+        for suffix in (".onnx", ".tflite"):
+            model = open_exported(folder / f"{kind}{suffix}", threads=1)
+            off[kind + suffix] = float((model(image).logits - logits).square().mean().sqrt() / logits.std(0).mean())
+    assert off["float.tflite"] < 2e-3
+    assert off["int8.tflite"] < 1.5 * off["int8.onnx"] + 0.02

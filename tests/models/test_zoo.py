@@ -165,7 +165,7 @@ def test_a_truncated_file(tmp_path: Path, suffix: str, keep: int) -> None:
 def test_a_page_saved_as_weights(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     file.write_text("<html>404</html>")
-    assert "truncated or damaged" in refused(file)
+    assert "is a web page" in refused(file)
 
 
 @pytest.mark.parametrize("saved", ["torch", "pickle"])
@@ -175,13 +175,8 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, saved: str) -> None:
         torch.save({"state_dict": Evil(touched)}, file)
     else:
         file.write_bytes(pickle.dumps(Evil(touched)))
-    assert "contains code" in refused(file)
+    assert ("does not hold named tensors" if saved == "torch" else "contains code") in refused(file)
     assert not touched.exists()
-
-
-def test_a_whole_network_is_code(tmp_path: Path) -> None:
-    torch.save(student().network, tmp_path / "w.pth")
-    assert "only the state dict" in refused(tmp_path / "w.pth")
 
 
 def test_a_file_without_tensors(tmp_path: Path) -> None:

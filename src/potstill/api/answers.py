@@ -144,6 +144,26 @@ class CheckResult(Result):
         """The severity of the worst finding: error, warning, info or none."""
         return self.summary["worst"]
 
+    @property
+    def exit_status(self) -> int:
+        """1 if there are errors and the check was strict, else 0."""
+        return int(self.summary["strict"] and self.summary["errors"] > 0)
+
+    def _counted(self) -> str:
+        found, splits = self.summary, self.summary["splits"]
+        filled = {name: split["images"] for name, split in splits.items() if split["images"]}
+        each = ", ".join(f"{words.count(images)} {name}" for name, images in filled.items())
+        labelled = sum(split["labelled"] for split in splits.values())
+        unlabelled = found["images"] - labelled
+        parts = [
+            f"{words.plural(found['images'], 'image')} ({each})",
+            *([f"{words.count(unlabelled)} unlabelled"] if unlabelled else []),
+            words.plural(len(found["classes"]), "class"),
+            words.plural(found["errors"], "error"),
+            words.plural(found["warnings"], "warning"),
+        ]
+        return ", ".join(parts) + "."
+
     def parts(self) -> Iterator[Part]:
         for finding in self.findings:
             yield f"{finding['severity']} {finding['text']}"
@@ -151,6 +171,7 @@ class CheckResult(Result):
             yield f"    -> {finding['advice']}"
         if not self.findings:
             yield "Nothing was found that would harm a model."
+        yield self._counted()
         yield from (f"{key}: {self.summary[key]}" for key in ("html", "fixed", "sheet") if key in self.summary)
         if effects := self.summary.get("probe"):
             yield Table(tuple(effects[0]), tuple(tuple(_cell(value) for value in one.values()) for one in effects))

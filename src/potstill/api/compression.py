@@ -38,6 +38,7 @@ def prune(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -65,6 +66,7 @@ def prune(
         round_to, rounds: widths become multiples; prune and fine-tune in so many rounds. n, m: of structure "n:m".
         sensitivity: measure the loss of pruning each layer alone.
         data: the images, by default those of the run. limit: images used, stratified. group: which stay in one split.
+        test_from: what becomes the test split if the data have none.
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
@@ -98,6 +100,7 @@ def quantize(
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     weights: str | Path | None = None,
     options: Settings | None = None,
     teacher: str | Path | None = None,
@@ -127,7 +130,7 @@ def quantize(
         max_bytes: of the packed file, a number or "300kB"; bits then differ by layer.
         simulate, weight_format, activation_format: measure number formats, such as "fixed4.4", "e4m3" and "e5m2", of
             which no file is written.
-        data, limit, group: the images, by default those of the run; images used, stratified; which stay in one split.
+        data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
         out: the folder of the quantized model and its files (default: a new one under runs/).
@@ -144,6 +147,8 @@ def export(
     *,
     to: str | Sequence[str] | None = None,
     int8: bool | None = None,
+    tflite_type: Literal["uint8", "int8"] | None = None,
+    probabilities: bool | None = None,
     opset: int | None = None,
     calibration: int | None = None,
     golden: int | None = None,
@@ -159,7 +164,9 @@ def export(
 
     Args:
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
-        to: "onnx", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit copy too.
+        to: "onnx", "tflite", "c", "openvino", "executorch", one or several; ONNX is always written. int8: an 8-bit
+            copy too. tflite_type: "uint8" or "int8", of the image and the result of its 8-bit TensorFlow Lite copy.
+        probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.

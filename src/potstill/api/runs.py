@@ -77,6 +77,7 @@ def distill(
     labels: int | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     allow_empty: bool | None = None,
     views: int | None = None,
     augment: str | Sequence[Any] | None = None,
@@ -103,7 +104,7 @@ def distill(
         epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
         labels, limit: labels that the student gets; images used, stratified.
         group, allow_empty: which images stay in one split, a pattern or a word (docs/data.md); accept classes without
-            images.
+            images. test_from: what becomes the test split if the data have none: "train", "val" or "none".
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).

@@ -36,6 +36,7 @@ def finetune(
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     features: str | None = None,
     views: int | None = None,
     penalty: float | None = None,
@@ -64,6 +65,7 @@ def finetune(
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
         group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).
+        test_from: what becomes the test split if the data have none: "train", "val" or "none".
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
         epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
@@ -116,6 +118,7 @@ def selftrain(
     crossfit: bool | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     seeds: int | None = None,
     seed: int | None = None,
     to_review: int | None = None,
@@ -175,6 +178,7 @@ def label(
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
     group: str | None = None,
+    test_from: Literal["train", "val", "none"] | None = None,
     to_review: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
@@ -187,6 +191,7 @@ def label(
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
         limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
+        test_from: what becomes the test split if the data have none.
         to_review: images to propose for labelling by hand.
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """

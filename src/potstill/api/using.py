@@ -131,6 +131,7 @@ def check(
     augment: str | Sequence[Any] | None = None,
     sheet: str | Path = "augmented.png",
     probe_augment: bool = False,
+    strict: bool = False,
     force: bool = False,
 ) -> CheckResult:
     """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing.
@@ -141,9 +142,10 @@ def check(
         html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
         augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
         probe_augment: measure which augmentations change these labels.
+        strict: whether the command exits with status 1 if there are errors; `exit_status` of the result.
         force: replace files that potstill did not write.
     """
-    outputs = {"html": html, "fix": fix, "sheet": sheet, "force": force}
+    outputs = {"strict": strict, "html": html, "fix": fix, "sheet": sheet, "force": force}
     return CheckResult(check_stage.check(str(data), group=group, augment=augment, probe=probe_augment, **outputs))
 
 

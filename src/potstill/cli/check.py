@@ -21,6 +21,7 @@ def check(
     probe_augment: Annotated[
         bool, typer.Option("--probe-augment", help="Measure which augmentations change these labels.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there are errors.")] = False,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -108,6 +108,8 @@ def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
         raise typer.Exit(130) from None
     if main:
         _print(result, as_json)
+    if status := getattr(result, "exit_status", 0):
+        raise typer.Exit(status)
 
 
 def _print(result: Any, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from potstill.cli.options import (
     Quiet,
     Seeds,
     TeacherWeights,
+    TestFrom,
     option,
 )
 
@@ -51,6 +52,7 @@ def distill(
     labels: Annotated[int | None, option(IMAGES, "Number of labels the student gets (default: all).")] = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
     views: Annotated[int | None, option(IMAGES, "Augmented views of each image (default: one an epoch).")] = None,
     augment: Augment = None,

@@ -14,9 +14,15 @@ def export(
     model: Network,
     to: Annotated[
         Any,
-        typer.Option(help="onnx, openvino, executorch; several with commas. ONNX always is.", parser=names),
+        typer.Option(help="onnx, tflite, c, openvino, executorch; several with commas. ONNX always is.", parser=names),
     ] = None,
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Write an 8-bit copy.")] = True,
+    tflite_type: Annotated[
+        str | None, typer.Option(help="Image and result of the 8-bit .tflite file: uint8 (default) or int8.")
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities/--logits", help="Calibrated probabilities as the result of .tflite files.")
+    ] = False,
     opset: Annotated[int | None, typer.Option(help="Operator set of the ONNX file (default: 20).")] = None,
     calibration: Calibration = None,
     golden: Annotated[

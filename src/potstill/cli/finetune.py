@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Group, Json, Out, Quiet, numbers, option
+from potstill.cli.options import Data, Group, Json, Out, Quiet, TestFrom, numbers, option
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -26,6 +26,7 @@ def finetune(
     augment: Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")] = None,
     limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
     group: Group = None,
+    test_from: TestFrom = None,
     features: Annotated[str | None, option(PROBE, "Its layer; auto tries several (default: pooled).")] = None,
     views: Annotated[int | None, option(PROBE, "Augmented views of each image (default: 8).")] = None,
     penalty: Annotated[float | None, option(PROBE, "L2 penalty of the probe (default: cross-validated).")] = None,

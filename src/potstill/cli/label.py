@@ -16,6 +16,7 @@ from potstill.cli.options import (
     Quiet,
     Seed,
     TeacherWeights,
+    TestFrom,
     Views,
     option,
 )
@@ -30,6 +31,7 @@ def label(
     augment: Augment = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     seed: Seed = None,
     out: Out = None,
     quiet: Quiet = False,

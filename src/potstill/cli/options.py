@@ -64,6 +64,9 @@ Limit = Annotated[int | None, option(IMAGES, "Use about this many images, strati
 Group = Annotated[
     str | None, option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.")
 ]
+TestFrom = Annotated[
+    str | None, option(IMAGES, "If there is no test split, make one from train or half of val, or none.")
+]
 Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
 Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]

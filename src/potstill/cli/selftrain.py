@@ -22,6 +22,7 @@ from potstill.cli.options import (
     Quiet,
     Seeds,
     Std,
+    TestFrom,
     option,
 )
 
@@ -55,6 +56,7 @@ def selftrain(
     lr: LearningRate = None,
     limit: Limit = None,
     group: Group = None,
+    test_from: TestFrom = None,
     seeds: Seeds = None,
     seed: FirstSeed = None,
     out: Out = None,

@@ -20,6 +20,7 @@ from potstill.words import plural
 
 SEPARATORS = ",;\t|"
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_SEPARATOR_LINE = re.compile(r'\A"?sep=(.)"?\r?\n')
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
 
 
@@ -37,7 +38,7 @@ def read_lines(file: Path) -> list[Line]:
     The text is UTF-8, with or without a byte order mark. The separator is the most frequent one of comma, semicolon,
     tab and bar in the first line, outside quotation marks. Raises `DataError` if the file cannot be read.
     """
-    text = _text(file)
+    text = _SEPARATOR_LINE.sub("", _text(file))  # the first line that Excel writes and reads, in place of a header
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(file, text))
     return list(_lines(file, reader))
 

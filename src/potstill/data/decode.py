@@ -17,12 +17,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from potstill.errors import DataError
 
-VERSION = 1  # part of every cache key: raise it when the pixels of any file change
+VERSION = 2  # part of every cache key: raise it when the pixels of any file change
 MAX_PIXELS = 89_478_485  # Pillow's own limit for decompression bombs: 256 MiB at three bytes per pixel
 _GREY = ("1", "L", "LA", "La")
 _DRAWINGS = ("EPS", "WMF", "EMF")  # decoding them would run an interpreter
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
 _TO_PNG = "Convert it to PNG."
+_PNG, _TEXTS = b"\x89PNG\r\n\x1a\n", (b"tEXt", b"zTXt", b"iTXt")
+_STARTS = {_PNG: "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -76,9 +78,7 @@ def read_bytes(path: str | Path, *, name: str) -> bytes:
 def open_image(content: bytes, *, name: str) -> Image.Image:
     """Return the image with only its header read; raise `DataError` if it is not an image or too large to decode."""
     try:
-        image = _opened(content)
-        if image.format == "PNG":
-            _opened(content).verify()  # the checksums, which decoding ignores
+        image = _verified(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("bomb", _bomb(name, "")) from error
     except Exception as error:  # see decode
@@ -89,6 +89,33 @@ def open_image(content: bytes, *, name: str) -> Image.Image:
     if image.format in _DRAWINGS:
         raise ImageError("drawing", f"{name} is a drawing ({image.format}), not a raster image. {_TO_PNG}")
     return image
+
+
+def _verified(content: bytes) -> Image.Image:
+    """Return the image after checking the checksums of a PNG, which decoding ignores; damage in its texts is none."""
+    if not content.startswith(_PNG):
+        return _opened(content)
+    content = _without_texts(content, after=b"IDAT")  # some hold the EXIF data, but none after the pixels
+    try:
+        _opened(content).verify()
+        return _opened(content)
+    except Exception:
+        plain = _without_texts(content)
+        if plain == content:
+            raise
+    _opened(plain).verify()
+    return _opened(plain)
+
+
+def _without_texts(content: bytes, after: bytes = b"IHDR") -> bytes:
+    """Return a PNG without the text chunks after its first chunk of a kind: they may be damaged or huge."""
+    parts, place, passed = [_PNG], len(_PNG), False
+    while place + 12 <= len(content):
+        kind, end = content[place + 4 : place + 8], place + 12 + int.from_bytes(content[place : place + 4], "big")
+        if not (passed and kind in _TEXTS):
+            parts.append(content[place:end])
+        passed, place = passed or kind == after, end
+    return b"".join(parts) + content[place:]
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -122,6 +149,10 @@ def _what_it_is(content: bytes, error: Exception) -> tuple[str, str]:
         return "drawing", f"is a document or drawing, not a raster image. {_TO_PNG}"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", content[:64]):
         return "foreign", f"is text, not an image: it begins with {content[:32].decode()!r}."
+    kind = next((kind for begin, kind in _STARTS.items() if content.startswith(begin)), "")
+    if kind:
+        reason = "" if isinstance(error, Image.UnidentifiedImageError) else f": {error}"
+        return "damaged", f"is damaged or truncated (it begins like a {kind}){reason}."
     if isinstance(error, Image.UnidentifiedImageError):
         return "foreign", f"is not an image that can be read: it begins with the bytes {content[:8].hex(' ')}."
     return "damaged", f"is damaged or truncated: {error}."

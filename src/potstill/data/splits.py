@@ -37,15 +37,15 @@ class Unit:
         return sum(self.counts.values())
 
 
-def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int) -> Manifest:
-    """Return the manifest with a fraction of its train rows moved to `split` ("validation" or "test").
+def hold_out(manifest: Manifest, *, split: str, fraction: float, seed: int, source: str = "train") -> Manifest:
+    """Return the manifest with a fraction of the rows of `source` moved to `split` ("validation" or "test").
 
-    fraction: of the labelled train rows of each class, 0..1; at least one of a class with two rows, never all of
+    fraction: of the labelled rows of each class, 0..1; at least one of a class with two rows, never all of
     them. Groups and identical images move together, with their unlabelled rows. Other splits are unchanged.
     """
     _refuse_fraction(fraction)
-    units = _units(manifest, manifest.rows("train"), seed, f"hold out {split}")
-    available = _per_class(manifest, manifest.rows("train", labelled=True))
+    units = _units(manifest, manifest.rows(source), seed, f"hold out {split}")
+    available = _per_class(manifest, manifest.rows(source, labelled=True))
     wanted = np.clip(np.rint(available * fraction), np.minimum(available - 1, 1).clip(0), (available - 1).clip(0))
     chosen = _chosen(units, wanted.astype(int).tolist(), available.tolist())
     chosen = _nearer(units, chosen, fraction) if manifest.group is not None else chosen
@@ -187,7 +187,7 @@ def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
     Unlabelled rows count as a class of their own; every class keeps at least one image in each split in which it has
     any. A `count` that is not below the number of train rows is ignored with a note.
     """
-    available = len(manifest.rows("train"))
+    available = len(manifest.rows("train")) or len(manifest)  # images that are only measured have no train split
     if count >= available:
         note(f"The limit of {plural(count, 'image')} is ignored: {manifest.root} has {available:,} training images.")
         return manifest

@@ -21,10 +21,10 @@ from potstill.model_files.runtimes import require
 from potstill.models.outputs import Classifier
 
 
-def to_openvino(exported: Path, out: Path) -> None:
+def to_openvino(exported: Path, out: Path) -> Path:
     """Convert an ONNX file of potstill to OpenVINO's pair `out` (.xml) and .bin, with unchanged weights and the card.
 
-    Raises `ModelError` if OpenVINO is not installed, or does not support an operator of the file.
+    Returns `out`. Raises `ModelError` if OpenVINO is not installed, or does not support an operator of the file.
     """
     require("openvino")
     import openvino  # pyright: ignore[reportMissingImports]  # optional
@@ -42,6 +42,7 @@ def to_openvino(exported: Path, out: Path) -> None:
         for part in (out.with_suffix(".bin"), out):
             with artifacts.atomic(part) as temporary:
                 shutil.copyfile(Path(folder) / f"model{part.suffix}", temporary)
+    return out
 
 
 def to_executorch(classifier: Classifier, out: Path) -> None:

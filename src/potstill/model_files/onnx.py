@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from potstill import artifacts
 from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
+from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, Outputs
 from potstill.words import plural
@@ -29,9 +30,14 @@ from potstill.words import plural
 CARD, TEMPERATURE = "potstill.card", "potstill.temperature"
 """Keys of the file's `metadata_props`: the card as JSON, and the calibration temperature as a number."""
 
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-PROBABILITIES = ("Softmax", "Sigmoid", "ZipMap", "TreeEnsembleClassifier", "LinearClassifier", "Normalizer")
-"""Last operators of graphs whose output is probabilities."""
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+_BYTES = "tensor(uint8)"
+_PROBED = 8  # images for which a graph from elsewhere is run, to see what it computes
 
 
 def session(file: Path, *, threads: int | None = None, optimized: bool = True) -> ort.InferenceSession:
@@ -58,6 +64,11 @@ def session(file: Path, *, threads: int | None = None, optimized: bool = True) -
 
 def _unreadable(file: Path, error: Exception) -> str:
     reason = str(error).splitlines()[0][:300]
+    if "external data" in reason.lower():
+        return (
+            f"{file} keeps its weights in {_external(file)}, which cannot be read beside it. Copy both files into one "
+            "folder, or save the model as one file: onnx.save(onnx.load(FILE), NEW)."
+        )
     if "NOT_IMPLEMENTED" in reason or "No Op registered" in reason or "opset" in reason.lower():
         return (
             f"onnxruntime {ort.__version__} cannot run {file}: {reason} Export it again with a lower opset or other "
@@ -69,12 +80,23 @@ def _unreadable(file: Path, error: Exception) -> str:
     )
 
 
+def _external(file: Path) -> str:
+    """Return the names of the files that hold the weights of a graph."""
+    try:
+        tensors = onnx.load(file, load_external_data=False).graph.initializer
+    except Exception:  # not even the graph can be read
+        return "another file"
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return ", ".join(sorted(names)) or "another file"
+
+
 class OnnxModel:
     """A classifier in an ONNX file; call it with images [B, C, H, W] in 0..1 of any size.
 
     card: description of a file not written by potstill. Its `mean` and `std` are then applied here, before the graph;
         without it the card inside the file is used, and normalisation is part of the graph.
-    probabilities: whether the output is probabilities instead of logits; None infers it from the last operator.
+    probabilities: whether the output of such a file is probabilities instead of logits; None infers it from its values
+        for random images. A fixed batch size is fed in parts; one output for two classes is that of the second.
     threads: of onnxruntime; None uses all cores. optimized: see `session`.
     """
 
@@ -93,15 +115,23 @@ class OnnxModel:
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))
         self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
-        self.probabilities = (
-            self.foreign and _ends_in_probabilities(self.file) if probabilities is None else probabilities
-        )
         self._input = self.session.get_inputs()[0]
-        self._output = _output(self.file, self.session, len(self.card.classes))
-        self._single = self._input.shape[0] == 1
+        self._output = choose(self.file, self.session.get_outputs(), len(self.card.classes)).name
         self._channels_last = _channels_last(self._input.shape, self.card)
         self._preprocessing = Classifier(nn.Identity(), self.card)
         _check(self.file, self._input, self.card)
+        self.probabilities = self._judged(probabilities) if self.foreign else bool(probabilities)
+
+    def _judged(self, probabilities: bool | None) -> bool:
+        """Return whether the output is probabilities; raise `ModelError` if the graph cannot be used."""
+        image = torch.from_numpy(np.random.default_rng(0).random((_PROBED, self.card.channels, *self.card.crop)))
+        try:
+            values = self.run(self.arranged(image)).reshape(_PROBED, -1).astype(np.float64)
+        except Exception as error:  # see session
+            reason = str(error).splitlines()[0][:300]
+            raise ModelError(f"{self.file} cannot be run on images of {self.card.size} pixels: {reason}") from None
+        refuse_useless(self.file, values)
+        return is_probabilities(self.file, self._output, values) if probabilities is None else probabilities
 
     @cached_property
     def sha256(self) -> str:
@@ -111,22 +141,33 @@ class OnnxModel:
     def __call__(self, image: Tensor) -> Outputs:
         """Return the outputs for images [B, C, H, W] in 0..1, on the device of the images."""
         output = self.run(self.arranged(image)).reshape(len(image), -1)
+        if output.shape[1] == 1 and len(self.card.classes) == 2:
+            output = binary(output, self.probabilities)
         logits = torch.from_numpy(output.astype(np.float32, copy=False)).to(image.device)
         return Outputs(logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits)
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 with the size, axes, range and type of the graph's input."""
         image = image.float().cpu()
-        image = self._preprocessing.prepare(image) if self.foreign else self._preprocessing.resize(image)
+        if self._input.type == _BYTES:
+            image = (self._preprocessing.resize(image).clamp(0, 1) * 255).round()
+        else:
+            image = self._preprocessing.prepare(image) if self.foreign else self._preprocessing.resize(image)
         ordered = image.permute(0, 2, 3, 1) if self._channels_last else image
         flat = ordered.flatten(1) if len(self._input.shape) == 2 else ordered
         return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run only the graph, on the result of `arranged`; this is the function to time."""
-        if self._single and len(image) > 1:
-            return np.concatenate([self.run(one[None]) for one in image])
-        return cast(np.ndarray, self.session.run([self._output], {self._input.name: image})[0])
+        batch = self._input.shape[0]
+        if not isinstance(batch, int) or len(image) == batch:
+            return cast(np.ndarray, self.session.run([self._output], {self._input.name: image})[0])
+        parts = []
+        for start in range(0, len(image), batch):  # the last part is filled with repetitions of its last image
+            part = image[start : start + batch]
+            filled = part[np.minimum(np.arange(batch), len(part) - 1)]
+            parts.append(np.asarray(self.session.run([self._output], {self._input.name: filled})[0])[: len(part)])
+        return np.concatenate(parts)
 
 
 def _own_card(file: Path, text: str) -> Card:
@@ -167,8 +208,8 @@ def describe(file: Path, *, classes: Sequence[str], mean: Sequence[float], std: 
     size = (height, width)
     more.setdefault("source", file.name)
     more.setdefault("weights_sha256", sha256(file))
-    shown = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
-    return Card(f"onnx:{file.name}", tuple(classes), len(mean), size, tuple(mean), tuple(std), **shown, **more)
+    photos = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
+    return Card(f"onnx:{file.name}", tuple(classes), len(mean), size, tuple(mean), tuple(std), **photos, **more)
 
 
 def _size(file: Path, channels: int) -> tuple[int, int]:
@@ -180,7 +221,7 @@ def _size(file: Path, channels: int) -> tuple[int, int]:
     sides = shape[1:3] if shape[-1] == channels else shape[2:4]
     if len(shape) == 4 and all(isinstance(side, int) for side in sides):
         return sides[0], sides[1]
-    raise ModelError(f"{file} takes images {_shape(shape)} without a fixed size. Give size = [height, width].")
+    raise ModelError(f"{file} takes images {shown(shape)} without a fixed size. Give size = [height, width].")
 
 
 def _channels_last(shape: Sequence[Any], card: Card) -> bool:
@@ -199,34 +240,12 @@ def _check(file: Path, image: Any, card: Card) -> None:
     )
     if not fits or image.type not in DTYPES:
         raise ModelError(
-            f"{file} takes {image.type} {_shape(image.shape)}, which does not match its card: "
-            f"{plural(card.channels, 'channel')} of {height}x{width} pixels as floating point numbers. Correct the "
-            "card, or export the model with such an input."
+            f"{file} takes {image.type} {shown(image.shape)}, which does not match its card: "
+            f"{plural(card.channels, 'channel')} of {height}x{width} pixels as floating point numbers or uint8. "
+            "Correct the card, or export the model with such an input."
         )
-
-
-def _output(file: Path, running: ort.InferenceSession, classes: int) -> str:
-    """Return the name of the output with one value per class."""
-    outputs = running.get_outputs()
-    fitting = [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and o.shape[-1] in (classes, None)]
-    fitting += [o for o in outputs if o.type in DTYPES and len(o.shape) >= 2 and isinstance(o.shape[-1], str)]
-    if not fitting:
-        shapes = ", ".join(f"{o.name} {_shape(o.shape)}" for o in outputs)
+    if image.type == _BYTES and not (set(card.mean) == {0.0} and set(card.std) <= {1.0, 0.00392157, 1 / 255}):
         raise ModelError(
-            f"{file} has no output with one value for each of {classes} classes; it has {shapes}. List all classes of "
-            "the model (and, for scikit-learn, export with zipmap=False)."
+            f"{file} takes whole numbers from 0 to 255, so it normalises by itself, but its card has mean {card.mean} "
+            f"and std {card.std}. Set mean to 0 and std to 1."
         )
-    return fitting[0].name
-
-
-def _shape(shape: Sequence[Any]) -> str:
-    return "[" + ", ".join("any" if not isinstance(side, int) else str(side) for side in shape) + "]"
-
-
-def _ends_in_probabilities(file: Path) -> bool:
-    graph = onnx.load(file, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    ends = [makers[out.name] for out in graph.output if out.name in makers]
-    while ends and all(node.op_type in ("Cast", "Identity", "QuantizeLinear", "DequantizeLinear") for node in ends):
-        ends = [makers[node.input[0]] for node in ends if node.input[0] in makers]
-    return any(node.op_type in PROBABILITIES for node in ends)

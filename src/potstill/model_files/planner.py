@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
 from potstill.errors import ModelError
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_values import with_outputs
 
 WEIGHT = {"Conv": 1, "Gemm": 1, "MatMul": 1, "ConvTranspose": 1, "QLinearConv": 3, "QLinearMatMul": 3}
 WEIGHT |= {"ConvInteger": 1, "MatMulInteger": 1}
@@ -266,16 +266,8 @@ class _Graph:
 def _run(model: onnx.ModelProto, file: Path, image: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all tensors that nodes write."""
     names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
-    seen = onnx.ModelProto()
-    seen.CopyFrom(model)
-    del seen.graph.output[:]
-    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 3, 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        running = ort.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        results: Any = running.run(names, image)
+        results: Any = with_outputs(model, names).run(names, image)
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
         raise ModelError(
             f"{file} cannot be run, so its memory is unknown: {str(error).splitlines()[0][:300]}"

@@ -6,8 +6,7 @@ A wrong file is the most common mistake with a teacher, so each kind of problem 
 from __future__ import annotations
 
 import math
-import pickle
-import warnings
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +17,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from potstill.errors import ModelError
+from potstill.models.checkpoints import damaged, read_checkpoint
 from potstill.models.hooks import extra_tokens
 from potstill.progress import note
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".th", ".tar", ".ckpt")
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params")
-"""Keys under which training scripts store a state dict, in the order in which they are tried."""
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".th", ".tar", ".ckpt", ".pkl", ".pyth")
 
 State = dict[str, Tensor]
+_WRAPPED = ("module.", "_orig_mod.")
 
 
 def read_state(file: Path) -> State:
-    """Return the tensors of a file by name; its suffix is one of `SUFFIXES`.
+    """Return the tensors of a file by name; its suffix is one of `SUFFIXES`, in any case.
 
-    Wrappers such as {"state_dict": ...} and the prefix "module." are removed; half precision is converted to float32.
-    Raises `ModelError` for a file that is missing, damaged, not weights, or that contains code.
+    Wrappers such as {"state_dict": ...} and the prefixes of torch's own wrappers are removed; half precision is
+    converted to float32. Nothing in the file is executed. Raises `ModelError` for a file that is missing, damaged, or
+    not weights.
     """
     present(file)
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    _refuse_nan(file, state)
+    state = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else read_checkpoint(file)
+    _refuse_infinite(file, state)
     return {_strip(name): _widen(tensor) for name, tensor in state.items()}
 
 
@@ -46,16 +46,17 @@ def present(file: Path) -> Path:
         raise ModelError(f"{file} is a folder. Give the file of weights in it; the folder of a stage is a --model.")
     if not file.is_file():
         raise ModelError(f"There is no file {file}. Check the path of the weights.")
-    if file.suffix not in SUFFIXES:
+    if file.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{file} is not a file of weights: supported are {', '.join(SUFFIXES)}.")
     return file
 
 
-def _refuse_nan(file: Path, state: State) -> None:
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.isnan().any()]
+def _refuse_infinite(file: Path, state: State) -> None:
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
+        kind = "NaN" if state[broken[0]].isnan().any() else "infinity"
         raise ModelError(
-            f"{file} contains NaN, first in '{broken[0]}' ({len(broken)} of {len(state)} tensors): its training "
+            f"{file} contains {kind}, first in '{broken[0]}' ({len(broken)} of {len(state)} tensors): its training "
             "diverged. Use an earlier checkpoint, or another file."
         )
 
@@ -64,58 +65,44 @@ def _read_safetensors(file: Path) -> State:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise _damaged(file, str(error)) from None
-
-
-def _read_torch(file: Path) -> State:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch warns about newer pickles before it refuses them
-            return _unwrap(torch.load(file, map_location="cpu", weights_only=True), file)
-    except pickle.UnpicklingError:
-        raise _not_plain(file) from None
-    except (EOFError, OSError, RuntimeError) as error:
-        raise _damaged(file, str(error).splitlines()[0] if str(error) else "unexpected end of file") from None
-
-
-def _unwrap(loaded: object, file: Path) -> State:
-    """Return the state dict inside a checkpoint of a training script."""
-    while isinstance(loaded, dict):
-        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), None)
-        if inner is None:
-            break
-        loaded = inner
-    tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
-    if not tensors:
-        raise ModelError(f"{file} does not hold named tensors. Save `model.state_dict()` and use that file.")
-    return tensors
+        raise damaged(file, str(error)) from None
 
 
 def _strip(name: str) -> str:
-    return name.removeprefix("module.")
+    """Return a name without the prefixes of DataParallel and torch.compile, in any order."""
+    while name.startswith(_WRAPPED):
+        name = name.partition(".")[2]
+    return name
+
+
+def named_as(state: State, network: nn.Module, file: Path) -> State:
+    """Return the state dict with the names of a network, if they are those in the file after one prefix.
+
+    Lightning and self-supervised training save `model.conv1.weight`, `backbone.conv1.weight`. Other tensors in the file
+    are then not the network's and are left out with a note.
+    """
+    own = network.state_dict().keys()
+    if len(own & state.keys()) > len(own) / 2:
+        return state
+    prefixes = Counter(name.removesuffix(known) for name in state for known in _longest(own) if name.endswith(known))
+    counted = {prefix: sum(prefix + name in state for name in own) for prefix in prefixes if prefix.endswith(".")}
+    prefix = max(counted, key=lambda one: counted[one], default="")
+    if counted.get(prefix, 0) <= len(own) / 2:
+        return state
+    inner = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    left = len(state) - len(inner)
+    beside = f", and the {left} others are ignored" if left else ""
+    note(f"{file.name}: the names of {len(inner)} tensors begin with '{prefix}', which was removed{beside}.")
+    return inner
+
+
+def _longest(names: Collection[str]) -> list[str]:
+    """Return a few names that say most, so that they end no other name by chance."""
+    return sorted(names, key=lambda name: (name.count("."), len(name)), reverse=True)[:8]
 
 
 def _widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _damaged(file: Path, reason: str) -> ModelError:
-    size = file.stat().st_size
-    return ModelError(
-        f"{file} ({size:,} bytes) is truncated or damaged: {reason.rstrip('.')}. Download or copy it again."
-    )
-
-
-def _not_plain(file: Path) -> ModelError:
-    with file.open("rb") as handle:
-        start = handle.read(2)
-    if start[:1] != b"\x80" and start != b"PK":
-        return _damaged(file, "it is not a file written by torch.save")
-    return ModelError(
-        f"{file} is a pickle that contains code, not only tensors; it was not opened, because loading it would run "
-        "that code. Use a file with only the state dict, preferably .safetensors; convert it yourself if you trust "
-        "the file."
-    )
 
 
 @dataclass(frozen=True)

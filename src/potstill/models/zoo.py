@@ -18,7 +18,7 @@ from potstill.models.foreign_names import renamed
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
-from potstill.models.weights import fit, head_names, read_state, with_positions, without_side_heads
+from potstill.models.weights import fit, head_names, named_as, read_state, with_positions, without_side_heads
 from potstill.progress import note
 
 WEIGHTS = "model.safetensors"
@@ -114,11 +114,11 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
     Side heads in file or network are ignored. Other names of the same tensors are accepted (`foreign_names`).
-    new_head: a head for another number of classes is not loaded and stays as initialised. Raises `ModelError` for a
-    file that is missing, damaged, contains code, or does not fit.
+    new_head: a head for another number of classes is not loaded and stays as initialised. Nothing in the file is
+    executed. Raises `ModelError` for a file that is missing, damaged, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = without_side_heads(read_state(file), trunk)
+    state = without_side_heads(named_as(read_state(file), trunk, file), trunk)
     state = with_positions(renamed(state, trunk, len(card.classes), file=file), trunk)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()

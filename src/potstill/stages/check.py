@@ -32,18 +32,19 @@ def check(
     augment: Any = None,
     sheet: str | Path = "augmented.png",
     probe: bool = False,
+    strict: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
     """Return the findings about the images at `path`: counts, "worst" severity, and a list of findings.
 
     group: which images belong together (docs/data.md). html: a page to write. fix: a CSV to write, of the images that
     no finding excludes. augment: a policy, whose views of some images are written to `sheet`. probe: also measure which
-    operations change the labels. force: replace existing files that potstill did not write. Raises `DataError` if there
-    are no images, `RunError` if a file would be overwritten.
+    operations change the labels. strict: whether errors make the command fail. force: replace existing files that
+    potstill did not write. Raises `DataError` if there are no images, `RunError` if a file would be overwritten.
     """
     _check_outputs(html, fix, None if augment is None else sheet, force)
     report = examine(_digits() if path == "digits" else path, group=group)
-    result = report.to_json()
+    result = {**report.to_json(), "strict": strict}
     if html is not None:
         write_page(report, html)
         result["html"] = str(html)

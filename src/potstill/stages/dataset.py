@@ -12,17 +12,18 @@ import torch
 
 from potstill import distributed, progress
 from potstill.data.augment import default_policy, parse_policy
-from potstill.data.formats import from_arrays
+from potstill.data.formats import from_arrays, read_manifest
+from potstill.data.formats.rules import how_to_label
 from potstill.data.loader import Loader
-from potstill.data.manifest import Manifest
+from potstill.data.manifest import SPLITS, Manifest
 from potstill.data.pixels import Pixels, load_pixels
 from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
-from potstill.errors import DataError
+from potstill.errors import ConfigError, DataError
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
-from potstill.stages.images_record import read_labelled
+from potstill.stages.images_record import read_labelled, record_splits
 from potstill.stages.recipe import DataConfig
 from potstill.words import plural
 
@@ -119,17 +120,62 @@ def read(config: DataConfig) -> Manifest:
         manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
-            f"{config.path} has no labelled images. Put images into one folder per class, such as "
-            f"{config.path}/cat/ and {config.path}/dog/, and run the command again."
+            f"{config.path} has no labelled images. Training needs them: {how_to_label(config.path)} Then type the "
+            "command again."
         )
+    return record_splits(_with_splits(manifest, config))
+
+
+def _with_splits(manifest: Manifest, config: DataConfig) -> Manifest:
+    """Return the manifest with a test and a validation split and at most `config.limit` images; note what was held out.
+
+    Where the data have validation images and no test images, half of the former become the test split.
+    """
+    origin = ""
     if not len(manifest.rows("test")):
-        manifest = hold_out(manifest, split="test", fraction=config.test, seed=config.seed)
-        progress.note(
-            f"No test split: holding out {plural(len(manifest.rows('test')), 'image')}; evaluated once, at the end."
-        )
+        origin = config.test_from or ("val" if len(manifest.rows("validation", labelled=True)) else "train")
+        if origin == "val" and not len(manifest.rows("validation", labelled=True)):
+            raise ConfigError(f"--test-from val: {config.path} has no validation images. Use --test-from train.")
+        if origin != "none":
+            source, fraction = ("validation", 0.5) if origin == "val" else ("train", config.test)
+            manifest = hold_out(manifest, split="test", fraction=fraction, seed=config.seed, source=source)
     if not len(manifest.rows("validation")):
         manifest = hold_out(manifest, split="validation", fraction=config.validation, seed=config.seed)
-    return limit(manifest, config.limit, seed=config.seed) if config.limit else manifest
+    manifest = limit(manifest, config.limit, seed=config.seed) if config.limit else manifest
+    if origin == "none":
+        rows = manifest.rows("validation")
+        manifest = manifest.select(np.concatenate([np.arange(len(manifest)), rows]))
+        split = manifest.split.copy()
+        split[-len(rows) :] = SPLITS.index("test")
+        manifest = manifest.with_split(split)
+    if origin:
+        progress.note(_held_out(manifest, origin))
+    return manifest
+
+
+def _held_out(manifest: Manifest, origin: str) -> str:
+    test, validation = (len(manifest.rows(split)) for split in ("test", "validation"))
+    return {
+        "train": f"No test split: holding out {plural(test, 'image')}; evaluated once, at the end.",
+        "val": f"No test split: half of the validation images are used for testing, {test:,}, and {validation:,} for "
+        "validation (--test-from train takes them from the training images).",
+        "none": f"No test split, as requested: the test figures are those of the {validation:,} validation images, by "
+        "which epochs and settings are selected, so they are optimistic.",
+    }[origin]
+
+
+def read_to_measure(config: DataConfig) -> Manifest:
+    """Return the manifest of images that are only measured. All are in the test split if they have no splits."""
+    if config.path == "digits":
+        return digits()
+    manifest = read_manifest(config.path, group=config.group, allow_empty=True, trains=False)
+    if len(manifest.rows("train")) < len(manifest):
+        return manifest
+    progress.note(
+        f"{config.path} has no splits, and no record of the model names it: all its labelled images are measured. If "
+        "some were used for training, the accuracy is too high."
+    )
+    return manifest.with_split(np.full(len(manifest), SPLITS.index("test"), np.uint8))
 
 
 def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: int = 0) -> Data:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts, progress
+from potstill.data.csv_files import write_csv
 from potstill.data.formats import hub, read_manifest
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import RunError, UserError
-from potstill.stages.run_folder import IMAGES, has_results
+from potstill.stages.run_folder import IMAGES, SPLITS_FILE, has_results
 from potstill.words import plural
 
 Reader = Callable[..., Manifest]
@@ -41,6 +42,7 @@ class ImagesRecord:
             stored = None
         self._reads: list[dict[str, Any]] = stored["reads"] if stored else []
         self._written = bool(self._reads)
+        self._split: Manifest | None = None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -54,6 +56,8 @@ class ImagesRecord:
 
     def _write(self) -> None:
         self._written = True
+        if self._split is not None:
+            write_csv(self.folder / SPLITS_FILE, ("path", "split", "label", "group"), _split_rows(self._split))
         if not self._reads:
             return
         sealed = artifacts.sealed({"reads": self._reads})
@@ -69,6 +73,12 @@ class ImagesRecord:
                 self._write()
         elif earlier["fingerprint"] != manifest.fingerprint:
             raise self._changed(path, earlier, _described(manifest))
+
+    def add_splits(self, manifest: Manifest) -> None:
+        """Record which images are in which split: `splits.csv`, for the user."""
+        self._split = manifest
+        if self._written:
+            self._write()
 
     def compare(self) -> None:
         """Read the recorded data sets again; raise `RunError` if one changed, note one that can no longer be read."""
@@ -108,6 +118,24 @@ def read_images(name: str, reader: Reader, path: str, **options: Any) -> Manifes
 def read_labelled(path: str, **options: Any) -> Manifest:
     """Return the manifest of the images at `path`, recorded in the run folder of a stage."""
     return read_images(LABELLED, read_manifest, path, **options)
+
+
+def record_splits(manifest: Manifest) -> Manifest:
+    """Return the manifest as it is used, with all splits; inside a stage it is written to `splits.csv`."""
+    if record := _current.get():
+        record.add_splits(manifest)
+    return manifest
+
+
+def _split_rows(manifest: Manifest) -> Iterator[tuple[str, str, str, str]]:
+    """Yield path, split, label and group of each image; groups are numbered from 1."""
+    number: dict[int, int] = {}
+    for row in range(len(manifest)):
+        label = int(manifest.label[row])
+        key = None if manifest.group is None else int(manifest.group[row])
+        group = "" if key is None else str(number.setdefault(key, len(number) + 1))
+        name = "" if label == UNLABELLED else manifest.classes[label]
+        yield manifest.name(row), SPLITS[manifest.split[row]], name, group
 
 
 def _absolute(path: str) -> str:

@@ -23,6 +23,11 @@ class DataConfig(Config):
         default=0.1, gt=0, lt=1, description="fraction of train held out if there is no validation split"
     )
     test: float = Field(default=0.2, gt=0, lt=1, description="fraction held out if there is no test split")
+    test_from: Literal["train", "val", "none"] | None = Field(
+        default=None,
+        description="what becomes the test split if there is none: images of train or half of val (the default where "
+        "there is one), or none: the test figures are those of validation",
+    )
     size: int | None = Field(default=None, ge=8, le=1024, description="input size of photos in pixels per side")
     group: str | None = Field(
         default=None, description="pattern of paths below the data, 'near-copies' or 'exif': what stays in one split"

@@ -25,7 +25,7 @@ T = TypeVar("T")
 RECIPES = {"distill": "run", "compare": "compare"}
 """The stages that are started by a recipe, and the command that resumes them."""
 JOURNAL = "journal.json"
-IMAGES = "images.json"
+IMAGES, SPLITS_FILE = "images.json", "splits.csv"
 """The names, digests and classes of the images that were read (`stages/images_record.py`)."""
 RECORDS = (
     "recipe.yaml",
@@ -37,7 +37,7 @@ RECORDS = (
     "export.yaml",
     "shrink.yaml",
 )
-LEFT_OVER = {JOURNAL, IMAGES, "original.onnx", *RECORDS} - {"recipe.yaml"}
+LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
 
 

@@ -68,6 +68,7 @@ class Figures(Strict):
     sha256: str | None = None
     latency_ms: float | None = None
     latency: list[dict[str, Any]] | None = None
+    compiled: dict[str, Any] | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
     images: int | None = None

@@ -45,6 +45,7 @@ class Report:
             "classes": list(seen.classes),
             "splits": counts,
             "worst": self.worst,
+            **{f"{kind}s": sum(one.severity == kind for one in self.findings) for kind in ("error", "warning")},
             "findings": [finding.to_json(seen.paths) for finding in self.findings],
         }
 

@@ -38,6 +38,11 @@ _TRAITS = {
         "have 16 bits per channel, scaled by the bit depth",
         "If they look dark, stretch the contrast first.",
     ),
+    "low": (
+        "uses less than a quarter of its 16 bits, so it is read as dark",
+        "use less than a quarter of their 16 bits, so they are read as dark",
+        "If they hold 10 to 14 bits in 16, multiply the values so that white is 65,535, and save them again.",
+    ),
     "float": ("holds floats in 0..1, scaled to 0..255", "hold floats in 0..1, scaled to 0..255", ""),
     "rotated": ("was rotated (EXIF orientation)", "were rotated (EXIF orientation)", ""),
     "alpha": (
@@ -98,7 +103,7 @@ def traits(survey: Survey) -> Iterator[Finding]:
     for trait, (one, several, advice) in _TRAITS.items():
         rows = [[row] for row, fact in enumerate(survey.facts) if trait in fact.traits]
         if rows:
-            severity = "warning" if trait == "blank" else "info"
+            severity = "warning" if trait in ("blank", "low") else "info"
             yield Finding(trait, severity, len(rows), f"{_images(len(rows), one, several)}.", advice, rows)
     yield from _grey_among_colour(survey)
     yield from _wrong_endings(survey)

@@ -52,7 +52,7 @@ def _judged(
     for harm, (exactly, nearly, what, where, advice) in _HARMS.items():
         if harm in kinds:
             rows = [row for group in kinds[harm] for row in drop(survey, group, harm)]
-            count = len(kinds[harm])
+            count = len(kinds[harm]) if code == "copies" else _images(survey, kinds[harm], harm)
             text = f"{plural(count, f'{what} has', f'{what}s have')} {alike} {where}."
             advice = advice if code == "copies" else "Inspect them with --html FILE."
             fix = f"{advice} Leave them out: potstill check {survey.root} --fix clean.csv" if rows else advice
@@ -76,6 +76,13 @@ _HARMS = {  # harm: severity of exact copies, of near-duplicates, which images, 
     ),
     "within": ("warning", "info", "image", "in the same split", "They get a higher weight than other images."),
 }
+
+
+def _images(survey: Survey, pairs: Sequence[list[int]], harm: str) -> int:
+    """Return how many images of the split that is harmed are in pairs, each counted once."""
+    rows = np.unique(np.concatenate([np.array(pair) for pair in pairs]))
+    split = {"test": _TEST, "unlabelled-test": _TEST, "validation": _VALIDATION}.get(harm)
+    return int((survey.split[rows] == split).sum()) if split else len(rows)
 
 
 def _harm(survey: Survey, group: list[int]) -> str:

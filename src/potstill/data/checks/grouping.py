@@ -35,6 +35,7 @@ _SAMPLE, _AMONG = 2_000, 20_000  # images whose most similar one is looked for, 
 _LIFT, _TIMES = 0.15, 2.0  # how far above chance the most similar image must be in the group, in share and in multiples
 _NEAR_SHARE = 0.05  # of the images that have a near-duplicate
 _BLOCK = 256
+_SHOWN = 5  # images of a group
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def groups(survey: Survey) -> Iterator[Finding]:
             "Split at random, they would be in train and test at once, and test accuracy would be inflated. "
             f"Keep each group in one split: {proposal.flag} ({plural(proposal.groups, 'group')})"
         )
-        yield Finding("groups", "warning", proposal.groups, proposal.text, advice, proposal.rows)
+        yield Finding(
+            "groups", "warning", proposal.groups, proposal.text, advice, [part[:_SHOWN] for part in proposal.rows]
+        )
 
 
 def _across(survey: Survey) -> Iterator[Finding]:
@@ -164,7 +167,7 @@ class _Nearest:
 
 
 def _candidates(survey: Survey, rows: np.ndarray, nearest: _Nearest) -> Iterator[Proposal | None]:
-    paths = [survey.paths[row] for row in rows.tolist()]
+    paths = [str(survey.paths[row]) for row in rows.tolist()]
     for what, within, across in _NAMES:
         own, shared = (_searched(pattern, paths) for pattern in (within, across))
         merged = _merged(own, shared, survey.label[rows], nearest)

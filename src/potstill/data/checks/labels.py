@@ -9,7 +9,7 @@ import numpy as np
 from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.folders import split_of
-from potstill.data.formats.rules import near_equal, quoted
+from potstill.data.formats.rules import how_to_label, near_equal, quoted
 from potstill.data.manifest import SPLITS
 from potstill.words import plural
 
@@ -17,7 +17,9 @@ IMBALANCE = 10  # largest class / smallest class
 
 
 def classes(survey: Survey) -> Iterator[Finding]:
-    """Yield problems with the classes of a data set; nothing for unlabelled images."""
+    """Yield problems with the classes of a data set."""
+    if not survey.classes and not survey.refusals:
+        yield _unlabelled(survey)
     if not survey.classes:
         return
     total = np.sum([survey.counts(split) for split in SPLITS], axis=0)
@@ -25,6 +27,12 @@ def classes(survey: Survey) -> Iterator[Finding]:
     yield from _sizes(survey, total)
     yield from _splits(survey)
     yield from _imbalance(survey, total)
+
+
+def _unlabelled(survey: Survey) -> Finding:
+    text = f"None of the {plural(len(survey), 'image')} has a label."
+    advice = f"For training, {how_to_label(survey.root)} Without labels they can only be used with --unlabelled."
+    return Finding("unlabelled", "warning", len(survey), text, advice)
 
 
 def _names(survey: Survey) -> Iterator[Finding]:

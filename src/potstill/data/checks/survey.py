@@ -65,7 +65,7 @@ def survey(path: str | Path | Manifest, *, group: str | None = None) -> Survey:
     refusals: list[str] = []
     with use(Display()) as display:  # the notes of the format become findings
         try:
-            images = list_images(path, allow_empty=True)
+            images = list_images(path, allow_empty=True, trains=False)
         except DataError as error:
             if not Path(path).expanduser().is_dir():
                 raise

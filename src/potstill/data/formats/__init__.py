@@ -12,7 +12,8 @@ from potstill.data.formats.files import is_image_name
 from potstill.data.formats.folders import list_folder
 from potstill.data.formats.idx import idx_files, read_idx
 from potstill.data.formats.listing import Listing
-from potstill.data.formats.tables import ENDINGS, list_table
+from potstill.data.formats.rules import TABLES
+from potstill.data.formats.tables import list_table
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError, did_you_mean
 from potstill.progress import note
@@ -20,7 +21,9 @@ from potstill.progress import note
 __all__ = ["from_arrays", "list_images", "read_manifest"]
 
 
-def read_manifest(path: str | Path, *, group: str | None = None, allow_empty: bool = False) -> Manifest:
+def read_manifest(
+    path: str | Path, *, group: str | None = None, allow_empty: bool = False, trains: bool = True
+) -> Manifest:
     """Return the manifest of the images at `path`, whatever their format.
 
     path: a folder of one folder per class (flat, or under train, validation and test), of `labelled/` and
@@ -30,31 +33,33 @@ def read_manifest(path: str | Path, *, group: str | None = None, allow_empty: bo
     group: which images stay in one split: a regular expression over the path below `path`, whose groups are the same
     for images that belong together, "near-copies" or "exif" (`groups.groups_of`). allow_empty: accept a class without
     images.
+    trains: False for images that are only measured: they may lack classes, and need no train split.
     Raises `DataError` with all problems at once; up to 1 % of unreadable images are skipped with a note.
     """
-    images = list_images(path, allow_empty=allow_empty)
+    images = list_images(path, allow_empty=allow_empty, trains=trains)
     if isinstance(images, Listing):
-        return manifest_of_listing(images, group=group, allow_empty=allow_empty)
+        return manifest_of_listing(images, group=group, allow_empty=allow_empty, trains=trains)
     if group is not None:
         note(f"--group is ignored: the images of {path} are in arrays and have no file names.")
     return images
 
 
-def list_images(path: str | Path, *, allow_empty: bool = False) -> Listing | Manifest:
+def list_images(path: str | Path, *, allow_empty: bool = False, trains: bool = True) -> Listing | Manifest:
     """Return the listing of the images, before they are read; for arrays the manifest."""
     if str(path).startswith(hub.PREFIX):
         return hub.list_hub(str(path))
     path = Path(path).expanduser()
     if not path.exists():
         raise DataError(_missing(path))
-    return _of_folder(path, allow_empty) if path.is_dir() else _of_file(path, allow_empty)
+    read = _of_folder if path.is_dir() else _of_file
+    return read(path, allow_empty=allow_empty, trains=trains)
 
 
-def _of_folder(path: Path, allow_empty: bool) -> Listing | Manifest:
+def _of_folder(path: Path, **rules: bool) -> Listing | Manifest:
     if idx_files(path):
-        return read_idx(path, allow_empty=allow_empty)
+        return read_idx(path, **rules)
     if any(path.glob("*.npy")):
-        return read_array_file(path, allow_empty=allow_empty)
+        return read_array_file(path, **rules)
     if hub.is_saved(path):
         return hub.list_saved(path)
     listing = list_folder(path)
@@ -66,11 +71,11 @@ def _of_folder(path: Path, allow_empty: bool) -> Listing | Manifest:
     return listing
 
 
-def _of_file(path: Path, allow_empty: bool) -> Listing | Manifest:
+def _of_file(path: Path, **rules: bool) -> Listing | Manifest:
     ending = path.suffix.lower()
     if ending in (".npz", ".npy"):
-        return read_array_file(path, allow_empty=allow_empty)
-    if ending in ENDINGS:
+        return read_array_file(path, **rules)
+    if ending in TABLES:
         return list_table(path)
     if is_archive(path):
         return list_archive(path)

@@ -12,7 +12,7 @@ import numpy as np
 from potstill.data.formats.assemble import manifest_of
 from potstill.data.formats.files import natural
 from potstill.data.formats.folders import split_of
-from potstill.data.formats.rules import refuse_leaks
+from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
@@ -45,12 +45,14 @@ def from_arrays(
     *,
     root: str = "arrays",
     allow_empty: bool = False,
+    trains: bool = True,
 ) -> Manifest:
     """Return a manifest of images in memory.
 
     images: uint8, [N, H, W] or [N, H, W, C] with C = 1 or 3. labels: int [N], UNLABELLED (-100) if unknown; None
     means that all are unlabelled. splits: names from SPLITS, or their indices; None puts all into "train". classes:
-    a name for each label 0..K-1; by default the labels as text. Raises `DataError` if these do not match each other.
+    a name for each label 0..K-1; by default the labels as text. allow_empty, trains: as in `read_manifest`.
+    Raises `DataError` if these do not match each other.
     """
     images = _as_pixels(images, root)
     count = len(images)
@@ -64,10 +66,10 @@ def from_arrays(
     rows = [f"{s}/{next(numbers[s])}" for s in split]
     source = Arrays(images, rows)
     digests = [source.digest(row) for row in range(count)]
-    manifest = manifest_of(
-        source, digests, labels=text, splits=split, root=root, classes=names, allow_empty=allow_empty
-    )
-    refuse_leaks(manifest, most=1.0)  # only noted: an array has no files that a new table could leave out
+    manifest = manifest_of(source, digests, labels=text, splits=split, root=root, classes=names)
+    if trains:
+        refuse_unusable(manifest, allow_empty=allow_empty)
+        refuse_leaks(manifest, most=1.0)  # only noted: an array has no files that a new table could leave out
     return manifest
 
 
@@ -124,13 +126,13 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
     return np.rint(images * (255.0 / white)).astype(np.uint8)
 
 
-def read_array_file(path: Path, *, allow_empty: bool) -> Manifest:
+def read_array_file(path: Path, **rules: bool) -> Manifest:
     """Return the manifest of an .npz file, of one .npy file (unlabelled), or of a folder of .npy files.
 
     Arrays are identified by name: x, images or data, and y or labels, each alone or with train, val or test before or
-    after (`x_train`, `train_images`); `classes` may hold the class names.
+    after (`x_train`, `train_images`); `classes` may hold the class names. rules: allow_empty, trains of `from_arrays`.
     """
-    return _of_named(_load(path), str(path), allow_empty=allow_empty)
+    return _of_named(_load(path), str(path), rules)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -150,7 +152,7 @@ def _array(path: Path) -> np.ndarray:
         return np.load(handle, allow_pickle=False)
 
 
-def _of_named(arrays: Mapping[str, np.ndarray], name: str, *, allow_empty: bool) -> Manifest:
+def _of_named(arrays: Mapping[str, np.ndarray], name: str, rules: Mapping[str, bool]) -> Manifest:
     found: dict[str, dict[str, np.ndarray]] = {}
     for key, value in arrays.items():
         split, what = _meaning(key)
@@ -164,7 +166,7 @@ def _of_named(arrays: Mapping[str, np.ndarray], name: str, *, allow_empty: bool)
             raise DataError(f"{name} has labels but no images for the {split} split.")
     if not parts:
         raise DataError(f"{name} holds no array named x, images or data, only: {', '.join(arrays) or 'nothing'}.")
-    return _joined(parts, arrays, name, allow_empty)
+    return _joined(parts, arrays, name, rules)
 
 
 def _meaning(key: str) -> tuple[str, str | None]:
@@ -176,7 +178,10 @@ def _meaning(key: str) -> tuple[str, str | None]:
 
 
 def _joined(
-    parts: Mapping[str, Mapping[str, np.ndarray]], arrays: Mapping[str, np.ndarray], name: str, allow_empty: bool
+    parts: Mapping[str, Mapping[str, np.ndarray]],
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    rules: Mapping[str, bool],
 ) -> Manifest:
     images = {split: _as_pixels(part["images"], f"{name} ({split})") for split, part in parts.items()}
     shapes = {value.shape[1:] for value in images.values()}
@@ -191,7 +196,7 @@ def _joined(
         splits,
         None if classes is None else [str(value) for value in classes.tolist()],
         root=name,
-        allow_empty=allow_empty,
+        **rules,
     )
 
 

@@ -25,6 +25,10 @@ from potstill.words import plural
 MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
 _NOTED = {  # trait: predicate for one image, for several
     "16-bit": ("is 16-bit and was scaled by its bit depth", "are 16-bit and were scaled by their bit depth"),
+    "low": (
+        "uses less than a quarter of its 16 bits",
+        "use less than a quarter of their 16 bits and are dark",
+    ),
     "float": ("holds floats and was scaled from 0..1", "hold floats and were scaled from 0..1"),
     "rotated": ("was rotated (EXIF orientation)", "were rotated (EXIF orientation)"),
     "alpha": ("has transparency and was composited on white", "have transparency and were composited on white"),
@@ -32,10 +36,12 @@ _NOTED = {  # trait: predicate for one image, for several
 }
 
 
-def manifest_of_listing(listing: Listing, *, group: str | None = None, allow_empty: bool = False) -> Manifest:
+def manifest_of_listing(
+    listing: Listing, *, group: str | None = None, allow_empty: bool = False, trains: bool = True
+) -> Manifest:
     """Return the manifest of the images of a listing.
 
-    group: which images stay in one split, as `groups.groups_of` takes it.
+    group: which images stay in one split, as `groups.groups_of` takes it. trains: whether the rules for training apply.
     """
     for sentence in listing.left.sentences(listing.root):
         note(sentence)
@@ -54,9 +60,10 @@ def manifest_of_listing(listing: Listing, *, group: str | None = None, allow_emp
         groups=groups_of(listing.root, entries, source, [facts[row] for row in rows], group),
         root=listing.root,
         classes=in_natural_order([*listing.named, *(e.label for e in entries if e.label is not None)]),
-        allow_empty=allow_empty,
     )
-    refuse_leaks(manifest)
+    if trains:
+        refuse_unusable(manifest, allow_empty=allow_empty)
+        refuse_leaks(manifest)
     return manifest
 
 
@@ -69,11 +76,10 @@ def manifest_of(
     root: str,
     classes: Sequence[str],
     groups: Sequence[str] | None = None,
-    allow_empty: bool = False,
 ) -> Manifest:
-    """Return a manifest after checking that its labels are usable."""
+    """Return the manifest of columns, one value a row."""
     number = {name: position for position, name in enumerate(classes)}
-    manifest = Manifest(
+    return Manifest(
         source=source,
         label=np.array([UNLABELLED if label is None else number[label] for label in labels], dtype=np.int64),
         split=np.array([SPLITS.index(split) for split in splits], dtype=np.uint8),
@@ -82,8 +88,6 @@ def manifest_of(
         root=root,
         group=None if groups is None else np.array([_key(group) for group in groups], dtype=np.int64),
     )
-    refuse_unusable(manifest, allow_empty=allow_empty)
-    return manifest
 
 
 def _readable(listing: Listing, facts: Sequence[Facts]) -> list[int]:

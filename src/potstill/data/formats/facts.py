@@ -26,6 +26,7 @@ _CHUNK = 64
 _SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # for JPEGs; they only decide whether processes are started
 _ORIENTATION, _MAKE, _MODEL, _DATE = 0x0112, 0x010F, 0x0110, 0x0132  # EXIF tags
 _EXIF, _TAKEN = 0x8769, 0x9003
+_LOW = 64  # of 255: the brightest pixel of 14 bits in 16; of 12 bits it is 16
 _LONGEST = 64  # characters of an EXIF text
 _PATH = "\0"  # placeholder for the path in cached values, because a file can be reached by several paths
 
@@ -36,9 +37,9 @@ class Facts:
 
     sha256: hex, of the file's bytes ("" if it could not be opened). bytes: its size. width, height: in pixels, after
     the EXIF orientation. kind: Pillow's name of the format. traits: any of "16-bit", "float", "rotated", "alpha",
-    "palette", "cmyk", "grey", "animated", "blank". likeness: 64-bit difference hash. camera, taken: make and model, and
-    the time "2026:11:21 13:00:00", as EXIF has them. fault, problem: of `decode.ImageError`, "" if the image can be
-    used.
+    "palette", "cmyk", "grey", "animated", "blank", "low" (16-bit, of which the upper bits are unused). likeness: 64-bit
+    difference hash. camera, taken: make and model, and the time "2026:11:21 13:00:00", as EXIF has them. fault,
+    problem: of `decode.ImageError`, "" if the image can be used.
     """
 
     sha256: str = ""
@@ -109,6 +110,8 @@ def facts_of(content: bytes, *, name: str) -> Facts:
             pixels = decode.pixels_of(image, name=name)
     except decode.ImageError as error:
         return Facts(digest, len(content), fault=error.fault, problem=str(error))
+    if "16-bit" in traits and 0 < pixels.max() <= _LOW:
+        traits = (*traits, "low")
     return replace(facts_of_pixels(pixels, digest, size=len(content), kind=kind, traits=traits), **shot)
 
 

@@ -29,8 +29,11 @@ def idx_files(folder: Path) -> dict[tuple[str, str], Path]:
     return files
 
 
-def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
-    """Return the manifest of a folder of IDX files; class names are the labels as text."""
+def read_idx(folder: Path, **rules: bool) -> Manifest:
+    """Return the manifest of a folder of IDX files; class names are the labels as text.
+
+    rules: allow_empty, trains of `from_arrays`.
+    """
     files = idx_files(folder)
     images, labels, splits = [], [], []
     for split in ("train", "test"):
@@ -46,8 +49,9 @@ def read_idx(folder: Path, *, allow_empty: bool) -> Manifest:
         np.concatenate(images),
         np.concatenate(labels).astype(np.int64),
         splits,
+        classes=None,
         root=str(folder),
-        allow_empty=allow_empty,
+        **rules,
     )
 
 

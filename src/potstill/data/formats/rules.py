@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from potstill.errors import DataError
 from potstill.progress import note
 from potstill.words import plural
 
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MOST_LEAKED = 0.01  # maximum fraction of test images that may also be in the training data
 
 
@@ -80,11 +82,12 @@ def _only_in_test(manifest: Manifest) -> Iterator[str]:
 
 
 def near_equal(names: Sequence[str]) -> list[list[str]]:
-    """Return groups of names that differ only in case, spaces, punctuation, accents or a plural s."""
+    """Return groups of names that differ only in case, spaces, punctuation, accents, a plural s or leading zeros."""
     groups: dict[str, list[str]] = {}
     for name in names:
         letters = unicodedata.normalize("NFKD", name).casefold()
         plain = re.sub(r"[^\w]|_", "", "".join(c for c in letters if not unicodedata.combining(c)))
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", plain)
         groups.setdefault(plain[:-1] if len(plain) > 3 and plain.endswith("s") else plain or name, []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -94,3 +97,10 @@ def quoted(names: Sequence[str], most: int = 5) -> str:
     shown = [f"'{name}'" for name in names[:most]]
     shown += [f"{len(names) - most} more"] if len(names) > most else []
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def how_to_label(path: str) -> str:
+    """Return what to do about images at `path` that have no labels: the end of a sentence."""
+    if Path(path).suffix.lower() in TABLES:
+        return f"name the column of labels 'label' in the first line of {path}."
+    return f"put the images into one folder per class, such as {path}/cat/ and {path}/dog/."

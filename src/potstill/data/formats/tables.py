@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill.data.csv_files import read_records
-from potstill.data.formats.files import some
+from potstill.data.formats.cells import label_of, one_label_each, path_of, text_of
+from potstill.data.formats.columns import Columns, columns_of
 from potstill.data.formats.folders import split_of
 from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Encoded, Files, Held
@@ -16,13 +17,6 @@ from potstill.errors import DataError
 from potstill.progress import note
 from potstill.words import plural
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_COLUMNS = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
-    "label": ("label", "class", "class_name", "category", "target"),
-    "split": ("split", "set", "subset", "partition"),
-    "group": ("group", "group_id"),
-}
 _MOST_SHOWN = 5
 
 
@@ -34,7 +28,7 @@ def list_table(file: Path) -> Listing:
     records = list(_records(file))
     if not records:
         raise DataError(f"{file} has no rows.")
-    columns = _columns(file, records[0])
+    columns = columns_of(file, records)
     entries, contents = _entries(file, records, columns)
     if contents:
         return Listing(str(file), entries, Held(file, [entry.name for entry in entries], contents))
@@ -88,51 +82,27 @@ def _named(value: Any, names: list[str] | None) -> Any:
     return value if names is None or not isinstance(value, int) or value < 0 else names[value]
 
 
-def _columns(file: Path, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the table's own column names by their meaning (keys of `_COLUMNS`)."""
-    lower = {str(key).strip().lower(): key for key in reversed(list(row))}
-    columns = {}
-    for meaning, names in _COLUMNS.items():
-        columns |= next(({meaning: lower[name]} for name in names if name in lower), {})
-    if "path" not in columns:
-        raise DataError(
-            f"{file} has no column 'path', only: {', '.join(map(str, row))}. The first row must name the columns: "
-            "path, and where known label, split and group."
-        )
-    unused = [str(key) for key in row if key not in columns.values()]
-    if unused:
-        note(f"{file}: ignored {'the column' if len(unused) == 1 else 'the columns'} {some(unused)}.")
-    return columns
-
-
-def _entries(
-    file: Path, records: list[Mapping[str, Any]], columns: Mapping[str, str]
-) -> tuple[list[Entry], list[bytes]]:
+def _entries(file: Path, records: list[Mapping[str, Any]], columns: Columns) -> tuple[list[Entry], list[bytes]]:
     """Return one entry per row, and the images if the table holds them; all invalid rows in one error."""
-    entries, contents, problems = [], [], []
+    entries, labels, contents, problems = [], [], [], []
     for number, record in enumerate(records):
-        row = {meaning: record.get(column) for meaning, column in columns.items()}
-        path, split = row["path"], _text(row.get("split")) or "train"
+        path, split = columns.cell("path", record), text_of(columns.cell("split", record)) or "train"
         if isinstance(path, dict) and path.get("bytes"):
             contents.append(path["bytes"])
             path = f"{number}-{path.get('path') or 'image'}"
-        path = path.get("path") if isinstance(path, dict) else _text(path)
+        path = path_of(path.get("path") if isinstance(path, dict) else path, file.parent)
         if not path:
             problems.append(f"{file}: image {number + 1} has no path.")
         elif not split_of(split):
             problems.append(f"{file}: {path} has the split '{split}'; a split must be train, validation or test.")
         else:
-            entries.append(Entry(path, _text(row.get("label")), split_of(split) or "train", _text(row.get("group"))))
+            entries.append(Entry(path, None, split_of(split) or "train", text_of(columns.cell("group", record))))
+            labels.append(label_of(columns.cell("label", record), path))
     if contents and len(contents) != len(records):
         problems.append(f"{file} holds the image itself in some rows and only a path in others; use one of the two.")
     if problems:
         raise DataError(*problems[:_MOST_SHOWN], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
-    return entries, contents
-
-
-def _text(value: Any) -> str | None:
-    text = "" if value is None else str(value).strip()
-    return text or None
+    return one_label_each(file, entries, labels), contents
 
 
 def _distinct(file: Path, entries: list[Entry]) -> list[Entry]:

@@ -1,12 +1,15 @@
 """`potstill export`: one folder with all files for deployment, each evaluated by running it.
 
 model.onnx, model_int8.onnx, ...   the files, with their card inside
+model.tflite, model.c, ...         for other runtimes; labels.txt, the names of the classes
 golden/                            reference images with the expected outputs of each file
 summary.json                       accuracy, agreement, bytes and latency of each file; the recommended one
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +19,21 @@ from pydantic import Field
 from potstill import progress
 from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
+from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
-from potstill.exporters import export_onnx, export_quantized, gate, quantize_int8
+from potstill.exporters import c_source, export_onnx, export_quantized, gate, quantize_int8, tflite
 from potstill.exporters.golden import write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
+from potstill.model_files.c_code import compiler
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
+from potstill.stages.compress.compiled import compiled
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 
@@ -41,10 +47,16 @@ WORSE = 0.05
 class ExportStageConfig(CompressConfig):
     """The exported files and their runtimes."""
 
-    to: tuple[Literal["onnx", "openvino", "executorch"], ...] = Field(
+    to: tuple[Literal["onnx", "openvino", "executorch", "tflite", "c"], ...] = Field(
         default=("onnx",), description="runtimes; ONNX is always included"
     )
     int8: bool = Field(default=True, description="also export a file quantized to 8 bits")
+    tflite_type: Literal["uint8", "int8"] = Field(
+        default="uint8", description="type of image and result of the 8-bit TensorFlow Lite file"
+    )
+    probabilities: bool = Field(
+        default=False, description="TensorFlow Lite files return calibrated probabilities instead of logits"
+    )
     opset: int = Field(default=OPSET, ge=18, le=23, description="ONNX opset of the float file")
     golden: int = Field(default=8, ge=0, description="reference images with expected outputs to include")
 
@@ -52,10 +64,11 @@ class ExportStageConfig(CompressConfig):
 def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
     """Write the files into `folder`, evaluate each on the test split and return the summary.
 
-    Raises `ModelError` before any work if a requested runtime is not installed.
+    Raises `ModelError` before any work if requested runtimes are not installed, or there is no C compiler.
     """
-    for runtime in sorted({*config.to} - {"onnx"}):
-        require(runtime)
+    require(*(runtime for runtime in dict.fromkeys(config.to) if runtime != "onnx"))
+    if "c" in config.to:
+        compiler()
     return stage(
         "export",
         config,
@@ -68,17 +81,39 @@ def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") 
 
 def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
+    _check_operators(config, setup)
     temperature = _temperature(config, setup)
     files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
     if config.golden:
         _golden(config, setup, files, folder / "golden")
-    models = journal.timed("evaluation", "Evaluated the test split once", lambda: _measured(setup, files, folder))
-    return {
-        "data": setup.facts,
-        "temperature": temperature,
-        "models": models,
-        "recommended": recommended(models),
-    }
+    logits = journal.timed("evaluation", "Evaluated the test split once", lambda: _logits(setup, files, folder))
+    models = journal.timed("latency", "Measured the latency", lambda: _measured(setup, files, logits))
+    own = {"data": setup.facts, "temperature": temperature, "recommended": recommended(models)}
+    if "c" in config.to:
+        onnx = [file for file in files if file.suffix == ".onnx"]
+        models |= journal.timed("c", "Wrote and ran C", lambda: compiled(setup, onnx, logits))
+    return {**own, "models": models}
+
+
+def _check_operators(config: ExportStageConfig, setup: CompressionSetup) -> None:
+    """Raise `ModelError` that names all operators which a requested file cannot have, before anything is written."""
+    if not {"tflite", "c"} & {*config.to} or quantized_layers(setup.model.network):
+        return
+    with tempfile.TemporaryDirectory(prefix="potstill-check-") as folder:
+        file = Path(folder) / FLOAT
+        export_onnx(Classifier(setup.model.network, setup.model.card).cpu().eval(), file, opset=config.opset)
+        checks = [target.check_operators for name, target in (("tflite", tflite), ("c", c_source)) if name in config.to]
+        problems = [problem for check in checks for problem in _problems(check, file, config.model)]
+    if problems:
+        raise ModelError(*problems)
+
+
+def _problems(check: Callable[[Path, str], None], file: Path, name: str) -> list[str]:
+    try:
+        check(file, name)
+    except ModelError as error:
+        return error.problems
+    return []
 
 
 def _temperature(config: ExportStageConfig, setup: CompressionSetup) -> float | None:
@@ -110,11 +145,10 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
             files.append(folder / INT8)
             quantize_int8(files[0], files[1], setup.raw_calibration)
             gate.check_int8(files[1], model, setup.gated)
-    if "openvino" in config.to:
-        for exported in list(files):
-            files.append(exported.with_suffix(".xml"))
-            to_openvino(exported, files[-1])
-            _check_converted(files[-1], exported, model, setup)
+    for exported in list(files):
+        for out in _converted(config, setup, exported):
+            files.append(out)
+            _check_converted(out, exported, model, setup)
     if "executorch" in config.to:
         files.append(folder / "model.pte")
         to_executorch(model, files[-1])
@@ -122,10 +156,20 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     return files
 
 
+def _converted(config: ExportStageConfig, setup: CompressionSetup, exported: Path) -> Iterator[Path]:
+    """Convert an ONNX file for the requested runtimes, and yield each file when it is written."""
+    if "openvino" in config.to:
+        yield to_openvino(exported, exported.with_suffix(".xml"))
+    if "tflite" in config.to:
+        options = {"outside": config.tflite_type, "probabilities": config.probabilities}
+        yield tflite.to_tflite(exported, exported.with_suffix(".tflite"), setup.raw_calibration, **options)
+
+
 def _check_converted(file: Path, exported: Path, model: Classifier, setup: CompressionSetup) -> None:
     """Compare a file of another runtime with what the ONNX file that it was made from should compute."""
     opened = open_exported(file)
-    if quantized_layers(model.network) or exported.name == INT8:
+    # Probabilities are other numbers than the logits, but the class is the same.
+    if quantized_layers(model.network) or exported.name == INT8 or getattr(opened, "probabilities", False):
         gate.check_quantized(file, OnnxModel(exported, optimized=False), setup.gated, opened=opened)
     else:
         gate.check_float(file, model, setup.gated, opened=opened)
@@ -142,11 +186,15 @@ def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path
     write_golden(folder, images, labels, {file.name: open_exported(file) for file in files})
 
 
-def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, Any]:
-    """Return the test metrics of each file against the network, its bytes and latencies."""
+def _logits(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, np.ndarray]:
+    """Return the logits [N, K] of the network and of each file for the test split."""
     models = {"network": setup.model, **{file.name: open_exported(file) for file in files}}
     identities = {"network": setup.model.card.weights_sha256, **{file.name: sha256(file) for file in files}}
-    logits = test_split.open_test(models, identities, setup.data, folder / "evaluation")
+    return test_split.open_test(models, identities, setup.data, folder / "evaluation")
+
+
+def _measured(setup: CompressionSetup, files: list[Path], logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the test metrics of each file against the network, its bytes and latencies."""
     manifest = setup.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
     network = logits["network"]
@@ -158,7 +206,7 @@ def _measured(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[
             **measured(logits[file.name], label, classes=classes, reference=network),
             "file": file.name,
             "bytes": sum(part.stat().st_size for part in _parts(file)),
-            "sha256": identities[file.name],
+            "sha256": sha256(file),
             "latency": latencies[file.name],
         }
     return figures

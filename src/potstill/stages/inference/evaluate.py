@@ -45,14 +45,15 @@ def split_logits(
 ) -> SplitLogits:
     """Return the float32 logits of a model for the labelled images of a split.
 
-    model: a path, a name with weights, or an opened model from the folder `source`; if that is a run folder, the data
-    are split as in the run. settings: other settings of the data.
+    model: a path, a name with weights, or an opened model from the folder or file `source`. Images that its run was
+    trained with are split as in the run. Of others every labelled image is measured if they have no splits, so `split`
+    is then "test" and means all. settings: other settings of the data.
     """
     if split not in SPLITS:
         raise ConfigError(f"There is no split '{split}'.{did_you_mean(split, SPLITS)} Splits: {', '.join(SPLITS)}.")
     opened = find(model) if isinstance(model, str) else model
-    data_settings = _data_settings(model if isinstance(model, str) else source, path, settings or {})
-    manifest = dataset.read(data_settings)
+    data_settings, own = _data_settings(model if isinstance(model, str) else source, path, settings or {})
+    manifest = dataset.read(data_settings) if own else dataset.read_to_measure(data_settings)
     if limit:
         manifest = limited(manifest, limit, seed=data_settings.seed)
     if opened is None:
@@ -89,10 +90,12 @@ def evaluate(
     }
 
 
-def _data_settings(model: str, path: str, settings: dict[str, Any]) -> DataConfig:
-    """Return the settings of the data, split as in the run if `model` is the folder of a run or a transfer."""
-    recorded = recorded_data(Path(model)) if model else None
-    return config.build(DataConfig, {**(recorded or {}), **settings, "path": path})
+def _data_settings(model: str, path: str, settings: dict[str, Any]) -> tuple[DataConfig, bool]:
+    """Return the settings of the data, and whether the run that made `model`, a folder or file, was trained on them."""
+    place = Path(model)
+    recorded = (recorded_data(place.parent if place.is_file() else place) if model else None) or {}
+    own = "path" in recorded and Path(recorded["path"]).expanduser().resolve() == Path(path).expanduser().resolve()
+    return config.build(DataConfig, {**(recorded if own else {}), **settings, "path": path}), own
 
 
 def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:
