@@ -64,9 +64,7 @@ def choose(entries: Sequence[Entry], found: Found, budgets: Budgets, teacher: fl
     number = pick(accuracy, size, goal, bool(budgets.limits))
     entry = entries[number]
     met = None if goal is None else bool(accuracy[number] >= goal)
-    flattery = optimism(
-        np.stack([found.correct(each.candidate) for each in entries]), size, goal, bool(budgets.limits)
-    )
+    flattery = optimism(np.stack([found.correct(each.candidate) for each in entries]), size, goal, bool(budgets.limits))
     reason = _reason(accuracy, number, goal, met, bool(budgets.limits))
     return Choice(entry, reason, met, flattery, len(found.short))
 

@@ -107,7 +107,10 @@ def probe_sentence(probes: Sequence[Backbone]) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy in percent at each number of labels, and with twice as many: expected, and its 95 % interval."""
+    """Accuracy in percent at each number of labels, and with twice as many: expected, and its 95 % interval.
+
+    The interval is that of the gain on the same images, so it does not have the error of their sample twice.
+    """
 
     labels: tuple[int, ...]
     accuracy: tuple[float, ...]
@@ -140,8 +143,9 @@ def learning_curve(labels: Sequence[int], correct: np.ndarray, source: str) -> C
     rates = 100 * correct.mean(axis=1)
     random = np.random.default_rng(0)
     rows = random.integers(0, correct.shape[1], size=(RESAMPLES, correct.shape[1]))
-    resampled = [_doubled(labels, 1 - correct[:, each].mean(axis=1)) for each in rows]
-    low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
+    errors = [1 - correct[:, each].mean(axis=1) for each in rows]
+    gains = [_doubled(labels, error) - 100 * (1 - error[-1]) for error in errors]
+    low, high = (rates[-1] + np.quantile(gains, [0.025, 0.975])).tolist()
     doubled = _doubled(labels, 1 - correct.mean(axis=1))
     return Curve(tuple(labels), tuple(rates.tolist()), doubled, (min(low, doubled), max(high, doubled)), source)
 

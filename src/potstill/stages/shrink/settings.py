@@ -48,7 +48,7 @@ class ShrinkConfig(Config):
 
     data: DataConfig
     budgets: Budgets = Budgets()
-    minutes: Minutes = Field(default=30.0, ge=0.5, description="time for everything, in minutes")
+    minutes: Minutes = Field(default=30.0, ge=0.1, description="time for everything, in minutes")
     teacher: OneTeacher | None = Field(default=None, description="null: the best pretrained network, or trained here")
     pretrained: tuple[Pretrained, ...] = Field(default=(), description="more pretrained networks to start from")
     seeds: int = Field(default=3, ge=1, description="number of seeds of the proof")

@@ -36,7 +36,8 @@ class Trials:
     def report(self, one: Costed, rung: int, accuracy: float, **facts: Any) -> None:
         """Record the validation accuracy of a candidate, in percent, at a rung of the search."""
         trial = self._trial(one)
-        if rung in self._study.trials[trial.number].intermediate_values:
+        known = self._study.trials[trial.number]
+        if known.state.is_finished() or rung in known.intermediate_values:
             return
         for key, value in facts.items():
             trial.set_user_attr(f"{key}:{rung}", value)
