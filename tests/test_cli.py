@@ -150,7 +150,7 @@ def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=60)
-    assert child.returncode == 130 and "resume with the same command" in told and "Traceback" not in told
+    assert child.returncode == 130 and "Resume with the same command" in told and "Traceback" not in told
     assert f"--out {tmp_path / 'run'}" in told
     assert artifacts.finished(tmp_path / "run") is None
 

@@ -18,7 +18,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from potstill import distributed
 from potstill.errors import RunError
@@ -30,6 +32,7 @@ DAMAGED = ".damaged"  # suffix of what was set aside
 LARGE = 64_000_000  # bytes; larger files are not read again while size and modification time are as they were
 
 
+R = TypeVar("R", bound=BaseModel)
 _awaited: list[tuple[Path, Callable[[], None]]] = []
 
 
@@ -102,11 +105,38 @@ def read_json(file: Path) -> Any:
     """Return the parsed content of a JSON file; raise `RunError` if it is damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise RunError(
             f"{file} is damaged ({error}). Run the command that made {file.parent} again: it sets the damaged file "
             "aside and makes that part anew."
         ) from None
+
+
+def read_record(kind: type[R], file: Path) -> R:
+    """Return the content of a JSON file as a pydantic model; raise `RunError` that names every wrong key."""
+    try:
+        return kind.model_validate(read_json(file))
+    except ValidationError as error:
+        raise RunError(
+            f"{file} is damaged or was edited: {problems_of(error)}. Run the command that made {file.parent} again, or "
+            "restore the file."
+        ) from None
+
+
+def problems_of(error: ValidationError) -> str:
+    """Return the first wrong keys of a record and why: "views: Input should be a valid integer"."""
+    found = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors()]
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if found[3:] else "")
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds an object; raise `RunError` if it holds anything else."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise RunError(
+            f"{file} is damaged or was edited: it is no JSON object. Restore it, or make {file.parent} anew."
+        )
+    return content
 
 
 def read_json_if_whole(file: Path) -> Any | None:
@@ -155,19 +185,18 @@ def is_sealed(value: Any) -> bool:
 def finished(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a complete folder, None if it is unfinished or absent."""
     file = folder / MANIFEST
-    return read_json(file) if file.is_file() else None
+    return read_object(file) if file.is_file() else None
 
 
 def contents(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size, time and sha256 of the files of a folder by relative path, but not of folders with a manifest."""
-    return {
-        file.relative_to(folder).as_posix(): {
-            "bytes": file.stat().st_size,
-            "changed": file.stat().st_mtime_ns,
-            "sha256": sha256(file),
-        }
-        for file in _files_of(folder)
-    }
+    """Return size and sha256 of the files of a folder by relative path, but not of folders with a manifest."""
+    return {file.relative_to(folder).as_posix(): _fact(file) for file in _files_of(folder)}
+
+
+def _fact(file: Path) -> dict[str, Any]:
+    stat = file.stat()
+    changed = {"changed": stat.st_mtime_ns} if stat.st_size > LARGE else {}
+    return {"bytes": stat.st_size, "sha256": sha256(file), **changed}
 
 
 def _files_of(folder: Path) -> Iterator[Path]:
@@ -200,9 +229,11 @@ def _damage(file: Path, fact: dict[str, Any]) -> str:
     if not file.is_file():
         return "is missing"
     stat = file.stat()
+    if not isinstance(fact, dict) or not fact.keys() >= {"bytes", "sha256"}:
+        return "has no complete record"
     if stat.st_size != fact["bytes"]:
         return f"has {stat.st_size:,} bytes instead of {fact['bytes']:,}"
-    if stat.st_size > LARGE and stat.st_mtime_ns == fact["changed"]:
+    if stat.st_size > LARGE and stat.st_mtime_ns == fact.get("changed"):
         return ""
     return "" if sha256(file) == fact["sha256"] else "has another content (its sha256 differs)"
 
@@ -286,6 +317,25 @@ def _own(manifest: dict[str, Any]) -> dict[str, Any]:
 def differing(made: dict[str, Any], now: dict[str, Any]) -> str:
     """Return the names of the inputs that differ, as text; "" if none does."""
     return " and ".join(sorted(key for key in {*made, *now} if made.get(key) != now.get(key)))
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files below a folder whose writers no longer run."""
+    for file in folder.rglob(".*.tmp"):
+        pid = file.name.removesuffix(".tmp").rpartition("-")[2]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            file.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

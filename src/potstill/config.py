@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 
 from potstill import quantities
 from potstill.errors import ConfigError, did_you_mean
+from potstill.yaml_text import parse_yaml
 
 Bytes = Annotated[int, BeforeValidator(quantities.to_bytes)]
 """A setting that takes 300kB, 64KiB, 2.5MB or a number of bytes."""
@@ -78,8 +79,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ConfigError(f"There is no recipe at {file}. Give the path of a YAML file, such as recipe.yaml.")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         where = str(error).replace("\n", " ")
         raise ConfigError(f"{file} is not valid YAML: {where}. Mend that line and run the command again.") from None
     if not isinstance(content, dict):
@@ -100,7 +101,12 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
         inner = result
         for parent in parents:
             inner = _inside(inner, parent)
-        inner[_place(inner, last)] = yaml.safe_load(text)
+        try:
+            inner[_place(inner, last)] = parse_yaml(text)
+        except yaml.YAMLError:
+            problems.append(
+                f"'{assignment}': {text!r} is not valid YAML. Quote it for the shell and for YAML: \"{key}='...'\"."
+            )
     if problems:
         raise ConfigError(*problems)
     return result

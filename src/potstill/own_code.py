@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import yaml
 
 from potstill.errors import ConfigError
+from potstill.yaml_text import parse_yaml
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,7 +80,7 @@ def _is_loss(key: Any) -> bool:
 
 def _value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -82,10 +82,8 @@ def test_an_int8_file_is_compared_with_its_own_rounding(tmp_path: Path, images: 
 def test_what_quantization_costs_is_noted_and_no_error(tmp_path: Path, images: Tensor) -> None:
     file, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     network = nets.tiny().eval()
-    with torch.no_grad():
-        network.network.get_parameter("head.bias").sub_(
-            network(images).logits.mean(0)
-        )  # or nearly all images are of one class
+    with torch.no_grad():  # otherwise nearly all images are of one class
+        network.network.get_parameter("head.bias").sub_(network(images).logits.mean(0))
     exported(network, file)
     quantize_int8(file, small, 0.01 * images.numpy())  # ranges of dark images: bright ones are clipped
     gate.check_int8(small, network, images)

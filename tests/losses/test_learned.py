@@ -136,6 +136,19 @@ def test_the_margin_is_the_mean_of_the_negative_half():
     torch.testing.assert_close(ofd_margin(weight, bias), sampled, rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("bias", [-40.0, -3.0, 0.0, 2.9, 3.05, 6.0, 30.0])
+def test_the_margin_keeps_its_digits_where_the_mean_is_far_from_zero(bias: float) -> None:
+    """Against numerical integration over x < 0, with the largest exponent taken out."""
+    weight = 1.7
+    mean = bias * weight
+    x = torch.linspace(min(0.0, mean) - 12 * weight, 0, 400_001, dtype=torch.float64)
+    exponent = -((x - mean) / weight).square() / 2
+    density = (exponent - exponent.max()).exp()
+    expected = float(torch.trapezoid(x * density, x) / torch.trapezoid(density, x))
+    found = ofd_margin(torch.tensor([weight]), torch.tensor([mean]), threshold=1e-300)
+    assert found.dtype == torch.float32 and float(found) == pytest.approx(expected, rel=3e-7)
+
+
 def test_the_margin_of_a_silent_channel_is_finite():
     margin = ofd_margin(torch.zeros(3), torch.tensor([-0.5, 0.0, 0.5]))
     torch.testing.assert_close(margin, torch.tensor([-0.5, 0.0, 0.0]))

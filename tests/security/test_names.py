@@ -117,6 +117,6 @@ def test_golden_images_and_reports_stay_inside(tmp_path: Path) -> None:
     (tmp_path / "golden.json").write_text(json.dumps(golden))
     with pytest.raises(RunError, match="golden.json holds the path '../secret.png'"):
         golden_difference(tmp_path, "m", lambda image: image)
-    (tmp_path / "summary.json").write_text(json.dumps({"comparisons": [{"name": "../../x"}]}))
+    (tmp_path / "summary.json").write_text(json.dumps({"kind": "distill", "comparisons": [{"name": "../../x"}]}))
     with pytest.raises(RunError, match="summary.json holds the path '../../x'"):
         read_run(tmp_path)

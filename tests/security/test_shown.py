@@ -24,7 +24,8 @@ NAMES = ["[/b]", "[bold red]dog", ":dog:", "\x1b[31mred", "=1+1", "@x", "a\x9b2J
 @pytest.mark.parametrize("name", NAMES)
 def test_findings_show_a_name_as_it_is(capsys: pytest.CaptureFixture[str], name: str) -> None:
     finding = {"severity": "error", "text": f"The class {name}.", "advice": name, "examples": [[name]]}
-    show(CheckResult({"findings": [finding], "html": name, "probe": []}))
+    counts = {"images": 0, "splits": {}, "classes": [], "errors": 1, "warnings": 0}
+    show(CheckResult({"findings": [finding], "html": name, "probe": [], **counts}))
     printed = capsys.readouterr().out
     assert printed.count(visible(name)) == 4 and "\x1b" not in printed and "\x9b" not in printed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -91,21 +92,24 @@ def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
 def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
     """Do the work under a live display on standard error, then print its result on standard output.
 
-    A mistake of the user's is printed as sentences, with exit status 2; Ctrl-C prints how to resume, with 130.
+    A mistake of the user's is printed as sentences, with exit status 2. Ctrl-C and SIGTERM print what was saved and
+    how to resume, with 130 and 143.
     """
-    from potstill import display, distributed, progress
+    from potstill import display, distributed, interruption, progress
 
     main = distributed.is_main()
     try:
-        with progress.use(display.LiveDisplay() if main and not quiet else progress.Display()):
+        shown = display.LiveDisplay() if main and not quiet else progress.Display()
+        with interruption.handled(), progress.use(shown):
             result = work()
     except UserError as error:
         for problem in error.problems:
             echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        echo(f"\nStopped. Nothing is lost: resume with the same command:\n  {typed()}", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        saved = getattr(stop, "saved", "") or "What was finished is kept."
+        echo(f"\nStopped. {saved} Resume with the same command:\n  {typed()}", err=True)
+        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
     if main:
         _print(result, as_json)
     if status := getattr(result, "exit_status", 0):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from potstill.errors import DataError
 
 VERSION = 2  # part of every cache key: raise it when the pixels of any file change
 MAX_PIXELS = 89_478_485  # Pillow's own limit for decompression bombs: 256 MiB at three bytes per pixel
+MAX_BYTES = 2**30
 _GREY = ("1", "L", "LA", "La")
 _DRAWINGS = ("EPS", "WMF", "EMF")  # decoding them would run an interpreter
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
@@ -68,11 +70,18 @@ def pixels_of(image: Image.Image, *, name: str) -> np.ndarray:
 def read_bytes(path: str | Path, *, name: str) -> bytes:
     """Return the content of a file; raise `DataError` if it cannot be read."""
     try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("missing", f"{name} is not a file but a folder, pipe, device or socket.")
+        if status.st_size > MAX_BYTES:
+            raise ImageError("bomb", f"{name} has {status.st_size // 1_000_000:,} MB, too many for one image.")
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ImageError("missing", f"{name} does not exist.") from error
-    except OSError as error:
-        raise ImageError("missing", f"{name} cannot be read: {error.strerror or error}.") from error
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:  # a name may hold what no path can
+        raise ImageError("missing", f"{name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def open_image(content: bytes, *, name: str) -> Image.Image:

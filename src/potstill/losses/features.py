@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -103,10 +104,11 @@ def ofd(student: Tensor, teacher: Tensor, *, margin: Tensor) -> Tensor:
 def ofd_margin(weight: Tensor, bias: Tensor, *, threshold: float = 1e-3) -> Tensor:
     """E[x | x < 0] of each channel [C] after a batch norm, x ~ N(bias, weight^2): the margin of `ofd`.
 
-    If less than `threshold` of the channel is negative, -3 |weight|, as in the original.
+    If less than `threshold` of the channel is negative, -3 |weight|, as in the original. Computed in float64 with the
+    scaled erfc: in float32 both the share below zero and the final difference lose digits where the mean is far from 0.
     """
-    sigma = weight.abs().clamp_min(torch.finfo(weight.dtype).tiny)
-    ratio = bias / sigma
-    negative = torch.special.ndtr(-ratio)
-    density = torch.exp(-ratio.square() / 2) / (2 * torch.pi) ** 0.5
-    return torch.where(negative > threshold, bias - sigma * density / negative, -3 * sigma)
+    mean, sigma = bias.double(), weight.double().abs().clamp_min(torch.finfo(weight.dtype).tiny)
+    ratio = mean / sigma
+    hazard = (2 / torch.pi) ** 0.5 / torch.special.erfcx(ratio / 2**0.5)  # density(ratio) / share below zero
+    margin = torch.where(torch.special.log_ndtr(-ratio) > math.log(threshold), mean - sigma * hazard, -3 * sigma)
+    return margin.to(weight.dtype)

@@ -11,6 +11,7 @@ from potstill.artifacts import atomic, check_file, read_json, sha256, write_json
 from potstill.errors import ModelError
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json
 from potstill.models.outputs import Classifier, bare
 from potstill.models.weights import read_state
 from potstill.models.zoo import (
@@ -70,4 +71,4 @@ def read_card(folder: Path) -> Card:
             "such as runs/NAME/teacher, or a model's name with --weights FILE."
         )
     check_file(folder / CARD)
-    return Card.from_json(read_json(folder / CARD))
+    return card_from_json(read_json(folder / CARD), origin=str(folder / CARD))

@@ -6,7 +6,6 @@ of their input: a `Card` in Python, or `NAME.card.json` next to `NAME.onnx`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
 from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Classifier, Outputs
 from potstill.words import plural
 
@@ -171,13 +171,7 @@ class OnnxModel:
 
 
 def _own_card(file: Path, text: str) -> Card:
-    try:
-        return Card.from_json(json.loads(text))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            f"The card inside {file} cannot be read ({type(error).__name__}: {error}): it was written by another "
-            "version of potstill, or edited. Export the model again."
-        ) from None
+    return card_from_text(text, origin=f"The card inside {file}")
 
 
 def _foreign_card(file: Path) -> Card:
@@ -190,7 +184,7 @@ def _foreign_card(file: Path) -> Card:
             "and std of images in 0..1 (std 0.00392157 if the model expects 0..255), or pass a card to OnnxModel."
         )
     try:
-        return describe(file, **artifacts.read_json(beside))
+        return describe(file, **artifacts.read_object(beside))
     except (TypeError, RunError) as error:
         raise ModelError(
             f"{beside} must be a JSON object with classes, mean and std, and if needed size, resize, crop, source and "
@@ -209,7 +203,8 @@ def describe(file: Path, *, classes: Sequence[str], mean: Sequence[float], std: 
     more.setdefault("source", file.name)
     more.setdefault("weights_sha256", sha256(file))
     photos = {"resize": more.pop("resize", min(size)), "crop": tuple(more.pop("crop", size))}
-    return Card(f"onnx:{file.name}", tuple(classes), len(mean), size, tuple(mean), tuple(std), **photos, **more)
+    fields = {"classes": classes, "channels": len(mean), "size": size, "mean": mean, "std": std, **photos, **more}
+    return card_from_json({"model": f"onnx:{file.name}", **fields}, origin=f"The card of {file}")
 
 
 def _size(file: Path, channels: int) -> tuple[int, int]:

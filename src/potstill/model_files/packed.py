@@ -12,7 +12,7 @@ from potstill.compress.quantize.pack import KEY, pack, read_head, unpack
 from potstill.errors import ModelError
 from potstill.model_files.rebuild import rebuilt
 from potstill.models import zoo
-from potstill.models.card import Card
+from potstill.models.card_record import card_from_text
 from potstill.models.outputs import Classifier, bare
 
 CARD = "card"
@@ -43,7 +43,7 @@ def load_packed(file: Path) -> Classifier:
             f"{file} holds packed weights without a card, so the network is unknown. Pack it with `potstill quantize`, "
             "or read the weights with potstill.compress.quantize.unpack."
         )
-    card = Card.from_json(json.loads(metadata[CARD])).replace(weights_sha256=sha256(file))
+    card = card_from_text(metadata[CARD], origin=f"The card inside {file}").replace(weights_sha256=sha256(file))
     built = zoo.create(card.model, classes=card.classes, size=card.size, channels=card.channels, options=card.options)
     example = torch.zeros(2, card.channels, *card.size)
     return Classifier(rebuilt(bare(built.network), unpack(file), example), card).eval()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import struct
 import warnings
 from pathlib import Path
@@ -22,6 +21,7 @@ from potstill import artifacts
 from potstill.errors import ModelError
 from potstill.model_files.onnx import CARD, TEMPERATURE, OnnxModel
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized
 
 SUFFIXES = (".onnx", ".xml", ".pte", ".tflite")
@@ -107,7 +107,9 @@ class OpenVinoModel(_Runtime):
         core = openvino.Core()
         try:
             model = core.read_model(file)
-            self.card = Card.from_json(json.loads(model.get_rt_info(["potstill", "card"]).astype(str)))
+            self.card = card_from_text(
+                model.get_rt_info(["potstill", "card"]).astype(str), origin=f"The card inside {file}"
+            )
         except RuntimeError as error:
             raise ModelError(
                 f"{file} is not an OpenVINO model of potstill ({_reason(error)}). Export it again."
@@ -130,7 +132,7 @@ class ExecutorchModel(_Runtime):
             raise ModelError(
                 f"{file} has no card: {beside.name} must be in the same folder. Copy both, or export it again."
             )
-        self.card = Card.from_json(artifacts.read_json(beside))
+        self.card = card_from_json(artifacts.read_json(beside), origin=str(beside))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the interface being experimental
             from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]  # optional
@@ -161,7 +163,7 @@ class TfliteModel(_Runtime):
 
         _require_file(file)
         metadata = _tflite_metadata(file)
-        self.card = Card.from_json(json.loads(metadata[CARD]))
+        self.card = card_from_text(metadata[CARD], origin=f"The card inside {file}")
         self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
         self.probabilities = PROBABILITIES in metadata
         try:

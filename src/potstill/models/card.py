@@ -49,12 +49,6 @@ class Card:
         """Return plain JSON types."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Card:
-        """Return a card from the result of `to_json`."""
-        listed = {name: tuple(data[name]) for name in ("classes", "size", "crop", "mean", "std")}
-        return cls(**{**data, **listed})
-
     def replace(self, **changes: Any) -> Card:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)

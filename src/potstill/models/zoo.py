@@ -14,6 +14,7 @@ from potstill.artifacts import read_json, sha256
 from potstill.errors import ModelError
 from potstill.models import packages, truncated
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_json
 from potstill.models.foreign_names import renamed
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
@@ -152,7 +153,7 @@ def card_beside(file: Path) -> Card | None:
     digest, beside = sha256(file), file.parent / CARD
     if not beside.is_file():
         return packages.card_of(digest)
-    card = Card.from_json(read_json(beside))
+    card = card_from_json(read_json(beside), origin=str(beside))
     return card if card.weights_sha256 == digest else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from potstill import words
-from potstill.artifacts import read_json, write_text
+from potstill.artifacts import read_object, write_text
 from potstill.evaluation.statistics import FINE
 from potstill.report import exports
 from potstill.report.advice import TONES
@@ -17,7 +17,7 @@ from potstill.report.templates import filled
 
 def write_comparison(folder: Path) -> Path:
     """Write report.html, comparison.csv, cells.csv, comparison.md and comparison.tex; return the page's path."""
-    summary = read_json(folder / "summary.json")
+    summary = read_object(folder / "summary.json")
     write_text(folder / "comparison.csv", exports.comparison_csv(summary))
     write_text(folder / "cells.csv", exports.cells_csv(summary))
     write_text(folder / "comparison.md", exports.markdown(summary))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import names
-from potstill.artifacts import read_json
+from potstill.artifacts import read_json, read_object
 from potstill.errors import RunError
 
 FOLDERS = {"teacher": "teacher", "control": "control", "student": "distill"}  # model in summary.json: its folder
@@ -36,7 +36,9 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no summary.json, so there is nothing to report: the run is unfinished, or this is not "
             "a run folder. Run the command that created it again; it resumes where it stopped."
         )
-    summary = read_json(file)
+    summary = read_object(file)
+    if not isinstance(summary.get("kind"), str):
+        raise RunError(f"{file} is no summary of potstill, or was edited: it has no kind. Run the command again.")
     examples = folder / "examples.json"
     compared = [_comparison(folder / "comparisons", one["name"]) for one in summary.get("comparisons", [])]
     return Run(

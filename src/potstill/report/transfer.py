@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from potstill import words
-from potstill.artifacts import read_json, write_text
+from potstill.artifacts import read_object, write_text
 from potstill.evaluation.statistics import FINE
 from potstill.report import charts
 from potstill.report.pictures import Picture
@@ -20,7 +20,7 @@ COLOURS = {"probe": "control", "tuned": "student"}  # keys of charts.COLOURS
 
 def write_transfer(folder: Path) -> Path:
     """Write report.html into the folder of a finished `finetune`; return its path."""
-    summary = read_json(folder / "summary.json") | {"folder": str(folder)}
+    summary = read_object(folder / "summary.json") | {"folder": str(folder)}
     text = render(summary, read_rows(folder / "tuned" / "metrics.jsonl"))
     write_text(folder / "report.html", text)
     return folder / "report.html"

@@ -18,6 +18,7 @@ import yaml
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.stages.run_lock import entries, holds
 from potstill.training import divergence
 
 T = TypeVar("T")
@@ -137,9 +138,9 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     kind: distill, compare, selftrain, finetune, label, prune, quantize or export.
     """
     file = folder / record_name(kind)
-    if not folder.exists() or not (file.is_file() or any(folder.iterdir())):
+    if not folder.exists() or not (file.is_file() or not folder.is_dir() or entries(folder)):
         return
-    if {entry.name for entry in folder.iterdir()} <= LEFT_OVER:
+    if folder.is_dir() and entries(folder) <= LEFT_OVER:
         return  # of another command that failed or was interrupted before it had a result
     if not file.is_file():
         if file.with_name(f"{file.name}{artifacts.DAMAGED}").is_file():
@@ -177,7 +178,9 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
     """
     file = folder / record_name(kind)
     _clear(folder, but=file.name)
-    fresh, first_of_all = not folder.exists() or not any(folder.iterdir()), not folder.parent.exists()
+    fresh, first_of_all = not entries(folder), not folder.parent.exists()
+    if distributed.is_main():
+        artifacts.remove_abandoned(folder)
 
     def write_record() -> None:
         if not file.is_file() or differences(file, settings):
@@ -187,7 +190,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
         with artifacts.before_first_write(folder, write_record):
             yield
     except UserError:
-        if fresh and distributed.is_main() and not has_results(folder) and not has_failed_step(folder):
+        if fresh and holds(folder) and not has_results(folder) and not has_failed_step(folder):
             artifacts.remove(folder)
             if first_of_all:
                 with contextlib.suppress(OSError):
@@ -197,7 +200,7 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
 
 def _clear(folder: Path, *, but: str) -> None:
     """Remove what a start without a result left, unless anything else lies there."""
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = entries(folder)
     if names <= LEFT_OVER | {but}:
         for name in (names & LEFT_OVER) - {but}:
             (folder / name).unlink()

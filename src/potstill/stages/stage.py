@@ -11,6 +11,7 @@ from potstill.config import Config
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
 from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
+from potstill.stages.run_lock import locked
 
 SUMMARY = "summary.json"
 
@@ -29,14 +30,14 @@ def stage(
 ) -> dict[str, Any]:
     """Return the summary of a stage (docs/summary.md), running its work in `folder` unless that is finished.
 
-    kind: distill, compare, selftrain, finetune, label, prune, quantize or export. name: of the result. work: writes the
+    kind: distill, compare, selftrain, finetune, label, prune, quantize, export or shrink. name: of the result. work: writes the
     files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts with the
     journal. report: writes the report from the finished summary.
 
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
-    has other contents.
+    has other contents, another process works in it, or the images changed since it was made.
     """
-    with progress.recorded() as notes:
+    with progress.recorded() as notes, locked(folder, now=(folder / record_name(kind)).is_file()):
         _set_damage_aside(folder, kind)
         check_free(folder, config, kind)
         images = ImagesRecord(folder, command)

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill import artifacts, distributed, progress
+from potstill import artifacts, distributed, interruption, progress
 from potstill.data.loader import Loader, Order
 from potstill.errors import RunError
+from potstill.interruption import Interrupted
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
@@ -75,13 +76,20 @@ def fit(
 
 def _train(run: TrainingLoop, title: str) -> None:
     job = run.job
-    with progress.task(title, total=job.steps, done=run.step) as task:
+    if run.step:
+        progress.display().note(f"{title}: resuming at step {run.step:,} of {job.steps:,}.")
+    # Several processes would see a signal after different steps, and could not save together.
+    defer = interruption.deferred() if distributed.world() == 1 else contextlib.nullcontext(lambda: None)
+    with defer as stop, progress.task(title, total=job.steps, done=run.step) as task:
         while run.step < job.steps and not run.stalled:
             run.train_step()
             last = run.step % job.order.steps_per_epoch == 0
             task.advance(text=run.end_epoch() if last else "")
             if last:
                 run.remember()
+            if (number := stop()) is not None:
+                run.save()
+                raise Interrupted(number, f"{title} is saved at step {run.step:,} of {job.steps:,}.")
             run.save_now_and_then(CHECKPOINT_SECONDS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill import bounded
 from potstill.data.formats import hub
 from potstill.data.formats.archives import is_archive, list_archive, list_shards, shards_in
 from potstill.data.formats.arrays import from_arrays, read_array_file
@@ -72,6 +73,7 @@ def _of_folder(path: Path, **rules: bool) -> Listing | Manifest:
 
 
 def _of_file(path: Path, **rules: bool) -> Listing | Manifest:
+    bounded.regular(path)
     ending = path.suffix.lower()
     if ending in (".npz", ".npy"):
         return read_array_file(path, **rules)

@@ -5,19 +5,14 @@ A compressed archive has no random access, so it is decompressed once into the c
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import json
-import lzma
 import re
-import shutil
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from potstill import artifacts
+from potstill import artifacts, bounded
 from potstill.data.cache import cache_folder
 from potstill.data.formats.files import Folder, is_image_name, natural, tree_of
 from potstill.data.formats.folders import class_names, entries_of, split_of
@@ -26,7 +21,6 @@ from potstill.data.formats.sources import Members
 from potstill.errors import DataError
 from potstill.progress import note
 
-_OPEN = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".tbz2": bz2.open, ".xz": lzma.open, ".txz": lzma.open}
 _NAME = re.compile(r".*\.(tar(\.(gz|bz2|xz))?|tgz|tbz2|txz)", re.IGNORECASE)
 Member = tuple[str, int, int]  # name, first byte, size
 
@@ -74,19 +68,15 @@ def _descend(top: Folder) -> tuple[str, Folder]:
 
 
 def _uncompressed(file: Path) -> Path:
-    opened = _OPEN.get(file.suffix.lower())
-    if opened is None:
+    if not bounded.is_compressed(file):
         return file
     stat = file.stat()
     key = hashlib.sha256(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     plain = cache_folder() / "archives" / f"{key}.tar"
     if not plain.is_file():
         note(f"Decompressing {file} once, to {plain}, which may be deleted at any time.")
-        try:
-            with opened(file, "rb") as packed, artifacts.atomic(plain) as temporary, temporary.open("wb") as out:
-                shutil.copyfileobj(packed, out, 2**22)
-        except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
-            raise _damaged(file, error) from error
+        with artifacts.atomic(plain) as temporary, temporary.open("wb") as out:
+            bounded.unpack(file, out, folder=plain.parent)
     return plain
 
 
@@ -97,7 +87,7 @@ def _damaged(file: Path, error: Exception) -> DataError:
 def _members(plain: Path, file: Path) -> list[Member]:
     try:
         with tarfile.open(plain, "r:") as archive:
-            members = [(_clean(member.name), member.offset_data, member.size) for member in archive if member.isreg()]
+            members = [(_clean(member.name), member.offset_data, member.size) for member in archive if _plain(member)]
             end = archive.offset  # position of the next header: an empty one, or the end of the file
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(file, error) from error
@@ -107,6 +97,11 @@ def _members(plain: Path, file: Path) -> list[Member]:
     if plain.stat().st_size < end or after.strip(b"\0") or len(after) not in (0, tarfile.BLOCKSIZE):
         raise _damaged(file, EOFError("the last file in it is incomplete"))
     return members
+
+
+def _plain(member: tarfile.TarInfo) -> bool:
+    """Whether a member's bytes lie in the archive as they are."""
+    return member.isreg() and not member.issparse()
 
 
 def _clean(name: str) -> str:
@@ -157,8 +152,8 @@ def _label(key: str, content: bytes, name: str, file: Path) -> dict[str, str]:
         return {key: content.decode("utf-8", "replace").strip()}
     try:
         stored = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{file}: {name} is not JSON: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: {name} is not JSON: {error}.") from None
     fields = stored if isinstance(stored, dict) else {}
     label = next((fields[k] for k in ("label", "class", "cls") if k in fields), None)
     return {} if label is None else {key: str(label)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from potstill import bounded
 from potstill.data.formats.assemble import manifest_of
 from potstill.data.formats.files import natural
 from potstill.data.formats.folders import split_of
@@ -141,14 +142,17 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
         if path.suffix.lower() == ".npy":
             return {"images": _array(path)}
+        bounded.check_zip(path)
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
+    except DataError:
+        raise
     except Exception as error:  # numpy and zipfile raise many kinds on damaged files
         raise DataError(f"{path} cannot be read as arrays: {error}. Save it again with numpy.savez.") from error
 
 
 def _array(path: Path) -> np.ndarray:
-    with path.open("rb") as handle:
+    with bounded.regular(path).open("rb") as handle:
         return np.load(handle, allow_pickle=False)
 
 

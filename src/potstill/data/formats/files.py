@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from potstill.errors import DataError
 from potstill.words import plural
 
 ENDINGS = frozenset(
@@ -40,9 +41,10 @@ def is_junk(name: str) -> bool:
 
 @dataclass
 class Left:
-    """Files that are ignored: paths of system files, and of files without an image extension."""
+    """What is ignored: paths of system files, of pipes and devices, and of files without an image extension."""
 
     junk: list[str] = field(default_factory=list)
+    special: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
     def sentences(self, root: str | Path) -> Iterator[str]:
@@ -50,6 +52,8 @@ class Left:
         if self.junk:
             names = in_natural_order(path.rsplit("/", 1)[-1] for path in self.junk)
             yield f"{root}: ignored system or hidden files: {some(names)}."
+        if self.special:
+            yield f"{root}: ignored what is no regular file (pipes, devices, loops of links): {some(self.special)}."
         if self.others:
             count = plural(len(self.others), "file")
             yield f"{root}: ignored {count} without an image extension: {some(self.others)}."
@@ -78,21 +82,36 @@ def scan(root: Path) -> tuple[Folder, Left]:
 
 def _scan(path: Path, name: str, inside: str, left: Left, above: frozenset[Path]) -> Folder:
     folder = Folder(name)
-    with os.scandir(path) as iterator:
-        entries = sorted(iterator, key=lambda entry: natural(entry.name))
+    try:
+        with os.scandir(path) as iterator:
+            entries = sorted(iterator, key=lambda entry: natural(entry.name))
+    except OSError as error:
+        raise DataError(f"The folder {path} cannot be read: {error.strerror}. Change its permissions.") from None
     for entry in entries:
         if is_junk(entry.name):
             left.junk.append(inside + entry.name)
-        elif entry.is_dir():
+        elif (kind := _kind(entry)) == "folder":
             below = Path(entry.path).resolve() if entry.is_symlink() else path / entry.name
             if below not in above:  # else it is a link to one of its own parents
                 deeper = _scan(Path(entry.path), entry.name, f"{inside}{entry.name}/", left, above | {below})
                 folder.folders.append(deeper)
+        elif kind == "special":
+            left.special.append(inside + entry.name)
         elif is_image_name(entry.name):
             folder.images.append(entry.name)
         else:
             left.others.append(inside + entry.name)
     return folder
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return "folder", "file" (also a link to nothing, a file that is missing) or "special"."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()) else "special"
+    except OSError:  # a loop of links
+        return "special"
 
 
 def tree_of(name: str, paths: Iterable[str]) -> tuple[Folder, Left]:

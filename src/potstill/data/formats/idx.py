@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from potstill import bounded
 from potstill.data.formats.arrays import from_arrays
 from potstill.data.manifest import Manifest
 from potstill.errors import DataError
@@ -45,6 +45,9 @@ def read_idx(folder: Path, **rules: bool) -> Manifest:
         images.append(pixels)
         labels.append(label)
         splits += [split] * len(label)
+    sizes = [list(pixels.shape[1:]) for pixels in images]
+    if sizes[0] != sizes[-1]:
+        raise DataError(f"{folder} has train images of {sizes[0]} and test images of {sizes[-1]} pixels. Use one size.")
     return from_arrays(
         np.concatenate(images),
         np.concatenate(labels).astype(np.int64),
@@ -62,13 +65,9 @@ def _array(files: dict[tuple[str, str], Path], folder: Path, split: str, what: s
 
 
 def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if not path.suffix == ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or truncated: {error}. Download or copy it again.") from error
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    return b"".join(bounded.unpacked(path, most=bounded.MOST_IN_MEMORY))
 
 
 def parse(content: bytes, dimensions: int, *, name: str) -> np.ndarray:
@@ -78,11 +77,11 @@ def parse(content: bytes, dimensions: int, *, name: str) -> np.ndarray:
             f"{name} is not an IDX file of bytes with {plural(dimensions, 'dimension')}: it begins with "
             f"{content[:4].hex(' ')}."
         )
-    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).astype(np.int64)
+    shape = [int(side) for side in np.frombuffer(content, dtype=">u4", count=dimensions, offset=4)]
     body = content[4 + 4 * dimensions :]
-    if len(body) != shape.prod():
+    if len(body) != math.prod(shape):
         raise DataError(
-            f"{name} is truncated: its header declares {shape.prod()} bytes, and it holds {len(body)}. Download or "
+            f"{name} is truncated: its header declares {math.prod(shape)} bytes, and it holds {len(body)}. Download or "
             "copy it again."
         )
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from potstill.artifacts import problems_of
 from potstill.data.csv_files import read_records
 from potstill.data.formats.cells import label_of, one_label_each, path_of, text_of
 from potstill.data.formats.columns import Columns, columns_of
@@ -45,7 +48,7 @@ def _records(file: Path) -> Iterable[Mapping[str, Any]]:
         return read_records(file)
     try:
         return _jsonl(file, file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{file} is not text in UTF-8: {error}. Save it as UTF-8.") from error
 
 
@@ -55,7 +58,7 @@ def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}, line {number}: not JSON ({error}). Each line must be an object.") from error
         if not isinstance(row, dict):
             raise DataError(f"{file}, line {number}: not an object such as " + '{"path": "a.jpg", "label": "cat"}.')
@@ -72,14 +75,36 @@ def read_parquet(file: Path) -> list[dict[str, Any]]:
         table = pyarrow.parquet.read_table(file)
     except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise DataError(f"{file} cannot be read as Parquet: {error}") from error
-    stored = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = stored.get("info", {}).get("features", {})
-    names = {key: value["names"] for key, value in features.items() if "names" in value}
+    names = _class_names(file, table.schema.metadata or {})
     return [{key: _named(value, names.get(key)) for key, value in row.items()} for row in table.to_pylist()]
 
 
+class _Feature(BaseModel):
+    names: list[str] | None = None
+
+
+class _Info(BaseModel):
+    features: dict[str, _Feature] = {}
+
+
+class _Metadata(BaseModel):
+    info: _Info = _Info()
+
+
+def _class_names(file: Path, metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the class names by column that Hugging Face stores; none, with a note, if they cannot be read."""
+    try:
+        stored = _Metadata.model_validate_json(metadata.get(b"huggingface", b"{}"))
+    except ValidationError as error:
+        note(f"{file}: its class names cannot be read and are ignored: {problems_of(error)}.")
+        return {}
+    return {key: feature.names for key, feature in stored.info.features.items() if feature.names is not None}
+
+
 def _named(value: Any, names: list[str] | None) -> Any:
-    return value if names is None or not isinstance(value, int) or value < 0 else names[value]
+    if names is None or not isinstance(value, int) or value < 0:
+        return value
+    return names[value] if value < len(names) else str(value)
 
 
 def _entries(file: Path, records: list[Mapping[str, Any]], columns: Columns) -> tuple[list[Entry], list[bytes]]:

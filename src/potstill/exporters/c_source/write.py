@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import onnx
@@ -14,7 +13,7 @@ from potstill.exporters.c_source.integer_graph import integer_graph
 from potstill.exporters.c_source.source import planned
 from potstill.model_files.onnx import CARD, TEMPERATURE, session
 from potstill.model_files.runtimes import require
-from potstill.models.card import Card
+from potstill.models.card_record import card_from_text
 
 
 def to_c(exported: Path, out: Path) -> int:
@@ -25,7 +24,7 @@ def to_c(exported: Path, out: Path) -> int:
     """
     require("c")
     metadata = session(exported, threads=1).get_modelmeta().custom_metadata_map
-    card = Card.from_json(json.loads(metadata[CARD]))
+    card = card_from_text(metadata[CARD], origin=f"The card inside {exported}")
     graph = integer_graph(exported)
     text, arena = planned(_generated(graph, out.stem, card.model), out.stem)
     temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None

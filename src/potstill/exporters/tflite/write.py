@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from potstill.exporters.tflite.read_onnx import QUANTIZE, read
 from potstill.exporters.tflite.simplify import simplify
 from potstill.model_files.onnx import CARD, TEMPERATURE, session
 from potstill.model_files.runtimes import PROBABILITIES, require
-from potstill.models.card import Card
+from potstill.models.card_record import card_from_text
 
 BATCH = 8
 LABELS = "labels.txt"
@@ -45,7 +44,7 @@ def to_tflite(
     """
     require("tflite")
     metadata = session(exported, threads=1).get_modelmeta().custom_metadata_map
-    card = Card.from_json(json.loads(metadata[CARD]))
+    card = card_from_text(metadata[CARD], origin=f"The card inside {exported}")
     graph = _simplified(exported)
     if probabilities:
         _append_softmax(graph, float(metadata.pop(TEMPERATURE, 1.0)))

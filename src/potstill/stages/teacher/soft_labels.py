@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file
 
 from potstill import artifacts
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError, RunError
-from potstill.models.card import Card
+from potstill.models.card_record import card_from_json
 from potstill.models.hooks import Tap
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import OneTeacher
@@ -54,16 +55,43 @@ class SoftLabelTeacher(TeacherSource):
 
 def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
     folder = Path(config.model)
-    facts = artifacts.read_json(folder / FACTS)
+    facts = _facts(folder)
     return SoftLabelTeacher(
         folder=folder,
         labels=facts,
-        card=Card.from_json(facts["card"]),
+        card=card_from_json(facts["card"], origin=f"The card in {folder / FACTS}"),
         identity=artifacts.fingerprint(facts["source"]),
         title=f"Read the soft labels of {facts['teacher']} from {folder}",
         record={"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {},
         known=None if facts["known"] is None else tuple(facts["known"]),
     )
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    images: str
+    augmentation: str
+
+
+class _LabelsRecord(BaseModel):
+    """The keys of labels.json that are read back; it has others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: _Source
+    card: dict[str, Any]
+    teacher: str
+    accuracy: float | None
+    known: list[Annotated[int, Field(ge=0)]] | None
+    views: int = Field(ge=1)
+    seed: int
+    own_size: int = Field(ge=0, le=16_384)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    artifacts.read_record(_LabelsRecord, folder / FACTS)
+    return artifacts.read_json(folder / FACTS)
 
 
 def opened(folder: Path, facts: dict[str, Any], data: Data, replay: Replay) -> Teacher:
@@ -115,7 +143,7 @@ def is_soft_labels(model: str) -> bool:
 
 
 def _own_size(config: OneTeacher) -> int:
-    return artifacts.read_json(Path(config.model) / FACTS)["own_size"]
+    return _facts(Path(config.model))["own_size"]
 
 
 KIND = Kind(lambda config: is_soft_labels(config.model), _own_size, _prepare)

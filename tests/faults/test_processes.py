@@ -1,0 +1,180 @@
+"""Two processes, signals, killed workers, files that killed writers left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from potstill import artifacts, interruption, progress
+from potstill.config import Config
+from potstill.data.workers import in_processes
+from potstill.errors import RunError
+from potstill.interruption import Interrupted
+from potstill.stages import run_lock
+from potstill.stages.stage import stage
+from tests.faults.damage import results, write_photos
+
+DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+
+
+class Settings(Config):
+    name: str = "x"
+
+
+def work_in(folder: Path, work=lambda journal: {"data": DATA, "models": {}}) -> None:
+    stage("prune", Settings(), folder, work, name="x")
+
+
+def hold(folder: Path, **changes: object) -> Path:
+    """Write the lock of a process into a folder that has a result: of this one, except for `changes`."""
+    artifacts.write_text(folder / "prune.yaml", "name: x\n")
+    artifacts.write_json(folder / "part" / artifacts.MANIFEST, {})
+    (folder / run_lock.LOCK).write_text(json.dumps({**run_lock.identity(), **changes}))
+    return folder
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.communicate(b"\n")
+
+
+def test_a_folder_of_a_process_that_runs_is_refused(tmp_path: Path, other: subprocess.Popen) -> None:
+    folder = hold(tmp_path / "run", pid=other.pid, started=run_lock.started(other.pid))
+    with pytest.raises(RunError, match=f"Process {other.pid} works in .*run. Wait until it has finished"):
+        work_in(folder)
+    assert (folder / run_lock.LOCK).is_file()
+
+
+def test_a_stale_lock_is_taken_over(tmp_path: Path, other: subprocess.Popen) -> None:
+    """Of a process that ended, and of an earlier process with the number of one that runs."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    work_in(hold(tmp_path / "ended", pid=ended.pid))
+    work_in(hold(tmp_path / "reused", pid=other.pid, started="another boot 1"))
+    assert "left" in progress.display().notes[0] and not list(tmp_path.rglob(run_lock.LOCK))
+
+
+def test_the_lock_of_another_machine_is_not_judged(tmp_path: Path) -> None:
+    folder = hold(tmp_path / "run", host="elsewhere", pid=1)
+    with pytest.raises(RunError, match=r"Process 1 on elsewhere works in .* remove .*\.lock"):
+        work_in(folder)
+    assert socket.gethostname() != "elsewhere"
+
+
+def test_a_new_folder_is_locked_with_its_first_file_and_left_without_a_lock(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "run", []
+
+    def work(journal: object) -> dict:
+        seen.append(folder.exists())
+        artifacts.write_json(folder / "part" / artifacts.MANIFEST, {})
+        seen.append((folder / run_lock.LOCK).is_file())
+        with pytest.raises(RunError, match=f"Process {os.getpid()} works in"):
+            work_in(folder)
+        return {"data": DATA, "models": {}}
+
+    work_in(folder, work)
+    assert seen == [False, True] and not (folder / run_lock.LOCK).exists()
+
+
+def test_a_second_start_does_not_remove_what_the_first_wrote(tmp_path: Path, other: subprocess.Popen) -> None:
+    """Both began before there was a folder; the other one was first to write."""
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match=f"Process {other.pid} works in"):
+        work_in(folder, lambda journal: _filled_by(folder, other) or artifacts.write_json(folder / "more.json", {}))
+    assert (folder / "theirs").read_text() == "kept"
+
+
+def _filled_by(folder: Path, other: subprocess.Popen) -> None:
+    folder.mkdir()
+    (folder / "theirs").write_text("kept")
+    (folder / run_lock.LOCK).write_text(
+        json.dumps({**run_lock.identity(), "pid": other.pid, "started": run_lock.started(other.pid)})
+    )
+
+
+def test_temporary_files_of_killed_writers_are_removed_and_others_stay(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = hold(tmp_path / "run", pid=ended.pid)
+    dead, mine = folder / "part" / f".model.0-{ended.pid}.tmp", folder / f".other.0-{os.getpid()}.tmp"
+    dead.touch()
+    mine.touch()
+    work_in(folder)
+    assert not dead.exists() and mine.exists()
+
+
+@pytest.mark.parametrize("number", interruption.SIGNALS)
+def test_a_signal_waits_for_the_end_of_the_step(number: signal.Signals) -> None:
+    steps = []
+    with interruption.handled(), pytest.raises(Interrupted) as caught, interruption.deferred() as stop:
+        for step in range(3):
+            os.kill(os.getpid(), number)
+            steps.append(step)
+            if (waiting := stop()) is not None:
+                raise Interrupted(waiting, "saved")
+    assert steps == [0] and (caught.value.number, caught.value.saved) == (number, "saved")
+
+
+def test_a_second_signal_stops_at_once_and_a_last_one_is_not_lost() -> None:
+    with interruption.handled():
+        with pytest.raises(Interrupted), interruption.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the second signal did not stop")
+        with pytest.raises(Interrupted) as caught, interruption.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert caught.value.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def _killed(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_a_sentence() -> None:
+    with pytest.raises(RunError, match="worker processes that read images was killed"):
+        list(in_processes(_killed, [(number,) for number in range(8)], seconds=9.0))
+    assert list(in_processes(abs, [(-1,), (-2,)], seconds=9.0)) == [1, 2]
+
+
+def potstill_command(*words: object, cache: Path) -> subprocess.Popen:
+    environment = {**os.environ, "POTSTILL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "potstill", *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    words = ["distill", photos, "--teacher", "builtin:mlp", "--teacher-epochs", "1", "--epochs", "40", "--views", "1"]
+    words = [*words, "--seeds", "1", "--out"]
+    stopped = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
+    control = tmp_path / "run" / "control" / "seed-0"
+    deadline = time.monotonic() + 120
+    while not (control / "metrics.jsonl").is_file() and time.monotonic() < deadline and stopped.poll() is None:
+        time.sleep(0.02)
+    os.kill(stopped.pid, signal.SIGTERM)
+    text = stopped.communicate(timeout=60)[1]
+    assert stopped.returncode == 143, text
+    assert "is saved at step" in text and "Resume with the same command" in text
+    assert (control / artifacts.CHECKPOINT).is_file() and not list((tmp_path / "run").rglob(".*"))
+    resumed = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
+    text = resumed.communicate(timeout=240)[1]
+    assert resumed.returncode == 0 and ": resuming at step" in text, text
+    straight = potstill_command(*words, tmp_path / "straight", cache=tmp_path / "cache")
+    assert straight.communicate(timeout=240) and straight.returncode == 0
+    assert results(tmp_path / "run") == results(tmp_path / "straight")
