@@ -30,9 +30,9 @@ def stage(
 ) -> dict[str, Any]:
     """Return the summary of a stage (docs/summary.md), running its work in `folder` unless that is finished.
 
-    kind: distill, compare, selftrain, finetune, label, prune, quantize, export or shrink. name: of the result. work: writes the
-    files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts with the
-    journal. report: writes the report from the finished summary.
+    kind: distill, compare, selftrain, finetune, label, prune, quantize, export or shrink. name: of the result. work:
+    writes the files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts
+    with the journal. report: writes the report from the finished summary.
 
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
     has other contents, another process works in it, or the images changed since it was made.
