@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
-.PHONY: demo test quick lint check format clean
+.PHONY: demo test quick lint check format audit clean
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
@@ -21,6 +21,12 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 check: lint test
+
+# Known vulnerabilities of what is installed, and the licence of each package. Needs the network.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/pip-licenses --order=license --format=plain
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

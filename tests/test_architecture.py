@@ -23,6 +23,7 @@ FLOORS = {
     "progress": 0,
     "plain_text": 0,
     "yaml_text": 0,
+    "offline": 0,
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,

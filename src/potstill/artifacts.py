@@ -29,6 +29,7 @@ from potstill.progress import note
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
 DAMAGED = ".damaged"  # suffix of what was set aside
+STORES = "stores"  # folder of the cached outputs of a run, whose parts have checksums of their own
 LARGE = 64_000_000  # bytes; larger files are not read again while size and modification time are as they were
 
 
@@ -91,9 +92,9 @@ def _disk_error(error: OSError, file: Path) -> Exception:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically; the bytes of file names that are not UTF-8 are written as they are."""
     with atomic(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -104,7 +105,7 @@ def write_json(file: Path, value: Any) -> None:
 def read_json(file: Path) -> Any:
     """Return the parsed content of a JSON file; raise `RunError` if it is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except (ValueError, RecursionError, OSError) as error:
         raise RunError(
             f"{file} is damaged ({error}). Run the command that made {file.parent} again: it sets the damaged file "
@@ -202,7 +203,7 @@ def _fact(file: Path) -> dict[str, Any]:
 def _files_of(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir():
-            if not (path / MANIFEST).is_file():
+            if path.name != STORES and not (path / MANIFEST).is_file():
                 yield from _files_of(path)
         elif path.name not in (MANIFEST, CHECKPOINT) and path.suffix != DAMAGED and not path.name.startswith("."):
             yield path

@@ -97,13 +97,13 @@ def test_the_window_holds_the_crop_of_a_wide_model():
     assert squares.window_of((224, 224), 256) == (256, 256)
     assert squares.window_of((32, 64), 32) == (32, 64)
     wide = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
-    assert np.array_equal(squares.cover(wide, (32, 64), 3), wide.transpose(2, 0, 1))
+    assert np.array_equal(squares.fitted(wide, (32, 64), 3), wide.transpose(2, 0, 1))
 
 
 def test_the_second_time_nothing_is_decoded(photos, monkeypatch):
     manifest = read_manifest(photos)
     first = load_pixels(manifest, **PHOTO).take(np.arange(6))
-    monkeypatch.setattr(squares, "cover", None)
+    monkeypatch.setattr(squares, "fitted", None)
     again = load_pixels(manifest.with_split(np.full(6, 2, np.uint8)), **PHOTO)
     assert torch.equal(again.take(np.arange(6)), first)
 
@@ -113,15 +113,15 @@ def test_an_interrupted_run_goes_on(photos, cache, monkeypatch):
     whole = load_pixels(manifest, **PHOTO).take(np.arange(6))
     shutil.rmtree(cache / "pixels")
     monkeypatch.setattr(pixels_module, "_CHUNK", 2)
-    write, written = squares.write_covered, []
+    write, written = squares.write_fitted, []
 
-    def interrupted(source, window, channels, file, place):
+    def interrupted(source, window, channels, fit, file, place):
         if place == 4 and len(written) == 2:
             raise KeyboardInterrupt
         written.append(place)
-        return write(source, window, channels, file, place)
+        return write(source, window, channels, fit, file, place)
 
-    monkeypatch.setattr(squares, "write_covered", interrupted)
+    monkeypatch.setattr(squares, "write_fitted", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_pixels(manifest, **PHOTO)
     assert not list(cache.rglob("manifest.json"))
@@ -152,7 +152,7 @@ def test_a_disk_that_fails_midway_leaves_nothing_that_looks_whole(photos, cache,
     def full(*_):
         raise OSError(number, "failed")
 
-    monkeypatch.setattr(squares, "write_covered", full)
+    monkeypatch.setattr(squares, "write_fitted", full)
     with pytest.raises(RunError, match="POTSTILL_CACHE"):
         load_pixels(read_manifest(photos), **PHOTO)
     assert not list(cache.rglob("manifest.json"))

@@ -18,6 +18,7 @@ from potstill.errors import ModelError
 from potstill.exporters import export_quantized, parity
 from potstill.exporters.onnx_packed_weights import OPSET, Packer
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import prepared
 from potstill.models.outputs import Classifier
 
 from . import nets
@@ -81,7 +82,8 @@ def test_it_runs_in_8_bits_with_nothing_left_to_unpack(exported: Path, tmp_path:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "running.onnx")
     options.log_severity_level = 3
-    onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    network = prepared(onnx.load(exported)).SerializeToString()
+    onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     running = Counter(node.op_type for node in onnx.load(tmp_path / "running.onnx").graph.node)
     assert running["QLinearConv"] == 2 and running["QLinearAdd"] == 2  # the branches; the bias of `tokens`
     assert not {"BitShift", "BitwiseOr", "Split", "Cast", "Conv"} & set(running)

@@ -16,6 +16,7 @@ from potstill.errors import ModelError, RunError
 from potstill.exporters import export_onnx, parity
 from potstill.exporters import onnx_file as onnx_file
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import prepared
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 
@@ -78,15 +79,27 @@ def test_other_sizes_and_grey_are_treated_as_the_classifier_does(
     torch.testing.assert_close(OnnxModel(file, threads=1)(image).logits, expected, rtol=0, atol=1e-4)
 
 
+RAW, PREPARED = ["batch", "height", "width", "channels"], ["batch", 3, 12, 10]
+
+
 def test_the_graph_is_as_promised(file: Path) -> None:
-    model = onnx.load(file)
-    onnx.checker.check_model(model, full_check=True)
-    assert [value.name for value in model.graph.input] == ["image"]
-    assert [value.name for value in model.graph.output] == ["logits"]
-    sides = model.graph.input[0].type.tensor_type.shape.dim
-    assert [side.dim_param or side.dim_value for side in sides] == ["batch", 3, 12, 10]
-    assert not {"Resize", "Dropout"} & {node.op_type for node in model.graph.node}
-    assert model.opset_import[0].version == 20
+    exported = onnx.load(file)
+    for model, kind, shape in ((exported, "UINT8", RAW), (prepared(exported), "FLOAT", PREPARED)):
+        onnx.checker.check_model(model, full_check=True)
+        (image,), (logits,) = model.graph.input, model.graph.output
+        assert (image.name, logits.name) == ("image", "logits")
+        assert [side.dim_param or side.dim_value for side in image.type.tensor_type.shape.dim] == shape
+        assert onnx.TensorProto.DataType.Name(image.type.tensor_type.elem_type) == kind
+        assert not {"Resize", "Dropout"} & {node.op_type for node in model.graph.node}
+        assert model.opset_import[0].version == 20
+
+
+def test_without_its_preprocessing_a_raw_file_is_the_prepared_one(file: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "prepared.onnx"
+    export_onnx(nets.tiny(), plain, input="prepared", temperature=1.7)
+    assert prepared(onnx.load(file)) == onnx.load(plain) == prepared(onnx.load(plain))
+    assert 0 < file.stat().st_size - plain.stat().st_size < 5000
+    assert OnnxModel(file).raw and not OnnxModel(plain).raw
 
 
 def test_nothing_is_left_of_the_exporter(file: Path) -> None:
@@ -123,7 +136,7 @@ def test_an_existing_file_is_replaced_or_kept_whole(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunError, match="disk is full"):
-        onnx_file.write(ir.load(file), old, {})
+        onnx_file.write(ir.load(file), old, {}, input="prepared")
     assert old.read_bytes() == new and list(tmp_path.iterdir()) == [old]
 
 

@@ -40,7 +40,7 @@ def planned(body: str, folder: Path, tail: str = TAIL) -> Plan:
         values = np.random.default_rng(0).random(WEIGHTS[name], dtype=np.float32)
         model.graph.initializer.append(numpy_helper.from_array(values, name))
     card = Card("hand", tuple("0123456789"), 3, (8, 8), (0.5,) * 3, (0.5,) * 3, 8, (8, 8))
-    write(ir.from_proto(model), folder / "hand.onnx", metadata_of(card, None))
+    write(ir.from_proto(model), folder / "hand.onnx", metadata_of(card, None), input="prepared")
     return plan(folder / "hand.onnx")
 
 

@@ -93,7 +93,7 @@ def test_options_reach_the_architecture() -> None:
 
 def test_timm_cards_tell_the_published_preprocessing() -> None:
     card = zoo.create("mobilenetv2_050", classes=AB).card
-    assert (card.size, card.resize, card.interpolation) == ((224, 224), 256, "bicubic")
+    assert (card.size, card.resize, card.interpolation) == ((224, 224), 256, "bilinear")
     assert card.mean == (0.485, 0.456, 0.406)
     assert card.licence == "apache-2.0"
     # Inception comes from TensorFlow: -1..1 and 299 pixels.

@@ -28,7 +28,7 @@ TRAIN = {"epochs": 2, "precision": "fp32", "optimizer": "sgd", "lr": 0.02, "weig
 @pytest.fixture
 def unexported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the file of the whole network in place of every export: for tests that do not look at the files."""
-    monkeypatch.setattr(stage, "export_onnx", lambda model, file: shutil.copy(exported, file))
+    monkeypatch.setattr(stage, "export_onnx", lambda model, file, input: shutil.copy(exported, file))
     monkeypatch.setattr(stage.gate, "check_float", lambda *_: None)  # which would refuse that file
 
 

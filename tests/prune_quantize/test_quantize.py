@@ -31,7 +31,7 @@ def settings(model: Path, **more: object) -> QuantizeConfig:
 def unexported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the file of the network in float in place of every export: for tests that look at packed files only."""
     for name in ("export_onnx", "export_quantized"):
-        monkeypatch.setattr(stage, name, lambda model, file, *_: shutil.copy(exported, file))
+        monkeypatch.setattr(stage, name, lambda model, file, *_, **__: shutil.copy(exported, file))
 
 
 @pytest.fixture(scope="module")

@@ -225,6 +225,25 @@ class Layers(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class CleanResult(Result):
+    """What can be removed, or was."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of everything that was found."""
+        return self.summary["bytes"]
+
+    def parts(self) -> Iterator[Part]:
+        found, size = self.summary["found"], words.file_size(self.bytes)
+        if not found:
+            yield "Nothing to remove."
+            return
+        rows = tuple((one["path"], words.file_size(one["bytes"]), one["reason"]) for one in found)
+        yield Table(("path", "size", "why"), rows)
+        yield f"Removed {size}." if self.summary["removed"] else f"{size} can be removed: add --yes."
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class BenchResult(Result):
     """Latency of files on this machine, and their accuracy where images were given."""
 

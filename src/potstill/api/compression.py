@@ -52,6 +52,7 @@ def prune(
     augment: str | Sequence[Any] | None = None,
     views: int | None = None,
     calibration: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     command: str = "",
@@ -70,6 +71,7 @@ def prune(
         teacher, teacher_weights: by default the run's teacher, else the model before pruning; or "none".
         epochs, batch_size, images, lr, train, objective, augment, views, seed: of the fine-tuning; images: train on so
             many instead of epochs. calibration: training images for the statistics of BatchNorm.
+        input: what the ONNX file takes: "raw" (photos of any size) or "prepared" (docs/export.md).
         out: the folder of the pruned model and its ONNX file (default: a new one under runs/).
     """
     config = built(PruneConfig, settings_of("prune", locals()))
@@ -113,6 +115,7 @@ def quantize(
     train: Settings | None = None,
     augment: str | Sequence[Any] | None = None,
     views: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     command: str = "",
@@ -133,7 +136,7 @@ def quantize(
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
-        out: the folder of the quantized model and its files (default: a new one under runs/).
+        input, out: "raw" or "prepared", as in `export`; the folder of the files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
     folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
@@ -152,6 +155,7 @@ def export(
     opset: int | None = None,
     calibration: int | None = None,
     golden: int | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     data: str | Path | Settings | None = None,
     limit: int | None = None,
     weights: str | Path | None = None,
@@ -169,6 +173,7 @@ def export(
         probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
         golden: reference images with expected outputs to include.
+        input: what the ONNX files take: "raw" (photos of any size) or "prepared" (float32 in 0..1).
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
         out: the folder (default: a new one under runs/).
     """

@@ -16,7 +16,7 @@ OF_THE_VERB = ("out", "command")
 """Keywords that are no settings."""
 
 TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience")}
-DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size")}
+DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size", "fit")}
 TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.train.epochs"}
 STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}
 OBJECTIVE = {name: f"objective.{name}" for name in ("alpha", "temperature", "loss")}
@@ -26,7 +26,7 @@ BUDGETS = {
 }
 
 PLACES: dict[str, dict[str, str]] = {
-    "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE},
+    "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE, "input": "export.input"},
     "finetune": {**TRAIN, **DATA},
     "selftrain": {**TRAIN, **DATA},
     "label": {**DATA, **TEACHER},

@@ -14,6 +14,7 @@ from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_float import OPSET
+from potstill.model_files.onnx_input import InputForm
 from potstill.model_files.open import Opened
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
@@ -78,8 +79,11 @@ class Model(nn.Module):
             if device is not None:
                 self.to(device)
 
-    def to_onnx(self, path: str | Path, *, opset: int = OPSET) -> Path:
-        """Write the network as an ONNX file with normalisation and card inside; return its path.
+    def to_onnx(self, path: str | Path, *, input: InputForm = "raw", opset: int = OPSET) -> Path:
+        """Write the network as an ONNX file with preprocessing, normalisation and card inside; return its path.
+
+        input: "raw" (photos of any size, uint8 [batch, height, width, 1 or 3]) or "prepared" (float32 [batch, C, H, W]
+        in 0..1 at the size of the network).
 
         Raises `ModelError` where it is an exported file already, or was quantized.
         """
@@ -95,7 +99,7 @@ class Model(nn.Module):
                 f"potstill.export({self.source!r}), which writes {file.name} as it should be."
             )
         file = file if file.suffix else file.with_suffix(".onnx")
-        export_onnx(self.classifier, file, opset=opset)
+        export_onnx(self.classifier, file, input=input, opset=opset)
         gate.check_float(file, self.classifier, gate.noise(self.classifier))
         return file
 

@@ -79,6 +79,7 @@ def distill(
     group: str | None = None,
     test_from: Literal["train", "val", "none"] | None = None,
     allow_empty: bool | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     views: int | None = None,
     augment: str | Sequence[Any] | None = None,
     mix: Literal["mixup", "cutmix"] | None = None,
@@ -86,6 +87,7 @@ def distill(
     objective: Settings | None = None,
     train: Settings | None = None,
     export: Settings | None = None,
+    input: Literal["raw", "prepared"] | None = None,
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
@@ -105,6 +107,8 @@ def distill(
         labels, limit: labels that the student gets; images used, stratified.
         group, allow_empty: which images stay in one split, a pattern or a word (docs/data.md); accept classes without
             images. test_from: what becomes the test split if the data have none: "train", "val" or "none".
+        fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
+        input: what the ONNX files take: "raw" (photos of any size) or "prepared" (docs/export.md).
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).

@@ -33,6 +33,7 @@ def finetune(
     std: Sequence[float] | None = None,
     from_scratch: bool | None = None,
     size: int | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     augment: str | Sequence[Any] | None = None,
     limit: int | None = None,
     group: str | None = None,
@@ -64,6 +65,7 @@ def finetune(
             is installed, else the hub). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
         size, limit, augment: pixels a side; images used, stratified; augmentation policy.
+        fit: "crop", "letterbox" (whole, on grey) or "stretch": how photos of another shape are made square.
         group: which images stay in one split and fold: a pattern of paths, "near-copies" or "exif" (docs/data.md).
         test_from: what becomes the test split if the data have none: "train", "val" or "none".
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
@@ -90,6 +92,7 @@ def selftrain(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     teachers: Sequence[Settings] | None = None,
     transfer: Settings | None = None,
     folds: int | None = None,
@@ -176,6 +179,7 @@ def label(
     views: int | None = None,
     top_k: int | None = None,
     augment: str | Sequence[Any] | None = None,
+    fit: Literal["crop", "letterbox", "stretch"] | None = None,
     limit: int | None = None,
     group: str | None = None,
     test_from: Literal["train", "val", "none"] | None = None,
@@ -190,6 +194,7 @@ def label(
         data: a folder, archive or array file, 'digits', or settings.
         teacher: a name, a run or stage folder, an ONNX file, or settings. teacher_weights: a file, for a name.
         views, augment: augmented views of each image, and their policy. top_k: classes kept of each output.
+        fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
         test_from: what becomes the test split if the data have none.
         to_review: images to propose for labelling by hand.

@@ -11,6 +11,7 @@ import warnings
 from potstill import runtime
 from potstill.cli.bench import bench
 from potstill.cli.check import check
+from potstill.cli.clean import clean
 from potstill.cli.common import Command, app
 from potstill.cli.compare import compare
 from potstill.cli.demo import demo
@@ -31,8 +32,13 @@ from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
+<<<<<<< HEAD
 MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
 USING = (evaluate, predict, models, layers, formats, bench)
+=======
+MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
+USING = (evaluate, predict, models, layers, formats, bench, clean)
+>>>>>>> main
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperOption
 from potstill import runtime
 from potstill._version import __version__
 from potstill.errors import UserError
+from potstill.offline import forbid
 from potstill.plain_text import as_json as json_text
 from potstill.plain_text import visible
 
@@ -37,8 +38,13 @@ def about(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Download nothing: no weights and no data sets from hubs.")
+    ] = False,
 ) -> None:
     """From a folder of images to the smallest model that still does the job, and the proof that it does."""
+    if offline:
+        forbid()
 
 
 class Command(TyperCommand):

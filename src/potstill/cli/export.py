@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Calibration, Json, Limit, Network, Out, Quiet, RunData, Weights, names
+from potstill.cli.options import Calibration, Input, Json, Limit, Network, Out, Quiet, RunData, Weights, names
 
 
 def export(
@@ -31,6 +31,7 @@ def export(
     data: RunData = None,
     limit: Limit = None,
     weights: Weights = None,
+    input: Input = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Group, Json, Out, Quiet, TestFrom, numbers, option
+from potstill.cli.options import Data, Fit, Group, Json, Out, Quiet, TestFrom, numbers, option
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -23,6 +23,7 @@ def finetune(
     std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
     from_scratch: Annotated[bool, option(NETWORK, "Ignore weights: for comparison.", "--from-scratch")] = False,
     size: Annotated[int | None, option(IMAGES, "Pixels a side (default: the network's own).")] = None,
+    fit: Fit = None,
     augment: Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")] = None,
     limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
     group: Group = None,

@@ -69,6 +69,7 @@ TestFrom = Annotated[
 ]
 Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
 Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
+Fit = Annotated[str | None, option(IMAGES, "Photos of another shape: crop (default), letterbox or stretch.")]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]
 
 # networks
@@ -92,4 +93,5 @@ LearningRate = Annotated[float | None, option(TRAINING, "Peak learning rate.")]
 Seeds = Annotated[int | None, option(TRAINING, "Number of seeds.")]
 FirstSeed = Annotated[int | None, option(TRAINING, "First random seed.")]
 Seed = Annotated[int | None, option(TRAINING, "Random seed.")]
+Input = Annotated[str | None, typer.Option(help="What ONNX files take: raw (photos of any size; default) or prepared.")]
 Calibration = Annotated[int | None, typer.Option(help="Number of training images for calibration (default: 512).")]

@@ -13,17 +13,19 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from potstill import artifacts
 from potstill.data import decode, squares
-from potstill.data.cache import cache_folder
+from potstill.data.cache import cache_folder, make_room, mark_used
 from potstill.data.manifest import Manifest, Source
 from potstill.data.squares import Window
 from potstill.data.workers import in_processes
 from potstill.errors import DataError, RunError
+from potstill.models.card import Fit
 from potstill.progress import note, task
 from potstill.words import file_size, plural
 
@@ -32,16 +34,18 @@ _MEMORY = 2 * 2**30  # bytes up to which they are
 _VERSION = 2
 _CHUNK = 128  # images per job of a worker process
 _SAMPLE = 16
+How = tuple[Window, int, Fit]  # window, channels and policy of `squares.fitted`
 
 
 class Pixels:
     """uint8 images, in memory or memory-mapped; row i is row i of the manifest.
 
     array: [N, C, H, W], or [N, H, W, C] with `channels_last`, in which torch resizes photos more than twice as fast.
+    unchanged: whether these are the pixels of the files, all of one size.
     """
 
-    def __init__(self, array: np.ndarray, *, channels_last: bool = False) -> None:
-        self._data, self._channels_last = array, channels_last
+    def __init__(self, array: np.ndarray, *, channels_last: bool = False, unchanged: bool = False) -> None:
+        self._data, self._channels_last, self.unchanged = array, channels_last, unchanged
         self._there: dict[torch.device, PixelsThere] = {}
 
     def on(self, device: torch.device) -> Pixels | PixelsThere:
@@ -92,36 +96,37 @@ def load_pixels(
     size: Window | None,
     resize: int | None,
     channels: int,
+    fit: Fit = "crop",
     cache: Path | None = None,
     keep_small: bool = True,
 ) -> Pixels:
     """Return the decoded images of a manifest, with `channels` (1 or 3).
 
-    Images that all have one size of at most 64 pixels per side are kept unchanged. All others are resized to cover
-    `squares.window_of(size, resize)`: the short side resized to `resize` (bilinear, antialiased), then the centre
-    cropped. keep_small=False keeps images unchanged only if they have the given size (height, width), as trained models
-    require. cache: a folder for decoded photos, by default one in the user's cache folder.
+    Images that all have one size of at most 64 pixels per side are kept unchanged. All others are resized to
+    `squares.window_of(size, resize, fit)` by `squares.fitted`. keep_small=False keeps images unchanged only if they
+    have the given size (height, width), as trained models require. cache: a folder for decoded photos, by default one
+    in the user's cache folder.
     Raises `DataError` for images that cannot be read, `RunError` if the disk is too full.
     """
     native, seconds = _sample(manifest)
     if native and max(native) <= SMALL and (keep_small or size is None or native == size):
-        array = _in_memory(manifest, squares.as_they_are, native, channels, seconds)
+        array = _in_memory(manifest, squares.as_they_are, (native, channels), seconds)
         if array is not None:
-            return Pixels(array)
+            return Pixels(array, unchanged=True)
     if size is None or resize is None:
         raise DataError(f"The images of {manifest.root} differ in size or are large. Set the size to resize them to.")
-    window = squares.window_of(size, resize)
+    window = squares.window_of(size, resize, fit)
     if max(window) <= SMALL and len(manifest) * channels * window[0] * window[1] <= _MEMORY:
-        array = _in_memory(manifest, squares.covered, window, channels, seconds)
-        assert array is not None, "covered resizes every image"
+        array = _in_memory(manifest, squares.all_fitted, (window, channels, fit), seconds)
+        assert array is not None, "all_fitted resizes every image"
         return Pixels(array)
     folder = cache or cache_folder() / "pixels"
-    return Pixels(_mapped(manifest, window, channels, folder, seconds), channels_last=True)
+    return Pixels(_mapped(manifest, (window, channels, fit), folder, seconds), channels_last=True)
 
 
-def fitted(pixels: np.ndarray, *, size: Window, resize: int, channels: int) -> np.ndarray:
+def fitted(pixels: np.ndarray, *, size: Window, resize: int, channels: int, fit: Fit = "crop") -> np.ndarray:
     """Return uint8 [C, H, W] of one decoded image [H, W, C], processed exactly as by `load_pixels`."""
-    return squares.cover(pixels, squares.window_of(size, resize), channels)
+    return squares.fitted(pixels, squares.window_of(size, resize, fit), channels, fit)
 
 
 def _sample(manifest: Manifest) -> tuple[Window | None, float]:
@@ -141,10 +146,12 @@ def _chunks(manifest: Manifest) -> Iterator[tuple[int, Source]]:
 
 
 def _in_memory(
-    manifest: Manifest, work: Callable[..., np.ndarray | None], window: Window, channels: int, seconds: float
+    manifest: Manifest, work: Callable[..., np.ndarray | None], how: tuple[Any, ...], seconds: float
 ) -> np.ndarray | None:
+    """Return the images that `work` makes of a source; how: its other arguments, (window, channels, ...)."""
+    window, channels, *_ = how
     made = np.empty((len(manifest), channels, *window), dtype=np.uint8)
-    jobs = ((source, window, channels) for _, source in _chunks(manifest))
+    jobs = ((source, *how) for _, source in _chunks(manifest))
     done = 0
     with task("Decoding images", len(manifest)) as shown:
         for part in in_processes(work, jobs, seconds=seconds):
@@ -156,14 +163,17 @@ def _in_memory(
     return made
 
 
-def _mapped(manifest: Manifest, window: Window, channels: int, cache: Path, seconds: float) -> np.ndarray:
-    folder = cache / _key(manifest, window, channels)
+def _mapped(manifest: Manifest, how: How, cache: Path, seconds: float) -> np.ndarray:
+    window, channels, _ = how
+    folder = cache / _key(manifest, how)
     file, shape = folder / "pixels.u8", (len(manifest), *window, channels)
     if not _whole(file, int(np.prod(shape))):
         try:
-            _fill(manifest, window, channels, folder, seconds)
+            _fill(manifest, how, folder, seconds)
+            make_room(folder)
         except OSError as error:
             raise _disk_error(error, folder) from error
+    mark_used(folder)
     return np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
 
 
@@ -180,13 +190,16 @@ def _whole(file: Path, size: int) -> bool:
     return False
 
 
-def _key(manifest: Manifest, window: Window, channels: int) -> str:
-    how = json.dumps([_VERSION, decode.VERSION, window, channels])
-    return hashlib.sha256(how.encode() + np.ascontiguousarray(manifest.digest).tobytes()).hexdigest()[:32]
+def _key(manifest: Manifest, how: How) -> str:
+    window, channels, fit = how
+    policy = [] if fit == "crop" else [fit]
+    facts = json.dumps([_VERSION, decode.VERSION, window, channels, *policy])
+    return hashlib.sha256(facts.encode() + np.ascontiguousarray(manifest.digest).tobytes()).hexdigest()[:32]
 
 
-def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, seconds: float) -> None:
+def _fill(manifest: Manifest, how: How, folder: Path, seconds: float) -> None:
     """Decode all images that an earlier, interrupted run has not; then mark the folder as complete."""
+    window, channels, _ = how
     total = len(manifest) * channels * window[0] * window[1]
     file, journal = folder / "pixels.u8", folder / "done.txt"
     _refuse_full_disk(folder, total)
@@ -201,7 +214,7 @@ def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, secon
         f"Decoding {plural(len(manifest), 'image')} to {window[1]} x {window[0]} pixels once: {file_size(total)} in "
         f"{folder}, which may be deleted at any time."
     )
-    _write(manifest, todo, window, channels, file, journal, seconds)
+    _write(manifest, todo, how, file, journal, seconds)
     facts = {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels}
     artifacts.finish(folder, {**facts, "changed": file.stat().st_mtime_ns}, files=False)
 
@@ -209,17 +222,16 @@ def _fill(manifest: Manifest, window: Window, channels: int, folder: Path, secon
 def _write(
     manifest: Manifest,
     todo: list[tuple[int, Source]],
-    window: Window,
-    channels: int,
+    how: How,
     file: Path,
     journal: Path,
     seconds: float,
 ) -> None:
-    jobs = ((source, window, channels, file, start) for start, source in todo)
+    jobs = ((source, *how, file, start) for start, source in todo)
     left = sum(len(source.names) for _, source in todo)
     problems: list[str] = []
     with task("Decoding images", len(manifest), len(manifest) - left) as shown, journal.open("a") as handle:
-        made = in_processes(squares.write_covered, jobs, seconds=1.5 * seconds * left / len(manifest))
+        made = in_processes(squares.write_fitted, jobs, seconds=1.5 * seconds * left / len(manifest))
         for (start, source), wrong in zip(todo, made, strict=True):
             problems += wrong
             if not wrong:

@@ -5,30 +5,44 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from potstill import artifacts
 from potstill._version import __version__
 from potstill.errors import ModelError
+from potstill.exporters.onnx_raw import attach
 from potstill.exporters.onnx_slim import strip
 from potstill.model_files.onnx import CARD, TEMPERATURE
+from potstill.model_files.onnx_input import InputForm, prepared
 from potstill.models.card import Card
+from potstill.models.card_record import card_from_text
 
 LARGEST = 2_000_000_000
 """Bytes; an ONNX file is a protobuf message, which is limited to 2 GiB."""
 
 
-def write(model: ir.Model, file: Path, metadata: dict[str, str]) -> None:
-    """Write the model without what exporters leave behind; `metadata` is all that remains beside the graph."""
+def write(model: ir.Model, file: Path, metadata: dict[str, str], *, input: InputForm) -> None:
+    """Write a prepared model without what exporters leave behind; `metadata` is all that remains beside the graph.
+
+    input: "raw" puts the preprocessing of the card in the metadata before the graph (`onnx_raw`).
+    """
     strip(model)
     model.producer_name, model.producer_version = "potstill", __version__
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
     proto = ir.to_proto(model)
+    if input == "raw":
+        attach(proto, card_from_text(metadata[CARD], origin="The card"))
     if proto.ByteSize() > LARGEST:
         raise too_large(file, proto.ByteSize())
     with artifacts.atomic(file) as temporary:
         temporary.write_bytes(proto.SerializeToString())
+
+
+def read_prepared(exported: Path) -> onnx.ModelProto:
+    """Return the model in a file with the prepared input, whichever it was exported with (`onnx_input.prepared`)."""
+    return prepared(onnx.load(exported))
 
 
 def too_large(file: Path, size: int) -> ModelError:

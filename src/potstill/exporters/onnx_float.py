@@ -1,4 +1,4 @@
-"""Export of a trained classifier as one ONNX file that includes the normalisation."""
+"""Export of a trained classifier as one ONNX file that includes preprocessing and normalisation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from potstill.errors import ModelError
 from potstill.exporters import onnx_file as onnx_file
 from potstill.exporters.quiet import quiet
+from potstill.model_files.onnx_input import InputForm
 from potstill.models import zoo
 from potstill.models.outputs import Classifier, bare
 
@@ -19,19 +20,28 @@ OPSET = 20
 """Widely supported, and the newest without the 8-bit and 4-bit types of later operator sets."""
 
 
-def export_onnx(classifier: Classifier, file: Path, *, opset: int = OPSET, temperature: float | None = None) -> None:
+def export_onnx(
+    classifier: Classifier,
+    file: Path,
+    *,
+    input: InputForm = "raw",
+    opset: int = OPSET,
+    temperature: float | None = None,
+) -> None:
     """Write a classifier, in eval mode and without side heads, as an ONNX file.
 
-    The graph takes `image` float32 [batch, C, H, W] in 0..1 at the card's size, with any batch size, and returns
-    `logits` [batch, K]; normalisation is part of the graph. The card, and `temperature` if given, are in the file's
-    metadata. Weights are in the file itself. The classifier is not changed; an existing file is replaced atomically.
+    The graph takes `image` and returns `logits` [batch, K], with any batch size. input: "raw" takes decoded photos of
+    any size, uint8 [batch, height, width, 1 or 3], and preprocesses them by the card; "prepared" takes float32 [batch,
+    C, H, W] in 0..1 at the card's size. Normalisation is part of the graph. The card, and `temperature` if given, are
+    in the file's metadata. Weights are in the file itself. The classifier is not changed; an existing file is replaced
+    atomically.
     Raises `ModelError` if the network cannot be exported as a graph, or not below 2 GB.
     """
     size = 4 * zoo.count_parameters(classifier)
     if size > onnx_file.LARGEST:
         raise onnx_file.too_large(file, size)
     model = _traced(Graph(classifier), opset)
-    onnx_file.write(model, file, onnx_file.metadata_of(classifier.card, temperature))
+    onnx_file.write(model, file, onnx_file.metadata_of(classifier.card, temperature), input=input)
 
 
 class Graph(nn.Module):

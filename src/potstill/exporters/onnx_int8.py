@@ -20,10 +20,11 @@ import onnx_ir as ir
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from potstill.errors import DataError, ModelError
-from potstill.exporters.onnx_file import write
+from potstill.exporters.onnx_file import read_prepared, write
 from potstill.exporters.onnx_slim import slim
 from potstill.exporters.quiet import quiet
 from potstill.model_files.onnx import session
+from potstill.model_files.onnx_input import form_of
 
 BATCH = 32
 WEIGHTED = ["Conv", "Gemm", "MatMul"]
@@ -32,6 +33,8 @@ NORMALISES_TOKENS = "LayerNormalization"
 
 def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[np.ndarray]) -> None:
     """Write the int8 copy of a file written by `export_onnx`, with the same card, input and output.
+
+    The preprocessing of a raw file stays in float.
 
     calibration: images float32 [N, C, H, W] in 0..1 at the card's size, or batches of them: the range of every
         activation is from its smallest to its largest value for them. Weights have one scale per output channel.
@@ -42,7 +45,7 @@ def quantize_int8(exported: Path, out: Path, calibration: np.ndarray | Iterable[
     proto, metadata = quantized(exported, calibration, name=str(exported))
     model = ir.from_proto(proto)
     slim(model)
-    write(model, out, metadata)
+    write(model, out, metadata, input=form_of(onnx.load(exported)))
 
 
 def quantized(
@@ -52,13 +55,14 @@ def quantized(
 
     name: of the model in error messages. options: additional options of onnxruntime's `quantize_static`.
     """
-    running = session(exported, threads=1)
+    plain = read_prepared(exported)
+    running = session(exported, threads=1, graph=plain)
     image, metadata = running.get_inputs()[0], running.get_modelmeta().custom_metadata_map
     images = _Images(image.name, tuple(image.shape[1:]), calibration)
     with tempfile.TemporaryDirectory(prefix="potstill-int8-") as folder:
         file = Path(folder) / "int8.onnx"
         try:
-            _quantize(exported, file, images, options)
+            _quantize(plain, file, images, options)
             model = _checked(file, {image.name: images.first})
         except DataError:
             raise
@@ -68,8 +72,7 @@ def quantized(
     return model, metadata
 
 
-def _quantize(exported: Path, out: Path, images: _Images, options: dict[str, Any]) -> None:
-    model = onnx.load(exported)
+def _quantize(model: onnx.ModelProto, out: Path, images: _Images, options: dict[str, Any]) -> None:
     if any(node.op_type == NORMALISES_TOKENS for node in model.graph.node):
         options = {**options, **_weighted_only(model.graph, options.get("nodes_to_exclude", ()))}
     with quiet():

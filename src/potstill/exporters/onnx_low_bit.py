@@ -28,6 +28,7 @@ from potstill.exporters import onnx_int8, onnx_packed_weights
 from potstill.exporters.onnx_file import metadata_of, write
 from potstill.exporters.onnx_float import export_onnx
 from potstill.exporters.onnx_slim import slim
+from potstill.model_files.onnx_input import InputForm
 from potstill.models.outputs import Classifier, bare
 
 
@@ -36,12 +37,13 @@ def export_quantized(
     file: Path,
     calibration: np.ndarray | Iterable[np.ndarray],
     *,
+    input: InputForm = "raw",
     temperature: float | None = None,
 ) -> None:
     """Write a classifier whose network was returned by `compress.quantize.quantized`, before or after training.
 
     calibration: images as for `quantize_int8`; not used if no layer quantizes its input: then the weights are packed
-        in the file and the network runs in float.
+        in the file and the network runs in float. input: as for `export_onnx`.
     Raises `ModelError` for a network without quantized layers, or with activations below 8 bits, which no runtime
     supports.
     """
@@ -49,7 +51,7 @@ def export_quantized(
     _check(classifier.card.model, layers)
     with tempfile.TemporaryDirectory(prefix="potstill-low-bit-") as folder:
         plain = Path(folder) / "plain.onnx"
-        export_onnx(_with_tags(classifier), plain, opset=onnx_packed_weights.OPSET)
+        export_onnx(_with_tags(classifier), plain, input="prepared", opset=onnx_packed_weights.OPSET)
         model = onnx.load(plain)
         uses = _find(model, [_Layer.of(layer) for layer in layers.values()], classifier.card.model)
         if any(use.layer.grid for use in uses):
@@ -59,7 +61,7 @@ def export_quantized(
     _pack(model, uses)
     small = ir.from_proto(model)
     slim(small)
-    write(small, file, metadata_of(classifier.card, temperature))
+    write(small, file, metadata_of(classifier.card, temperature), input=input)
 
 
 def _check(name: str, layers: dict[str, QuantConv2d | QuantLinear]) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from potstill import artifacts
 from potstill.errors import ModelError
+from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.onnx_float import Graph
 from potstill.exporters.quiet import quiet
 from potstill.model_files.onnx import CARD
@@ -24,15 +25,20 @@ from potstill.models.outputs import Classifier
 def to_openvino(exported: Path, out: Path) -> Path:
     """Convert an ONNX file of potstill to OpenVINO's pair `out` (.xml) and .bin, with unchanged weights and the card.
 
+    The pair takes the prepared input, float32 [batch, C, H, W] in 0..1.
+
     Returns `out`. Raises `ModelError` if OpenVINO is not installed, or does not support an operator of the file.
     """
     require("openvino")
     import openvino  # pyright: ignore[reportMissingImports]  # optional
 
-    metadata = {prop.key: prop.value for prop in onnx.load(exported, load_external_data=False).metadata_props}
+    source = read_prepared(exported)
+    metadata = {prop.key: prop.value for prop in source.metadata_props}
     with tempfile.TemporaryDirectory(prefix="potstill-openvino-") as folder, quiet():
+        plain = Path(folder) / "prepared.onnx"
+        onnx.save(source, plain)
         try:
-            model = openvino.convert_model(exported)
+            model = openvino.convert_model(plain)
         except Exception as error:  # OpenVINO has a separate error class for each operator
             reason = str(error).strip().splitlines()[-1][:300]
             raise ModelError(f"OpenVINO cannot convert {exported}: {reason}") from error

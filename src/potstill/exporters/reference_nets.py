@@ -39,7 +39,7 @@ def reference_net(file: Path, *, kind: str, width: int, size: int, int8: bool = 
             )
     card = Card(f"reference:{kind}-{width}-{size}", tuple(map(str, range(CLASSES))), 3, (size, size),
                 (0.5,) * 3, (0.5,) * 3, size, (size, size))  # fmt: skip
-    write(ir.from_proto(net.finished()), file, metadata_of(card, None))
+    write(ir.from_proto(net.finished()), file, metadata_of(card, None), input="prepared")
     if int8:
         noise = np.random.default_rng(0).random((8, 3, size, size), dtype=np.float32)
         quantize_int8(file, file, noise)

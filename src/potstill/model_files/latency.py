@@ -17,13 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.data.pixels import SMALL
 from potstill.errors import ModelError
+from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.open import find
 from potstill.models.outputs import Classifier
 from potstill.torch_context import threads as limited
 
 BLOCK = 0.02
 """Seconds that one file runs before the next: long enough for its weights to be in the caches."""
+PHOTO = (480, 640)
+"""Height and width of the photo that a camera gives."""
+LEAST = 5
+"""Runs of a slow file."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,14 @@ class Latency:
 
 
 def latency_ms(
-    files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = 5
+    files: Sequence[Path], *, batch: int = 1, threads: int = 1, seconds: float = 0.5, least: int = LEAST
 ) -> list[Latency]:
     """Return the latency of each model, measured alternately, in the order of `files`.
 
     files: exported files, which their runtime runs; packed files and folders, which torch runs on the CPU. batch: batch
     size. threads: 0 for all cores. seconds: measuring time per file; slow files are run at least `least` times. The
-    images are noise in 0..1 at the card's size.
+    images are noise in 0..1 at the card's size. Of a file that takes photos, the graph behind the preprocessing is
+    timed; `from_photo` times all of it.
     Raises `ModelError` if a file cannot be read.
     """
     with limited(threads or joblib.cpu_count()):  # of torch: changing it between runs would cost more than a run
@@ -67,6 +74,27 @@ def latency_ms(
             for runner in runners:
                 runner.block()
     return [runner.result(batch, threads) for runner in runners]
+
+
+def from_photo(file: Path, *, seconds: float = 0.2) -> dict[str, Any]:
+    """Return `from_photo`: the latency of a file that takes photos, from the decoded photo to the logits.
+
+    It is measured for one photo and one thread, beside that of the network alone, which `latency_ms` measures. The
+    photo has PHOTO pixels; for networks that take small images it has the size of these. Empty for other files.
+    """
+    model = find(str(file), threads=1) if file.suffix == ".onnx" else None
+    if not isinstance(model, OnnxModel) or not model.raw:
+        return {}
+    size = PHOTO if max(model.card.crop) > SMALL else model.card.crop
+    photo = np.random.default_rng(0).integers(0, 256, (*size, model.card.channels), dtype=np.uint8)
+    model.of_pixels([photo])
+    times: list[float] = []
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends or len(times) < LEAST:
+        started = time.perf_counter()
+        model.of_pixels([photo])
+        times.append(1000 * (time.perf_counter() - started))
+    return {"from_photo": {"size": list(size), "latency_ms": round(float(np.median(times)), 4)}}
 
 
 class _Runner:

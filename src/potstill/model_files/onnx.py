@@ -1,12 +1,15 @@
 """An ONNX file as a model `image -> Outputs`, so that the exported file itself is evaluated.
 
-Files written by potstill contain their card. Other files (from Keras, scikit-learn, another project) need a description
-of their input: a `Card` in Python, or `NAME.card.json` next to `NAME.onnx`.
+Files written by potstill contain their card, and the preprocessing of photos unless they were exported without it.
+Other files (from Keras, scikit-learn, another project) need a description of their input: a `Card` in Python, or
+`NAME.card.json` next to `NAME.onnx`.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 from potstill import artifacts
 from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
+from potstill.model_files.onnx_input import INPUT, prepared
 from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
@@ -39,9 +43,14 @@ DTYPES = {
 _BYTES = "tensor(uint8)"
 _PROBED = 8  # images for which a graph from elsewhere is run, to see what it computes
 
+PIXELS = 2**22
+"""Pixels that a raw file is given at once: a batch of small images, or a few photos."""
 
-def session(file: Path, *, threads: int | None = None, optimized: bool = True) -> ort.InferenceSession:
-    """Return an onnxruntime session on the CPU; threads: None uses all cores.
+
+def session(
+    file: Path, *, threads: int | None = None, optimized: bool = True, graph: onnx.ModelProto | None = None
+) -> ort.InferenceSession:
+    """Return an onnxruntime session on the CPU; threads: None uses all cores; graph: made from the file, run instead.
 
     optimized: False runs the graph as it is written; quantized operators are then simulated in float.
     Raises `ModelError` if the file is missing, not an ONNX file, damaged, or not supported by onnxruntime.
@@ -50,6 +59,7 @@ def session(file: Path, *, threads: int | None = None, optimized: bool = True) -
         raise ModelError(
             f"There is no file {file}. Give the path of an exported model, such as runs/NAME/student.onnx."
         )
+    source = file if graph is None else graph.SerializeToString()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or joblib.cpu_count()
@@ -57,7 +67,7 @@ def session(file: Path, *, threads: int | None = None, optimized: bool = True) -
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes without a common base
         raise ModelError(_unreadable(file, error)) from None
 
@@ -90,6 +100,16 @@ def _external(file: Path) -> str:
     return ", ".join(sorted(names)) or "another file"
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """The graph behind the preprocessing: its session, input, and the name of its output."""
+
+    session: ort.InferenceSession
+    input: Any
+    output: str
+    channels_last: bool
+
+
 class OnnxModel:
     """A classifier in an ONNX file; call it with images [B, C, H, W] in 0..1 of any size.
 
@@ -98,6 +118,8 @@ class OnnxModel:
     probabilities: whether the output of such a file is probabilities instead of logits; None infers it from its values
         for random images. A fixed batch size is fed in parts; one output for two classes is that of the second.
     threads: of onnxruntime; None uses all cores. optimized: see `session`.
+    raw: whether the file takes photos of any size. `of_pixels` then runs the file as it is; a call takes images that
+        were fitted and cropped already (a view of training), and runs the graph behind the preprocessing.
     """
 
     def __init__(
@@ -109,18 +131,27 @@ class OnnxModel:
         threads: int | None = None,
         optimized: bool = True,
     ) -> None:
-        self.file = Path(file)
+        self.file, self._options = Path(file), {"threads": threads, "optimized": optimized}
         self.session = session(self.file, threads=threads, optimized=optimized)
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))
         self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
-        self._input = self.session.get_inputs()[0]
-        self._output = choose(self.file, self.session.get_outputs(), len(self.card.classes)).name
-        self._channels_last = _channels_last(self._input.shape, self.card)
+        self.raw = not self.foreign and self.session.get_inputs()[0].type == _BYTES
         self._preprocessing = Classifier(nn.Identity(), self.card)
-        _check(self.file, self._input, self.card)
+        if not self.raw:
+            _ = self._graph  # refuses a graph that does not match its card
         self.probabilities = self._judged(probabilities) if self.foreign else bool(probabilities)
+
+    @cached_property
+    def _graph(self) -> _Graph:
+        running = self.session
+        if self.raw:
+            running = session(self.file, **self._options, graph=prepared(onnx.load(self.file)))
+        image = running.get_inputs()[0]
+        output = choose(self.file, running.get_outputs(), len(self.card.classes)).name
+        _check(self.file, image, self.card)
+        return _Graph(running, image, output, _channels_last(image.shape, self.card))
 
     def _judged(self, probabilities: bool | None) -> bool:
         """Return whether the output is probabilities; raise `ModelError` if the graph cannot be used."""
@@ -131,7 +162,7 @@ class OnnxModel:
             reason = str(error).splitlines()[0][:300]
             raise ModelError(f"{self.file} cannot be run on images of {self.card.size} pixels: {reason}") from None
         refuse_useless(self.file, values)
-        return is_probabilities(self.file, self._output, values) if probabilities is None else probabilities
+        return is_probabilities(self.file, self._graph.output, values) if probabilities is None else probabilities
 
     @cached_property
     def sha256(self) -> str:
@@ -148,26 +179,42 @@ class OnnxModel:
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 with the size, axes, range and type of the graph's input."""
+        graph = self._graph
         image = image.float().cpu()
-        if self._input.type == _BYTES:
+        if graph.input.type == _BYTES:
             image = (self._preprocessing.resize(image).clamp(0, 1) * 255).round()
         else:
             image = self._preprocessing.prepare(image) if self.foreign else self._preprocessing.resize(image)
-        ordered = image.permute(0, 2, 3, 1) if self._channels_last else image
-        flat = ordered.flatten(1) if len(self._input.shape) == 2 else ordered
-        return np.ascontiguousarray(flat.numpy().astype(DTYPES[self._input.type], copy=False))
+        ordered = image.permute(0, 2, 3, 1) if graph.channels_last else image
+        flat = ordered.flatten(1) if len(graph.input.shape) == 2 else ordered
+        return np.ascontiguousarray(flat.numpy().astype(DTYPES[graph.input.type], copy=False))
 
     def run(self, image: np.ndarray) -> np.ndarray:
         """Run only the graph, on the result of `arranged`; this is the function to time."""
-        batch = self._input.shape[0]
+        graph = self._graph
+        batch = graph.input.shape[0]
         if not isinstance(batch, int) or len(image) == batch:
-            return cast(np.ndarray, self.session.run([self._output], {self._input.name: image})[0])
+            return cast(np.ndarray, graph.session.run([graph.output], {graph.input.name: image})[0])
         parts = []
         for start in range(0, len(image), batch):  # the last part is filled with repetitions of its last image
             part = image[start : start + batch]
             filled = part[np.minimum(np.arange(batch), len(part) - 1)]
-            parts.append(np.asarray(self.session.run([self._output], {self._input.name: filled})[0])[: len(part)])
+            parts.append(np.asarray(graph.session.run([graph.output], {graph.input.name: filled})[0])[: len(part)])
         return np.concatenate(parts)
+
+    def of_pixels(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the logits float32 [N, K] of the raw file itself, for decoded images uint8 [H, W, 1 or 3]."""
+        assert self.raw, f"{self.file} takes the prepared input"
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, image in enumerate(images):
+            alike[image.shape].append(place)
+        logits = np.empty((len(images), len(self.card.classes)), np.float32)
+        for (height, width, _), places in alike.items():
+            step = max(1, PIXELS // (height * width))
+            for part in (places[start : start + step] for start in range(0, len(places), step)):
+                batch = np.stack([images[place] for place in part])
+                logits[part] = cast(np.ndarray, self.session.run(None, {INPUT: batch})[0])
+        return logits
 
 
 def _own_card(file: Path, text: str) -> Card:

@@ -27,6 +27,7 @@ import torch
 
 from potstill.errors import ModelError
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import prepared
 from potstill.model_files.onnx_values import with_outputs
 
 WEIGHT = {"Conv": 1, "Gemm": 1, "MatMul": 1, "ConvTranspose": 1, "QLinearConv": 3, "QLinearMatMul": 3}
@@ -125,14 +126,14 @@ class _Graph:
     """The graph of a file, with the shapes of all its tensors for one image."""
 
     def __init__(self, file: Path) -> None:
-        model = onnx.load(file)
+        model = prepared(onnx.load(file))
         self._graph = model.graph
         self._shapes = {tensor.name: tuple(tensor.dims) for tensor in self._graph.initializer}
         self._outputs = {value.name for value in self._graph.output}
         running = OnnxModel(file, threads=1)
         card = running.card
         image = running.arranged(torch.full((1, card.channels, *card.crop), 0.5))
-        self._input = running.session.get_inputs()[0].name
+        self._input = self._graph.input[0].name
         self._shapes |= {self._input: image.shape, **_run(model, file, {self._input: image})}
         self._constant = self._constants()
         self._nodes = [node for node in self._graph.node if not all(name in self._constant for name in node.output)]

@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Fit = Literal["crop", "letterbox", "stretch"]
+"""How a photo of another shape becomes the input: cut, whole on a border, or distorted."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,12 @@ class Card:
     classes: names, in the order of the logits.
     channels, size: the input of the network, size = (height, width) in pixels.
     mean, std: normalisation of the image in 0..1, one value per channel.
-    resize, crop: preprocessing of photos: the short side is resized to `resize` pixels, then the centre `crop` =
-        (height, width) is cropped, and the model resizes the crop to `size` if they differ (a student that was
-        trained on the larger crops of its teacher).
+    fit, resize, crop: preprocessing of photos to `crop` = (height, width). fit "crop": the largest centred box with the
+        shape of a window of `resize` pixels a side (larger where `crop` is) is scaled to that window, and its centre
+        `crop` is cut out. "letterbox": the whole image is scaled into `crop`, on a grey border. "stretch": the whole
+        image is scaled to `crop`. Then the model resizes the crop to `size` if they differ (a student that was trained
+        on the larger crops of its teacher).
+    interpolation: always bilinear, with antialias: how potstill resizes.
     compressed: the compression applied to the network `model`: {"pruned": {...}, "quantized": {...}}. The widths and
         quantizers of its layers are read from the weights stored with the card.
     """
@@ -36,6 +42,7 @@ class Card:
     resize: int
     crop: tuple[int, int]
     interpolation: str = "bilinear"
+    fit: Fit = "crop"
     options: dict[str, Any] = field(default_factory=dict)
     source: str = "random initialisation"
     licence: str = "unknown"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from potstill.errors import ModelError
-from potstill.models.card import Card
+from potstill.models.card import Card, Fit
 
 _Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)]
 _Side = Annotated[int, Field(ge=1, le=16_384)]
@@ -29,6 +29,7 @@ class _Record(BaseModel):
     resize: _Side
     crop: tuple[_Side, _Side]
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    fit: Fit = "crop"
     options: dict[str, Any] = {}
     source: str = "random initialisation"
     licence: str = "unknown"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from potstill.errors import ModelError
+from potstill.offline import is_offline
 
 T = TypeVar("T")
 
@@ -25,6 +26,11 @@ def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
         with _patience(host):
             return get()
     except OSError as error:
+        if is_offline():
+            raise ModelError(
+                f"The pretrained weights of '{model}' are not in the cache, and --offline forbids to download them "
+                f"from {host}. Leave --offline out once, or use a file of weights with --weights FILE."
+            ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"The pretrained weights of '{model}' could not be downloaded from {host} ({reason.rstrip('.')}). Connect "
@@ -34,18 +40,27 @@ def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
 
 @contextlib.contextmanager
 def _patience(host: str) -> Iterator[None]:
-    """Without a network, use only the cache: the client of the hub would retry for a minute."""
+    """Without a network, or offline, use only the cache: the client of the hub would retry for a minute."""
+    import torch.hub
     from huggingface_hub import constants
 
     before, logger = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub")
     level = logger.level
-    constants.HF_HUB_OFFLINE = before or not reachable(host)
+    download = torch.hub.download_url_to_file
+    constants.HF_HUB_OFFLINE = before or is_offline() or not reachable(host)
+    if is_offline():
+        torch.hub.download_url_to_file = _forbidden
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+        torch.hub.download_url_to_file = download
         logger.setLevel(level)
+
+
+def _forbidden(*_: object, **__: object) -> None:
+    raise OSError("--offline forbids to download")
 
 
 def reachable(host: str) -> bool:

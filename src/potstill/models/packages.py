@@ -184,7 +184,6 @@ def card_of(digest: str, classes: Iterable[str] = ()) -> Card | None:
         std=packaged.std,
         resize=packaged.resize,
         crop=side,
-        interpolation="bicubic",
         source=packaged.source if packaged.path else packaged.weights,
         licence=packaged.licence,
         weights_sha256=digest,

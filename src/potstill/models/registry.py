@@ -151,7 +151,6 @@ def _torchvision(request: Request) -> tuple[nn.Module, Card]:
         size=request.size or own,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
-        interpolation=preset.interpolation.value,
     )
     card = card if card.size != own else card.replace(resize=preset.resize_size[0])
     if request.hub:
@@ -181,7 +180,6 @@ def _timm(request: Request) -> tuple[nn.Module, Card]:
         size=size,
         mean=_per_channel(settings.mean, request.channels),
         std=_per_channel(settings.std, request.channels),
-        interpolation=settings.interpolation,
         licence=settings.license or "unknown",
     )
     card = card if size != own else card.replace(resize=int(min(size) / settings.crop_pct))

@@ -140,7 +140,6 @@ def _sourced(card: Card, file: Path) -> Card:
         weights_sha256=stored.weights_sha256,
         mean=stored.mean,
         std=stored.std,
-        interpolation=stored.interpolation,
         licence=stored.licence,
     )
 

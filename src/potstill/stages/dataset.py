@@ -21,7 +21,7 @@ from potstill.data.splits import hold_out, limit
 from potstill.data.views import View
 from potstill.errors import ConfigError, DataError
 from potstill.models import zoo
-from potstill.models.card import Card
+from potstill.models.card import Card, Fit
 from potstill.models.outputs import Classifier
 from potstill.stages.images_record import read_labelled, record_splits
 from potstill.stages.recipe import DataConfig
@@ -33,7 +33,7 @@ CROP = 0.875  # fraction of the short side that the centre crop keeps
 
 @dataclass(frozen=True)
 class Data:
-    """A manifest with train, validation and test splits, its pixels, and the crop and resize of models.
+    """A manifest with train, validation and test splits, its pixels, and the crop, resize and fit of models.
 
     photos: the settings from which larger pixels of the same photos are decoded; None for images of one native size.
     """
@@ -42,6 +42,7 @@ class Data:
     pixels: Pixels
     crop: tuple[int, int]
     resize: int
+    fit: Fit = "crop"
     photos: DataConfig | None = None
 
     def for_input_of(self, card: Card) -> Data:
@@ -81,7 +82,11 @@ class Data:
             options=options,
             seed=seed,
         )
-        return made.with_card(made.card.replace(resize=self.resize, crop=self.crop))
+        return self.shown_to(made)
+
+    def shown_to(self, model: Classifier) -> Classifier:
+        """Return a model whose card has the preprocessing of these images."""
+        return model.with_card(model.card.replace(resize=self.resize, crop=self.crop, fit=self.fit))
 
     def loader(
         self,
@@ -185,14 +190,19 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     """
     manifest = manifest or read(config)
     size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
+    resize = round(size / CROP) if config.fit == "crop" else size
     with distributed.main_first():  # the other processes read decoded images from the cache
         pixels = load_pixels(
+<<<<<<< HEAD
             manifest, size=(size, size), resize=round(size / CROP), channels=channels_of(manifest), cache=None
+=======
+            manifest, size=(size, size), resize=resize, channels=_channels(manifest), fit=config.fit, cache=None
+>>>>>>> main
         )
     height, width = pixels.shape[-2:]
-    if (height, width) == (round(size / CROP),) * 2:
-        return Data(manifest, pixels, (size, size), height, config)
-    return Data(manifest, pixels, (height, width), min(height, width))
+    if (height, width) == (resize, resize):
+        return Data(manifest, pixels, (size, size), height, config.fit, config)
+    return Data(manifest, pixels, (height, width), min(height, width), config.fit)
 
 
 def channels_of(manifest: Manifest) -> int:

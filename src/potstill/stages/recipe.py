@@ -9,6 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+from potstill.model_files.onnx_input import InputForm
+from potstill.models.card import Fit
 from potstill.names import SafeName
 from potstill.objectives.objective import Term, lecture_terms
 from potstill.training.settings import TrainConfig
@@ -29,6 +31,7 @@ class DataConfig(Config):
         "there is one), or none: the test figures are those of validation",
     )
     size: int | None = Field(default=None, ge=8, le=1024, description="input size of photos in pixels per side")
+    fit: Fit = Field(default="crop", description="photos of another shape: crop, letterbox (whole, on grey) or stretch")
     group: str | None = Field(
         default=None, description="pattern of paths below the data, 'near-copies' or 'exif': what stays in one split"
     )
@@ -179,6 +182,9 @@ class ExportConfig(Config):
     """The exported files."""
 
     int8: bool = Field(default=True, description="also export a file quantized to 8 bits")
+    input: InputForm = Field(
+        default="raw", description="what the ONNX files take: raw (photos of any size) or prepared (float32 in 0..1)"
+    )
     calibration: int = Field(default=512, ge=8, description="training images for calibration of the 8-bit file")
 
 

@@ -57,6 +57,13 @@ class Parity(Strict):
     images: int
 
 
+class FromPhoto(Strict):
+    """The latency of a file that takes photos, for one of height and width `size`: preprocessing and network."""
+
+    size: tuple[int, int]
+    latency_ms: float
+
+
 class Figures(Strict):
     """One model in any summary. A metric that was not measured is absent; docs/summary.md has the units."""
 
@@ -68,6 +75,7 @@ class Figures(Strict):
     sha256: str | None = None
     latency_ms: float | None = None
     latency: list[dict[str, Any]] | None = None
+    from_photo: FromPhoto | None = None
     compiled: dict[str, Any] | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None

@@ -13,9 +13,10 @@ from typing import Literal
 
 import numpy as np
 
+from potstill import bounded
 from potstill.data.csv_files import Line, read_lines, split_header
 from potstill.data.manifest import Manifest
-from potstill.errors import DataError
+from potstill.errors import DataError, UserError
 from potstill.progress import note
 from potstill.words import plural
 
@@ -140,9 +141,13 @@ def _numbers(file: Path, lines: Sequence[Sequence[str]]) -> np.ndarray:
 
 def _from_arrays(file: Path) -> _Table:
     try:
-        loaded = np.load(file, allow_pickle=False)
+        if file.suffix.lower() == ".npz":
+            bounded.check_zip(file)
+        loaded = np.load(bounded.regular(file), allow_pickle=False)
         arrays = {"predictions": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded}
-    except (ValueError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds on damaged files
         raise DataError(f"{file} cannot be read as arrays without running code: {error}") from None
     table = _Table(file)
     names = {name.casefold(): name for name in arrays}
@@ -155,12 +160,20 @@ def _from_arrays(file: Path) -> _Table:
             f"{file} has the arrays {', '.join(arrays)}, but none is named logits, probabilities or labels. Rename one."
         )
     if (name := _first(arrays, NAME_COLUMNS)) is not None:
-        table.names = tuple(str(value) for value in arrays[name])
+        table.names = tuple(str(value) for value in _column(file, name, arrays[name]))
     elif (name := _first(arrays, ROW_COLUMNS)) is not None:
-        table.rows = arrays[name].astype(np.int64)
+        if arrays[name].dtype.kind not in "iu":
+            raise DataError(f"{file}: '{name}' holds {arrays[name].dtype}, but it must be whole numbers.")
+        table.rows = _column(file, name, arrays[name]).astype(np.int64)
     if "classes" in names:
-        table.classes = tuple(str(value) for value in arrays[names["classes"]])
+        table.classes = tuple(str(value) for value in _column(file, "classes", arrays[names["classes"]]))
     return table
+
+
+def _column(file: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim != 1:
+        raise DataError(f"{file}: '{name}' has the shape {array.shape}, but it must be one value per image or class.")
+    return array
 
 
 def _fill(table: _Table, name: str, array: np.ndarray) -> None:
@@ -171,6 +184,8 @@ def _fill(table: _Table, name: str, array: np.ndarray) -> None:
         raise DataError(
             f"{table.file}: '{name}' has the shape {array.shape}, but it must be [images, classes] or [images]."
         )
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{table.file}: '{name}' holds {array.dtype}, but predictions must be numbers.")
     kinds: dict[str, Kind] = {"probs": "probabilities", "probabilities": "probabilities", "logits": "logits"}
     table.values, table.kind = array, kinds.get(name)
 
@@ -198,6 +213,8 @@ def _as_logits(table: _Table, kind: Kind | None, classes: tuple[str, ...] | None
 def _one_hot(table: _Table, classes: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Return logits of probability 1 for hard labels, which are names or numbers, counted from 0."""
     assert table.labels is not None
+    if not table.labels:
+        raise DataError(f"{table.file} has no predictions.")
     place = {name: number for number, name in enumerate(classes or sorted(set(table.labels)))}
     if not all(label in place for label in table.labels):
         numbers = [_number(label) for label in table.labels]
@@ -216,6 +233,8 @@ def _one_hot(table: _Table, classes: tuple[str, ...] | None) -> tuple[np.ndarray
 
 def _continuous(table: _Table, kind: Kind | None) -> np.ndarray:
     values = np.asarray(table.values, dtype=np.float32)
+    if not values.size:
+        raise DataError(f"{table.file} has no predictions: its shape is {values.shape}.")
     if not np.isfinite(values).all():
         line = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise DataError(f"{table.file}: prediction {line + 1} is not finite. Correct or remove that line.")

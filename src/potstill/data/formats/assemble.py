@@ -7,6 +7,7 @@ same for all.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -77,7 +78,10 @@ def manifest_of(
     classes: Sequence[str],
     groups: Sequence[str] | None = None,
 ) -> Manifest:
-    """Return the manifest of columns, one value a row."""
+    """Return the manifest of columns, one value a row; raise `DataError` for a class that cannot be written."""
+    odd = [name for name in classes if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name)]
+    if odd:
+        raise DataError(f"{root}: the class {odd[0]!r} has a name that is not UTF-8. Rename its folder, or its label.")
     number = {name: position for position, name in enumerate(classes)}
     return Manifest(
         source=source,
@@ -116,4 +120,4 @@ def _note_traits(root: str, facts: Sequence[Facts]) -> None:
 
 def _key(group: str) -> int:
     """Return a number for a group that does not depend on the other groups."""
-    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big", signed=True)
+    return int.from_bytes(hashlib.sha256(os.fsencode(group)).digest()[:8], "big", signed=True)

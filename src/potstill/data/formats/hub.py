@@ -14,6 +14,7 @@ from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Encoded, Held
 from potstill.data.formats.tables import list_table
 from potstill.errors import DataError
+from potstill.offline import is_offline
 from potstill.progress import note
 
 PREFIX = "hf:"
@@ -47,6 +48,11 @@ def is_saved(folder: Path) -> bool:
 
 def list_hub(name: str) -> Listing:
     """Return the listing of a data set by its name, "hf:user/name" or "hf:user/name:configuration"."""
+    if is_offline():
+        raise DataError(
+            f"{name} would be downloaded, which --offline forbids. Leave --offline out, or save the data set with "
+            "save_to_disk and give that folder."
+        )
     path, _, configuration = name.removeprefix(PREFIX).partition(":")
     datasets = _library(name)
     try:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import helper
 
+from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.onnx_slim import slim, strip
 from potstill.model_files.onnx_values import values_of_a_run
 
@@ -24,7 +25,7 @@ DOMAINS = ("", "com.microsoft")
 
 def integer_graph(file: Path) -> onnx.ModelProto:
     """Return the graph of an ONNX file of potstill for one image, with the shapes of all tensors."""
-    model = onnx.load(file)
+    model = read_prepared(file)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import onnx
 
+from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.tflite.graph import Graph, Grid, Value, grid_of_range
 from potstill.model_files.onnx_values import with_outputs
 
@@ -41,7 +41,7 @@ def assign_grids(graph: Graph, file: Path, calibration: Iterable[np.ndarray]) ->
 
 
 def _measure(values: list[Value], file: Path, calibration: Iterable[np.ndarray]) -> None:
-    running = with_outputs(onnx.load(file), [value.name for value in values])
+    running = with_outputs(read_prepared(file), [value.name for value in values])
     image = running.get_inputs()[0].name
     low, high = np.zeros(len(values)), np.zeros(len(values))
     for batch in calibration:

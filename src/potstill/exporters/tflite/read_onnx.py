@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.tflite.graph import Graph, Grid, Node, Value
 from potstill.model_files.onnx_values import values_of_a_run
 
@@ -17,7 +18,7 @@ EIGHT_BITS = (np.dtype(np.uint8), np.dtype(np.int8))
 
 def read(file: Path) -> Graph:
     """Return the graph of an ONNX file of potstill, for one image."""
-    proto = onnx.load(file)
+    proto = read_prepared(file)
     return _Reader(proto, values_of_a_run(proto)).graph()
 
 

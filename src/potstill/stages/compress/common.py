@@ -21,7 +21,8 @@ from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files import open
-from potstill.model_files.latency import latency_ms
+from potstill.model_files.latency import from_photo, latency_ms
+from potstill.model_files.onnx_input import InputForm
 from potstill.model_files.packed import load_packed
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
@@ -64,6 +65,9 @@ class CompressConfig(Config):
     augment: str | list[Any] = Field(default="auto", description="augmentation policy")
     views: int | None = Field(default=None, ge=1, description="number of views of each image; null: one per epoch")
     seed: int = Field(default=0, ge=0, description="random seed")
+    input: InputForm = Field(
+        default="raw", description="what the ONNX files take: raw (photos of any size) or prepared (float32 in 0..1)"
+    )
     calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
 
 
@@ -140,6 +144,8 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
     settings = _data_settings(config)
     size = max(model.card.crop) if model else input_size.own_size(config.model)
+    if model is not None:
+        settings = settings.model_copy(update={"fit": model.card.fit})
     data = dataset.prepare(settings, at_least=size)
     if model is None:
         if config.weights is None:
@@ -279,7 +285,8 @@ def measured_files(
     """Evaluate the test split once for all files; return the metrics of each by name (docs/summary.md).
 
     files: loaded and run; the others are compared with the first, the original. networks: from which the files were
-    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread).
+    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread): of
+    the network, and from a photo where the file takes photos.
     """
     models = {name: _read_back(file) for name, file in files.items()}
     identities = {name: sha256(file) for name, file in files.items()}
@@ -300,7 +307,7 @@ def measured_files(
             **measured(logits[name], label, classes=manifest.classes, reference=original),
         }
         if name in latency:
-            figures[name]["latency_ms"] = round(latency[name].median_ms, 4)
+            figures[name] |= {"latency_ms": round(latency[name].median_ms, 4), **from_photo(file)}
     return figures
 
 

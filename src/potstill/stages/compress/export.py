@@ -2,7 +2,7 @@
 
 model.onnx, model_int8.onnx, ...   the files, with their card inside
 model.tflite, model.c, ...         for other runtimes; labels.txt, the names of the classes
-golden/                            reference images with the expected outputs of each file
+golden/                            original images with the expected probabilities of each file, and verify.py
 summary.json                       accuracy, agreement, bytes and latency of each file; the recommended one
 """
 
@@ -23,11 +23,11 @@ from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.exporters import c_source, export_onnx, export_quantized, gate, quantize_int8, tflite
-from potstill.exporters.golden import write_golden
+from potstill.exporters.golden import GoldenImage, write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.c_code import compiler
-from potstill.model_files.latency import latency_ms
+from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported, require
 from potstill.models.outputs import Classifier
@@ -85,7 +85,7 @@ def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dic
     temperature = _temperature(config, setup)
     files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
     if config.golden:
-        _golden(config, setup, files, folder / "golden")
+        _golden(config, setup, files, folder / "golden", temperature)
     logits = journal.timed("evaluation", "Evaluated the test split once", lambda: _logits(setup, files, folder))
     models = journal.timed("latency", "Measured the latency", lambda: _measured(setup, files, logits))
     own = {"data": setup.facts, "temperature": temperature, "recommended": recommended(models)}
@@ -136,10 +136,10 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
     files = [folder / FLOAT]
     if quantized_layers(model.network):
         progress.note(f"{config.model} is quantized: {FLOAT} has its integer weights, and there is no {INT8}.")
-        export_quantized(model, files[0], setup.raw_calibration, temperature=temperature)
+        export_quantized(model, files[0], setup.raw_calibration, input=config.input, temperature=temperature)
         gate.check_quantized(files[0], model, setup.gated)
     else:
-        export_onnx(model, files[0], opset=config.opset, temperature=temperature)
+        export_onnx(model, files[0], input=config.input, opset=config.opset, temperature=temperature)
         gate.check_float(files[0], model, setup.gated)
         if config.int8:
             files.append(folder / INT8)
@@ -175,15 +175,18 @@ def _check_converted(file: Path, exported: Path, model: Classifier, setup: Compr
         gate.check_float(file, model, setup.gated, opened=opened)
 
 
-def _golden(config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path) -> None:
-    """Write reference images from validation, of as many classes as possible, with the expected outputs."""
+def _golden(
+    config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path, temperature: float | None
+) -> None:
+    """Write original images from validation, of as many classes as possible, with the expected probabilities."""
     manifest = setup.data.manifest
     rows = manifest.rows("validation", labelled=True)
     turn = [int((manifest.label[rows[:position]] == manifest.label[row]).sum()) for position, row in enumerate(rows)]
     rows = rows[np.argsort(turn, kind="stable")[: config.golden]]
-    images = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
-    labels = [manifest.classes[label] for label in manifest.label[rows]]
-    write_golden(folder, images, labels, {file.name: open_exported(file) for file in files})
+    inputs = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
+    images = [GoldenImage.of(manifest, int(row)) for row in rows]
+    models = {file.name: open_exported(file) for file in files}
+    write_golden(folder, images, inputs, models, temperature=temperature)
 
 
 def _logits(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, np.ndarray]:
@@ -208,6 +211,7 @@ def _measured(setup: CompressionSetup, files: list[Path], logits: dict[str, np.n
             "bytes": sum(part.stat().st_size for part in _parts(file)),
             "sha256": sha256(file),
             "latency": latencies[file.name],
+            **from_photo(file),
         }
     return figures
 

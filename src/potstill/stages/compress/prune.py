@@ -97,7 +97,7 @@ def _draw_sensitivity(folder: Path) -> None:
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, setup)
-    export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    export_onnx(setup.model, folder / BEFORE, input=config.input)  # before the work, so that it fails early
     gate.check_float(folder / BEFORE, setup.model, setup.gated)
     rises = _sensitivity(config, setup) if config.sensitivity else {}
     pruned, records = journal.timed(
@@ -105,7 +105,7 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
     )
     pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
     save_model(pruned, folder)
-    export_onnx(pruned, folder / MODEL)
+    export_onnx(pruned, folder / MODEL, input=config.input)
     gate.check_float(folder / MODEL, pruned, setup.gated)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
     networks = {"original": setup.model, "pruned": pruned}

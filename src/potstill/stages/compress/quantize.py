@@ -56,7 +56,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
         raise ModelError(f"{config.model} is already quantized. Give the model that it was made from.")
     if config.simulate:
         return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
-    export_onnx(setup.model, folder / BEFORE)  # before the work, so that it fails early
+    export_onnx(setup.model, folder / BEFORE, input=config.input)  # before the work, so that it fails early
     gate.check_float(folder / BEFORE, setup.model, setup.gated)
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, setup))
     record = {"validation_calibrated": validation_accuracy(start, setup)}
@@ -102,7 +102,7 @@ def _files(config: QuantizeConfig, setup: CompressionSetup, model: Classifier, f
         temporary.write_bytes(packed(model))
     gate.check_quantized(folder / PACKED, model, setup.gated, opened=load_packed(folder / PACKED))
     if config.activation_bits in (8, None) and config.first_last_bits in (8, None):
-        export_quantized(model, folder / ONNX, setup.raw_calibration)
+        export_quantized(model, folder / ONNX, setup.raw_calibration, input=config.input)
         gate.check_quantized(folder / ONNX, model, setup.gated)
         files["onnx"] = folder / ONNX
     else:

@@ -33,13 +33,15 @@ class Exported:
 
 def export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, *, int8: bool) -> Exported:
     """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation."""
-    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration}
+    card = classifier.card
+    shown = [config.input, card.fit, card.resize, card.crop, card.size]
+    inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration, "input": shown}
     artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
 
 
 def _export(classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool) -> dict[str, Any]:
-    export_onnx(classifier, folder / MODEL)
+    export_onnx(classifier, folder / MODEL, input=config.input)
     compared = gate_images(classifier, data)
     gate.check_float(folder / MODEL, classifier, compared)
     if int8:

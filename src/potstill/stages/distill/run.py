@@ -11,7 +11,7 @@ from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError
 from potstill.evaluation.measured import measured, over_seeds, parity
-from potstill.model_files.latency import latency_ms
+from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
@@ -287,7 +287,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
     first = experiment.exports[0]
     files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
     file_figures = [
-        {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4)}
+        {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4), **from_photo(file)}
         for file, latency in zip(files, latency_ms(files), strict=True)
     ]
     counts = {  # a student with its teacher's classifier has more parameters than its control

@@ -33,7 +33,7 @@ def from_folder(config: StudentConfig, data: Data) -> Classifier | None:
             f"The classes of the student in {config.model} are {', '.join(model.card.classes[:5])}, ... and those of "
             f"the data {', '.join(data.manifest.classes[:5])}, ...: they must be the same, in the same order."
         )
-    return model.with_card(model.card.replace(resize=data.resize, crop=data.crop)).train()
+    return data.shown_to(model).train()
 
 
 def start_of(config: StudentConfig) -> dict[str, str]:

@@ -53,8 +53,7 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
         std=config.std,
         seed=config.seed,
     )
-    shown = images.shown
-    return made.with_card(made.card.replace(resize=shown.resize, crop=shown.crop)).eval()
+    return made.with_card(images.shown.on(made.card)).eval()
 
 
 def _size(config: FinetuneConfig, card: Card | None, images: Images, own: bool) -> tuple[int, int] | None:

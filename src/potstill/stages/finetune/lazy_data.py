@@ -21,6 +21,7 @@ from potstill.data.cache import cache_folder
 from potstill.data.loader import Loader
 from potstill.data.manifest import UNLABELLED
 from potstill.data.views import View
+from potstill.models.card import Card, Fit
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
@@ -28,11 +29,21 @@ from potstill.stages.recipe import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """The model input: channels, the short side images are resized to, and the (height, width) of the centre crop."""
+    """The preprocessing of the images, as `Card` has it: channels, resize, crop and fit."""
 
     channels: int
     resize: int
     crop: tuple[int, int]
+    fit: Fit = "crop"
+
+    def on(self, card: Card) -> Card:
+        """Return a card with this preprocessing."""
+        return card.replace(resize=self.resize, crop=self.crop, fit=self.fit)
+
+
+def shown_of(data: Data) -> Shown:
+    """Return the preprocessing of decoded images."""
+    return Shown(data.channels, data.resize, data.crop, data.fit)
 
 
 class Images:
@@ -50,7 +61,8 @@ class Images:
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) of contents and size, independent of labels and splits."""
-        facts = [decode.VERSION, self._config.size, len(self.manifest)]
+        fit = [] if self._config.fit == "crop" else [self._config.fit]
+        facts = [decode.VERSION, self._config.size, len(self.manifest), *fit]
         contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
         return artifacts.fingerprint([*facts, contents])
 
@@ -64,10 +76,10 @@ class Images:
         """The channels, resize and crop of the images."""
         file = self.folder / "shown.json"
         if not file.is_file():
-            shown = Shown(self.data.channels, self.data.resize, self.data.crop)
+            shown = shown_of(self.data)
             artifacts.write_json(file, dataclasses.asdict(shown))
         stored = json.loads(file.read_text())
-        return Shown(stored["channels"], stored["resize"], tuple(stored["crop"]))
+        return Shown(**{**stored, "crop": tuple(stored["crop"])})
 
     def view(self, augment: Any, seed: int) -> View:
         """Return the augmented view of a policy ("auto" chooses by kind of image)."""

@@ -21,7 +21,7 @@ from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig
 from potstill.stages.run_folder import recorded_data
-from potstill.stages.test_split import clean_logits
+from potstill.stages.test_split import clean_logits, logits_of_originals, takes_photos
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,13 @@ def split_logits(
     manifest = manifest.select(manifest.rows(split, labelled=True))  # others are not decoded
     if not len(manifest):
         raise DataError(f"{path} has no labelled images in its {split} split. Choose another with --split.")
-    data = _prepared(opened.card, manifest)
     rows = np.arange(len(manifest))
     label, classes = _labels(opened.card, manifest, rows)
-    return SplitLogits(clean_logits(opened, data, rows), label, classes)
+    if takes_photos(opened):
+        logits = logits_of_originals({"": opened}, manifest, rows)[""]
+    else:
+        logits = clean_logits(opened, _prepared(opened.card, manifest), rows)
+    return SplitLogits(logits, label, classes)
 
 
 def evaluate(
@@ -112,8 +115,10 @@ def _named(model: str, weights: str | Path | None, manifest: Manifest, settings:
 
 def _prepared(card: Card, manifest: Manifest) -> Data:
     with distributed.main_first():
-        pixels = load_pixels(manifest, size=card.crop, resize=card.resize, channels=card.channels, keep_small=False)
-    return Data(manifest, pixels, card.crop, card.resize)
+        pixels = load_pixels(
+            manifest, size=card.crop, resize=card.resize, channels=card.channels, fit=card.fit, keep_small=False
+        )
+    return Data(manifest, pixels, card.crop, card.resize, card.fit)
 
 
 def _labels(card: Card, manifest: Manifest, rows: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

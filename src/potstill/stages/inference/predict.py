@@ -21,6 +21,7 @@ from potstill.models import input_facts
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.stages.inference.images import Picture, in_batches, pictures
+from potstill.stages.test_split import takes_photos
 
 BATCH = 64
 BEST = 5
@@ -35,29 +36,42 @@ def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
 
 
 def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
-    """Return the logits of a model for images, float32 [N, K], resized and cropped as defined by its card."""
+    """Return the logits of a model for images, float32 [N, K], resized and cropped as defined by its card.
+
+    A file that takes photos is given the photos as they are.
+    """
     if not images:
         return np.empty((0, len(model.card.classes)), np.float32)
     parts = []
     with progress.task("Classifying images", len(images)) as task, _evaluating(model), torch.inference_mode():
         for some in in_batches(list(images), BATCH):
-            parts.append(model(_batch(model, some)).logits.float().cpu().numpy())
+            decoded = _decoded(some)
+            if takes_photos(model):
+                parts.append(model.of_pixels(decoded))
+            else:
+                parts.append(model(_batch(model, decoded)).logits.float().cpu().numpy())
             task.advance(len(some))
     return np.concatenate(parts)
 
 
-def _batch(model: Opened, images: list[Picture]) -> torch.Tensor:
-    """Return float32 [B, C, H, W] in 0..1, on the model's device."""
-    card = model.card
-    covered, problems = [], []
+def _decoded(images: list[Picture]) -> list[np.ndarray]:
+    """Return the pixels of each image; raise `DataError` that lists every one that cannot be read."""
+    decoded, problems = [], []
     for image in images:
         try:
-            covered.append(fitted(image.pixels(), size=card.crop, resize=card.resize, channels=card.channels))
+            decoded.append(image.pixels())
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(*problems)
-    pixels = torch.from_numpy(np.stack(covered))
+    return decoded
+
+
+def _batch(model: Opened, images: list[np.ndarray]) -> torch.Tensor:
+    """Return float32 [B, C, H, W] in 0..1, on the model's device."""
+    card = model.card
+    shown = {"size": card.crop, "resize": card.resize, "channels": card.channels, "fit": card.fit}
+    pixels = torch.from_numpy(np.stack([fitted(image, **shown) for image in images]))
     if isinstance(model, Classifier):
         pixels = pixels.to(next(model.parameters()).device)
     return in_unit(centre_crop(pixels, card.crop))

@@ -22,7 +22,7 @@ from potstill.stages.finetune.backbone import backbone
 from potstill.stages.finetune.choice import TUNED, choose
 from potstill.stages.finetune.features import Features, extract
 from potstill.stages.finetune.head import with_head
-from potstill.stages.finetune.lazy_data import Images, Shown
+from potstill.stages.finetune.lazy_data import Images, Shown, shown_of
 from potstill.stages.finetune.probe import Probe, probe
 from potstill.stages.finetune.settings import FINE, FinetuneConfig
 from potstill.stages.finetune.tune import tune
@@ -51,12 +51,13 @@ class Decoded(Images):
     def fingerprint(self) -> str:
         """sha256 (hex) of contents and size, independent of the labels."""
         contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
-        return artifacts.fingerprint([list(self._data.pixels.shape), contents])
+        fit = [] if self._data.fit == "crop" else [self._data.fit]
+        return artifacts.fingerprint([list(self._data.pixels.shape), contents, *fit])
 
     @property
     def shown(self) -> Shown:
-        """The channels, resize and crop of the images."""
-        return Shown(self._data.channels, self._data.resize, self._data.crop)
+        """The preprocessing of the images."""
+        return shown_of(self._data)
 
     @property
     def labelled(self) -> np.ndarray:

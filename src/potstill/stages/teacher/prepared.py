@@ -214,7 +214,7 @@ def match_to_data(teacher_classes: tuple[str, ...], config: OneTeacher, data: Da
 def plain_card(name: str, data: Data) -> Card:
     """Return the card of a teacher without a network."""
     mean, std = (0.0,) * data.channels, (1.0,) * data.channels
-    return Card(name, data.manifest.classes, data.channels, data.crop, mean, std, data.resize, data.crop)
+    return Card(name, data.manifest.classes, data.channels, data.crop, mean, std, data.resize, data.crop, fit=data.fit)
 
 
 def record_of(model: Model, data: Data) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def source_of(teacher: TeacherSource, data: Data, loader: Loader, precision: str
         "teacher": teacher.identity,
         "normalisation": normalisation(teacher.card),
         "images": pixels_fingerprint(data),
-        "image size": [list(data.crop), data.resize],
+        "image size": [list(data.crop), data.resize] + ([] if data.fit == "crop" else [data.fit]),
         "augmentation": loader.view.fingerprint,
         "precision": precision,
     }
