@@ -32,13 +32,8 @@ from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-<<<<<<< HEAD
 MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench)
-=======
-MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
 USING = (evaluate, predict, models, layers, formats, bench, clean)
->>>>>>> main
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.

@@ -193,11 +193,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     resize = round(size / CROP) if config.fit == "crop" else size
     with distributed.main_first():  # the other processes read decoded images from the cache
         pixels = load_pixels(
-<<<<<<< HEAD
-            manifest, size=(size, size), resize=round(size / CROP), channels=channels_of(manifest), cache=None
-=======
-            manifest, size=(size, size), resize=resize, channels=_channels(manifest), fit=config.fit, cache=None
->>>>>>> main
+            manifest, size=(size, size), resize=resize, channels=channels_of(manifest), fit=config.fit, cache=None
         )
     height, width = pixels.shape[-2:]
     if (height, width) == (resize, resize):
