@@ -78,9 +78,10 @@ def table(record: dict[str, Any]) -> str:
     for one in record["runs"]:
         low, high = one["interval"]
         teacher = "" if one["teacher"] is None else f"{one['teacher']:.1f} %"
+        accuracy = f"{one['accuracy']:.2f} % | {low:.1f} to {high:.1f} (n = {one['images']:,})"
         lines.append(
             f"| {one['data']} | {one['budget']} | {one['network']} ({one['kind']}) | {words.size(one['bytes'], ' ')} | "
-            f"{one['accuracy']:.2f} % | {low:.1f} to {high:.1f} (n = {one['images']:,}) | {teacher} | {one['verdict']} | "
+            f"{accuracy} | {teacher} | {one['verdict']} | "
             f"{one['forecast'][0]:.1f} to {one['forecast'][1]:.1f}: {'held' if one['held'] else 'missed'} | "
             f"{one['minutes']:.1f} of {one['allowed']:g} |"
         )
