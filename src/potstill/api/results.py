@@ -15,9 +15,10 @@ from typing import Any
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
 from potstill.evaluation.statistics import Verdict
+from potstill.model_files import snippets
 from potstill.plain_text import visible
 
-REPORT = "report.html"
+REPORT, GOLDEN = "report.html", "golden"
 
 
 @dataclass(frozen=True)
@@ -307,17 +308,23 @@ class CompressResult(StageResult):
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
         if self.recommended is not None:
             yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
+            if "from_photo" in self.summary["models"][self.recommended.name]:
+                yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
+                yield f"To check it where it is used: python {self.folder / GOLDEN / snippets.VERIFY}"
         yield from super().parts()
 
 
 def models_table(models: Mapping[str, ModelFigures], headings: Iterable[str], title: str) -> Table:
     """Return a row a model; a column in which no model has a figure is left out."""
-    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in headings}
+    every = [part for one in headings for part in (one, *(BESIDE if one == "accuracy, %" else ()))]
+    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in every}
     filled = {heading: column for heading, column in cells.items() if any(column)}
     names = [LABELS.get(role, role) for role in models]
     return Table(("model", *filled), tuple(zip(names, *filled.values(), strict=True)), title)
 
 
+BESIDE = ("balanced, %", "lowest recall, %")
+"""Columns that follow the accuracy: where classes are of unequal size, it hides the rare ones."""
 LABELS: dict[str, str] = {"student_int8": "student, 8 bit"}
 
 
@@ -333,6 +340,8 @@ def _shown(value: float | None, text: str) -> str:
 COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
     "file": lambda one: one.file,
     "accuracy, %": lambda one: _shown(one.accuracy, "{:.2f}"),
+    "balanced, %": lambda one: _shown(one.figures.get("balanced_accuracy"), "{:.2f}"),
+    "lowest recall, %": lambda one: _shown(one.figures.get("worst_recall"), "{:.2f}"),
     "95 % interval": lambda one: "" if one.interval is None else "{:.2f} to {:.2f}".format(*one.interval),
     "vs original": lambda one: "" if one.lost is None else words.signed(-one.lost, 2),
     "agreement, %": lambda one: _shown(one.figures.get("agreement"), "{:.2f}"),
