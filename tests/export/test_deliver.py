@@ -16,6 +16,7 @@ from potstill import progress
 from potstill.cli.show import show
 from potstill.config import build
 from potstill.errors import ConfigError, ModelError, RunError
+from potstill.model_files import snippets
 from potstill.model_files.folder import save_model
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
@@ -67,6 +68,7 @@ def test_the_folder_holds_measured_files(
     show(exported)
     printed = capsys.readouterr().out
     assert "model_int8.onnx" in printed and f"Take {folder}/{told['recommended']['file']}: " in printed
+    assert snippets.use(exported.recommended) in printed
     assert len(list((folder / "golden").glob("*.png"))) == 12
     verified = subprocess.run([sys.executable, folder / "golden" / "verify.py"], capture_output=True, text=True)
     assert verified.returncode == 0 and "model_int8.onnx: 12 images" in verified.stdout
