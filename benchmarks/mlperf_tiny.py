@@ -160,6 +160,7 @@ def tuning(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> Qu
         mode="qat",
         rounding="reconstruct",
         calibration=1024,
+        input="prepared",
         teacher=TEACHER,
         teacher_weights=str(given.weights),
         train=TrainConfig(epochs=given.tuning, optimizer="adamw", lr=0.0005, weight_decay=0),

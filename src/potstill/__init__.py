@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from potstill.api.runs import compare, demo, distill, run
     from potstill.api.transfer import finetune, label, selftrain
-    from potstill.api.using import bench, check, clean, evaluate, explain, formats, layers, models, predict
+    from potstill.api.using import bench, check, clean, debug, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
     from potstill.errors import UserError
 
@@ -71,6 +71,7 @@ __all__ = [
     "bench",
     "check",
     "clean",
+    "debug",
     "compare",
     "demo",
     "distill",
@@ -95,11 +96,12 @@ _CONTENTS = {
     "api.runs": "run demo distill compare",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
-    "api.using": "predict evaluate explain check models layers formats bench clean",
+    "api.using": "predict evaluate explain check models layers formats bench clean debug",
     "api.model": "load Model",
     "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
     "api.formats": "Formats",
-    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult",
+    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult "
+    "DebugResult",
     "display": "set_verbosity",
     "errors": "UserError",
 }

@@ -30,7 +30,8 @@ def part(name: str, *, size: int, days: float) -> Path:
     """Write a part of the cache that was last used so many days ago."""
     folder = cache.cache_folder() / "pixels" / name
     artifacts.write_text(folder / "pixels.u8", "x" * size)
-    os.utime(folder, (time.time() - days * DAY,) * 2)
+    then = time.time() - days * DAY
+    os.utime(folder, (then, then))
     return folder
 
 

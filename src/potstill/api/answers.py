@@ -244,6 +244,24 @@ class CleanResult(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class DebugResult(Result):
+    """The step at which a training diverged, repeated."""
+
+    def parts(self) -> Iterator[Part]:
+        result = self.summary
+        same = "the same values as before" if result["same"] else "other values than before"
+        yield Table(
+            ("loss term", "value"), tuple((name, str(value)) for name, value in result["terms"].items()),
+            f"Step {result['step'] + 1}, seed {result['seed']}, learning rate {result['learning_rate']:g}: {same}",
+        )  # fmt: skip
+        for kind in ("layers", "gradients", "weights"):
+            names = result[kind]
+            more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+            yield f"Not finite among the {kind}: {', '.join(names[:MOST_CLASSES]) or 'none'}{more}"
+        yield f"Images of the batch: {', '.join(result['images'][:MOST_CLASSES])}"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class BenchResult(Result):
     """Latency of files on this machine, and their accuracy where images were given."""
 

@@ -15,9 +15,10 @@ from typing import Any
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
 from potstill.evaluation.statistics import Verdict
+from potstill.model_files import snippets
 from potstill.plain_text import visible
 
-REPORT = "report.html"
+REPORT, GOLDEN = "report.html", "golden"
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,9 @@ class CompressResult(StageResult):
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
         if self.recommended is not None:
             yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
+            if "from_photo" in self.summary["models"][self.recommended.name]:
+                yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
+                yield f"To check it where it is used: python {self.folder / GOLDEN / snippets.VERIFY}"
         yield from super().parts()
 
 

@@ -11,6 +11,7 @@ from potstill.api.answers import (
     Catalogue,
     CheckResult,
     CleanResult,
+    DebugResult,
     Evaluation,
     Explanation,
     Layers,
@@ -25,6 +26,7 @@ from potstill.output_files import check_output
 from potstill.report import write_likeness
 from potstill.stages import check as check_stage
 from potstill.stages import clean as clean_stage
+from potstill.stages import debug as debug_stage
 from potstill.stages.inference import bench as bench_stage
 from potstill.stages.inference import explain as explain_stage
 from potstill.stages.inference import formats as formats_stage
@@ -259,3 +261,14 @@ def clean(
         clean_stage.remove(found)
     rows = [{"path": str(one.path), "bytes": one.bytes, "reason": one.reason} for one in found]
     return CleanResult({"removed": yes, "bytes": sum(one.bytes for one in found), "found": rows})
+
+
+@verb
+@one_process
+def debug(folder: str | Path) -> DebugResult:
+    """Repeat the step at which a training diverged; return its loss terms and what in it is not finite.
+
+    Args:
+        folder: the run that diverged, or the folder `diverged` in it.
+    """
+    return DebugResult(debug_stage.debug(Path(folder)))

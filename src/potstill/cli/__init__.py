@@ -14,6 +14,7 @@ from potstill.cli.check import check
 from potstill.cli.clean import clean
 from potstill.cli.common import Command, app
 from potstill.cli.compare import compare
+from potstill.cli.debug import debug
 from potstill.cli.demo import demo
 from potstill.cli.distill import distill
 from potstill.cli.evaluate import evaluate
@@ -32,7 +33,7 @@ from potstill.cli.selftrain import selftrain
 __all__ = ["app", "main"]
 
 MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench, clean)
+USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.
