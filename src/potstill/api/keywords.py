@@ -15,7 +15,7 @@ from potstill.errors import ConfigError
 OF_THE_VERB = ("out", "command")
 """Keywords that are no settings."""
 
-TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience")}
+TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience", "select", "balance")}
 DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size", "fit")}
 TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.train.epochs"}
 STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}

@@ -270,12 +270,15 @@ class CompressResult(StageResult):
 
 def models_table(models: Mapping[str, ModelFigures], headings: Iterable[str], title: str) -> Table:
     """Return a row a model; a column in which no model has a figure is left out."""
-    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in headings}
+    every = [part for one in headings for part in (one, *(BESIDE if one == "accuracy, %" else ()))]
+    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in every}
     filled = {heading: column for heading, column in cells.items() if any(column)}
     names = [LABELS.get(role, role) for role in models]
     return Table(("model", *filled), tuple(zip(names, *filled.values(), strict=True)), title)
 
 
+BESIDE = ("balanced, %", "lowest recall, %")
+"""Columns that follow the accuracy: where classes are of unequal size, it hides the rare ones."""
 LABELS: dict[str, str] = {"student_int8": "student, 8 bit"}
 
 
@@ -291,6 +294,8 @@ def _shown(value: float | None, text: str) -> str:
 COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
     "file": lambda one: one.file,
     "accuracy, %": lambda one: _shown(one.accuracy, "{:.2f}"),
+    "balanced, %": lambda one: _shown(one.figures.get("balanced_accuracy"), "{:.2f}"),
+    "lowest recall, %": lambda one: _shown(one.figures.get("worst_recall"), "{:.2f}"),
     "95 % interval": lambda one: "" if one.interval is None else "{:.2f} to {:.2f}".format(*one.interval),
     "vs original": lambda one: "" if one.lost is None else words.signed(-one.lost, 2),
     "agreement, %": lambda one: _shown(one.figures.get("agreement"), "{:.2f}"),

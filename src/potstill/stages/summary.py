@@ -79,6 +79,8 @@ class Figures(Strict):
     compiled: dict[str, Any] | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
+    balanced_accuracy: float | None = None
+    worst_recall: float | None = None
     images: int | None = None
     loss: float | None = None
     calibration_error: float | None = None
