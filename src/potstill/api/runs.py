@@ -112,7 +112,7 @@ def distill(
         group, test_from, allow_empty: of the splits (docs/data.md); accept classes without images.
         fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         input: what the ONNX files take: "raw" (photos of any size) or "prepared" (docs/export.md).
-        views, augment, mix, mix_alpha: views of each image (default: by the teacher's cost); augmentation; mixup or cutmix.
+        views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).
     """
