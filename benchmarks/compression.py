@@ -176,6 +176,7 @@ def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -
         **source(options, 20),
         weight_bits=width,
         mode=mode,
+        rounding="nearest",
         teacher="builtin:resnet56-cifar",
         teacher_weights=str(options.weights / "cifar10-resnet56.safetensors"),
         train=TrainConfig(epochs=1, optimizer="adamw", lr=lr, weight_decay=0),

@@ -313,13 +313,17 @@ def main() -> int:
     parser.add_argument("kind", choices=FAULTS)
     parser.add_argument("--trials", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", help="names with commas between (default: all)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]  # forked buffers repeat
     import potstill.stages.compress.export
     import potstill.stages.compress.prune
     import potstill.stages.compress.quantize
     import potstill.stages.distill.run  # noqa: F401 (imported once, before the trials are forked)
 
+    for name in set(COMMANDS) - set(given.commands.split(",") if given.commands else COMMANDS):
+        del COMMANDS[name]
     with tempfile.TemporaryDirectory(prefix="potstill-faults-") as folder:
         counts = FAULTS[given.kind](World(Path(folder)), random.Random(given.seed), given.trials)
     for outcome, count in sorted(counts.items()):

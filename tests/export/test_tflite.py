@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import torch
 
 from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.errors import ModelError
-from potstill.exporters import export_quantized, parity, quantize_int8
+from potstill.exporters import export_quantized, gate, parity, quantize_int8
 from potstill.exporters.tflite import check_operators, to_tflite
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported
+from potstill.models.outputs import Classifier
 
 from . import graphs, nets
 from .graphs import normal, step
@@ -187,6 +189,22 @@ def test_weights_below_8_bits_are_those_of_the_network(tmp_path: Path, activatio
     result = parity(classifier, open_exported(tmp_path / "low.tflite", threads=1), [nets.images(200)])
     assert result["agreement"] >= (98 if activation_bits else 100)
     assert result["max_logit_difference"] < (0.2 if activation_bits else 1e-4)  # logits of 9 from end to end
+
+
+def test_the_gate_lets_rounding_pass_and_nothing_else(int8: Path, tmp_path: Path) -> None:
+    """The ONNX file in float stands for the network."""
+    exact, exported = OnnxModel(int8.with_name("float.onnx")), OnnxModel(int8.with_suffix(".onnx"))
+    images, file = torch.from_numpy(graphs.pixels(64)), tmp_path / "model.tflite"
+    opened = open_exported(int8)
+    for temperature in (None, 2.0):
+        file.touch()
+        options = {"opened": opened, "temperature": temperature}
+        gate.check_rounding(file, exported, cast(Classifier, exact), images, **options)
+        assert file.is_file()
+        options["opened"] = lambda image: opened(image.flip(3))
+        with pytest.raises(ModelError, match="was not delivered.* is what rounding explains"):
+            gate.check_rounding(file, exported, cast(Classifier, exact), images, **options)
+        assert not file.exists()
 
 
 def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ class Evaluation(Result):
             f"accuracy {self.accuracy:.2f} %  (95 % interval {low:.2f} to {high:.2f}), "
             f"loss {result['loss']:.4f}, calibration error {result['calibration_error']:.2f} %"
         )
+        if "balanced_accuracy" in result:
+            yield f"balanced accuracy {result['balanced_accuracy']:.2f} %, lowest recall {result['worst_recall']:.2f} %"
         lowest = sorted(self.recall.items(), key=lambda pair: pair[1])[:5]
         yield "Lowest recall: " + ", ".join(f"{name} ({value:.1f} %)" for name, value in lowest)
 

@@ -72,6 +72,8 @@ def distill(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    select: Literal["last", "best", "balanced"] | None = None,
+    balance: Literal["none", "sqrt", "full", "logit-adjust"] | None = None,
     seeds: int | None = None,
     seed: int | None = None,
     labels: int | None = None,
@@ -103,10 +105,9 @@ def distill(
         teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
         student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
-        epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
+        epochs, batch_size, lr, select, balance: of student and control. seeds, seed: how many pairs; the first seed.
         labels, limit: labels that the student gets; images used, stratified.
-        group, allow_empty: which images stay in one split, a pattern or a word (docs/data.md); accept classes without
-            images. test_from: what becomes the test split if the data have none: "train", "val" or "none".
+        group, test_from, allow_empty: of the splits (docs/data.md); accept classes without images.
         fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         input: what the ONNX files take: "raw" (photos of any size) or "prepared" (docs/export.md).
         views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.

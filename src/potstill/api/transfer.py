@@ -52,6 +52,8 @@ def finetune(
     ema: float | None = None,
     patience: int | None = None,
     train: Settings | None = None,
+    select: Literal["last", "best", "balanced"] | None = None,
+    balance: Literal["none", "sqrt", "full", "logit-adjust"] | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     command: str = "",
@@ -70,7 +72,8 @@ def finetune(
         test_from: what becomes the test split if the data have none: "train", "val" or "none".
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
-        epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
+        epochs, batch_size, lr, ema, patience, select: of fine-tuning; train: its other settings.
+        balance: weights or adjusted logits of fine-tuning for classes of unequal size (docs/recipes.md).
         head_rate, layer_decay: learning rate of the head times lr; decay of the rate per stage.
         batchnorm: "fixed" keeps its statistics, "adapted" updates them. seed: the random seed.
         out: the folder, which every teacher= accepts (default: a new one under runs/).

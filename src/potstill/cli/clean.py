@@ -20,5 +20,8 @@ def clean(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Show what can be made again: old parts of the cache, stores of finished runs. --yes removes it."""
+    """Show what can be made again; --yes removes it.
+
+    That is old parts of the cache, and stores of finished runs.
+    """
     call("clean", locals())

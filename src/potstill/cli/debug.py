@@ -15,5 +15,5 @@ def debug(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Repeat the step at which a training diverged, and name what is not finite."""
+    """Repeat the step at which a training diverged; name the cause."""
     call("debug", locals())

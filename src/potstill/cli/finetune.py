@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Fit, Group, Json, Out, Quiet, TestFrom, numbers, option
+from potstill.cli.options import Balance, Data, Fit, Group, Json, Out, Quiet, Select, TestFrom, numbers, option
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -45,6 +45,8 @@ def finetune(
     ] = None,
     ema: Annotated[float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).")] = None,
     patience: Annotated[int | None, option(TUNING, "Epochs without improvement before stopping (default: 5).")] = None,
+    select: Select = None,
+    balance: Balance = None,
     seed: Annotated[int | None, option(TUNING, "Random seed.")] = None,
     out: Out = None,
     quiet: Quiet = False,

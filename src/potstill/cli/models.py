@@ -16,7 +16,7 @@ def models(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List models with parameters, size at 8 bits, MACs of an image, input size and known accuracy."""
+    """List models with parameters, 8-bit size, MACs and accuracy."""
     call("models", locals())
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from potstill import artifacts
 from potstill.errors import ModelError
-from potstill.model_files.onnx import CARD, TEMPERATURE, OnnxModel
+from potstill.model_files.onnx import CARD, OnnxModel, temperature_in
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized
@@ -166,7 +166,7 @@ class TfliteModel(_Runtime):
         _require_file(file)
         metadata = _tflite_metadata(file)
         self.card = card_from_text(metadata[CARD], origin=f"The card inside {file}")
-        self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
+        self.temperature = temperature_in(metadata, file)
         self.probabilities = PROBABILITIES in metadata
         try:
             with _without_native_messages():

@@ -29,7 +29,7 @@ from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.c_code import compiler
 from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
-from potstill.model_files.runtimes import open_exported, require
+from potstill.model_files.runtimes import TfliteModel, open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.stages import test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, note_of_depthwise, open_model
@@ -170,8 +170,12 @@ def _converted(config: ExportStageConfig, setup: CompressionSetup, exported: Pat
 def _check_converted(file: Path, exported: Path, model: Classifier, setup: CompressionSetup) -> None:
     """Compare a file of another runtime with what the ONNX file that it was made from should compute."""
     opened = open_exported(file)
-    # Probabilities are other numbers than the logits, but the class is the same.
-    if quantized_layers(model.network) or exported.name == INT8 or getattr(opened, "probabilities", False):
+    integers = bool(quantized_layers(model.network)) or exported.name == INT8
+    if isinstance(opened, TfliteModel) and (integers or opened.probabilities):
+        temperature = (opened.temperature or 1.0) if opened.probabilities else None
+        options = {"opened": opened, "temperature": temperature}
+        gate.check_rounding(file, OnnxModel(exported), model, setup.gated, **options)
+    elif integers:
         gate.check_quantized(file, OnnxModel(exported, optimized=False), setup.gated, opened=opened)
     else:
         gate.check_float(file, model, setup.gated, opened=opened)

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from potstill import artifacts, progress
+from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
@@ -43,6 +44,16 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
     return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
 
 
+def fitted(config: FinetuneConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    """Fit the network and save it into `folder`, without a look at the test split; return the record of the model.
+
+    kept: "probe" or "tuned"; validation_accuracy: in percent.
+    """
+    transfer = _Transfer(config, folder, journal)
+    kept, choice = transfer.fit()
+    return {"kept": kept, "choice": choice and choice.to_json(), "validation_accuracy": transfer.validated(kept)}
+
+
 class _Transfer:
     """The state of one `finetune`."""
 
@@ -56,6 +67,13 @@ class _Transfer:
         self.record: dict[str, Any] = {}
 
     def carry_out(self) -> dict[str, Any]:
+        """Fit the network, evaluate the test split; return the stage's part of the summary."""
+        kept, choice = self.fit()
+        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
+        return self._summary(kept, choice, test)
+
+    def fit(self) -> tuple[str, Choice | None]:
+        """Train, choose and save the model; return its name and the choice."""
         scratch = self.config.from_scratch
         if not scratch:
             self.journal.timed("features", "Computed features of the frozen network", self._features)
@@ -65,9 +83,13 @@ class _Transfer:
             self.journal.timed("tuning", title, self._tune)
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
-        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         save_model(self.models[kept].cpu(), self.folder)
-        return self._summary(kept, choice, test)
+        return kept, choice
+
+    def validated(self, name: str) -> float:
+        """Return the validation accuracy of a model in percent."""
+        rows = self.images.manifest.rows("validation", labelled=True)
+        return round(metrics.accuracy(self._logits(name, rows), self.images.manifest.label[rows]), 3)
 
     def _features(self) -> None:
         config = self.config
