@@ -5,11 +5,14 @@
     python benchmarks/compression.py prune --data CIFAR10 --weights FOLDER --out runs/prune
     python benchmarks/compression.py longer --data CIFAR10 --weights FOLDER --out runs/prune --images 51200
     python benchmarks/compression.py half --data CIFAR10 --weights FOLDER --out runs/half --epochs 16
+    python benchmarks/compression.py rounding --data CIFAR10 --weights FOLDER --out runs/rounding [--only 4,3]
+    python benchmarks/compression.py depthwise --data CIFAR100 --weights FOLDER --out runs/depthwise
 
 CIFAR10 holds train/CLASS and test/CLASS (2,100 training images a class are used, by `half` all of them), FOLDER the
-weights cifar10-resnet20.safetensors and cifar10-resnet56.safetensors. Every model is trained on the training images, of
-which about 1,000 are held out for validation; all 10,000 test images are looked at once, at the end, through the files
-that were written. What is done is not done again: a stopped command goes on.
+weights cifar10-resnet20.safetensors and cifar10-resnet56.safetensors. `depthwise` fine-tunes MobileNetV1 0.25
+(imagenet-mobilenet_v1_025_128-fp16.safetensors) on 250 images each of ten classes of CIFAR-100. Every model is trained
+on the training images, of which about 1,000 are held out for validation; all test images are looked at once, at the
+end, through the files that were written. What is done is not done again: a stopped command goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import dataclasses
 import json
 import platform
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +33,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import potstill
 from potstill import artifacts
 from potstill.evaluation import metrics
 from potstill.evaluation.statistics import mcnemar, proportion_interval
@@ -53,6 +58,7 @@ WIDTHS = (8, 6, 5, 4, 3, 2)
 SEEDS = {8: 1, 6: 1, 5: 1, 4: 3, 3: 3, 2: 3}
 IMAGES = 7_680
 PER_CLASS = 2100
+CLASSES = ("apple", "bee", "bottle", "camel", "castle", "clock", "crab", "cup", "kangaroo", "lamp")
 READ_PACKED = "w4"  # where the packed file is asked too: it holds the numbers of the ONNX file, and runs slowly
 
 
@@ -60,14 +66,14 @@ def main() -> None:
     options = parsed()
     torch.set_num_threads(options.threads)
     began = time.monotonic()
-    result = {"int8": int8, "bits": bits, "prune": pruned, "longer": longer, "half": half}[options.what](options)
+    result = WORK[options.what](options)
     result["seconds"] = round(time.monotonic() - began, 1)
     artifacts.write_json(options.out / f"{options.what}.json", {**machine(options), **result})
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=["int8", "bits", "prune", "longer", "half"])
+    parser.add_argument("what", choices=list(WORK))
     parser.add_argument("--data", required=True)
     parser.add_argument("--weights", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
@@ -109,15 +115,19 @@ def network(options: argparse.Namespace, depth: int) -> dict[str, Any]:
     }
 
 
-def decoded(folder: Path, file: Path, *, most: int | None) -> Path:
+def decoded(folder: Path, file: Path, *, most: int | None, classes: Sequence[str] = ()) -> Path:
     """Write training images, at most so many a class, and all test images as one array file, unless it is there.
 
-    Then they are decoded once. The file is returned.
+    classes: names of the classes, if not all. Then they are decoded once. The file is returned.
     """
     if not file.is_file():
         arrays: dict[str, np.ndarray] = {}
         for split, count in (("train", most), ("test", None)):
-            parts = [sorted(inner.iterdir()) for inner in sorted((folder / split).iterdir())]
+            parts = [
+                sorted(inner.iterdir())
+                for inner in sorted((folder / split).iterdir())
+                if not classes or inner.name in classes
+            ]
             order = np.random.default_rng(0).permutation
             chosen = [sorted(part[i] for i in order(len(part))[:count]) for part in parts]
             arrays[f"x_{split}"] = np.stack([np.asarray(Image.open(name)) for part in chosen for name in part])
@@ -166,6 +176,7 @@ def bits_config(options: argparse.Namespace, width: int, seed: int, mode: str) -
         **source(options, 20),
         weight_bits=width,
         mode=mode,
+        rounding="nearest",
         teacher="builtin:resnet56-cifar",
         teacher_weights=str(options.weights / "cifar10-resnet56.safetensors"),
         train=TrainConfig(epochs=1, optimizer="adamw", lr=lr, weight_decay=0),
@@ -233,6 +244,52 @@ def compared(said: np.ndarray, whole: np.ndarray, label: np.ndarray) -> dict[str
     }
 
 
+def rounding(options: argparse.Namespace) -> dict[str, Any]:
+    """ResNet-20 with few bits, rounded to nearest and by reconstruction."""
+    widths = [int(width) for width in options.only.split(",")] if options.only else [4, 3]
+    result = {}
+    for width in widths:
+        for name in ("nearest", "reconstruct"):
+            config = QuantizeConfig(**source(options, 20), weight_bits=width, rounding=name, calibration=1024)
+            result[f"w{width}/{name}"] = models(quantize(config, options.out / f"w{width}-{name}"))
+    return {"models": result}
+
+
+def depthwise(options: argparse.Namespace) -> dict[str, Any]:
+    """MobileNetV1 0.25, fresh from fine-tuning, in 8 bits: rounded to nearest, and as by default."""
+    images = decoded(Path(options.data), options.out / "images.npz", most=250, classes=CLASSES)
+    weights = options.weights / "imagenet-mobilenet_v1_025_128-fp16.safetensors"
+    tuned = potstill.finetune(
+        images,
+        model="builtin:mobilenet-v1",
+        weights=weights,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        size=128,
+        epochs=5,
+        lr=0.001,
+        views=1,
+        ema=0,
+        out=options.out / "tuned",
+    )
+    settings = {
+        "nearest": {"rounding": "nearest", "correct_bias": False},
+        "corrected": {"rounding": "nearest"},
+        "default": {},
+    }
+    result = {}
+    for name, setting in settings.items():
+        config = QuantizeConfig(model=str(tuned.folder), **setting)
+        result[name] = models(quantize(config, options.out / name))
+    return {"models": result}
+
+
+def models(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the files in a summary."""
+    keys = ("accuracy", "interval", "lost", "p", "agreement", "bytes")
+    return {name: {key: row[key] for key in keys if key in row} for name, row in summary["models"].items()}
+
+
 def pruned(options: argparse.Namespace) -> dict[str, Any]:
     """ResNet-56 to half its multiply-accumulates, trained back by itself as it was."""
     config = PruneConfig(
@@ -297,6 +354,17 @@ def speed(files: list[Path]) -> dict[str, Any]:
         told[f"batch_{batch}"] = [latency.to_json() for latency in timed]
         told[f"speed_up_{batch}"] = round(timed[0].median_ms / timed[1].median_ms, 3)
     return told
+
+
+WORK = {
+    "int8": int8,
+    "bits": bits,
+    "prune": pruned,
+    "longer": longer,
+    "half": half,
+    "rounding": rounding,
+    "depthwise": depthwise,
+}
 
 
 if __name__ == "__main__":

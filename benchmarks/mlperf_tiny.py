@@ -32,11 +32,12 @@ from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.config import build
 from potstill.display import LiveDisplay
 from potstill.evaluation.statistics import mean_interval
+from potstill.model_files.planner import plan
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
 from potstill.stages.compress import common
 from potstill.stages.compress.common import CompressionSetup
-from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize import BEFORE, quantize
 from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, TeacherConfig, Views
 from potstill.stages.summary import machine, versions
@@ -160,6 +161,7 @@ def tuning(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> Qu
         mode="qat",
         rounding="reconstruct",
         calibration=1024,
+        input="prepared",
         teacher=TEACHER,
         teacher_weights=str(given.weights),
         train=TrainConfig(epochs=given.tuning, optimizer="adamw", lr=0.0005, weight_decay=0),
@@ -229,6 +231,7 @@ def of_goal(folder: Path, name: str) -> dict[str, Any]:
         "bytes": max(model["bytes"] for model in models),
         "packed_bytes": max(summary["models"]["packed"]["bytes"] for summary in summaries),
         "macs": models[0]["macs"],
+        "ram": plan(runs[0] / "quantized" / BEFORE).peak,
         "bits": [summary["bits"] for summary in summaries],
         "minutes": [round(artifacts.read_json(run / "spent.json") / 60, 1) for run in runs],
     }
@@ -247,14 +250,15 @@ def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
 
 def table(found: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table, and how the figures were made."""
-    yield "| file | bytes | million MACs | accuracy % | 95 % interval | seeds | minutes per seed |"
-    yield "|---|---:|---:|---:|---|---|---:|"
+    yield "| file | bytes | million MACs | RAM, bytes | accuracy % | 95 % interval | seeds | minutes per seed |"
+    yield "|---|---:|---:|---:|---:|---|---|---:|"
     for title, row in found["references"].items():
-        yield f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | {row['accuracy']:.2f} | | | |"
+        yield f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | | {row['accuracy']:.2f} | | | |"
     for name, row in found["goals"].items():
+        title = f"potstill, {name}: ResNet-20, width {GOALS[name].width}"
         seeds, (low, high) = ", ".join(f"{one:.2f}" for one in row["seeds"]), row["interval"]
         yield (
-            f"| potstill, {name}: ResNet-20, width {GOALS[name].width} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | "
+            f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | {row['ram']:,} | "
             f"{row['accuracy']:.2f} | {low:.2f} to {high:.2f} | {seeds} | {max(row['minutes']):.0f} |"
         )
     yield ""

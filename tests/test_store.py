@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potstill import progress
+from potstill import artifacts, progress
 from potstill.errors import RunError
 from potstill.teachers import prediction_store as store_module
 from potstill.teachers.prediction_store import Store, map_safetensors
@@ -209,7 +209,8 @@ def test_twenty_writers_killed_at_any_moment(tmp_path: Path) -> None:
         assert finished.items() <= now.items()
         for file in now.keys() - finished.keys():
             columns, facts = map_safetensors(file)
-            assert store_module.digest(columns) == facts["sha256"] and columns["logits"].shape == (1024, 256)
+            source = artifacts.fingerprint(artifacts.read_json(tmp_path / "source.json"))
+            assert store_module.digest(columns, source) == facts["sha256"] and columns["logits"].shape == (1024, 256)
         finished = now
     assert 0 < len(finished) < 100 and not (tmp_path / "manifest.json").exists()
     waiting[0].communicate(b"go\n")

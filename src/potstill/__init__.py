@@ -42,10 +42,12 @@ if TYPE_CHECKING:
         ModelFigures,
         RunResult,
         SelftrainResult,
+        ShrinkResult,
     )
     from potstill.api.runs import compare, demo, distill, run
+    from potstill.api.shrinking import shrink
     from potstill.api.transfer import finetune, label, selftrain
-    from potstill.api.using import bench, check, evaluate, explain, formats, layers, models, predict
+    from potstill.api.using import bench, check, clean, debug, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
     from potstill.errors import UserError
 
@@ -68,10 +70,13 @@ __all__ = [
     "Prediction",
     "RunResult",
     "SelftrainResult",
+    "ShrinkResult",
     "UserError",
     "__version__",
     "bench",
     "check",
+    "clean",
+    "debug",
     "compare",
     "demo",
     "distill",
@@ -90,17 +95,21 @@ __all__ = [
     "run",
     "selftrain",
     "set_verbosity",
+    "shrink",
 ]
 
 _CONTENTS = {
     "api.runs": "run demo distill compare",
+    "api.shrinking": "shrink",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
-    "api.using": "predict evaluate explain check models layers formats bench",
+    "api.using": "predict evaluate explain check models layers formats bench clean debug",
     "api.model": "load Model",
-    "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
+    "api.results": "RunResult CompareResult CompressResult FinetuneResult LabelResult ModelFigures SelftrainResult "
+    "ShrinkResult",
     "api.formats": "Formats",
-    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue NetworkCost Layers BenchResult",
+    "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult "
+    "DebugResult NetworkCost",
     "display": "set_verbosity",
     "errors": "UserError",
 }

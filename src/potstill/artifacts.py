@@ -29,6 +29,7 @@ from potstill.progress import note
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
 DAMAGED = ".damaged"  # suffix of what was set aside
+STORES = "stores"  # folder of the cached outputs of a run, whose parts have checksums of their own
 LARGE = 64_000_000  # bytes; larger files are not read again while size and modification time are as they were
 
 
@@ -202,7 +203,7 @@ def _fact(file: Path) -> dict[str, Any]:
 def _files_of(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir():
-            if not (path / MANIFEST).is_file():
+            if path.name != STORES and not (path / MANIFEST).is_file():
                 yield from _files_of(path)
         elif path.name not in (MANIFEST, CHECKPOINT) and path.suffix != DAMAGED and not path.name.startswith("."):
             yield path

@@ -16,11 +16,13 @@ from potstill import progress
 from potstill.cli.show import show
 from potstill.config import build
 from potstill.errors import ConfigError, ModelError, RunError
+from potstill.model_files import snippets
 from potstill.model_files.folder import save_model
 from potstill.model_files.runtimes import open_exported
 from potstill.models import zoo
 from potstill.stages.compress import export as stage
-from potstill.stages.compress.export import ExportStageConfig, export_files, recommended
+from potstill.stages.compress.export import ExportStageConfig, export_files
+from potstill.stages.compress.recommend import recommended
 
 DIGITS = {"path": "digits", "limit": 300}
 
@@ -66,6 +68,7 @@ def test_the_folder_holds_measured_files(
     show(exported)
     printed = capsys.readouterr().out
     assert "model_int8.onnx" in printed and f"Take {folder}/{told['recommended']['file']}: " in printed
+    assert snippets.use(exported.recommended) in printed
     assert len(list((folder / "golden").glob("*.png"))) == 12
     verified = subprocess.run([sys.executable, folder / "golden" / "verify.py"], capture_output=True, text=True)
     assert verified.returncode == 0 and "model_int8.onnx: 12 images" in verified.stdout
@@ -97,8 +100,8 @@ def test_tflite_and_c_are_measured_like_the_others(
         potstill.export(model, data=DIGITS, tflite_type="int16", out=tmp_path / "other")
 
 
-def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1) -> dict[str, Any]:
-    return {"lost": lost, "p": p, "latency": [{"speed_up": speed, "threads": threads}]}
+def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1, size: int = 100) -> dict[str, Any]:
+    return {"lost": lost, "p": p, "bytes": size, "latency": [{"speed_up": speed, "threads": threads}]}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,20 @@ def test_what_is_slower_or_worse_is_never_recommended(others: dict[str, Any], ch
     assert recommended({"network": {}, "float": row(1.0), **others})["file"] == chosen
     slower = [name for name, told in others.items() if told["latency"][0]["speed_up"] < 1]
     assert all(any(note.startswith(f"{name} is slower") for note in progress.display().notes) for name in slower)
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ({"int8": row(0.8, size=30)}, "int8"),
+        ({"int8": row(2.0, size=30), "xml": row(3.0, size=40)}, "int8"),
+        ({"int8": row(2.0, lost=3.0, p=0.001, size=30)}, "float"),
+        ({"xml": row(2.0, size=120)}, "float"),
+    ],
+)
+def test_the_smallest_file_is_recommended_where_bytes_matter(others: dict[str, Any], chosen: str) -> None:
+    found = recommended({"network": {}, "float": row(1.0), **others}, prefer="bytes")
+    assert found["file"] == chosen and ("30% of the bytes" in found["because"]) == (chosen == "int8")
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "executorch", "tflite", "c"])

@@ -131,3 +131,8 @@ def test_the_shown_lines_say_what_predict_says(exported: Path, three: Path) -> N
         name, probability = line.split()
         assert name == nets.CLASSES[int(np.argmax(row))]
         assert float(probability) == pytest.approx(max(row), abs=0.02)
+
+
+def test_the_document_shows_the_same_lines() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    assert snippets.use("model.onnx") in text

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from potstill.errors import ModelError
-from potstill.model_files.onnx import OnnxModel, describe
+from potstill.model_files.onnx import TEMPERATURE, OnnxModel, describe
 
 WEIGHT = (np.random.default_rng(0).normal(size=(3, 3, 1, 1)) * 6).astype(np.float32)
 IMAGE = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -109,6 +109,15 @@ def test_a_graph_of_nan_is_named(tmp_path: Path) -> None:
     file = made(tmp_path / "x.onnx", [node("Flatten", ["g"], "y")], weight=WEIGHT * np.float32("nan"))
     with pytest.raises(ModelError, match="computes NaN or infinity for ordinary images"):
         probabilities(file)
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "-1", "0", "inf"])
+def test_a_temperature_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    model = onnx.load(made(tmp_path / "x.onnx", [node("Flatten", ["g"], "y")]))
+    model.metadata_props.add(key=TEMPERATURE, value=text)
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(ModelError, match="calibration temperature"):
+        probabilities(tmp_path / "x.onnx")
 
 
 def test_weights_in_another_file_that_is_missing_are_named(tmp_path: Path) -> None:

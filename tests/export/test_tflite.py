@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
+from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.errors import ModelError
-from potstill.exporters import quantize_int8
+from potstill.exporters import export_quantized, gate, parity, quantize_int8
 from potstill.exporters.tflite import check_operators, to_tflite
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import open_exported
+from potstill.models.outputs import Classifier
 
-from . import graphs
+from . import graphs, nets
 from .graphs import normal, step
 
 pytest.importorskip("ai_edge_litert", reason="needs the extra tflite")
@@ -166,10 +169,42 @@ def test_probabilities_are_those_of_the_calibrated_logits(int8: Path, tmp_path: 
     images = graphs.pixels(16)
     to_tflite(int8.with_suffix(".onnx"), tmp_path / "p.tflite", images, probabilities=True)
     model, plain = open_exported(tmp_path / "p.tflite"), open_exported(int8)
-    expected = (plain(torch.from_numpy(images)).logits / 2.0).softmax(1)  # the temperature of the file
-    result = model(torch.from_numpy(images)).logits.exp()
+    expected = (plain(torch.from_numpy(images)).logits / 2.0).softmax(1)  # 2.0 is the temperature of the file
+    result = (model(torch.from_numpy(images)).logits / 2.0).exp()
     assert (result - expected).abs().max() < 1.1 / 256
-    assert model.temperature is None and plain.temperature == 2.0
+    assert model.temperature == plain.temperature == 2.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation_bits", [8, None])
+def test_weights_below_8_bits_are_those_of_the_network(tmp_path: Path, activation_bits: int | None) -> None:
+    plain, calibration = nets.tiny().eval(), nets.images(64, seed=3)
+    image = plain.prepare(calibration)
+    folded = fold_batchnorm(plain.network, image[:1])
+    seen = observe(folded, [image])
+    network = quantized(folded, seen, weight_bits=4, activation_bits=activation_bits)
+    classifier = plain.replace(network=network).eval()
+    export_quantized(classifier, tmp_path / "low.onnx", calibration.numpy())
+    to_tflite(tmp_path / "low.onnx", tmp_path / "low.tflite", calibration.numpy())
+    result = parity(classifier, open_exported(tmp_path / "low.tflite", threads=1), [nets.images(200)])
+    assert result["agreement"] >= (98 if activation_bits else 100)
+    assert result["max_logit_difference"] < (0.2 if activation_bits else 1e-4)  # logits of 9 from end to end
+
+
+def test_the_gate_lets_rounding_pass_and_nothing_else(int8: Path, tmp_path: Path) -> None:
+    """The ONNX file in float stands for the network."""
+    exact, exported = OnnxModel(int8.with_name("float.onnx")), OnnxModel(int8.with_suffix(".onnx"))
+    images, file = torch.from_numpy(graphs.pixels(64)), tmp_path / "model.tflite"
+    opened = open_exported(int8)
+    for temperature in (None, 2.0):
+        file.touch()
+        options = {"opened": opened, "temperature": temperature}
+        gate.check_rounding(file, exported, cast(Classifier, exact), images, **options)
+        assert file.is_file()
+        options["opened"] = lambda image: opened(image.flip(3))
+        with pytest.raises(ModelError, match="was not delivered.* is what rounding explains"):
+            gate.check_rounding(file, exported, cast(Classifier, exact), images, **options)
+        assert not file.exists()
 
 
 def test_all_that_is_not_supported_is_named_at_once(tmp_path: Path) -> None:

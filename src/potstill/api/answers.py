@@ -83,6 +83,8 @@ class Evaluation(Result):
             f"accuracy {self.accuracy:.2f} %  (95 % interval {low:.2f} to {high:.2f}), "
             f"loss {result['loss']:.4f}, calibration error {result['calibration_error']:.2f} %"
         )
+        if "balanced_accuracy" in result:
+            yield f"balanced accuracy {result['balanced_accuracy']:.2f} %, lowest recall {result['worst_recall']:.2f} %"
         lowest = sorted(self.recall.items(), key=lambda pair: pair[1])[:5]
         yield "Lowest recall: " + ", ".join(f"{name} ({value:.1f} %)" for name, value in lowest)
 
@@ -253,6 +255,43 @@ class Layers(Result):
             for row in self.summary["layers"]
         )
         yield Table(("layer", "kind", "output", "parameters", "stage"), rows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CleanResult(Result):
+    """What can be removed, or was."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of everything that was found."""
+        return self.summary["bytes"]
+
+    def parts(self) -> Iterator[Part]:
+        found, size = self.summary["found"], words.file_size(self.bytes)
+        if not found:
+            yield "Nothing to remove."
+            return
+        rows = tuple((one["path"], words.file_size(one["bytes"]), one["reason"]) for one in found)
+        yield Table(("path", "size", "why"), rows)
+        yield f"Removed {size}." if self.summary["removed"] else f"{size} can be removed: add --yes."
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DebugResult(Result):
+    """The step at which a training diverged, repeated."""
+
+    def parts(self) -> Iterator[Part]:
+        result = self.summary
+        same = "the same values as before" if result["same"] else "other values than before"
+        yield Table(
+            ("loss term", "value"), tuple((name, str(value)) for name, value in result["terms"].items()),
+            f"Step {result['step'] + 1}, seed {result['seed']}, learning rate {result['learning_rate']:g}: {same}",
+        )  # fmt: skip
+        for kind in ("layers", "gradients", "weights"):
+            names = result[kind]
+            more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+            yield f"Not finite among the {kind}: {', '.join(names[:MOST_CLASSES]) or 'none'}{more}"
+        yield f"Images of the batch: {', '.join(result['images'][:MOST_CLASSES])}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -157,6 +157,7 @@ def export(
     probabilities: bool | None = None,
     opset: int | None = None,
     calibration: int | None = None,
+    prefer: Literal["speed", "bytes"] | None = None,
     golden: int | None = None,
     input: Literal["raw", "prepared"] | None = None,
     data: str | Path | Settings | None = None,
@@ -177,7 +178,7 @@ def export(
             copy too. tflite_type: "uint8" or "int8", of the image and the result of its 8-bit TensorFlow Lite copy.
         probabilities: TensorFlow Lite files give calibrated probabilities, as camera software wants, not logits.
         opset: of the float ONNX file. calibration: training images that calibrate the 8-bit file.
-        golden: reference images with expected outputs to include.
+        prefer: what the recommended file is best in. golden: reference images with expected outputs to include.
         input: what the ONNX files take: "raw" (photos of any size) or "prepared" (float32 in 0..1).
         data, limit: the images, by default those of the run; images used, stratified. seed: the random seed.
         reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).

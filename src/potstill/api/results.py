@@ -15,9 +15,10 @@ from typing import Any
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
 from potstill.evaluation.statistics import Verdict
+from potstill.model_files import snippets
 from potstill.plain_text import visible
 
-REPORT = "report.html"
+REPORT, GOLDEN = "report.html", "golden"
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,52 @@ class StageResult(Result):
     def models(self) -> dict[str, ModelFigures]:
         """The figures of each model, by role."""
         return {role: ModelFigures.of(role, figures) for role, figures in self.summary.get("models", {}).items()}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ShrinkResult(StageResult):
+    """A search: the file to ship, the candidates that were tried, forecast and outcome."""
+
+    @property
+    def model(self) -> Path:
+        """The file to ship."""
+        name = self.summary["ship"]["file"]
+        return Path(name) if self.folder is None else self.folder / name
+
+    @property
+    def shipped(self) -> ModelFigures:
+        """Its figures, measured by running it."""
+        return self.models["shipped"]
+
+    @property
+    def front(self) -> Table:
+        """Every candidate that was trained, the most accurate on validation first."""
+        ordered = sorted(self.summary["candidates"], key=lambda one: (-one["validation_accuracy"], one["bytes"]))
+        rows = [
+            (
+                one["name"] + (" (chosen)" if one["chosen"] else ""),
+                f"{one['validation_accuracy']:.1f}",
+                words.size(one["bytes"]),
+                words.milliseconds(one["latency_ms"]),
+                words.size(one["ram_int8"]),
+            )
+            for one in ordered
+        ]
+        return Table(("network", "validation, %", "size", "ms/image", "activations"), tuple(rows), "Candidates")
+
+    @property
+    def forecast(self) -> dict[str, Any]:
+        """What was expected before the search, and the outcome (docs/summary.md)."""
+        return self.summary["forecast"]
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what to ship, how good, how big, how fast, how sure; and the next command."""
+        from potstill.report.shrink import lines, next_steps
+
+        yield from lines(self.summary)
+        if self.folder is not None:
+            yield f"Next: {next_steps(self.summary, self.folder)[0][1]}"
+        yield from super().parts()
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -261,17 +308,23 @@ class CompressResult(StageResult):
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
         if self.recommended is not None:
             yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
+            if "from_photo" in self.summary["models"][self.recommended.name]:
+                yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
+                yield f"To check it where it is used: python {self.folder / GOLDEN / snippets.VERIFY}"
         yield from super().parts()
 
 
 def models_table(models: Mapping[str, ModelFigures], headings: Iterable[str], title: str) -> Table:
     """Return a row a model; a column in which no model has a figure is left out."""
-    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in headings}
+    every = [part for one in headings for part in (one, *(BESIDE if one == "accuracy, %" else ()))]
+    cells = {heading: [COLUMNS[heading](one) for one in models.values()] for heading in every}
     filled = {heading: column for heading, column in cells.items() if any(column)}
     names = [LABELS.get(role, role) for role in models]
     return Table(("model", *filled), tuple(zip(names, *filled.values(), strict=True)), title)
 
 
+BESIDE = ("balanced, %", "lowest recall, %")
+"""Columns that follow the accuracy: where classes are of unequal size, it hides the rare ones."""
 LABELS: dict[str, str] = {"student_int8": "student, 8 bit"}
 
 
@@ -287,6 +340,8 @@ def _shown(value: float | None, text: str) -> str:
 COLUMNS: dict[str, Callable[[ModelFigures], str]] = {
     "file": lambda one: one.file,
     "accuracy, %": lambda one: _shown(one.accuracy, "{:.2f}"),
+    "balanced, %": lambda one: _shown(one.figures.get("balanced_accuracy"), "{:.2f}"),
+    "lowest recall, %": lambda one: _shown(one.figures.get("worst_recall"), "{:.2f}"),
     "95 % interval": lambda one: "" if one.interval is None else "{:.2f} to {:.2f}".format(*one.interval),
     "vs original": lambda one: "" if one.lost is None else words.signed(-one.lost, 2),
     "agreement, %": lambda one: _shown(one.figures.get("agreement"), "{:.2f}"),

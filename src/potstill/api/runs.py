@@ -13,6 +13,7 @@ from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
+from potstill.stages.distill.defaults import chosen
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.recipe import Recipe
 from potstill.training.devices import init_process_group
@@ -45,8 +46,9 @@ def run(
     built = config.build(Recipe, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
+    built, why = chosen(built)
     folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
-    return RunResult(run_recipe(built, folder, command=command), folder)
+    return RunResult(run_recipe(built, folder, why=why, command=command), folder)
 
 
 @verb
@@ -60,8 +62,8 @@ def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> Ru
 def distill(
     data: str | Path | Settings,
     *,
-    teacher: str | Path | Settings = "builtin:cnn",
-    student: str | Settings = "builtin:mlp",
+    teacher: str | Path | Settings = "auto",
+    student: str | Path | Settings = "auto",
     teacher_weights: str | Path | None = None,
     student_weights: str | Path | None = None,
     student_size: int | None = None,
@@ -72,6 +74,8 @@ def distill(
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    select: Literal["last", "best", "balanced"] | None = None,
+    balance: Literal["none", "sqrt", "full", "logit-adjust"] | None = None,
     seeds: int | None = None,
     seed: int | None = None,
     labels: int | None = None,
@@ -101,18 +105,16 @@ def distill(
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
         teacher, student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or
-            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}.
+            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}; "auto" chooses by the images.
         teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
         student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
-        epochs, batch_size, lr: of student and control. seeds, seed: how many pairs are trained; the first seed.
-        labels, limit: labels that the student gets; images used, stratified. allow_empty: classes without images too.
-        group, test_from: which images stay in one split; what a missing test split is made of (docs/data.md).
+        epochs, batch_size, lr, select, balance: of student and control. seeds, seed: how many pairs; the first seed.
+        labels: of the student. limit, group, test_from, allow_empty: images used and their splits (docs/data.md).
         fit, input: how photos are made square ("crop", "letterbox", "stretch"); ONNX files take "raw" or "prepared".
-        views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
+        views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
         objective, train, export, comparisons: as in a recipe (docs/recipes.md). name, title: of the run.
-        reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
-        out: the run folder (default: a new one under runs/).
+        reject, target: "precision>=0.99" to guarantee; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")

@@ -26,7 +26,7 @@ Settings = Mapping[str, Any]
 def finetune(
     data: str | Path | Settings,
     *,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     weights: str | Path | None = None,
     options: Settings | None = None,
     mean: Sequence[float] | None = None,
@@ -52,6 +52,8 @@ def finetune(
     ema: float | None = None,
     patience: int | None = None,
     train: Settings | None = None,
+    select: Literal["last", "best", "balanced"] | None = None,
+    balance: Literal["none", "sqrt", "full", "logit-adjust"] | None = None,
     seed: int | None = None,
     reject: str | None = None,
     out: str | Path | None = None,
@@ -61,7 +63,8 @@ def finetune(
 
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        model: a name, or the folder of a stage whose network is reused. options: of the architecture.
+        model: a name, or the folder of a stage whose network is reused; of several, the one whose probe classifies most
+            held-out training images correctly. options: of the architecture.
         weights: a file, "package:NAME", "hub" for the published ones, or "auto" (the default: the model's package if it
             is installed, else the hub). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.
@@ -71,14 +74,13 @@ def finetune(
         test_from: what becomes the test split if the data have none: "train", "val" or "none".
         features, views, penalty, folds: of the probe: its layer, augmented views, L2 penalty, cross-validation folds.
         unfreeze: "none", "all", or how many of the last stages are trained.
-        epochs, batch_size, lr, ema, patience: of fine-tuning; train: its other settings.
+        epochs, batch_size, lr, ema, patience, select: of fine-tuning; train: its other settings.
+        balance: weights or adjusted logits of fine-tuning for classes of unequal size (docs/recipes.md).
         head_rate, layer_decay: learning rate of the head times lr; decay of the rate per stage.
         batchnorm: "fixed" keeps its statistics, "adapted" updates them. seed: the random seed.
-        reject: "precision>=0.99" answers only where that is guaranteed, "none" always (docs/export.md).
-        out: the folder, which every teacher= accepts (default: a new one under runs/).
+        out: the folder (default: a new one under runs/). reject: "precision>=0.99" to guarantee (docs/export.md).
     """
-    settings = settings_of("finetune", locals())
-    config = built(FinetuneConfig, settings)
+    config = built(FinetuneConfig, settings_of("finetune", locals()))
     folder = new_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
     return FinetuneResult(finetune_stage(config, folder, command=command), folder)
 

@@ -10,6 +10,8 @@ from potstill.api.answers import (
     BenchResult,
     Catalogue,
     CheckResult,
+    CleanResult,
+    DebugResult,
     Evaluation,
     Explanation,
     Layers,
@@ -24,6 +26,8 @@ from potstill.errors import ConfigError
 from potstill.output_files import check_output
 from potstill.report import write_likeness
 from potstill.stages import check as check_stage
+from potstill.stages import clean as clean_stage
+from potstill.stages import debug as debug_stage
 from potstill.stages.inference import bench as bench_stage
 from potstill.stages.inference import cost as cost_stage
 from potstill.stages.inference import explain as explain_stage
@@ -251,3 +255,45 @@ def bench(
             limit=limit,
         )
     )
+
+
+@verb
+@one_process
+def clean(
+    runs: str | Path | Sequence[str | Path] | None = None,
+    *,
+    days: float = 30,
+    max_gb: float | None = None,
+    yes: bool = False,
+) -> CleanResult:
+    """Show what can be made again and how large it is; with `yes` remove it.
+
+    That is: parts of the cache that were not used for long, cached teacher outputs of finished runs, and damaged files
+    that were set aside there. No model, figure or report is touched.
+
+    Args:
+        runs: run folders, or folders of them; None is `runs` where there is one.
+        days: parts of the cache that were not used for so many days.
+        max_gb: largest size of the cache; the least recently used parts go first.
+        yes: remove what is found.
+    """
+    given = [runs] if isinstance(runs, str | Path) else list(runs or [])
+    usual = [Path("runs")] if runs is None and Path("runs").is_dir() else []
+    found = clean_stage.removable(
+        [Path(folder) for folder in given] or usual, days=days, max_bytes=None if max_gb is None else max_gb * 1e9
+    )
+    if yes:
+        clean_stage.remove(found)
+    rows = [{"path": str(one.path), "bytes": one.bytes, "reason": one.reason} for one in found]
+    return CleanResult({"removed": yes, "bytes": sum(one.bytes for one in found), "found": rows})
+
+
+@verb
+@one_process
+def debug(folder: str | Path) -> DebugResult:
+    """Repeat the step at which a training diverged; return its loss terms and what in it is not finite.
+
+    Args:
+        folder: the run that diverged, or the folder `diverged` in it.
+    """
+    return DebugResult(debug_stage.debug(Path(folder)))

@@ -11,8 +11,10 @@ import warnings
 from potstill import runtime
 from potstill.cli.bench import bench
 from potstill.cli.check import check
+from potstill.cli.clean import clean
 from potstill.cli.common import Command, app
 from potstill.cli.compare import compare
+from potstill.cli.debug import debug
 from potstill.cli.demo import demo
 from potstill.cli.distill import distill
 from potstill.cli.evaluate import evaluate
@@ -27,11 +29,12 @@ from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
+from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench)
+MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
+USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.

@@ -11,6 +11,7 @@ from potstill.cli.options import (
     NETWORKS,
     TRAINING,
     Augment,
+    Balance,
     BatchSize,
     Data,
     FirstSeed,
@@ -24,6 +25,7 @@ from potstill.cli.options import (
     Quiet,
     Reject,
     Seeds,
+    Select,
     Target,
     TeacherWeights,
     TestFrom,
@@ -35,10 +37,12 @@ LOSS = "Loss"
 
 def distill(
     data: Data,
-    teacher: Annotated[str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file.")] = "builtin:cnn",
+    teacher: Annotated[
+        str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file; auto chooses by the images.")
+    ] = "auto",
     student: Annotated[
-        str, option(NETWORKS, "A name (NAME@LAYER is truncated after a layer), or a run or stage folder.")
-    ] = "builtin:mlp",
+        str, option(NETWORKS, "A name (NAME@LAYER is truncated after a layer), or a run or stage folder; or auto.")
+    ] = "auto",
     teacher_weights: TeacherWeights = None,
     student_weights: Annotated[
         Path | None, option(NETWORKS, "Initial weights of any classes, for a name: a file, package:NAME, hub or auto.")
@@ -51,6 +55,8 @@ def distill(
     epochs: Annotated[int | None, option(TRAINING, "Epochs of student and control (default: 30).")] = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
+    select: Select = None,
+    balance: Balance = None,
     seeds: Seeds = None,
     seed: FirstSeed = None,
     labels: Annotated[int | None, option(IMAGES, "Number of labels the student gets (default: all).")] = None,
@@ -59,7 +65,9 @@ def distill(
     group: Group = None,
     test_from: TestFrom = None,
     allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
-    views: Annotated[int | None, option(IMAGES, "Augmented views of each image (default: one an epoch).")] = None,
+    views: Annotated[
+        int | None, option(IMAGES, "Augmented views of each image (default: by the teacher's cost).")
+    ] = None,
     augment: Augment = None,
     reject: Reject = None,
     target: Target = None,

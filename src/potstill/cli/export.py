@@ -38,6 +38,7 @@ def export(
     ] = False,
     opset: Annotated[int | None, typer.Option(help="Operator set of the ONNX file (default: 20).")] = None,
     calibration: Calibration = None,
+    prefer: Annotated[str | None, typer.Option(help="Recommend by speed (default) or bytes.")] = None,
     golden: Annotated[
         int | None, typer.Option(help="Reference images with expected outputs to include (default: 8).")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Fit, Group, Json, Out, Quiet, Reject, TestFrom, numbers, option
+from potstill.cli.options import Balance, Data, Fit, Group, Json, Out, Quiet, Reject, Select, TestFrom, numbers, option
 
 NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
 
@@ -17,7 +17,10 @@ def stages(text: str) -> str | int:
 
 def finetune(
     data: Data,
-    model: Annotated[str, option(NETWORK, "A name (NAME@LAYER is truncated after a layer), or a stage folder.")],
+    model: Annotated[
+        list[str],
+        option(NETWORK, "A name (NAME@LAYER is truncated) or a stage folder; of several, the best."),
+    ],
     weights: Annotated[str | None, option(NETWORK, "A file, package:NAME, hub or auto (default).")] = None,
     mean: Annotated[Any, option(NETWORK, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
     std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
@@ -45,6 +48,8 @@ def finetune(
     ] = None,
     ema: Annotated[float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).")] = None,
     patience: Annotated[int | None, option(TUNING, "Epochs without improvement before stopping (default: 5).")] = None,
+    select: Select = None,
+    balance: Balance = None,
     seed: Annotated[int | None, option(TUNING, "Random seed.")] = None,
     reject: Reject = None,
     out: Out = None,

@@ -90,6 +90,12 @@ Epochs = Annotated[int | None, option(TRAINING, "Training epochs.")]
 TrainImages = Annotated[int | None, option(TRAINING, "Train on this many images, instead of --epochs.")]
 BatchSize = Annotated[int | None, option(TRAINING, "Batch size.")]
 LearningRate = Annotated[float | None, option(TRAINING, "Peak learning rate.")]
+Select = Annotated[
+    str | None, option(TRAINING, "Kept epoch: last, best on validation, or balanced (best by balanced accuracy).")
+]
+Balance = Annotated[
+    str | None, option(TRAINING, "For classes of unequal size: none, sqrt, full or logit-adjust (docs/recipes.md).")
+]
 Seeds = Annotated[int | None, option(TRAINING, "Number of seeds.")]
 FirstSeed = Annotated[int | None, option(TRAINING, "First random seed.")]
 Seed = Annotated[int | None, option(TRAINING, "Random seed.")]

@@ -20,7 +20,7 @@ import torch
 
 from potstill import artifacts
 from potstill.data import decode, squares
-from potstill.data.cache import cache_folder
+from potstill.data.cache import cache_folder, make_room, mark_used
 from potstill.data.manifest import Manifest, Source
 from potstill.data.squares import Window
 from potstill.data.workers import in_processes
@@ -170,8 +170,10 @@ def _mapped(manifest: Manifest, how: How, cache: Path, seconds: float) -> np.nda
     if not _whole(file, int(np.prod(shape))):
         try:
             _fill(manifest, how, folder, seconds)
+            make_room(folder)
         except OSError as error:
             raise _disk_error(error, folder) from error
+    mark_used(folder)
     return np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from potstill.evaluation import metrics
 from potstill.evaluation.statistics import mcnemar, mean_interval, proportion_interval
 
+BALANCED = ("balanced_accuracy", "worst_recall")
+
 
 def measured(
     logits: np.ndarray,
@@ -20,7 +22,8 @@ def measured(
 ) -> dict[str, Any]:
     """Return the figures of logits [N, K] against labels int64 [N].
 
-    accuracy and its 95 % Wilson interval (percent), images (N), loss (cross-entropy, nats), calibration_error (ECE,
+    accuracy and its 95 % Wilson interval (percent), balanced_accuracy and worst_recall (mean and lowest recall of the
+    classes that occur, percent), images (N), loss (cross-entropy, nats), calibration_error (ECE,
     points); with `classes` (names, K) also the recall of each class that occurs (percent). With `reference`, logits
     [N, K] of the model from which this one was derived: see `compared`.
     """
@@ -28,6 +31,7 @@ def measured(
     result: dict[str, Any] = {
         "accuracy": round(metrics.accuracy(logits, label), 3),
         "interval": _rounded(proportion_interval(int(correct.sum()), len(label))),
+        **_of_classes(logits, label),
         "images": len(label),
         "loss": round(float(metrics.negative_log_likelihood(logits, label)), 4),
         "calibration_error": round(float(metrics.expected_calibration_error(logits, label)), 2),
@@ -36,6 +40,11 @@ def measured(
         recall = metrics.per_class_recall(logits, label)
         result["recall"] = {n: round(float(r), 2) for n, r in zip(classes, recall, strict=True) if np.isfinite(r)}
     return result if reference is None else result | compared(logits, label, reference)
+
+
+def _of_classes(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    recall = metrics.per_class_recall(logits, label)
+    return dict(zip(BALANCED, (round(float(np.nanmean(recall)), 3), round(float(np.nanmin(recall)), 3)), strict=True))
 
 
 def compared(logits: np.ndarray, label: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
@@ -70,6 +79,7 @@ def over_seeds(logits: Sequence[np.ndarray], label: np.ndarray) -> dict[str, Any
         "test_accuracy": accuracy,
         "accuracy": round(float(np.mean(accuracy)), 3),
         "interval": each[0]["interval"] if interval is None else _rounded(interval),
+        **{name: round(float(np.mean([one[name] for one in each])), 3) for name in BALANCED},
         "images": len(label),
         "loss": round(float(np.mean([one["loss"] for one in each])), 4),
         "calibration_error": round(float(np.mean([one["calibration_error"] for one in each])), 2),

@@ -67,6 +67,35 @@ def check_int8(file: Path, network: Classifier, images: Tensor) -> None:
         )
 
 
+def check_rounding(
+    file: Path,
+    exported: Computes,
+    network: Classifier,
+    images: Tensor,
+    *,
+    opened: Computes,
+    temperature: float | None = None,
+) -> None:
+    """Do the same for a file in integers that rounds otherwise than `exported`, the ONNX file with the same numbers.
+
+    It may be further from the network than that file by half, or by 15 % of what outputs differ by from image to image
+    (root mean squares): one step in each layer adds up to that, and the rest are faults. temperature: of a file that
+    gives probabilities; None compares logits.
+    """
+    each = (_logits(model, images) for model in (opened, exported, network))
+    outputs, quantized, exact = (one if temperature is None else (one / temperature).softmax(1) for one in each)
+    error = float((outputs - exact).square().mean().sqrt())
+    bound = max(1.5 * float((quantized - exact).square().mean().sqrt()), 0.15 * float(exact.std(0).mean()))
+    bound += 0.0 if temperature is None else 1 / 256  # the step of probabilities in 8 bits
+    if not error <= bound:
+        _remove([file])
+        raise ModelError(
+            f"{file} was not delivered: run on {len(images)} images its outputs differ from those of its network by "
+            f"{error:.3g}, and {bound:.3g} is what rounding explains. The export of this network is wrong. Choose "
+            "another student, another runtime or leave the 8-bit file out (export --no-int8)."
+        )
+
+
 def noise(network: Classifier) -> Tensor:
     """Return generated images for a network without data, [N, C, H, W] in 0..1."""
     card = network.card

@@ -31,7 +31,7 @@ from potstill.model_files import snippets
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import Exported
 
-FILE, VERIFY = "golden.json", "verify.py"
+FILE = "golden.json"
 TOLERANCE = 0.02
 """Difference of a probability up to which a device agrees: what another JPEG decoder may change."""
 
@@ -76,7 +76,7 @@ def write_golden(
         pairs = zip(written, inputs.permute(0, 2, 3, 1).numpy(), strict=True)
         contents |= {one["prepared"]: _png(pixels) for one, pixels in pairs}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {**contents, VERIFY: snippets.verify().encode()}.items():
+    for name, content in {**contents, snippets.VERIFY: snippets.verify().encode()}.items():
         with artifacts.atomic(folder / name) as temporary:
             temporary.write_bytes(content)
     decoded = [decode.decode(image.content, name=one["file"]) for one, image in zip(written, images, strict=True)]

@@ -4,8 +4,7 @@ Resizing is written as two products with matrices of weights, which the graph co
 Pillow's bilinear filter with antialias, in Pillow's order (within rows first, rounded to 8 bits, then columns). ONNX's
 own `Resize` cannot start at a fraction of a pixel, as the centred box of `ImageOps.fit` does, and rounds elsewhere.
 With the matrices the pixels are those that the network was trained on, in every runtime that multiplies matrices, and
-as fast as with `Resize`. Only where Pillow resizes columns first (images about twice as high as wide, since Pillow 12)
-do single pixels differ, by 1 of 255.
+as fast as with `Resize`. Single pixels differ by 1 of 255: halves that are rounded the other way.
 """
 
 from __future__ import annotations
@@ -84,19 +83,47 @@ class _Builder:
 
 def _prepare(do: _Builder, card: Card) -> None:
     """Add the nodes from `INPUT` to `PREPARED`."""
-    height, width = (do("Shape", INPUT, start=axis, end=axis + 1) for axis in (1, 2))
     window = window_of(card.crop, card.resize, card.fit)
+    image, turned = _turned(do, card.fit, window) if card.crop[0] == card.crop[1] else (INPUT, "")
+    height, width = (do("Shape", image, start=axis, end=axis + 1) for axis in (1, 2))
     rows = _Axis(card.crop[0], window[0], window[1], height, width)
     columns = _Axis(card.crop[1], window[1], window[0], width, height)
     places = [_place(do, card.fit, axis) for axis in (rows, columns)]
-    pixels = _resampled(do, INPUT, (rows, columns), places, rounded=True)
+    pixels = _resampled(do, image, (rows, columns), places, rounded=True)
     if card.fit == "letterbox":
         inside = do("And", do("Unsqueeze", places[0].inside, [1]), do("Unsqueeze", places[1].inside, [0]))
         pixels = do("Where", inside, pixels, float(BORDER))
+    if turned:
+        pixels = do("Where", turned, do("Transpose", pixels, perm=[0, 1, 3, 2]), pixels)
     pixels = do("Div", _channels(do, pixels, card.channels), 255.0)
     if card.size != card.crop:
         pixels = _to_size(do, pixels, card)
     do("Reshape", pixels, [-1, card.channels, *card.size], out=PREPARED)
+
+
+def _turned(do: _Builder, fit: Fit, window: tuple[int, int]) -> tuple[str, str]:
+    """Return the image with rows and columns exchanged where Pillow resizes columns first, and whether that is so.
+
+    Since version 12, Pillow does so if rows lose more than twice as many pixels as columns.
+    """
+    height, width = (do("Shape", INPUT, start=axis, end=axis + 1) for axis in (1, 2))
+    side = window[0]
+    sides: list[Any] = [[side], [side]]
+    if fit == "letterbox":
+        sides = [_covered(do, _Axis(side, side, side, *pair)) for pair in ((height, width), (width, height))]
+    more, less = do("Sub", height, sides[0]), do("Max", do("Sub", width, sides[1]), [0])
+    turned = do("Squeeze", do("And", do("Greater", more, [0]), do("Greater", more, do("Mul", less, [2]))))
+    branches = {
+        "then_branch": helper.make_node("Transpose", [INPUT], [f"{INSIDE}turned"], perm=[0, 2, 1, 3]),
+        "else_branch": helper.make_node("Identity", [INPUT], [f"{INSIDE}upright"]),
+    }
+    graphs = {name: _branch(name, node) for name, node in branches.items()}
+    return do("If", turned, **graphs), turned
+
+
+def _branch(name: str, node: NodeProto) -> onnx.GraphProto:
+    result = helper.make_tensor_value_info(node.output[0], TensorProto.UINT8, ["n", "h", "w", "c"])
+    return helper.make_graph([node], name, [], [result])
 
 
 def _channels(do: _Builder, pixels: str, channels: int) -> str:

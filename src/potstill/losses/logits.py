@@ -5,6 +5,8 @@ z are logits, p = softmax(z / T), s the student, t the teacher. Every function r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,17 +15,29 @@ from potstill.losses.common import full_precision, kl
 
 
 @full_precision
-def cross_entropy(student: Tensor, label: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    student: Tensor,
+    label: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weight: Sequence[float] | None = None,
+    prior: Sequence[float] | None = None,
+) -> Tensor:
     """-log p_s[label]: the loss of every classifier.
 
     label: int64 [B], -100 where unlabelled (the value is 0 there), or probabilities [B, K], as from mixup; a row of
-    zeros is unlabelled. label_smoothing: 0..1, the mass spread over all classes (arXiv:1512.00567).
+    zeros is unlabelled. label_smoothing: 0..1, the mass spread over all classes (arXiv:1512.00567). class_weight: [K],
+    factors of the loss by class. prior: [K], the shares of the classes, above 0: the logits are adjusted by their
+    logarithms, so that the network itself balances the classes (Menon et al. 2021, arXiv:2007.07314).
     """
+    weight = None if class_weight is None else torch.tensor(class_weight, device=student.device, dtype=student.dtype)
+    if prior is not None:
+        student = student + torch.tensor(prior, device=student.device, dtype=student.dtype).log()
     if not label.is_floating_point():
-        return F.cross_entropy(student, label, reduction="none", label_smoothing=label_smoothing)
+        return F.cross_entropy(student, label, weight=weight, reduction="none", label_smoothing=label_smoothing)
     spread = label.sum(1, keepdim=True) / label.shape[1]
     target = (1 - label_smoothing) * label + label_smoothing * spread
-    return -(target * F.log_softmax(student, 1)).sum(1)
+    return -(target * F.log_softmax(student, 1) * (1 if weight is None else weight)).sum(1)
 
 
 @full_precision

@@ -7,8 +7,9 @@ Other files (from Keras, scikit-learn, another project) need a description of th
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +138,7 @@ class OnnxModel:
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.foreign = card is not None or CARD not in metadata
         self.card = card or (_foreign_card(self.file) if self.foreign else _own_card(self.file, metadata[CARD]))
-        self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
+        self.temperature = temperature_in(metadata, self.file)
         self.raw = not self.foreign and self.session.get_inputs()[0].type == _BYTES
         self._preprocessing = Classifier(nn.Identity(), self.card)
         if not self.raw:
@@ -216,6 +217,20 @@ class OnnxModel:
                 batch = np.stack([images[place] for place in part])
                 logits[part] = cast(np.ndarray, self.session.run(None, {INPUT: batch})[0])
         return logits
+
+
+def temperature_in(metadata: Mapping[str, str], file: Path) -> float | None:
+    """Return the calibration temperature in a file's metadata, None without one; raise `ModelError` if it is none."""
+    text = metadata.get(TEMPERATURE)
+    try:
+        value = None if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if value is not None and not (0 < value < math.inf):
+        raise ModelError(
+            f"{file} has the calibration temperature {text!r}; it must be a number above 0. Export it again."
+        )
+    return value
 
 
 def _own_card(file: Path, text: str) -> Card:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from potstill import artifacts
 from potstill.errors import ModelError
-from potstill.model_files.onnx import CARD, TEMPERATURE, OnnxModel
+from potstill.model_files.onnx import CARD, OnnxModel, temperature_in
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized
@@ -164,11 +166,12 @@ class TfliteModel(_Runtime):
         _require_file(file)
         metadata = _tflite_metadata(file)
         self.card = card_from_text(metadata[CARD], origin=f"The card inside {file}")
-        self.temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
+        self.temperature = temperature_in(metadata, file)
         self.probabilities = PROBABILITIES in metadata
         try:
-            self._interpreter = Interpreter(str(file), num_threads=threads or joblib.cpu_count())
-            self._interpreter.allocate_tensors()
+            with _without_native_messages():
+                self._interpreter = Interpreter(str(file), num_threads=threads or joblib.cpu_count())
+                self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT cannot run {file} ({_reason(error)}). Export it again.") from None
         self._image = self._interpreter.get_input_details()[0]
@@ -189,13 +192,29 @@ class TfliteModel(_Runtime):
         kind, (scale, zero) = self._result["dtype"], self._result["quantization"]
         if kind != np.float32:
             result = np.float32(scale) * (result.astype(np.float32) - zero)
-        # Half a step for a probability that is rounded to 0.
-        return np.log(np.maximum(result, scale / 2 or np.finfo(np.float32).tiny)) if self.probabilities else result
+        if not self.probabilities:
+            return result
+        # Half a step for a probability that is rounded to 0. The file has divided by the temperature.
+        likely = np.maximum(result, np.float32(scale / 2) or np.finfo(np.float32).tiny)
+        return np.float32(self.temperature or 1.0) * np.log(likely)
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         self._interpreter.set_tensor(self._image["index"], image)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._result["index"])
+
+
+@contextlib.contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Keep LiteRT's lines about its own delegates off the terminal; its errors are exceptions."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _tflite_metadata(file: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 TEXTS = Path(__file__).parent
-NEEDS = "numpy pillow onnxruntime"
+NEEDS, VERIFY = "numpy pillow onnxruntime", "verify.py"
 
 
 def use(file: Path | str, photo: str = "photo.jpg") -> str:

@@ -13,6 +13,7 @@ import yaml
 from potstill import words
 from potstill.artifacts import write_text
 from potstill.evaluation.statistics import FINE
+from potstill.model_files import snippets
 from potstill.report import pictures
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run
@@ -64,6 +65,7 @@ def context(run: Run) -> dict[str, Any]:
             comparison(one, curves, images, digits, whole, number)
             for number, (one, curves) in enumerate(zip(summary["comparisons"], run.comparisons, strict=True))
         ],
+        "usage": snippets.use("student.onnx") if "from_photo" in summary["models"].get("student", {}) else "",
         "recipe": yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True, width=90),
     }
 

@@ -38,6 +38,8 @@ class ModelRow:
 
 COLUMNS = {
     "accuracy": "Test accuracy",
+    "balanced": "Balanced accuracy",
+    "worst": "Lowest recall",
     "interval": "95 % interval",
     "parameters": "Parameters",
     "bytes": "File size",
@@ -66,6 +68,9 @@ def _model_row(key: str, facts: dict[str, Any], images: int, digits: int, whole:
         cells["accuracy"] = (words.percent(mean, digits), each)
         basis = words.plural(len(seeds), "seed") if len(seeds) > 1 else words.plural(images, "image")
         cells["interval"] = (f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}", f"over {basis}")
+    for column, name in (("balanced", "balanced_accuracy"), ("worst", "worst_recall")):
+        if facts.get(name) is not None:
+            cells[column] = (words.percent(facts[name], digits), "")
     if facts.get("parameters"):
         cells["parameters"] = (words.count(facts["parameters"]), "")
     if facts.get("bytes"):

@@ -81,6 +81,8 @@ class Figures(Strict):
     compiled: dict[str, Any] | None = None
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
+    balanced_accuracy: float | None = None
+    worst_recall: float | None = None
     images: int | None = None
     loss: float | None = None
     calibration_error: float | None = None
@@ -116,7 +118,7 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     schema_: Literal[2] = Field(alias="schema")
-    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export"]
+    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export", "shrink"]
     potstill: str
     command: str
     date: datetime.datetime

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from potstill.data.loader import Order
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
+from potstill.objectives.balance import balanced
 from potstill.objectives.feature_terms import Wiring, wire
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
@@ -65,13 +67,15 @@ def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: 
     teacher's classifier. The record has validation accuracy, steps, seconds, precision and memory format, and the
     numbers of saved and additional parameters. Asserts that the teacher did not change.
     """
-    on = devices.device()
+    on, classes = devices.device(), data.manifest.classes
     teacher, views, student = job.teacher or NO_TEACHER, job.views, network.to(on)
     loader = data.loader(augment=views.augment, seed=views.seed, device=on, mix=views.mix, mix_alpha=views.mix_alpha)
     order = _order(job, data)
     steps = job.train.epochs * order.steps_per_epoch
-    wiring = wire_terms(job.terms, student, teacher, data, views=views, steps=steps, seed=job.seed)
-    objective = teacher.objective(job.terms, TrainingContext(data, views, wiring, steps, job.aux_weight))
+    counts = np.bincount(data.manifest.label[data.manifest.rows("train", labelled=True)], minlength=len(classes))
+    terms = balanced(job.terms, counts, job.train.balance)
+    wiring = wire_terms(terms, student, teacher, data, views=views, steps=steps, seed=job.seed)
+    objective = teacher.objective(terms, TrainingContext(data, views, wiring, steps, job.aux_weight))
     trained = teacher.trained_with(wiring.student, job.seed)
     # The plan depends on the student alone, so that student and control are computed in the same way.
     plan = engine.plan_training(student, job.train, order)

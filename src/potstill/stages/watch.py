@@ -14,7 +14,7 @@ import numpy as np
 
 from potstill import progress
 from potstill.data.loader import Loader
-from potstill.evaluation.metrics import accuracy, agreement, divergence
+from potstill.evaluation.metrics import accuracy, agreement, divergence, macro_recall
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
@@ -39,7 +39,8 @@ class Watch:
 
         def validate(classifier: Classifier) -> dict[str, float]:
             logits = predict.predict_logits(classifier, loader, rows)
-            metrics = {"accuracy": accuracy(logits, data.manifest.label[rows])}
+            label = data.manifest.label[rows]
+            metrics = {"accuracy": accuracy(logits, label), "balanced_accuracy": macro_recall(logits, label)}
             if self._teacher is not None and self._teacher.shape == logits.shape:
                 metrics |= {
                     "agreement": agreement(self._teacher, logits),

@@ -7,8 +7,14 @@ batch, with which `potstill debug` repeats it.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from potstill import artifacts
 from potstill.errors import RunError
@@ -115,3 +121,69 @@ def _stays_finite(run: TrainingLoop, end: int) -> bool:
 def clear(folder: Path) -> None:
     """Remove the kept step of an earlier call of the same training."""
     artifacts.remove(folder / FOLDER)
+
+
+# -- repeating a kept step ---------------------------------------------------------------------------------------------
+
+
+class Repeated(Exception):
+    """The kept step was repeated; `report` is what it gave."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        super().__init__()
+        self.report = report
+
+
+_repeating: contextvars.ContextVar[Path | None] = contextvars.ContextVar("potstill_repeating", default=None)
+
+
+@contextlib.contextmanager
+def repeating(folder: Path) -> Iterator[None]:
+    """Let the training in a folder repeat its kept step, and raise `Repeated`, instead of training."""
+    token = _repeating.set(folder.absolute())
+    try:
+        yield
+    finally:
+        _repeating.reset(token)
+
+
+def state_file(folder: Path) -> Path:
+    """Return the file that the training in a folder starts from: its checkpoint, or the state before the kept step."""
+    return folder / FOLDER / STATE if is_repeated(folder) else folder / artifacts.CHECKPOINT
+
+
+def is_repeated(folder: Path) -> bool:
+    """Return whether the training in a folder is to repeat its kept step."""
+    return _repeating.get() == folder.absolute()
+
+
+def repeat(run: TrainingLoop) -> Repeated:
+    """Run the step after the state of `run` once; return what it gave: terms, layers, gradients and weights."""
+    facts = artifacts.read_object(run.job.folder / FOLDER / FACTS)
+    layers: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: _watch(layers, name, output))
+        for name, module in run.classifier.named_modules()
+        if not any(module.children())
+    ]
+    run.sums = {}
+    run.train_step()
+    for hook in hooks:
+        hook.remove()
+    terms = {name: _json(float(value)) for name, value in run.sums.items()}
+    named = [*run.classifier.named_parameters(), *run.learned.named_parameters()]
+    return Repeated(
+        {
+            **{key: facts[key] for key in ("step", "seed", "learning_rate", "images")},
+            "terms": terms,
+            "same": terms == facts["terms"],
+            "layers": layers,
+            "gradients": [name for name, p in named if p.grad is not None and not p.grad.isfinite().all()],
+            "weights": [name for name, p in named if not p.isfinite().all()],
+        }
+    )
+
+
+def _watch(layers: list[str], name: str, output: Any) -> None:
+    if isinstance(output, torch.Tensor) and not output.isfinite().all():
+        layers.append(name)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from potstill import artifacts, distributed, interruption, progress
+from potstill import distributed, interruption, progress
 from potstill.data.loader import Loader, Order
 from potstill.errors import RunError
 from potstill.interruption import Interrupted
@@ -65,6 +65,8 @@ def fit(
     job = Job(classifier, objective, loader, order, config, folder, seed, validate, watch, groups)
     with threads(threads_for(classifier, order.batch_size)), _repeatable():
         run = start_or_resume(job, plan)
+        if divergence.is_repeated(folder):
+            raise divergence.repeat(run)
         divergence.clear(folder)
         run.remember()
         try:
@@ -115,7 +117,7 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
             "train.batch_size, or use fewer processes."
         )
     prepared = accelerator(parts_unused=bool(job.classifier.taps))
-    state = checkpoint.load(job.folder / artifacts.CHECKPOINT, prepared.device)
+    state = checkpoint.load(divergence.state_file(job.folder), prepared.device)
     computed = {**state.facts["plan"], "threads": state.facts["threads"]} if state else None
     computed = computed or checkpoint.computed_before(job.folder)
     if computed:

@@ -49,11 +49,14 @@ class Fitted:
     steps: int = 0
     seconds: float = 0.0
     computed: dict[str, Any] = field(default_factory=dict)
+    balanced: bool = False  # whether the epoch was chosen by balanced accuracy
 
     def to_json(self) -> dict[str, Any]:
         """Return the training's part of the record of a stage."""
         accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
         validation = {"last": accuracy[-1], "best": max(accuracy)} if accuracy else {}
+        if self.balanced and accuracy:
+            validation["balanced"] = accuracy[self.kept_epoch - 1]
         return {
             "validation_accuracy": validation,
             "kept_epoch": self.kept_epoch,
@@ -217,8 +220,8 @@ class TrainingLoop:
         """Return the validation metrics of the weights that would be kept; keep them if they are the best so far."""
         with self.average.applied() if self.average else contextlib.nullcontext():
             metrics = validate(self.classifier)
-            earlier = max((row["validation"]["accuracy"] for row in self.rows), default=-1.0)
-            if self.config.select == "best" and metrics["accuracy"] > earlier:
+            earlier = max((row["validation"][self.measure] for row in self.rows), default=-1.0)
+            if self.config.select != "last" and metrics[self.measure] > earlier:
                 self.best = {name: value.detach().clone() for name, value in self.classifier.state_dict().items()}
         self.classifier.train()
         return metrics
@@ -228,9 +231,14 @@ class TrainingLoop:
         artifacts.write_text(self.job.folder / "metrics.jsonl", text)
 
     @property
+    def measure(self) -> str:
+        """The validation metric by which the kept epoch is chosen."""
+        return "balanced_accuracy" if self.config.select == "balanced" else "accuracy"
+
+    @property
     def stalled(self) -> bool:
         """Whether validation accuracy has not improved for `patience` epochs."""
-        accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
+        accuracy = [row["validation"][self.measure] for row in self.rows if "validation" in row]
         waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
         return self.config.patience is not None and waited >= self.config.patience
 
@@ -327,10 +335,10 @@ class TrainingLoop:
         elif self.average:
             self.average.apply()
         self.classifier.to(memory_format=torch.contiguous_format).eval()
-        accuracy = [row.get("validation", {}).get("accuracy", 0.0) for row in self.rows]
+        accuracy = [row.get("validation", {}).get(self.measure, 0.0) for row in self.rows]
         kept = accuracy.index(max(accuracy)) + 1 if self.best else len(self.rows)
         computed = {**self.plan.to_json(), "threads": torch.get_num_threads(), "processes": distributed.world()}
-        return Fitted(self.rows, kept, self.step, self.seconds, computed)
+        return Fitted(self.rows, kept, self.step, self.seconds, computed, self.measure != "accuracy")
 
 
 def in_float(outputs: Outputs) -> Outputs:

@@ -32,7 +32,12 @@ class TrainConfig(Config):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="precision of training")
     compile: Literal["auto", True, False] = Field(default="auto", description="whether to use torch.compile")
-    select: Literal["last", "best"] = Field(default="last", description="epoch whose weights are kept")
+    select: Literal["last", "best", "balanced"] = Field(
+        default="last", description="epoch whose weights are kept: balanced is the best by balanced accuracy"
+    )
+    balance: Literal["none", "sqrt", "full", "logit-adjust"] = Field(
+        default="none", description="weights of classes of unequal size in the cross-entropy, or adjusted logits"
+    )
     patience: int | None = Field(
         default=None, ge=1, description="early stopping: epochs without better validation accuracy"
     )

@@ -20,7 +20,7 @@ from potstill import progress
 from potstill.compress.quantize.fake import QuantConv2d, QuantLinear, quantized_layers
 from potstill.models.inspect.dataflow import evaluating
 from potstill.models.inspect.macs import cost
-from potstill.models.inspect.plain_layers import plain_layers
+from potstill.models.inspect.plain_layers import depthwise, plain_layers
 from potstill.models.inspect.segments import Segment, segments
 
 Layer = QuantConv2d | QuantLinear
@@ -78,7 +78,7 @@ def reconstruct(
     """
     model = copy.deepcopy(model).eval()
     size = min(settings.batch, len(image))
-    parts = segments(model, image[:size], joined=_depthwise)
+    parts = segments(model, image[:size], joined=depthwise)
     batches = image[: len(image) // size * size].split(size)
     steps = settings.steps or _steps(model, image, size)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -95,10 +95,6 @@ def reconstruct(
                 _fit(block, settings, steps, generator)
             task.advance()
     return model
-
-
-def _depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
 
 
 def _steps(model: nn.Module, image: Tensor, batch: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image
 
 from potstill.data.checks.finding import Finding
@@ -12,6 +13,9 @@ from potstill.data.checks.survey import Survey
 from potstill.data.formats.assemble import MOST_UNREADABLE
 from potstill.data.formats.files import Left, in_natural_order
 from potstill.words import plural
+
+SMALL = 64  # pixels per side up to which images are not cropped
+VARIED = 1.5  # ratio of the 90th to the 10th percentile of width / height
 
 # code: (predicate for one image, predicate for several, advice)
 _FAULTS = {
@@ -107,6 +111,25 @@ def traits(survey: Survey) -> Iterator[Finding]:
             yield Finding(trait, severity, len(rows), f"{_images(len(rows), one, several)}.", advice, rows)
     yield from _grey_among_colour(survey)
     yield from _wrong_endings(survey)
+    yield from _shapes(survey)
+
+
+def _shapes(survey: Survey) -> Iterator[Finding]:
+    """Yield a finding if a square crop would cut photos of different shapes at different sides."""
+    photos = [fact for fact in survey.facts if not fact.fault and max(fact.width, fact.height) > SMALL]
+    if len(photos) < 2:
+        return
+    shapes = np.array([photo.width / photo.height for photo in photos])
+    low, high = np.quantile(shapes, [0.1, 0.9])
+    if high < VARIED * low:
+        return
+    cut = 100 * (1 - float(np.minimum(shapes, 1 / shapes).mean()))
+    text = (
+        f"The photos differ in shape: their width is {low:.2f} to {high:.2f} times their height. Without --fit, "
+        f"{cut:.0f} % of a photo is cut off on average."
+    )
+    advice = "If what matters may touch the border, keep the whole photo: --fit letterbox (docs/export.md)."
+    yield Finding("shapes", "info", len(photos), text, advice)
 
 
 def _grey_among_colour(survey: Survey) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from potstill.data.formats.rules import how_to_label, near_equal, quoted
 from potstill.data.manifest import SPLITS
 from potstill.words import plural
 
-IMBALANCE = 10  # largest class / smallest class
+IMBALANCE = 5  # largest class / smallest class
 
 
 def classes(survey: Survey) -> Iterator[Finding]:
@@ -82,12 +82,15 @@ def _splits(survey: Survey) -> Iterator[Finding]:
 
 def _imbalance(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
     filled = np.where(total > 0, total, total.max(initial=0))
-    if not filled.any() or filled.max() <= IMBALANCE * filled.min():
+    if not filled.any() or filled.max() < IMBALANCE * filled.min():
         return
     most, least = int(np.argmax(total)), int(np.argmin(filled))
     text = (
         f"The classes are imbalanced: '{survey.classes[most]}' has {plural(total[most], 'image')} and "
         f"'{survey.classes[least]}' has {plural(total[least], 'image')}."
     )
-    advice = "Check the recall of each class, not only the accuracy."
+    advice = (
+        "Compare balanced accuracy and lowest recall, not only accuracy. To train and select for all classes alike: "
+        "--balance logit-adjust --select balanced (in a recipe train.balance and train.select)."
+    )
     yield Finding("imbalance", "warning", 1, text, advice, names=[survey.classes[most], survey.classes[least]])

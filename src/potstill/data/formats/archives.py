@@ -5,16 +5,14 @@ A compressed archive has no random access, so it is decompressed once into the c
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from potstill import artifacts, bounded
-from potstill.data.cache import cache_folder
+from potstill.data.cache import Remembered, cache_folder, make_room, mark_used
 from potstill.data.formats.files import Folder, is_image_name, natural, tree_of
 from potstill.data.formats.folders import class_names, entries_of, split_of
 from potstill.data.formats.listing import Entry, Listing
@@ -71,14 +69,26 @@ def _descend(top: Folder) -> tuple[str, Folder]:
 def _uncompressed(file: Path) -> Path:
     if not bounded.is_compressed(file):
         return file
-    stat = file.stat()
-    key = hashlib.sha256(os.fsencode(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}")).hexdigest()[:24]
-    plain = cache_folder() / "archives" / f"{key}.tar"
+    plain = cache_folder() / "archives" / f"{_content_key(file)}.tar"
     if not plain.is_file():
         note(f"Decompressing {file} once, to {plain}, which may be deleted at any time.")
         with artifacts.atomic(plain) as temporary, temporary.open("wb") as out:
             bounded.unpack(file, out, folder=plain.parent)
+        make_room(plain)
+    mark_used(plain)
     return plain
+
+
+def _content_key(file: Path) -> str:
+    """Return a key of the content of a file, which is read again only if its size or time changed."""
+    remembered, stat = Remembered("keys", 1), file.stat()
+    place, state = (str(file.resolve().parent), file.name), (stat.st_size, stat.st_mtime_ns)
+    key = remembered.get(place, state)
+    if not isinstance(key, str):
+        key = artifacts.sha256(file)[:24]
+        remembered.put(place, state, key)
+        remembered.save()
+    return key
 
 
 def _damaged(file: Path, error: Exception) -> DataError:

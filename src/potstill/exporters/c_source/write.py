@@ -11,7 +11,7 @@ from potstill.errors import ModelError
 from potstill.exporters.c_source.header import header
 from potstill.exporters.c_source.integer_graph import integer_graph
 from potstill.exporters.c_source.source import planned
-from potstill.model_files.onnx import CARD, TEMPERATURE, session
+from potstill.model_files.onnx import CARD, session, temperature_in
 from potstill.model_files.runtimes import require
 from potstill.models.card_record import card_from_text
 
@@ -27,7 +27,7 @@ def to_c(exported: Path, out: Path) -> int:
     card = card_from_text(metadata[CARD], origin=f"The card inside {exported}")
     graph = integer_graph(exported)
     text, arena = planned(_generated(graph, out.stem, card.model), out.stem)
-    temperature = float(metadata[TEMPERATURE]) if TEMPERATURE in metadata else None
+    temperature = temperature_in(metadata, exported)
     integer = any(node.op_type == "QLinearConv" for node in graph.graph.node)
     artifacts.write_text(out.with_suffix(".h"), header(out.stem, card, arena, integer=integer, temperature=temperature))
     artifacts.write_text(out, text)

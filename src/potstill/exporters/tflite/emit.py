@@ -42,6 +42,7 @@ class _File:
         self._place = {id(tensor): number for number, tensor in enumerate(self._tensors)}
         self._buffers: list[int] = [self._table("Buffer")]  # the first is empty, for computed tensors
         self._shared: dict[bytes, int] = {}
+        self._vectors: dict[tuple[str, bytes], int] = {}
 
     def bytes(self, metadata: Mapping[str, str], description: str) -> bytes:
         builder, operators = self._builder, self._lowered.operators
@@ -84,7 +85,12 @@ class _File:
         return self._builder.EndVector()
 
     def _numbers(self, numbers: Sequence[int] | np.ndarray, kind: Any = np.int32) -> int:
-        return self._builder.CreateNumpyVector(np.asarray(numbers, kind))
+        """Write a vector, once: shapes and zero points are often the same."""
+        vector = np.asarray(numbers, kind)
+        key = (vector.dtype.str, vector.tobytes())
+        if key not in self._vectors:
+            self._vectors[key] = self._builder.CreateNumpyVector(vector)
+        return self._vectors[key]
 
     def _buffer(self, content: bytes) -> int:
         """Write an aligned buffer, and return its number."""

@@ -26,6 +26,9 @@ FIXED = {
 SAME_GRID = ("Reshape", "Transpose", "MaxPool", "AveragePool", "Slice", "Pad", "ReduceMax", "Resize")
 """Operators whose output has the grid of their input."""
 
+MARGIN = 0.05
+"""Part of their range by which logits may exceed those of the calibration images, at either end."""
+
 
 def assign_grids(graph: Graph, file: Path, calibration: Iterable[np.ndarray]) -> None:
     """Give every tensor a grid, in place.
@@ -37,10 +40,11 @@ def assign_grids(graph: Graph, file: Path, calibration: Iterable[np.ndarray]) ->
         node.output.grid = FIXED.get(node.kind, node.output.grid)
     missing = [node.output for node in graph.nodes if node.output.grid is None and node.kind not in SAME_GRID]
     if missing:
-        _measure(missing, file, calibration)
+        ends = {graph.logits, *(node.x for node in graph.nodes if node.kind == "Softmax")}
+        _measure(missing, file, calibration, ends)
 
 
-def _measure(values: list[Value], file: Path, calibration: Iterable[np.ndarray]) -> None:
+def _measure(values: list[Value], file: Path, calibration: Iterable[np.ndarray], ends: set[Value]) -> None:
     running = with_outputs(read_prepared(file), [value.name for value in values])
     image = running.get_inputs()[0].name
     low, high = np.zeros(len(values)), np.zeros(len(values))
@@ -50,4 +54,5 @@ def _measure(values: list[Value], file: Path, calibration: Iterable[np.ndarray])
             low[position] = min(low[position], float(output.min()))
             high[position] = max(high[position], float(output.max()))
     for value, bottom, top in zip(values, low, high, strict=True):
-        value.grid = grid_of_range(bottom, top)
+        margin = MARGIN * (top - bottom) if value in ends else 0.0
+        value.grid = grid_of_range(bottom - margin, top + margin)

@@ -47,7 +47,7 @@ def to_tflite(
     card = card_from_text(metadata[CARD], origin=f"The card inside {exported}")
     graph = _simplified(exported)
     if probabilities:
-        _append_softmax(graph, float(metadata.pop(TEMPERATURE, 1.0)))
+        _append_softmax(graph, float(metadata.get(TEMPERATURE, 1.0)))
         metadata[PROBABILITIES] = "softmax"
     integer = _is_quantized(exported)
     if integer:

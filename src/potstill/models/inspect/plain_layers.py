@@ -29,6 +29,16 @@ def plain_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     return {name: cast(Plain, module) for name, module in model.named_modules() if type(module) in types}
 
 
+def depthwise(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution of every channel by itself."""
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
+
+
+def has_depthwise(model: nn.Module) -> bool:
+    """Whether a model has depthwise convolutions."""
+    return any(depthwise(layer) for layer in model.modules())
+
+
 def other_layers(model: nn.Module) -> dict[str, str]:
     """Return path and type of convolutions and linear layers that are not plain."""
     types = plain_types()

@@ -29,6 +29,7 @@ from potstill.model_files.packed import load_packed
 from potstill.model_files.runtimes import Exported, open_exported
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
+from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, rejection, test_split
@@ -345,8 +346,8 @@ def _read_back(file: Path) -> Exported | Classifier:
     return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
 
 
-def warn_of_slow(figures: Mapping[str, Any]) -> None:
-    """Note files that are slower than the first."""
+def warn_of_slow(figures: Mapping[str, Any]) -> bool:
+    """Note files that are slower than the first; return whether there are any."""
     first = next(iter(figures.values()))["latency_ms"]
     for name, row in figures.items():
         if row.get("latency_ms", 0) > first:
@@ -354,6 +355,16 @@ def warn_of_slow(figures: Mapping[str, Any]) -> None:
                 f"{name} is slower than the original on this machine: {row['latency_ms']:.3g} ms per image instead of "
                 f"{first:.3g} (batch 1, one thread). It is smaller, not faster; use the original if speed matters."
             )
+    return any(row.get("latency_ms", 0) > first for row in figures.values())
+
+
+def note_of_depthwise(network: torch.nn.Module) -> None:
+    """Note why a network with depthwise convolutions is slower in 8 bits."""
+    if has_depthwise(network):
+        progress.note(
+            "onnxruntime's 8-bit depthwise convolutions are slower than its float ones on this kind of processor. Use "
+            "the 8-bit file if bytes matter, or on a device whose runtime is built for 8 bits; else the float file."
+        )
 
 
 def one_target(**targets: object) -> tuple[str, Any]:

@@ -30,11 +30,12 @@ from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.c_code import compiler
 from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
-from potstill.model_files.runtimes import open_exported, require
+from potstill.model_files.runtimes import TfliteModel, open_exported, require
 from potstill.models.outputs import Classifier
 from potstill.stages import rejection, test_split
-from potstill.stages.compress.common import CompressConfig, CompressionSetup, open_model
+from potstill.stages.compress.common import CompressConfig, CompressionSetup, note_of_depthwise, open_model
 from potstill.stages.compress.compiled import compiled
+from potstill.stages.compress.recommend import Preference, recommended
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.stages.target import check_fit, with_device_figures
@@ -42,8 +43,6 @@ from potstill.stages.target import check_fit, with_device_figures
 FLOAT, INT8 = "model.onnx", "model_int8.onnx"
 TIMED = ((1, 1), (32, 1), (1, 0), (32, 0))
 """Batch sizes and threads (0: all cores) with which the latency of every file is measured."""
-WORSE = 0.05
-"""p-value (McNemar) below which a file counts as less accurate than the network."""
 
 
 class ExportStageConfig(CompressConfig):
@@ -60,6 +59,7 @@ class ExportStageConfig(CompressConfig):
         default=False, description="TensorFlow Lite files return calibrated probabilities instead of logits"
     )
     opset: int = Field(default=OPSET, ge=18, le=23, description="ONNX opset of the float file")
+    prefer: Preference = Field(default="speed", description="what the recommended file is best in")
     golden: int = Field(default=8, ge=0, description="reference images with expected outputs to include")
 
 
@@ -91,7 +91,9 @@ def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dic
         _golden(config, setup, files, folder / "golden", temperature)
     logits = journal.timed("evaluation", "Evaluated the test split once", lambda: _logits(setup, files, folder))
     models = journal.timed("latency", "Measured the latency", lambda: _measured(setup, files, logits))
-    own = {"data": setup.facts, "temperature": temperature, "recommended": recommended(models)}
+    if INT8 in models and models[INT8]["latency"][0]["speed_up"] < 1:
+        note_of_depthwise(setup.model.network)
+    own = {"data": setup.facts, "temperature": temperature, "recommended": recommended(models, config.prefer)}
     if "c" in config.to:
         onnx = [file for file in files if file.suffix == ".onnx"]
         models |= journal.timed("c", "Wrote and ran C", lambda: compiled(setup, onnx, logits))
@@ -174,8 +176,12 @@ def _converted(config: ExportStageConfig, setup: CompressionSetup, exported: Pat
 def _check_converted(file: Path, exported: Path, model: Classifier, setup: CompressionSetup) -> None:
     """Compare a file of another runtime with what the ONNX file that it was made from should compute."""
     opened = open_exported(file)
-    # Probabilities are other numbers than the logits, but the class is the same.
-    if quantized_layers(model.network) or exported.name == INT8 or getattr(opened, "probabilities", False):
+    integers = bool(quantized_layers(model.network)) or exported.name == INT8
+    if isinstance(opened, TfliteModel) and (integers or opened.probabilities):
+        temperature = (opened.temperature or 1.0) if opened.probabilities else None
+        options = {"opened": opened, "temperature": temperature}
+        gate.check_rounding(file, OnnxModel(exported), model, setup.gated, **options)
+    elif integers:
         gate.check_quantized(file, OnnxModel(exported, optimized=False), setup.gated, opened=opened)
     else:
         gate.check_float(file, model, setup.gated, opened=opened)
@@ -244,28 +250,3 @@ def _latencies(files: list[Path]) -> dict[str, list[dict[str, Any]]]:
                 latencies[file.name].append({**figures, "speed_up": speed_up})
             task.advance(text=f"batch {batch}, {threads or 'all'} threads")
     return latencies
-
-
-def recommended(models: dict[str, Any]) -> dict[str, str]:
-    """Return the recommended file and the reason: the fastest for one image that is not measurably less accurate.
-
-    A file that is slower than the first (the float one) is never recommended. models: metrics by file name.
-    """
-    first, *others = [name for name in models if name != "network"]
-    chosen, speed = first, 1.0
-    for name in others:
-        row = models[name]
-        faster = row["latency"][0]["speed_up"] if row["latency"][0]["threads"] == 1 else 0.0
-        worse = row["lost"] > 0 and row["p"] < WORSE
-        if faster <= 1:
-            progress.note(f"{name} is slower than {first} on this machine (one image, one thread): {faster:.2f}x.")
-        elif worse:
-            progress.note(f"{name} is measurably less accurate: -{row['lost']:.2f} points (p = {row['p']:.3g}).")
-        elif faster > speed:
-            chosen, speed = name, faster
-    because = (
-        f"{speed:.2f}x faster than {first} for one image on one thread, and not measurably less accurate"
-        if chosen != first
-        else "no other file is faster without being measurably less accurate"
-    )
-    return {"file": chosen, "because": because}

@@ -13,10 +13,10 @@ from potstill.compress.quantize import Histogram, Reconstruction
 from potstill.errors import ConfigError
 from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
-from potstill.models.inspect.plain_layers import plain_layers
+from potstill.models.inspect.plain_layers import has_depthwise, plain_layers
 from potstill.models.outputs import Classifier
 from potstill.stages.compress.common import CompressionSetup
-from potstill.stages.compress.quantize_config import QuantizeConfig
+from potstill.stages.compress.quantize_config import Methods, QuantizeConfig
 from potstill.training import engine
 
 CORRECTED = 256  # calibration images for bias correction
@@ -25,21 +25,22 @@ CORRECTED = 256  # calibration images for bias correction
 def calibrated(config: QuantizeConfig, setup: CompressionSetup) -> tuple[nn.Module, Classifier, dict[str, int]]:
     """Return the folded float network, the quantized classifier, and the bits of each layer."""
     floating = quantizing.fold_batchnorm(setup.model.network, setup.example)
+    methods = config.methods(floating)
     if config.equalize:
         floating = quantizing.equalize(floating, setup.example)
     observed = quantizing.observe(floating, setup.calibration.split(64))
-    network = quantizing.quantized(floating, observed, **_settings(config))
+    network = quantizing.quantized(floating, observed, **_settings(config, methods))
     card, kind = setup.model.card, {"weight_bits": config.weight_bits, "activation_bits": config.activation_bits}
     card = card.replace(compressed={**card.compressed, "quantized": {**kind, "mode": config.mode}})
     if config.max_bytes:
         room = config.max_bytes - packed_beside(Classifier(network, card))
         chosen = _mixed(config, setup, floating, observed, room)
-        network = quantizing.quantized(floating, observed, **_settings(config), layer_bits=chosen)
-    if config.corrects_bias:
+        network = quantizing.quantized(floating, observed, **_settings(config, methods), layer_bits=chosen)
+    if methods.correct_bias:
         network = quantizing.correct_bias(network, floating, setup.calibration[:CORRECTED])
     bits = {name: layer.weight_quantizer.bits for name, layer in quantizing.quantized_layers(network).items()}
     model = Classifier(network, card).eval()
-    return floating, _reconstructed(config, setup, floating, model) if config.reconstructs else model, bits
+    return floating, _reconstructed(config, setup, floating, model) if methods.reconstructs else model, bits
 
 
 def _reconstructed(
@@ -49,20 +50,20 @@ def _reconstructed(
 
     Ranges of 8 bits are calibrated afterwards, as after training: in a step they would only cost time.
     """
-    together = config.activation_bits is None or config.learns_activations
+    together = config.activation_bits is None or config.methods(floating).learn_activations
     student = start if together else without_inputs(start)
     network = quantizing.reconstruct(student.network, floating, setup.calibration, Reconstruction(seed=config.seed))
     model = Classifier(network, start.card).eval()
     return model if together else with_inputs(config, setup, floating, model)
 
 
-def _settings(config: QuantizeConfig) -> dict[str, Any]:
+def _settings(config: QuantizeConfig, methods: Methods) -> dict[str, Any]:
     return {
         "weight_bits": config.weight_bits,
         "activation_bits": config.activation_bits,
         "first_last_bits": config.first_last_bits,
-        "weight_method": config.weight_method,
-        "activation_method": config.activation_method,
+        "weight_method": methods.weight_steps,
+        "activation_method": methods.calibrate,
     }
 
 
@@ -82,7 +83,7 @@ def _mixed(
             f"{config.max_bytes - room:,}. Allow more bytes, or prune first."
         )
     progress.note("Measuring the sensitivity of each layer to each number of bits; this takes a while.")
-    rises = quantizing.sensitivity(floating, observed, setup.loss, weight_method=config.weight_method)
+    rises = quantizing.sensitivity(floating, observed, setup.loss, weight_method=config.methods(floating).weight_steps)
     weights = {name: layer.weight.numel() for name, layer in plain_layers(floating).items()}
     return quantizing.allocate(rises, weights, max_bytes=room)
 
@@ -98,7 +99,11 @@ def without_inputs(model: Classifier) -> Classifier:
 def with_inputs(
     config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, trained: Classifier
 ) -> Classifier:
-    """Return the trained classifier with activation ranges calibrated on its quantized weights."""
+    """Return the trained classifier with activation ranges calibrated on its quantized weights.
+
+    Biases are corrected for the shift of rounding activations in a network with depthwise layers, which are sensitive.
+    """
+    methods = config.methods(floating)
     rounded = engine.clone(trained).network
     for layer in quantizing.quantized_layers(rounded).values():
         layer.weight.data = layer.weight_quantizer(layer.weight).detach()
@@ -109,9 +114,12 @@ def with_inputs(
         observed,
         activation_bits=config.activation_bits,
         first_last_bits=config.first_last_bits,
-        activation_method=config.activation_method,
+        activation_method=methods.calibrate,
     )
     inputs = {name: layer.input_quantizer for name, layer in quantizing.quantized_layers(ranged).items()}
     for name, layer in quantizing.quantized_layers(trained.network).items():
         layer.input_quantizer = inputs[name]
+    if config.correct_bias is not False and has_depthwise(floating):
+        corrected = quantizing.correct_bias(trained.network, plain, setup.calibration[:CORRECTED])
+        return Classifier(corrected, trained.card).eval()
     return trained.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressionSetup,
     measured_files,
+    note_of_depthwise,
     open_model,
     recover,
     teacher_of,
@@ -78,7 +80,8 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     figures = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
-    warn_of_slow(figures)
+    if warn_of_slow(figures):
+        note_of_depthwise(start.network)
     return _summary(config, setup, figures, record, bits) | device
 
 
@@ -91,10 +94,11 @@ def learned(
     teacher: TeacherSource | None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Return the classifier after quantization-aware training in `folder`, and its record."""
-    student = start if config.learns_activations else without_inputs(start)
+    together = config.methods(floating).learn_activations
+    student = start if together else without_inputs(start)
     record = recover(student, setup, teacher, folder, title="Quantization-aware training")
     trained = load_model(folder)
-    if config.activation_bits and not config.learns_activations:
+    if config.activation_bits and not together:
         trained = with_inputs(config, setup, floating, trained)
     return trained, record
 
@@ -129,12 +133,7 @@ def _summary(
         speed = {"speed_up": round(models["original"]["latency_ms"] / models["onnx"]["latency_ms"], 3)}
     return {
         "data": setup.facts,
-        "chosen": {
-            "calibrate": config.activation_method,
-            "weight_steps": config.weight_method,
-            "rounding": "reconstruct" if config.reconstructs else "nearest",
-            "correct_bias": config.corrects_bias,
-        },
+        "chosen": asdict(config.methods(setup.model.network)),
         "teacher": setup.teacher_name if config.mode == "qat" else None,
         "models": models,
         **speed,

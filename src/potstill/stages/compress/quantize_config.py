@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from torch import nn
 
 from potstill.compress.quantize.ranges import ActivationMethod, WeightMethod
 from potstill.config import Bytes
+from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import CompressConfig
 from potstill.training.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Methods:
+    """How a network is quantized. learn_activations: its activations are quantized while its weights are learned."""
+
+    calibrate: ActivationMethod
+    weight_steps: WeightMethod
+    rounding: Literal["nearest", "reconstruct"]
+    correct_bias: bool
+    learn_activations: bool
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether weights are rounded by reconstruction of blocks."""
+        return self.rounding == "reconstruct"
 
 
 class QuantizeConfig(CompressConfig):
@@ -31,14 +50,15 @@ class QuantizeConfig(CompressConfig):
         default="auto", description="step sizes of weights; auto: absmax, mse to reconstruct, or lsq for 2-bit training"
     )
     rounding: Literal["auto", "nearest", "reconstruct"] = Field(
-        default="auto", description="rounding of weights; auto: reconstruct below 8 bits after training, else nearest"
+        default="auto",
+        description="rounding; auto: reconstruct if ptq has fewer than 8 bits or depthwise layers",
     )
     learn_activations: bool | None = Field(
-        default=None, description="quantize activations during training; null: only below 8 bits"
+        default=None, description="quantize activations while weights are learned; null: only below 8 bits"
     )
     equalize: bool = Field(default=False, description="cross-layer equalization")
     correct_bias: bool | None = Field(
-        default=None, description="bias correction; null: below 6 bits, if rounded to nearest"
+        default=None, description="bias correction; null: if rounded to nearest below 6 bits or with depthwise layers"
     )
     max_bytes: Bytes | None = Field(
         default=None, description="maximum bytes of the packed file; bits then differ by layer"
@@ -72,33 +92,31 @@ class QuantizeConfig(CompressConfig):
         settings = super().to_json()
         return {key: settings[key] for key in settings if not (self.simulate and key in simulation.INTEGERS)}
 
-    @property
-    def activation_method(self) -> ActivationMethod:
-        """The calibration of activation ranges."""
-        return ("minmax" if self.activation_bits == 8 else "mse") if self.calibrate == "auto" else self.calibrate
+    def methods(self, network: nn.Module) -> Methods:
+        """Return the methods for a network, with those that are "auto" or null chosen."""
+        sensitive = has_depthwise(network)
+        reconstruct = self._reconstructs(sensitive)
+        calibrate = ("minmax" if self.activation_bits == 8 else "mse") if self.calibrate == "auto" else self.calibrate
+        few = self.activation_bits is not None and self.activation_bits < 8
+        together = (few or (reconstruct and sensitive)) if self.learn_activations is None else self.learn_activations
+        shifted = self.weight_bits < 6 or sensitive
+        return Methods(
+            calibrate=calibrate,
+            weight_steps=self._weight_steps(reconstruct),
+            rounding="reconstruct" if reconstruct else "nearest",
+            correct_bias=(shifted and not reconstruct) if self.correct_bias is None else self.correct_bias,
+            learn_activations=together,
+        )
 
-    @property
-    def weight_method(self) -> WeightMethod:
-        """The choice of the step sizes of weights."""
+    def _reconstructs(self, sensitive: bool) -> bool:
+        if self.rounding != "auto":
+            return self.rounding == "reconstruct"
+        few = self.weight_bits < 8 or self.max_bytes is not None
+        return self.mode == "ptq" and (few or (sensitive and self.activation_bits is not None))
+
+    def _weight_steps(self, reconstruct: bool) -> WeightMethod:
         if self.weight_steps != "auto":
             return self.weight_steps
         if self.mode == "qat" and self.weight_bits == 2:
             return "lsq"
-        return "mse" if self.reconstructs else "absmax"
-
-    @property
-    def reconstructs(self) -> bool:
-        """Whether weights are rounded by reconstruction of blocks."""
-        few = self.weight_bits < 8 or self.max_bytes is not None
-        return self.rounding == "reconstruct" or (self.rounding == "auto" and self.mode == "ptq" and few)
-
-    @property
-    def learns_activations(self) -> bool:
-        """Whether activations are quantized during training, which makes a step several times slower."""
-        few = self.activation_bits is not None and self.activation_bits < 8
-        return few if self.learn_activations is None else self.learn_activations
-
-    @property
-    def corrects_bias(self) -> bool:
-        """Whether biases are corrected for the shift of rounding; reconstruction learns them."""
-        return self.weight_bits < 6 and not self.reconstructs if self.correct_bias is None else self.correct_bias
+        return "mse" if reconstruct and self.weight_bits < 8 else "absmax"
