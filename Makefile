@@ -8,6 +8,7 @@ STAMP  := $(VENV)/installed
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
+	$(BIN)/potstill shrink digits --minutes 1.5 --max-bytes 20kB --out runs/shrink-digits
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

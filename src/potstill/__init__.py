@@ -41,8 +41,10 @@ if TYPE_CHECKING:
         ModelFigures,
         RunResult,
         SelftrainResult,
+        ShrinkResult,
     )
     from potstill.api.runs import compare, demo, distill, run
+    from potstill.api.shrinking import shrink
     from potstill.api.transfer import finetune, label, selftrain
     from potstill.api.using import bench, check, clean, debug, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
@@ -66,6 +68,7 @@ __all__ = [
     "Prediction",
     "RunResult",
     "SelftrainResult",
+    "ShrinkResult",
     "UserError",
     "__version__",
     "bench",
@@ -90,15 +93,18 @@ __all__ = [
     "run",
     "selftrain",
     "set_verbosity",
+    "shrink",
 ]
 
 _CONTENTS = {
     "api.runs": "run demo distill compare",
+    "api.shrinking": "shrink",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
     "api.using": "predict evaluate explain check models layers formats bench clean debug",
     "api.model": "load Model",
-    "api.results": "RunResult CompareResult FinetuneResult SelftrainResult LabelResult CompressResult ModelFigures",
+    "api.results": "RunResult CompareResult CompressResult FinetuneResult LabelResult ModelFigures SelftrainResult "
+    "ShrinkResult",
     "api.formats": "Formats",
     "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult "
     "DebugResult",

@@ -10,7 +10,8 @@ from PIL import Image
 
 import potstill
 
-SETTINGS = {"epochs": 2, "teacher_epochs": 2, "seeds": 1, "limit": 300, "lr": 0.01, "export": {"int8": False}}
+MODELS = {"teacher": "builtin:cnn", "student": "builtin:mlp"}
+SETTINGS = {**MODELS, "epochs": 2, "teacher_epochs": 2, "seeds": 1, "limit": 300, "lr": 0.01, "export": {"int8": False}}
 
 
 @pytest.fixture(scope="session")

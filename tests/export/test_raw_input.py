@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,16 @@ from potstill.data.augment.place import centre_crop
 from potstill.data.pixels import fitted
 from potstill.exporters import export_onnx, quantize_int8
 from potstill.exporters.onnx_raw import preprocessing
+from potstill.model_files.folder import save_model
 from potstill.model_files.onnx import OnnxModel
+from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
+from potstill.stages import dataset
+from potstill.stages.inference.evaluate import split_logits
 from potstill.stages.inference.images import pictures
 from potstill.stages.inference.predict import classify
+from potstill.stages.recipe import DataConfig
 
 from . import nets
 
@@ -124,3 +130,46 @@ def test_the_8_bit_copy_takes_photos_too(file: Path, tmp_path: Path) -> None:
     assert (eight.argmax(1) == exact.argmax(1)).mean() >= 0.85
     assert np.abs(eight - exact).max() < 0.1 * np.ptp(exact)
     assert (tmp_path / "int8.onnx").stat().st_size < 8000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+def test_the_fit_of_the_data_is_that_of_training_evaluation_and_file(tmp_path: Path, fit: str) -> None:
+    """Views of training, `evaluate` of the folder, and `evaluate` of the file on original photos."""
+    for number in range(16):
+        file = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(70 + 7 * number, 150 - 5 * number)).save(file)
+    settings = DataConfig(path=str(tmp_path / "data"), fit=fit, size=16)
+    data = dataset.prepare(settings)
+    network = data.model("builtin:mlp").eval()
+    assert network.card.fit == data.fit == fit
+    shown = data.loader().clean_batch(np.arange(16)).image.numpy()
+    for row in range(16):
+        np.testing.assert_array_equal(np.rint(shown[row] * 255), in_code(data.manifest.image(row), network.card))
+    save_model(network, tmp_path / "model")
+    export_onnx(network, tmp_path / "model.onnx")
+    found = [
+        split_logits(str(tmp_path / name), settings.path, split="test", limit=None).logits
+        for name in ("model", "model.onnx")
+    ]
+    np.testing.assert_allclose(*found, atol=0.02)
+
+
+@pytest.mark.slow
+def test_real_photos_get_the_answer_of_predict(shared: Path, tmp_path: Path) -> None:
+    """Every twentieth test photo of dogs and cats, through a network of a thousand classes: the hardest to agree in."""
+    with tarfile.open(shared / "data" / "dogs-vs-cats.tar") as archive:
+        members = [one for one in archive.getmembers() if one.isfile() and "/test/" in f"/{one.name}"][::20]
+        archive.extractall(tmp_path, members, filter="data")
+    weights = shared / "data" / "weights" / "imagenet-mobilenet_v2-fp16.safetensors"
+    names = [str(number) for number in range(1000)]
+    network = zoo.create("torchvision:mobilenet_v2", classes=names, size=(96, 96), weights=weights).eval()
+    network = network.with_card(network.card.replace(resize=110, crop=(96, 96)))
+    export_onnx(network, tmp_path / "model.onnx")
+    photos = pictures(tmp_path)[0]
+    expected, found = classify(network, photos), classify(OnnxModel(tmp_path / "model.onnx"), photos)
+    assert len(photos) > 15
+    assert np.mean([one["class"] == other["class"] for one, other in zip(found, expected, strict=True)]) >= 0.95
+    difference = [one["probability"] - other["probability"] for one, other in zip(found, expected, strict=True)]
+    assert np.abs(difference).max() < 0.02

@@ -14,21 +14,23 @@ import torch
 import potstill
 from potstill import artifacts, words
 from potstill.config import build
-from potstill.errors import RunError
-from potstill.model_files.folder import load_model, read_card
+from potstill.errors import ConfigError, RunError
+from potstill.model_files.folder import load_model, read_card, save_model
 from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.report import write_transfer
+from potstill.report.transfer import advice
 from potstill.stages import dataset
 from potstill.stages.finetune import FinetuneConfig, finetune, run
+from potstill.stages.finetune.backbone import backbone
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.probe import Probe
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.stages.test_split import clean_logits
 from tests.conftest import ROOT
-from tests.finetune.world import settings
+from tests.finetune.world import MEAN, SIDE, STD, settings
 from tests.report.test_report import Page
 
 pytestmark = pytest.mark.slow
@@ -193,3 +195,61 @@ def test_a_transfer_is_evaluated_on_the_split_it_held_out(weights: Path, tree: P
     found = potstill.evaluate(tmp_path / "run", tmp_path / "images")
     assert found.images == summary["data"]["splits"]["test"]
     assert found.accuracy == pytest.approx(summary["models"]["probe"]["accuracy"], abs=1e-3)
+
+
+def test_of_several_models_the_best_probe_is_kept(tree: Path, weights: Path, tmp_path: Path) -> None:
+    """A network of noise and the pretrained one: the choice is that of the cross-validated accuracies."""
+    good, poor = tmp_path / "good", tmp_path / "poor"
+    made = backbone(settings(tree, weights), Images(settings(tree, weights).data, SIDE))
+    save_model(made, good)
+    with torch.no_grad():
+        made.network.conv1.weight.zero_()  # every image is the same to it
+    save_model(made, poor)
+    models = [str(poor), str(good)]
+    several = build(
+        FinetuneConfig, {"data": {"path": str(tree), "size": SIDE}, "model": models, "views": 0, "unfreeze": "none"}
+    )
+    told = finetune(several, tmp_path / "out")
+    first, second = told["candidates"]
+    assert [first["model"], second["model"]] == models and second["accuracy"] > first["accuracy"] + 20
+    assert second["interval"][0] < second["accuracy"] < second["interval"][1]
+    assert second["images"] == told["data"]["splits"]["train"]
+    assert any(f"Kept {good} of 2 networks" in note for note in told["notes"])
+    assert bits(load_model(tmp_path / "out").network.conv1) == bits(load_model(good).network.conv1)
+    steps = dict(advice({**told, "folder": str(tmp_path / "out")}))
+    again = steps["If the images are unlike photographs, an earlier layer may transfer better:"]
+    assert again == f"potstill finetune {tree} --model {good} --size {SIDE} --features auto"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"weights": "w.pth"}, "has several models, and weights"),
+        ({"options": {"depth": 3}, "penalty": 0.1}, "and options, penalty, which one network has"),
+        ({"model": ["resnet18", "resnet18"]}, "must be different names"),
+    ],
+)
+def test_what_belongs_to_one_of_several_models_is_refused(changes, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(FinetuneConfig, {"data": {"path": "x"}, "model": ["resnet18", "resnet34"], **changes})
+
+
+def test_the_next_step_repeats_what_the_weights_need() -> None:
+    config = build(
+        FinetuneConfig,
+        {
+            "data": {"path": "my photos", "size": 96},
+            "model": "resnet18",
+            "weights": "a b.pth",
+            "mean": MEAN,
+            "std": STD,
+        },
+    )
+    summary = {"recipe": config.to_json(), "folder": "out", "data": {"source": "my photos"}}
+    commands = [command for _, command in advice(summary)]
+    assert commands[0] == "potstill distill 'my photos' --teacher out"
+    assert commands[2] == (
+        "potstill finetune 'my photos' --model resnet18 --weights 'a b.pth' --mean 0.485,0.456,0.406 "
+        "--std 0.229,0.224,0.225 --size 96 --features auto"
+    )
+    assert build(FinetuneConfig, {"data": {"path": "x"}, "model": ["resnet18"]}).model == "resnet18"

@@ -94,7 +94,7 @@ def test_a_pruned_folder_is_a_student(digits: Data, tmp_path: Path) -> None:
 
 def test_folders_that_cannot_learn_here_are_refused(digits: Data, tmp_path: Path) -> None:
     pruned(digits, tmp_path / "pruned")
-    with pytest.raises(UserError, match="has weights and options of its own"):
+    with pytest.raises(UserError, match="has weights, options and an input size of its own"):
         train.new_student(recipe({"model": str(tmp_path / "pruned"), "options": {"width": 2}}).student, digits, 0)
     two = zoo.create("builtin:mlp", classes=("cat", "dog"), size=(8, 8), channels=1)
     save_model(two, tmp_path / "two")

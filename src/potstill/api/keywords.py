@@ -21,11 +21,16 @@ TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.trai
 STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}
 OBJECTIVE = {name: f"objective.{name}" for name in ("alpha", "temperature", "loss")}
 
+BUDGETS = {
+    name: f"budgets.{name}" for name in ("max_bytes", "max_latency", "max_ram", "max_macs", "min_accuracy", "max_drop")
+}
+
 PLACES: dict[str, dict[str, str]] = {
     "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE, "input": "export.input"},
     "finetune": {**TRAIN, **DATA},
     "selftrain": {**TRAIN, **DATA},
     "label": {**DATA, **TEACHER},
+    "shrink": {**DATA, **BUDGETS, "teacher_weights": "teacher.weights"},
     "prune": {**TRAIN, **DATA},
     "quantize": {**TRAIN, **DATA},
     "export": {**DATA},
@@ -37,6 +42,7 @@ PARTS: dict[str, dict[str, str]] = {
     "finetune": {"data": "path"},
     "selftrain": {"data": "path", "student": "model", "large": "model"},
     "label": {"data": "path", "teacher": "model"},
+    "shrink": {"data": "path", "teacher": "model"},
     "prune": {"data": "path"},
     "quantize": {"data": "path"},
     "export": {"data": "path"},

@@ -116,6 +116,52 @@ class StageResult(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class ShrinkResult(StageResult):
+    """A search: the file to ship, the candidates that were tried, forecast and outcome."""
+
+    @property
+    def model(self) -> Path:
+        """The file to ship."""
+        name = self.summary["ship"]["file"]
+        return Path(name) if self.folder is None else self.folder / name
+
+    @property
+    def shipped(self) -> ModelFigures:
+        """Its figures, measured by running it."""
+        return self.models["shipped"]
+
+    @property
+    def front(self) -> Table:
+        """Every candidate that was trained, the most accurate on validation first."""
+        ordered = sorted(self.summary["candidates"], key=lambda one: (-one["validation_accuracy"], one["bytes"]))
+        rows = [
+            (
+                one["name"] + (" (chosen)" if one["chosen"] else ""),
+                f"{one['validation_accuracy']:.1f}",
+                words.size(one["bytes"]),
+                words.milliseconds(one["latency_ms"]),
+                words.size(one["ram_int8"]),
+            )
+            for one in ordered
+        ]
+        return Table(("network", "validation, %", "size", "ms/image", "activations"), tuple(rows), "Candidates")
+
+    @property
+    def forecast(self) -> dict[str, Any]:
+        """What was expected before the search, and the outcome (docs/summary.md)."""
+        return self.summary["forecast"]
+
+    def parts(self) -> Iterator[Part]:
+        """Yield what to ship, how good, how big, how fast, how sure; and the next command."""
+        from potstill.report.shrink import lines, next_steps
+
+        yield from lines(self.summary)
+        if self.folder is not None:
+            yield f"Next: {next_steps(self.summary, self.folder)[0][1]}"
+        yield from super().parts()
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class RunResult(StageResult):
     """A run: the distilled student beside the control, which learned without the teacher, and the verdict.
 

@@ -13,6 +13,7 @@ from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
+from potstill.stages.distill.defaults import chosen
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.recipe import Recipe
 from potstill.training.devices import init_process_group
@@ -45,8 +46,9 @@ def run(
     built = config.build(Recipe, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
+    built, why = chosen(built)
     folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
-    return RunResult(run_recipe(built, folder, command=command), folder)
+    return RunResult(run_recipe(built, folder, why=why, command=command), folder)
 
 
 @verb
@@ -60,8 +62,8 @@ def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> Ru
 def distill(
     data: str | Path | Settings,
     *,
-    teacher: str | Path | Settings = "builtin:cnn",
-    student: str | Settings = "builtin:mlp",
+    teacher: str | Path | Settings = "auto",
+    student: str | Path | Settings = "auto",
     teacher_weights: str | Path | None = None,
     student_weights: str | Path | None = None,
     student_size: int | None = None,
@@ -101,7 +103,7 @@ def distill(
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
         teacher, student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or
-            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}.
+            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}; "auto" chooses by the images.
         teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
         student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
         alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
@@ -110,7 +112,7 @@ def distill(
         group, test_from, allow_empty: of the splits (docs/data.md); accept classes without images.
         fit: "crop", "letterbox" or "stretch": how photos of another shape are made square.
         input: what the ONNX files take: "raw" (photos of any size) or "prepared" (docs/export.md).
-        views, augment, mix, mix_alpha: views of each image (default: one an epoch); augmentation; mixup or cutmix.
+        views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
         objective, train, export, comparisons: the other settings of a recipe (docs/recipes.md), nested as there.
         name, title: of the run. out: the run folder (default: a new one under runs/).
     """

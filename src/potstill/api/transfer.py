@@ -26,7 +26,7 @@ Settings = Mapping[str, Any]
 def finetune(
     data: str | Path | Settings,
     *,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     weights: str | Path | None = None,
     options: Settings | None = None,
     mean: Sequence[float] | None = None,
@@ -62,7 +62,8 @@ def finetune(
 
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        model: a name, or the folder of a stage whose network is reused. options: of the architecture.
+        model: a name, or the folder of a stage whose network is reused; of several, the one whose probe classifies most
+            held-out training images correctly. options: of the architecture.
         weights: a file, "package:NAME", "hub" for the published ones, or "auto" (the default: the model's package if it
             is installed, else the hub). from_scratch: ignore weights, for comparison.
         mean, std: normalisation of images in 0..1 that weights without a card were trained with, one value a channel.

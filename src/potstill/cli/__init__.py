@@ -29,10 +29,11 @@ from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
+from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-MAKING = (demo, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
+MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
 USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
 
 for command in (*MAKING, *USING):

@@ -35,10 +35,12 @@ LOSS = "Loss"
 
 def distill(
     data: Data,
-    teacher: Annotated[str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file.")] = "builtin:cnn",
+    teacher: Annotated[
+        str, option(NETWORKS, "A name, a run or stage folder, or an ONNX file; auto chooses by the images.")
+    ] = "auto",
     student: Annotated[
-        str, option(NETWORKS, "A name (NAME@LAYER is truncated after a layer), or a run or stage folder.")
-    ] = "builtin:mlp",
+        str, option(NETWORKS, "A name (NAME@LAYER is truncated after a layer), or a run or stage folder; or auto.")
+    ] = "auto",
     teacher_weights: TeacherWeights = None,
     student_weights: Annotated[
         Path | None, option(NETWORKS, "Initial weights of any classes, for a name: a file, package:NAME, hub or auto.")
@@ -61,7 +63,9 @@ def distill(
     group: Group = None,
     test_from: TestFrom = None,
     allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
-    views: Annotated[int | None, option(IMAGES, "Augmented views of each image (default: one an epoch).")] = None,
+    views: Annotated[
+        int | None, option(IMAGES, "Augmented views of each image (default: by the teacher's cost).")
+    ] = None,
     augment: Augment = None,
     input: Input = None,
     out: Out = None,

@@ -17,7 +17,10 @@ def stages(text: str) -> str | int:
 
 def finetune(
     data: Data,
-    model: Annotated[str, option(NETWORK, "A name (NAME@LAYER is truncated after a layer), or a stage folder.")],
+    model: Annotated[
+        list[str],
+        option(NETWORK, "A name (NAME@LAYER is truncated) or a stage folder; of several, the best."),
+    ],
     weights: Annotated[str | None, option(NETWORK, "A file, package:NAME, hub or auto (default).")] = None,
     mean: Annotated[Any, option(NETWORK, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
     std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,

@@ -80,8 +80,8 @@ def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str
     name: makes the element ids of this chart unique. alt: text alternative for screen readers.
     from_zero: start the y axis at 0 (losses); otherwise near the smallest value (accuracies).
     """
-    with _style(name):
-        figure, axes = _figure("epoch")
+    with drawing(name):
+        figure, axes = new_figure("epoch")
         ends = [_draw_line(axes, line) for line in lines]
         bottom, top = _limits(lines, from_zero=from_zero)
         axes.set_ylim(bottom, top)
@@ -95,7 +95,7 @@ def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str
                 axes.plot([x, last], [y, y], color=COLOURS[line.model], linewidth=0.7, linestyle=":")
             text = axes.annotate(line.label, (last, height), xytext=(5, 0), textcoords="offset points")
             text.set(color=COLOURS[line.model], va="center", annotation_clip=False)
-        return _svg(figure, alt)
+        return svg_of(figure, alt)
 
 
 def _draw_line(axes: Axes, line: Line) -> tuple[float, float]:
@@ -135,8 +135,8 @@ def tradeoff(
 
     axis: label of the cost axis. tick: formats a cost as its tick label.
     """
-    with _style(name):
-        figure, axes = _figure(axis)
+    with drawing(name):
+        figure, axes = new_figure(axis)
         _cost_axis(axes, points, tick, log)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
@@ -147,7 +147,7 @@ def tradeoff(
         margin = 0.18 * (high - low) or 1.0
         axes.set_ylim(max(low - margin, -0.5), min(high + margin, 100.5))
         _name_points(axes, sorted(points, key=lambda p: -p.accuracy))
-        return _svg(figure, alt)
+        return svg_of(figure, alt)
 
 
 def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: str, name: str, alt: str) -> str:
@@ -155,8 +155,8 @@ def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: s
 
     The setting is on a logarithmic axis.
     """
-    with _style(name):
-        figure, axes = _figure(axis)
+    with drawing(name):
+        figure, axes = new_figure(axis)
         x, y, error = zip(*sorted(tried), strict=True)
         axes.set_xscale("log")
         low, high = ([v + sign * e for v, e in zip(y, error, strict=True)] for sign in (-1, 1))
@@ -171,13 +171,13 @@ def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: s
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        return _svg(figure, alt)
+        return svg_of(figure, alt)
 
 
 def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, model: str, name: str, alt: str) -> str:
     """Draw a reliability diagram as SVG: (confidence, accuracy) in percent by bin, larger for more images."""
-    with _style(name):
-        figure, axes = _figure("confidence, %")
+    with drawing(name):
+        figure, axes = new_figure("confidence, %")
         axes.plot([0, 100], [0, 100], color=COLOURS["muted"], linewidth=0.8, linestyle=":")
         sizes = [12 + 150 * images / max(count) for images in count]
         x, y = zip(*points, strict=True)
@@ -186,7 +186,7 @@ def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, 
         axes.set_xlim(-3, 103)
         axes.set_ylim(-3, 103)
         axes.set_ylabel("accuracy, %")
-        return _svg(figure, alt)
+        return svg_of(figure, alt)
 
 
 def _cost_axis(axes: Axes, points: Sequence[Point], tick: Callable[[float], str], log: bool) -> None:
@@ -228,7 +228,7 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
 
 
 @contextlib.contextmanager
-def _style(name: str) -> Iterator[None]:
+def drawing(name: str) -> Iterator[None]:
     """Draw in the report's style, independent of the user's matplotlib settings; element ids derive from `name`."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -236,7 +236,7 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _figure(x_label: str) -> tuple[Figure, Axes]:
+def new_figure(x_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
@@ -246,7 +246,7 @@ def _figure(x_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, alt: str) -> str:
+def svg_of(figure: Figure, alt: str) -> str:
     """Return the figure as an <svg> element to be inlined in a page."""
     file = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,35 @@ def meaning(summary: dict[str, Any]) -> str:
 def advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return suggested next steps: (purpose, command)."""
     folder, source, recipe = summary["folder"], summary["data"]["source"], summary["recipe"]
-    again = f"potstill finetune {source} --model {recipe['model']}"
+    again = _again(summary)
     if recipe["from_scratch"]:
         return [("Compare with the pretrained weights:", again)]
+    source, folder = shlex.quote(source), shlex.quote(folder)
     steps = [
         ("Distill it into a small network:", f"potstill distill {source} --teacher {folder}"),
         ("Export files for a device:", f"potstill export {folder}"),
     ]
-    if recipe["features"] != "auto":
+    if recipe["features"] != "auto" and not recipe["options"]:  # options of an architecture are no flags
         steps.append(
             ("If the images are unlike photographs, an earlier layer may transfer better:", f"{again} --features auto")
         )
     return steps
+
+
+def _again(summary: dict[str, Any]) -> str:
+    """Return the command of the transfer, with the model that was kept and everything its weights need."""
+    recipe, data = summary["recipe"], summary["recipe"]["data"]
+    candidates = summary.get("candidates") or [{"model": recipe["model"], "accuracy": 0}]
+    model = max(candidates, key=lambda each: each["accuracy"])["model"]
+    flags = {"model": model, "weights": recipe["weights"], "mean": recipe["mean"], "std": recipe["std"]}
+    flags |= {name: data[name] for name in ("size", "limit", "group", "test_from")}
+    flags["fit"] = data["fit"] if data.get("fit") != "crop" else None
+    words_of = [f"--{name.replace('_', '-')} {_typed(value)}" for name, value in flags.items() if value is not None]
+    return " ".join(["potstill finetune", shlex.quote(summary["data"]["source"]), *words_of])
+
+
+def _typed(value: Any) -> str:
+    return shlex.quote(",".join(f"{x:g}" for x in value) if isinstance(value, list) else str(value))
 
 
 def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:

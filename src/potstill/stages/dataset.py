@@ -117,12 +117,16 @@ class Data:
         }
 
 
+def unsplit(config: DataConfig) -> Manifest:
+    """Return the manifest of a recipe's data, with the splits that it has itself."""
+    if config.path == "digits":
+        return digits()
+    return read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
+
+
 def read(config: DataConfig) -> Manifest:
     """Return the manifest of a recipe's data, with a validation and a test split."""
-    if config.path == "digits":
-        manifest = digits()
-    else:
-        manifest = read_labelled(config.path, group=config.group, allow_empty=config.allow_empty)
+    manifest = unsplit(config)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Training needs them: {how_to_label(config.path)} Then type the "
@@ -193,7 +197,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     resize = round(size / CROP) if config.fit == "crop" else size
     with distributed.main_first():  # the other processes read decoded images from the cache
         pixels = load_pixels(
-            manifest, size=(size, size), resize=resize, channels=_channels(manifest), fit=config.fit, cache=None
+            manifest, size=(size, size), resize=resize, channels=channels_of(manifest), fit=config.fit, cache=None
         )
     height, width = pixels.shape[-2:]
     if (height, width) == (resize, resize):
@@ -201,7 +205,7 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     return Data(manifest, pixels, (height, width), min(height, width), config.fit)
 
 
-def _channels(manifest: Manifest) -> int:
+def channels_of(manifest: Manifest) -> int:
     """Return 3 if any of up to 64 evenly spaced images is in colour, else 1."""
     rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
     return max(manifest.image(int(row)).shape[-1] for row in rows)

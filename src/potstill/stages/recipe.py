@@ -15,6 +15,9 @@ from potstill.names import SafeName
 from potstill.objectives.objective import Term, lecture_terms
 from potstill.training.settings import TrainConfig
 
+AUTO = "auto"
+"""As a teacher's or student's name: chosen by the images (`stages.distill.defaults`)."""
+
 
 class DataConfig(Config):
     """Images and their splits."""
@@ -79,6 +82,9 @@ class OneTeacher(Config):
 
     model: str = Field(default="builtin:cnn", description="name, folder, ONNX file or file of predictions")
     weights: str | None = Field(default=None, description="for a name: a file of weights, package:NAME, hub or auto")
+    new_head: bool = Field(
+        default=False, description="the weights are of other classes: fit a linear probe as the head for these classes"
+    )
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
     card: CardConfig | None = None
     class_map: dict[str, str | tuple[str, ...] | None] = Field(
@@ -115,7 +121,7 @@ class TeacherConfig(OneTeacher):
 
     @model_validator(mode="after")
     def _one_or_several(self) -> TeacherConfig:
-        if self.ensemble and (self.model != "builtin:cnn" or self.weights):
+        if self.ensemble and (self.model not in ("builtin:cnn", AUTO) or self.weights):
             raise ValueError("has both `model` and `ensemble`. List every teacher under `ensemble`.")
         if self.mutual and (self.ensemble or self.assistants or self.generations):
             raise ValueError(
@@ -194,8 +200,8 @@ class Recipe(Config):
     name: SafeName = "run"
     title: str = ""
     data: DataConfig
-    teacher: TeacherConfig = TeacherConfig()
-    student: StudentConfig = StudentConfig()
+    teacher: TeacherConfig = TeacherConfig(model=AUTO)
+    student: StudentConfig = StudentConfig(model=AUTO)
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     augment: str | list[Any] = "auto"

@@ -36,6 +36,7 @@ RECORDS = (
     "prune.yaml",
     "quantize.yaml",
     "export.yaml",
+    "shrink.yaml",
 )
 LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
@@ -148,7 +149,7 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
     if not has_results(folder):
         return
     try:
-        differing = differences(file, settings)
+        differing = differences(file, settings, reused=True)
     except ConfigError:  # no YAML
         artifacts.set_aside(folder, {file.name: "is not YAML"})
         return
@@ -159,6 +160,14 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
             f"{folder} was made with other settings: {differing[0]}{more} (see {file}). "
             f"Choose a new folder with --out{resume}."
         )
+
+
+def reopened(folder: Path, settings: Config, kind: str) -> bool:
+    """Return whether a finished folder has to go on, because settings differ that keep its finished parts."""
+    if not settings.reusable or not differences(folder / record_name(kind), settings):
+        return False
+    (folder / artifacts.MANIFEST).unlink()
+    return True
 
 
 @contextlib.contextmanager
@@ -197,10 +206,11 @@ def _clear(folder: Path, *, but: str) -> None:
             (folder / name).unlink()
 
 
-def differences(file: Path, settings: Config) -> list[str]:
+def differences(file: Path, settings: Config, *, reused: bool = False) -> list[str]:
     """Return the differences between the settings of a file and these: "train.epochs is 5 there, 6 here".
 
-    Settings that are missing in the file, because they are newer, have their defaults.
+    Settings that are missing in the file, because they are newer, have their defaults. reused: without the settings
+    that can change while finished parts are kept.
     """
     recorded = read_yaml(file)
     try:
@@ -209,6 +219,7 @@ def differences(file: Path, settings: Config) -> list[str]:
         return [str(error)]
     here, there = dict(_flat(settings.to_json())), dict(_flat(recorded))
     keys = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    keys = [key for key in keys if not (reused and key.partition(".")[0] in settings.reusable)]
     return [f"{key} is {_shown(there.get(key))} there, {_shown(here.get(key))} here" for key in keys]
 
 

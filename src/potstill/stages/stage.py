@@ -10,7 +10,7 @@ from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
-from potstill.stages.run_folder import Journal, check_free, claimed, record_name
+from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
 from potstill.stages.run_lock import locked
 
 SUMMARY = "summary.json"
@@ -30,9 +30,9 @@ def stage(
 ) -> dict[str, Any]:
     """Return the summary of a stage (docs/summary.md), running its work in `folder` unless that is finished.
 
-    kind: distill, compare, selftrain, finetune, label, prune, quantize or export. name: of the result. work: writes the
-    files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts with the
-    journal. report: writes the report from the finished summary.
+    kind: distill, compare, selftrain, finetune, label, prune, quantize, export or shrink. name: of the result. work:
+    writes the files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts
+    with the journal. report: writes the report from the finished summary.
 
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
     has other contents, another process works in it, or the images changed since it was made.
@@ -43,7 +43,8 @@ def stage(
         images = ImagesRecord(folder, command)
         if artifacts.finished(folder) is not None:
             images.compare()
-            return artifacts.read_json(folder / SUMMARY)
+            if not reopened(folder, config, kind):
+                return artifacts.read_json(folder / SUMMARY)
         distributed.wait()  # all processes have checked the folder before one writes
         with claimed(folder, config, kind), images.watching():
             journal = Journal(folder, notes)

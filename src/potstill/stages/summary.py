@@ -115,7 +115,7 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     schema_: Literal[2] = Field(alias="schema")
-    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export"]
+    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export", "shrink"]
     potstill: str
     command: str
     date: datetime.datetime

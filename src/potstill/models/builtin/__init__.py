@@ -18,6 +18,8 @@ BUILTIN: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "cnn": cnn,
     "small-cnn": small_cnn,
+    "resnet8-cifar": partial(cifar_net, depth=8, residual=True),
+    "resnet14-cifar": partial(cifar_net, depth=14, residual=True),
     "resnet20-cifar": partial(cifar_net, depth=20, residual=True),
     "resnet32-cifar": partial(cifar_net, depth=32, residual=True),
     "resnet44-cifar": partial(cifar_net, depth=44, residual=True),

@@ -54,7 +54,14 @@ def run_chain(
     """
     first, costs = teacher, []
     for number, student in enumerate(links(config, training.setup.student), 1):
-        setup = train.within_views(dataclasses.replace(training.setup, student=student), teacher)
+        setup = train.within_views(
+            dataclasses.replace(training.setup, student=student),
+            teacher,
+            data,
+            training.terms,
+            stored=config.stored,
+            seed=training.seed,
+        )
         replay = Replay(setup.views, setup.train.epochs, training.students, root / "stores", stored=config.stored)
         teacher, cost = _link(setup, training, data, teacher, replay, root / "chain" / str(number), number)
         costs.append(cost)

@@ -46,17 +46,20 @@ class Experiment:
     control_export: Exported
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, stores: Path | None = None, command: str = "") -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe, folder: Path, *, stores: Path | None = None, why: str = "", command: str = ""
+) -> dict[str, Any]:
     """Run a recipe in `folder`, resuming an interrupted call; return its summary.
 
-    stores: of the teacher's logits, if several runs share them; by default `folder`/stores.
+    stores: of the teacher's logits, if several runs share them; by default `folder`/stores. why: a note on how its
+    models were chosen (`defaults.chosen`).
     """
     recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
     return stage(
         "distill",
         recipe,
         folder,
-        lambda journal: _carry_out(recipe, recipes, folder, stores or folder / "stores", journal),
+        lambda journal: _carry_out(recipe, recipes, folder, stores or folder / "stores", journal, why),
         name=recipe.name,
         command=command,
         report=write_report,
@@ -64,9 +67,11 @@ def run_recipe(recipe: Recipe, folder: Path, *, stores: Path | None = None, comm
 
 
 def _carry_out(
-    recipe: Recipe, recipes: dict[str, Recipe], folder: Path, stores: Path, journal: Journal
+    recipe: Recipe, recipes: dict[str, Recipe], folder: Path, stores: Path, journal: Journal, why: str
 ) -> dict[str, Any] | None:
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
+    if why:
+        progress.note(why)
     data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
     teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _links(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title

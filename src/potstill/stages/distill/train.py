@@ -20,6 +20,7 @@ from potstill.stages.dataset import Data
 from potstill.stages.distill.search import SEED as SEARCH_SEED
 from potstill.stages.distill.search import choose
 from potstill.stages.distill.student import from_folder, start_of
+from potstill.stages.distill.views import affordable_views
 from potstill.stages.recipe import Recipe, StudentConfig, Views
 from potstill.stages.teacher.prepared import NO_TEACHER, Replay, TeacherSource
 from potstill.stages.training import Trained, TrainingJob, train_classifier, wire_terms
@@ -88,7 +89,9 @@ class Trainings:
 
 def trainings(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Trainings:
     """Return the trainings of a recipe with a prepared teacher, whose logits are cached in `stores`."""
-    setup = within_views(setup_of(recipe), teacher)
+    known = () if recipe.objective.method else recipe.objective.loss_terms
+    stored = recipe.teacher.stored and not recipe.objective.method
+    setup = within_views(setup_of(recipe), teacher, data, known, stored=stored, seed=recipe.seed)
     data = with_labels_of(setup.student, data, seed=recipe.data.seed)
     replay = Replay(setup.views, setup.train.epochs, recipe.seeds, stores, stored=recipe.teacher.stored)
     teacher = teacher.bind(data, replay)
@@ -139,14 +142,27 @@ def check_terms(
     wire_terms(terms, student, source, data, views=setup.views, steps=1, seed=seed)
 
 
-def within_views(setup: StudentSetup, teacher: TeacherSource) -> StudentSetup:
-    """Return the setup with at most as many views as have soft labels, unless it defines their number."""
+def within_views(
+    setup: StudentSetup, teacher: TeacherSource, data: Data, terms: Sequence[Term], *, stored: bool, seed: int
+) -> StudentSetup:
+    """Return the setup with a number of views, unless it defines one or has one view per epoch.
+
+    At most as many as there are soft labels. If the logits of a network are cached, so few that they cost no more than
+    the training of a student (`views.affordable_views`).
+    """
     limit, views = teacher.view_limit, setup.views
-    if limit is None or views.count is not None or setup.train.epochs <= limit:
+    if views.count is not None:
+        return setup
+    if limit is not None:
+        why = f"There are soft labels for {plural(limit, 'view')} of each image"
+    elif stored and teacher.network is not None and not any(term.sees_features for term in terms):
+        student = new_student(setup.student, data, seed)
+        limit = affordable_views(teacher.network, student, setup.train.epochs)
+        why = f"Using {plural(limit, 'view')} of each image, by the teacher's cost (--views changes it)"
+    if limit is None or setup.train.epochs <= limit:
         return setup
     progress.note(
-        f"There are soft labels for {plural(limit, 'view')} of each image: student and control are trained on these "
-        "repeatedly, instead of on a new view in every epoch."
+        f"{why}: student and control are trained on these repeatedly, instead of on a new view in every epoch."
     )
     return replace(setup, views=replace(views, count=limit))
 

@@ -26,7 +26,7 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std, one
 def side_of(config: FinetuneConfig) -> int:
     """Return the input size in pixels per side: from the settings, or the network's own; 0 if it accepts any."""
     folder = _folder(config)
-    own = max(read_card(folder).crop) if folder else input_facts.own_size(config.model)
+    own = max(read_card(folder).crop) if folder else input_facts.own_size(config.network)
     return config.data.size or own
 
 
@@ -39,7 +39,7 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
     weights = _weights(config, folder)
     _check_normalisation(config, weights)
     card = read_card(folder) if folder else None
-    name = card.model if card else config.model
+    name = card.model if card else config.network
     own = name.startswith("builtin:")
     made = zoo.create(
         name,
@@ -66,7 +66,7 @@ def _size(config: FinetuneConfig, card: Card | None, images: Images, own: bool) 
 
 def _folder(config: FinetuneConfig) -> Path | None:
     """Return the folder of a saved model, None if `model` is a name."""
-    path = Path(config.model)
+    path = Path(config.network)
     if path.suffix == ".onnx":
         raise ModelError(f"{path} is an exported file, which cannot be trained. Give the stage folder it came from.")
     return path if path.is_dir() else None
@@ -76,7 +76,7 @@ def _weights(config: FinetuneConfig, folder: Path | None) -> Path | str | None:
     if config.from_scratch:
         return None
     if folder is None:
-        found = packages.resolved(config.model, config.weights or packages.AUTO)
+        found = packages.resolved(config.network, config.weights or packages.AUTO)
         return present(found) if isinstance(found, Path) else found
     if config.weights:
         raise ConfigError(f"{folder} contains weights and their card: leave --weights out, or give a model's name.")
@@ -89,8 +89,8 @@ def _check_normalisation(config: FinetuneConfig, weights: Path | str | None) -> 
     if weights is None:
         return
     if isinstance(weights, str):  # "hub"
-        _, card = blueprint(config.model, ("0", "1"))
-        _refuse_other(normalisation, card, f"the published weights of {config.model}")
+        _, card = blueprint(config.network, ("0", "1"))
+        _refuse_other(normalisation, card, f"the published weights of {config.network}")
     elif (card := zoo.card_beside(weights)) is not None:
         _refuse_other(normalisation, card, f"the card of {weights}")
     else:
@@ -121,21 +121,21 @@ def _refuse_other(normalisation: Normalisation | None, card: Card, source: str) 
 
 
 def _without_card(config: FinetuneConfig, normalisation: Normalisation | None, file: Path) -> None:
-    _, published = blueprint(config.model, ("0", "1"))
+    _, published = blueprint(config.network, ("0", "1"))
     usual = f"--mean {_listed(published.mean)} --std {_listed(published.std)}"
     if normalisation is None:
         raise ModelError(
             f"{file} has no card, so the normalisation of its images is unknown, and a wrong one silently costs "
-            f"accuracy. Put its {zoo.CARD} beside it, or give mean, std and size: {config.model} is published for "
+            f"accuracy. Put its {zoo.CARD} beside it, or give mean, std and size: {config.network} is published for "
             f"{usual} --size {max(published.crop)}."
         )
     if not _alike(normalisation, published):
         mean, std = map(_listed, normalisation)
         progress.note(
-            f"Normalising images with --mean {mean} --std {std}; the published weights of {config.model} use {usual}."
+            f"Normalising images with --mean {mean} --std {std}; the published weights of {config.network} use {usual}."
         )
     if config.data.size is None:
-        progress.note(f"Using the input size of {config.model}; --size changes it.")
+        progress.note(f"Using the input size of {config.network}; --size changes it.")
 
 
 def _alike(normalisation: Normalisation, card: Card) -> bool:

@@ -95,3 +95,33 @@ class Images:
     def labelled(self) -> np.ndarray:
         """The labelled rows of all splits."""
         return np.flatnonzero(self.manifest.label != UNLABELLED)
+
+
+class Decoded(Images):
+    """Images that are already decoded; only the labels of train and validation are used."""
+
+    def __init__(self, data: Data) -> None:
+        self.manifest = data.manifest
+        self._data = data
+
+    @property
+    def data(self) -> Data:
+        """The decoded images."""
+        return self._data
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of contents and size, independent of the labels."""
+        contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
+        fit = [] if self._data.fit == "crop" else [self._data.fit]
+        return artifacts.fingerprint([list(self._data.pixels.shape), contents, *fit])
+
+    @property
+    def shown(self) -> Shown:
+        """The preprocessing of the images."""
+        return shown_of(self._data)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The labelled rows of train and validation."""
+        return np.concatenate([self.manifest.rows(split, labelled=True) for split in ("train", "validation")])

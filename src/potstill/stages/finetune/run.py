@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from potstill import artifacts, progress
+from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
@@ -16,6 +17,7 @@ from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.report import write_transfer
 from potstill.stages.finetune.backbone import backbone, side_of
+from potstill.stages.finetune.candidates import Candidate, candidate, sentence_of
 from potstill.stages.finetune.choice import PROBE, TUNED, Choice, choose
 from potstill.stages.finetune.features import Features, extract, layers_of
 from potstill.stages.finetune.head import with_head
@@ -38,9 +40,36 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
 
     def work(journal: Journal) -> dict[str, Any]:
         _note_ignored(config)
-        return _Transfer(config, folder, journal).carry_out()
+        if len(config.networks) == 1:
+            return _Transfer(config, folder, journal).carry_out()
+        best, candidates = _best(config, folder, journal)
+        return best.carry_out() | {"candidates": [each.to_json() for each in candidates]}
 
     return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
+
+
+def fitted(config: FinetuneConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    """Fit the network and save it into `folder`, without a look at the test split; return the record of the model.
+
+    kept: "probe" or "tuned"; validation_accuracy: in percent.
+    """
+    transfer = _Transfer(config, folder, journal)
+    kept, choice = transfer.fit()
+    return {"kept": kept, "choice": choice and choice.to_json(), "validation_accuracy": transfer.validated(kept)}
+
+
+def _best(config: FinetuneConfig, folder: Path, journal: Journal) -> tuple[_Transfer, list[Candidate]]:
+    """Return the transfer of the model with the best probe on held-out training images, the first of equal ones."""
+    best, kept, candidates = None, None, []
+    for name in config.networks:
+        transfer = _Transfer(config.model_copy(update={"model": name}), folder, journal)
+        images = len(transfer.images.manifest.rows("train", labelled=True))
+        candidates.append(candidate(name, transfer.fit_probe(), images))
+        if kept is None or candidates[-1].accuracy > kept.accuracy:
+            best, kept = transfer, candidates[-1]
+    assert best is not None and kept is not None, "there are at least two"
+    progress.note(sentence_of(candidates, kept))
+    return best, candidates
 
 
 class _Transfer:
@@ -56,23 +85,39 @@ class _Transfer:
         self.record: dict[str, Any] = {}
 
     def carry_out(self) -> dict[str, Any]:
+        """Fit the network, evaluate the test split; return the stage's part of the summary."""
+        kept, choice = self.fit()
+        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
+        return self._summary(kept, choice, test)
+
+    def fit(self) -> tuple[str, Choice | None]:
+        """Train, choose and save the model; return its name and the choice."""
         scratch = self.config.from_scratch
         if not scratch:
-            self.journal.timed("features", "Computed features of the frozen network", self._features)
-            self.journal.timed("probe", "Fitted the linear probe", self._probe)
+            self._keep(self.probe or self.fit_probe())
         if scratch or self.config.unfreeze not in ("none", 0):
             title = "Trained from random weights" if scratch else "Fine-tuned"
             self.journal.timed("tuning", title, self._tune)
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
-        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         save_model(self.models[kept].cpu(), self.folder)
-        return self._summary(kept, choice, test)
+        return kept, choice
 
-    def _features(self) -> None:
+    def validated(self, name: str) -> float:
+        """Return the validation accuracy of a model in percent."""
+        rows = self.images.manifest.rows("validation", labelled=True)
+        return round(metrics.accuracy(self._logits(name, rows), self.images.manifest.label[rows]), 3)
+
+    def fit_probe(self) -> Probe:
+        """Compute the features, and return the fitted probe."""
+        self.features = self.journal.timed("features", "Computed features of the frozen network", self._features)
+        self.probe = self.journal.timed("probe", "Fitted the linear probe", self._probe)
+        return self.probe
+
+    def _features(self) -> Features:
         config = self.config
         layers = layers_of(self.pretrained, config.features)
-        self.features = extract(
+        return extract(
             self.pretrained,
             self.images,
             layers,
@@ -82,15 +127,16 @@ class _Transfer:
             precision=config.train.precision,
         )
 
-    def _probe(self) -> None:
+    def _probe(self) -> Probe:
         config = self.config
         assert self.features is not None
-        self.probe = probe(
-            self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed
-        )
-        self.models[PROBE] = with_head(self.pretrained.cpu(), self.probe.layer, self.probe.head)
+        return probe(self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed)
+
+    def _keep(self, fitted: Probe) -> None:
+        """Save the network with the probe as its head."""
+        self.models[PROBE] = with_head(self.pretrained.cpu(), fitted.layer, fitted.head)
         save_model(self.models[PROBE], self.folder / PROBE)
-        artifacts.finish(self.folder / PROBE, {"inputs": {}, **self.probe.to_json()})
+        artifacts.finish(self.folder / PROBE, {"inputs": {}, **fitted.to_json()})
 
     def _tune(self) -> None:
         folder = self.folder / TUNED

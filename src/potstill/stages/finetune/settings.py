@@ -30,7 +30,9 @@ class FinetuneConfig(Config):
     """
 
     data: DataConfig
-    model: str = Field(description="a name, or the folder of a stage whose network is reused")
+    model: str | tuple[str, ...] = Field(
+        description="a name, or the folder of a stage whose network is reused; of several, the one with the best probe"
+    )
     weights: str | None = None
     options: dict[str, Any] = {}
     mean: tuple[float, ...] | None = None
@@ -59,6 +61,12 @@ class FinetuneConfig(Config):
             return settings
         return {**settings, "train": {"lr": SCRATCH_LR, **train}}
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        """Take a list of one name as that name."""
+        return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
     @field_validator("unfreeze", mode="before")
     @classmethod
     def _part(cls, value: Any) -> Any:
@@ -74,6 +82,30 @@ class FinetuneConfig(Config):
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std must be given together: one value per channel, for images in 0..1.")
         return self
+
+    @model_validator(mode="after")
+    def _comparable(self) -> FinetuneConfig:
+        """Refuse what belongs to one network where there are several."""
+        if isinstance(self.model, str):
+            return self
+        weights = self.weights not in (None, "auto", "hub")
+        own = {"weights": weights, "mean and std": self.mean, "options": self.options, "penalty": self.penalty}
+        given = [name for name, value in {**own, "from_scratch": self.from_scratch}.items() if value]
+        if given or len(set(self.model)) < max(len(self.model), 2):
+            which = f"and {', '.join(given)}, which one network has" if given else "which must be different names"
+            raise ValueError(f"has several models, {which}. Give one --model, or only models with --weights auto.")
+        return self
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The models, one or several."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    @property
+    def network(self) -> str:
+        """The only model."""
+        (name,) = self.networks
+        return name
 
     @property
     def fixes_batchnorm(self) -> bool:

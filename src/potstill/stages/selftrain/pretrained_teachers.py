@@ -6,7 +6,6 @@ Fine-tuned models are kept if they beat the probes on the held-out labels of all
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from potstill.stages.finetune.backbone import backbone
 from potstill.stages.finetune.choice import TUNED, choose
 from potstill.stages.finetune.features import Features, extract
 from potstill.stages.finetune.head import with_head
-from potstill.stages.finetune.lazy_data import Images, Shown, shown_of
+from potstill.stages.finetune.lazy_data import Decoded
 from potstill.stages.finetune.probe import Probe, probe
 from potstill.stages.finetune.settings import FINE, FinetuneConfig
 from potstill.stages.finetune.tune import tune
@@ -33,36 +32,6 @@ from potstill.stages.selftrain.students import training_set
 from potstill.stages.test_split import clean_logits
 from potstill.training import engine
 from potstill.training.settings import TrainConfig
-
-
-class Decoded(Images):
-    """Images that are already decoded; only the labels of train and validation are used."""
-
-    def __init__(self, data: Data) -> None:
-        self.manifest = data.manifest
-        self._data = data
-
-    @property
-    def data(self) -> Data:
-        """The decoded images."""
-        return self._data
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """sha256 (hex) of contents and size, independent of the labels."""
-        contents = np.ascontiguousarray(self.manifest.digest).tobytes().hex()
-        fit = [] if self._data.fit == "crop" else [self._data.fit]
-        return artifacts.fingerprint([list(self._data.pixels.shape), contents, *fit])
-
-    @property
-    def shown(self) -> Shown:
-        """The preprocessing of the images."""
-        return shown_of(self._data)
-
-    @property
-    def labelled(self) -> np.ndarray:
-        """The labelled rows of train and validation."""
-        return np.concatenate([self.manifest.rows(split, labelled=True) for split in ("train", "validation")])
 
 
 @dataclass(frozen=True)

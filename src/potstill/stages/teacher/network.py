@@ -10,16 +10,20 @@ from typing import Any
 import torch
 
 from potstill import artifacts
+from potstill.artifacts import sha256
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.open import find
+from potstill.models import packages
 from potstill.models.freeze import bits
 from potstill.models.hooks import Tap
 from potstill.models.outputs import Classifier
+from potstill.models.weights import present
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import OneTeacher
 from potstill.stages.teacher.input_size import own_size
 from potstill.stages.teacher.prepared import Kind, Preparation, TeacherSource, match, record_of
+from potstill.stages.teacher.pretrained import with_new_head
 from potstill.stages.teacher.replay import ReplayedTeacher
 from potstill.stages.training import TrainingJob, train_classifier
 from potstill.teachers.base import Teacher
@@ -64,6 +68,8 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
     model = find(config.model)
     if isinstance(model, Classifier):
         return _from_folder(model, config, data, work)
+    if config.new_head:
+        return _with_new_head(config, data, work)
     return _with_weights(config, data, work) if config.weights else _trained_here(config, data, work)
 
 
@@ -105,6 +111,27 @@ def _with_weights(config: OneTeacher, data: Data, work: Preparation) -> TeacherS
         known=matched.class_map.known,
         facts=matched.facts,
     )
+
+
+def _with_new_head(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
+    """Fit a head for the data's classes to pretrained weights."""
+    file = packages.resolved(config.model, config.weights or packages.AUTO)
+    inputs = {
+        "data": data.manifest.fingerprint,
+        "model": config.to_json(),
+        "weights": sha256(present(file)) if isinstance(file, Path) else file,
+        "seed": work.seed,
+    }
+
+    def fit() -> dict[str, Any]:
+        classifier = with_new_head(config, data, seed=work.seed)
+        save_model(classifier, work.folder)
+        return record_of(classifier, data)
+
+    record = artifacts.stage(work.folder, inputs, fit)
+    model = load_model(work.folder)
+    title = f"Fitted a head to the pretrained weights of {config.model}"
+    return NetworkTeacher(model=model, card=model.card, identity=model.card.weights_sha256, title=title, record=record)
 
 
 def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:

@@ -44,7 +44,9 @@ class ReplayedTeacher(TeacherSource):
 
     def bind(self, data: Data, replay: Replay) -> ReplayedTeacher:
         """Return this teacher for the training images of `data`, evaluated as `replay` says."""
-        return dataclasses.replace(self, data=data, replay=replay)
+        bound = dataclasses.replace(self, data=data, replay=replay)
+        object.__setattr__(bound, "_validation", self._validation)  # the same for every training
+        return bound
 
     def function(self, taps: tuple[Tap, ...] = ()) -> Teacher:
         """Return it as `Batch -> Outputs`, cached by taps; features are never stored."""

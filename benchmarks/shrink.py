@@ -1,0 +1,130 @@
+"""`potstill shrink` at several budgets: what it ships, how good, in what time, and whether its forecast held.
+
+    python benchmarks/shrink.py dogs-vs-cats --data DOGS-VS-CATS --minutes 20 --budgets 500kB 2.5MB
+    python benchmarks/shrink.py digits --minutes 2 --budgets 10kB 50kB
+
+Adds to docs/shrink.json and writes docs/shrink-measured.md from it. A search that is recorded in the folder --work is
+not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import potstill
+from potstill import words
+from potstill.stages.summary import machine, versions
+
+ROOT = Path(__file__).parent.parent
+RECORD = ROOT / "docs" / "shrink.json"
+TABLE = ROOT / "docs" / "shrink-measured.md"
+
+
+def searched(options: argparse.Namespace, budget: str, folder: Path) -> dict[str, Any]:
+    """Return the outcome of a search at a budget."""
+    began, used = time.monotonic(), os.times()
+    keywords: dict[str, Any] = {"max_bytes": budget, "minutes": options.minutes}
+    if options.teacher:
+        keywords |= {"teacher": options.teacher, "teacher_weights": options.teacher_weights}
+    data: Any = options.data if options.limit is None else {"path": options.data, "limit": options.limit}
+    result = potstill.shrink(data, out=folder, **keywords)
+    now = os.times()
+    ship, forecast = result.summary["ship"], result.forecast
+    return {
+        "network": result.summary["choice"]["candidate"]["name"],
+        "accuracy": ship["accuracy"],
+        "interval": ship["interval"],
+        "images": ship["images"],
+        "bytes": ship["bytes"],
+        "latency_ms": ship["latency_ms"],
+        "kind": ship["kind"],
+        "verdict": result.summary["verdict"]["result"],
+        "teacher": result.summary["models"].get("teacher", {}).get("accuracy"),
+        "forecast": forecast["student"]["interval"],
+        "held": forecast["outcome"]["held"],
+        "looked_at": result.summary["choice"]["looked_at"],
+        "optimism": result.summary["choice"]["optimism"],
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "processor_minutes": round(sum(now[:4]) / 60 - sum(used[:4]) / 60, 1),
+        "stages": result.summary["stages"],
+    }
+
+
+def random_choice(summary: Path, seed: int = 0) -> dict[str, Any]:
+    """Return a candidate drawn at random from those that were within the budget, at its accuracy in the search."""
+    candidates = json.loads(summary.read_text())["candidates"]
+    drawn = candidates[int(np.random.default_rng(seed).integers(len(candidates)))]
+    return {"network": drawn["name"], "validation_accuracy": drawn["validation_accuracy"], "bytes": drawn["bytes"]}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the Markdown page of the record."""
+    lines = [
+        "# Shrink, measured",
+        "",
+        "Written by `benchmarks/shrink.py` from docs/shrink.json. Test accuracy of the file that is shipped, chosen on",
+        "validation, the test split evaluated once; 95 % interval over the test images (Wilson).",
+        "",
+        "| data | budget | shipped | size | accuracy | interval | teacher | verdict | forecast | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in record["runs"]:
+        low, high = one["interval"]
+        teacher = "" if one["teacher"] is None else f"{one['teacher']:.1f} %"
+        accuracy = f"{one['accuracy']:.2f} % | {low:.1f} to {high:.1f} (n = {one['images']:,})"
+        lines.append(
+            f"| {one['data']} | {one['budget']} | {one['network']} ({one['kind']}) | {words.size(one['bytes'], ' ')} | "
+            f"{accuracy} | {teacher} | {one['verdict']} | "
+            f"{one['forecast'][0]:.1f} to {one['forecast'][1]:.1f}: {'held' if one['held'] else 'missed'} | "
+            f"{one['minutes']:.1f} of {one['allowed']:g} |"
+        )
+    held = sum(one["held"] for one in record["runs"])
+    facts = record["machine"]
+    lines += [
+        "",
+        f"The forecast's interval held the outcome in {held} of {len(record['runs'])} runs. Machine: {facts['cpu']}, "
+        f"{words.plural(facts['cores'], 'core')}; {record['date']}; torch {record['versions']['torch']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the searches that are asked for and record them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the data, in the record")
+    parser.add_argument("--data", help="folder (default: the name)")
+    parser.add_argument("--budgets", nargs="+", required=True)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--teacher")
+    parser.add_argument("--teacher-weights")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs")
+    options = parser.parse_args()
+    options.data = options.data or options.name
+    record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.is_file() else {"runs": []}
+    for budget in options.budgets:
+        folder = options.work / f"shrink-{options.name}-{budget}"
+        run = searched(options, budget, folder)
+        run |= {"data": options.name, "budget": budget, "allowed": options.minutes}
+        run["random"] = random_choice(folder / "summary.json")
+        others = [one for one in record["runs"] if (one["data"], one["budget"]) != (options.name, budget)]
+        record = {
+            "runs": sorted([*others, run], key=lambda one: (one["data"], one["bytes"])),
+            "machine": machine(),
+            "versions": versions(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        TABLE.write_text(table(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The plan: which candidates are trained, and for how long, so that everything ends within the minutes given.
+
+It is made once, from measured speeds, and recorded: a command that is started again follows the recorded plan, so that
+it ends with the same choice.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill import artifacts
+from potstill.errors import ConfigError
+from potstill.stages.shrink import teacher
+from potstill.stages.shrink.candidates import Candidate
+from potstill.stages.shrink.costs import Costs
+from potstill.stages.shrink.search import cap, short_of
+from potstill.stages.shrink.settings import Budgets
+from potstill.stages.shrink.speed import Speeds, tier
+
+SEARCH, PROOF = 0.34, 0.5  # shares of the time that is left once the teacher is made
+VIEWS = {"photo": 4, "small": 8}  # cached of each training image
+MOST = 24  # candidates in rung 0
+FEWEST_EPOCHS = 2
+PATIENCE = 4  # candidates that are passed over before the list is closed
+MOST_FINALISTS = 4
+OVERHEAD = 6.0  # seconds around a training: loading, calibration, validation
+
+
+class Clock:
+    """Seconds spent on one goal, over interrupted calls; recorded in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._began = file, time.monotonic()
+        self._before: float = artifacts.read_json(file)["seconds"] if file.is_file() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._before + time.monotonic() - self._began
+
+    def save(self) -> None:
+        """Record the seconds so far."""
+        artifacts.write_json(self._file, {"seconds": round(self.seconds, 1)})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """epochs: of the full training of each candidate, by name. short: the names of rung 0. finalists: how many are
+    trained to the end. views: cached of each image. seconds: that search and proof should take."""
+
+    epochs: dict[str, int]
+    short: tuple[str, ...]
+    finalists: int
+    views: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for its file."""
+        return {
+            "epochs": self.epochs,
+            "short": list(self.short),
+            "finalists": self.finalists,
+            "views": self.views,
+            "seconds": round(self.seconds, 1),
+        }
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Plan:
+        """Return the plan of a file."""
+        return cls(**{**written, "short": tuple(written["short"])})
+
+
+@dataclass(frozen=True)
+class Time:
+    """What a plan divides. seconds: left for search and proof; images: of the train split; workers, seeds: counts."""
+
+    seconds: float
+    images: int
+    workers: int
+    seeds: int
+
+    def training(self, epochs: int, speed: float) -> float:
+        """Return the wall seconds of a training in one worker; speed: seconds an image."""
+        return epochs * self.images * speed + OVERHEAD * min(self.seconds / 600, 1)
+
+
+def epochs_of(one: Candidate, speed: float, limit: Time) -> int:
+    """Return the epochs that the proof has time for: students and controls of all seeds; 0 if not even one."""
+    proof = PROOF * limit.seconds * limit.workers / (2 * limit.seeds)
+    return min(tier(proof / (limit.images * speed)), cap(one))
+
+
+def made(
+    ordered: Sequence[Candidate], costs: Costs, speeds: Speeds, limit: Time, budgets: Budgets, *, photo: bool
+) -> Plan:
+    """Return the plan for candidates in the order of their promise; those that break a budget are left out.
+
+    Raises `ConfigError` if the time is too short for any of them, with the shortest that works.
+    """
+    epochs: dict[str, int] = {}
+    short: list[str] = []
+    networks: set[str] = set()
+    spent = 0.0
+    halves = SEARCH * limit.seconds / 2
+    skipped = 0
+    for one in ordered:
+        if short and (spent >= halves or len(short) >= MOST or skipped >= PATIENCE):
+            break
+        speed = speeds.of(one)
+        number = epochs_of(one, speed, limit)
+        if number < FEWEST_EPOCHS or costs.of(one).excess(budgets):
+            skipped += bool(short)
+            continue
+        cost = 0.0 if one.network in networks else limit.training(short_of(number), speed) / limit.workers
+        if short and spent + cost > halves:
+            skipped += 1
+            continue
+        spent, skipped = spent + cost, 0
+        networks.add(one.network)
+        epochs[one.name] = number
+        short.append(one.name)
+    if not short:
+        raise ConfigError(_too_short(ordered, speeds, limit))
+    longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
+    finalists = int((SEARCH * limit.seconds - spent) * limit.workers / longest)
+    views = VIEWS["photo" if photo else "small"]
+    return Plan(epochs, tuple(short), max(1, min(finalists, MOST_FINALISTS)), views, limit.seconds)
+
+
+def _too_short(ordered: Sequence[Candidate], speeds: Speeds, limit: Time) -> str:
+    quickest = min(speeds.of(one) for one in ordered)
+    needed = FEWEST_EPOCHS * limit.images * quickest * 2 * limit.seeds / (PROOF * limit.workers)
+    minutes = (needed / (1 - teacher.SHARE) + 30) / 60
+    return (
+        f"--minutes is too short: training the quickest candidate, {FEWEST_EPOCHS} epochs with {limit.seeds} seeds "
+        f"and as many controls, needs about --minutes {math.ceil(minutes)}. Allow that, use fewer images (--limit), or "
+        "fewer seeds (--seeds 1)."
+    )

@@ -1,0 +1,107 @@
+"""A whole search on few digits, with one seed: what it writes, what it says, and that it is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import potstill
+from potstill.api.results import ShrinkResult
+
+DIGITS = {"path": "digits", "limit": 500}
+pytestmark = pytest.mark.slow
+
+
+def shrink(out: Path, **keywords: object) -> ShrinkResult:
+    settings = {"max_bytes": "9kB", "minutes": 0.2, "seeds": 1, "workers": 1} | keywords
+    return potstill.shrink(DIGITS, out=out, **settings)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "a [b] c"
+
+
+@pytest.fixture(scope="module")
+def result(out: Path) -> ShrinkResult:
+    return shrink(out)
+
+
+def test_the_file_is_within_the_budget_and_its_figures_are_its_own(result: ShrinkResult, out: Path) -> None:
+    assert result.model == out / "model_int8.onnx" and result.model.stat().st_size == result.shipped.bytes
+    assert (result.shipped.bytes or 0) <= 9000
+    measured = potstill.evaluate(str(result.model), DIGITS)
+    assert measured.accuracy == pytest.approx(result.shipped.accuracy, abs=1e-3)
+
+
+def test_the_summary_has_forecast_choice_and_candidates(result: ShrinkResult) -> None:
+    chosen = [one for one in result.summary["candidates"] if one["chosen"]]
+    assert len(chosen) == 1 and chosen[0]["finalist"]
+    assert chosen[0]["validation_accuracy"] == max(
+        one["validation_accuracy"] for one in result.summary["candidates"] if one["finalist"]
+    )
+    assert all(one["bytes"] <= 9000 for one in result.summary["candidates"])
+    forecast = result.forecast
+    low, high = forecast["student"]["interval"]
+    assert forecast["outcome"]["held"] == (low <= result.shipped.accuracy <= high)
+    assert len(result.front.rows) == len(result.summary["candidates"])
+
+
+def test_the_page_says_what_to_ship_first(result: ShrinkResult) -> None:
+    page = (result.report or Path()).read_text(encoding="utf-8")
+    assert f"<h1>Ship {result.summary['ship']['file']}" in page
+    assert page.index("Next steps") < page.index('<section id="front">') < page.index('<section id="models">')
+    assert repr(result).startswith("Ship model_int8.onnx")
+
+
+def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (out / "search").rglob("model.safetensors")}
+    again = shrink(out, max_bytes="4kB")
+    assert before and all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
+    assert (again.shipped.bytes or 0) <= 4000 and again.shipped.bytes != result.shipped.bytes
+    back = shrink(out)
+    assert back.shipped == result.shipped
+
+
+def test_a_killed_search_ends_with_the_same_choice(result: ShrinkResult, tmp_path: Path) -> None:
+    code = (
+        "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 500}, out=sys.argv[1], max_bytes='9kB', "
+        "minutes=0.2, seeds=1, workers=1)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((tmp_path / "run" / "models").rglob("*.safetensors")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = shrink(tmp_path / "run")
+    plans = [json.loads(file.read_text()) for file in (tmp_path / "run" / "goals").rglob("plan.json")]
+    assert len(plans) == 1 and {one["name"] for one in first.summary["candidates"]} == set(plans[0]["short"])
+    assert potstill.evaluate(str(first.model), DIGITS).accuracy == pytest.approx(first.shipped.accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"max_bytes": "10B"}, "--max-bytes 10 B is impossible: the smallest candidate"),
+        ({"max_bytes": "9 stones"}, "unknown unit"),
+        ({"model": "resnet18"}, "--model and --weights describe one pretrained network: give both."),
+    ],
+)
+def test_mistakes_are_told_before_any_training(keywords: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(potstill.UserError, match=sentence.replace(" ", r"\s")):
+        shrink(tmp_path / "run", **keywords)
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_validation_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(potstill.UserError, match="only 1?[0-9] validation images.*no choice between candidates"):
+        potstill.shrink({"path": "digits", "limit": 60}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
