@@ -62,7 +62,7 @@ class Goal:
     limit: int
     accuracy: float
     width: int
-    graph: int = 11_000
+    graph: int = 7_500
 
 
 GOALS = {"small": Goal(98_496, 89.0, 14), "large": Goal(131_072, 91.0, 16)}
