@@ -19,7 +19,7 @@ from potstill.data import decode
 from potstill.data.augment import default_policy, parse_policy
 from potstill.data.cache import cache_folder
 from potstill.data.loader import Loader
-from potstill.data.manifest import UNLABELLED
+from potstill.data.manifest import UNLABELLED, Manifest
 from potstill.data.views import View
 from potstill.models.card import Card, Fit
 from potstill.stages import dataset
@@ -47,11 +47,14 @@ def shown_of(data: Data) -> Shown:
 
 
 class Images:
-    """A manifest with splits, and its pixels on demand. side: input size of the model in pixels, 0 for any."""
+    """A manifest with splits, and its pixels on demand.
 
-    def __init__(self, config: DataConfig, side: int = 0) -> None:
+    side: input size of the model in pixels, 0 for any. manifest: a part of the images; None reads all of them.
+    """
+
+    def __init__(self, config: DataConfig, side: int = 0, *, manifest: Manifest | None = None) -> None:
         self._config = config if config.size or not side else config.model_copy(update={"size": side})
-        self.manifest = dataset.read(config)
+        self.manifest = manifest or dataset.read(config)
 
     @functools.cached_property
     def data(self) -> Data:

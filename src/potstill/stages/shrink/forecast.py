@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from potstill import words
+from potstill.data.draws import permutation
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
 from potstill.evaluation.statistics import Verdict, compare, proportion_interval
@@ -28,6 +29,7 @@ from potstill.stages.recipe import DataConfig
 from potstill.stages.shrink.candidates import Base
 from potstill.words import plural
 
+SAMPLED = 600  # training images of the probes
 SHARES = (0.25, 0.5, 1.0)  # of the labels
 FOLDS = 5
 PENALTY = 0.01
@@ -59,9 +61,17 @@ class Backbone:
         }
 
 
-def features_of(base: Base, config: DataConfig, layers: Sequence[str], side: int) -> tuple[Features, Manifest]:
-    """Return the features of the images at an input size, without augmentation, and their manifest."""
-    images = Images(config.model_copy(update={"size": side}), side)
+def sample(manifest: Manifest) -> Manifest:
+    """Return `SAMPLED` of the labelled training images, drawn at random, or all of them if there are fewer."""
+    rows = manifest.rows("train", labelled=True)
+    return manifest.select(np.sort(rows[permutation(0, 0, len(rows), "forecast")[:SAMPLED]]))
+
+
+def features_of(
+    base: Base, config: DataConfig, layers: Sequence[str], side: int, manifest: Manifest
+) -> tuple[Features, Manifest]:
+    """Return the features of a sample of the training images, without augmentation, and its manifest."""
+    images = Images(config.model_copy(update={"size": side}), side, manifest=sample(manifest))
     classifier = base.network(images.manifest.classes, side)
     card = classifier.card.replace(resize=images.shown.resize, crop=images.shown.crop)
     stored = extract(classifier.with_card(card), images, layers, views=0, augment="none", seed=0)

@@ -127,7 +127,9 @@ def _any_fits(fitting: Sequence[Sketch], costs: Costs, config: ShrinkConfig) -> 
     return any(not costs.of(one).excess(config.budgets) for one in sorted(ends, key=lambda one: one.name))
 
 
-def with_priors(sketches: Sequence[Sketch], base: Base | None, config: ShrinkConfig, file: Path) -> list[Sketch]:
+def with_priors(
+    sketches: Sequence[Sketch], base: Base | None, config: ShrinkConfig, look: Look, file: Path
+) -> list[Sketch]:
     """Return the candidates with the accuracy of a probe on the pretrained features that they start from."""
     wanted = [one.candidate for one in sketches if one.candidate.weights]
     known: dict[str, float] = artifacts.read_json(file) if file.is_file() else {}
@@ -135,7 +137,7 @@ def with_priors(sketches: Sequence[Sketch], base: Base | None, config: ShrinkCon
     for size, group in itertools.groupby(sorted(missing, key=_size), key=_size):
         assert base is not None and size
         layers = list(dict.fromkeys(_layer(one) for one in group))
-        features, manifest = features_of(base, config.data, layers, size)
+        features, manifest = features_of(base, config.data, layers, size, look.manifest)
         for layer in layers:
             model = base.model if layer == "pooled" else f"{base.model}{AT}{layer}"
             name = Candidate(model, size, base.options, base.weights).network

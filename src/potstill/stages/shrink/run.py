@@ -124,9 +124,7 @@ class _Shrink:
             "Wrote and measured the files",
             lambda: ship.files(picked, chosen.entry.candidate, teacher.folder, self.goal),
         )
-        shipped = ship.delivered(
-            files["export"], picked, chosen.entry.candidate.bits, self.goal / "export", self.folder
-        )
+        shipped = ship.delivered(files, picked, chosen.entry.candidate.bits, self.goal / "export", self.folder)
         return outcome.summary(
             self.look, self.forecast, chosen, found, entries, costs, teacher, proof, shipped, picked, config.budgets
         )
@@ -140,7 +138,9 @@ class _Shrink:
         probes: list[tuple[Base, forecast.Backbone]] = []
         with progress.task("Probing pretrained networks", total=len(found)) as task:
             for base in found:
-                features, manifest = forecast.features_of(base, self.config.data, ("pooled",), base.side)
+                features, manifest = forecast.features_of(
+                    base, self.config.data, ("pooled",), base.side, self.look.manifest
+                )
                 probes.append((base, forecast.probed(base.model, features, manifest, "pooled", forecast.SHARES)))
                 task.advance(text=base.model)
         best = max((probe for _, probe in probes), key=lambda probe: probe.accuracy)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from potstill import artifacts, progress, words
 from potstill.stages.compress.export import FLOAT, INT8, ExportStageConfig, export_files
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
 from potstill.stages.shrink.candidates import Candidate
-from potstill.stages.shrink.jobs import Kind, Outcome
+from potstill.stages.shrink.jobs import CALIBRATION, Kind, Outcome
 from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
@@ -57,38 +57,41 @@ def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -
 
 
 def files(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> dict[str, Any]:
-    """Write and measure the files; return the summary of the export, and that of the quantization, if there was one.
+    """Write and measure the files; return the summary of the export.
 
-    Weights of fewer than 8 bits, and those that lose more than `LOST` points on validation after training, are trained
-    for their bits.
+    Weights of fewer than 8 bits, and those that lose more than `LOST` points on validation after post-training
+    quantization, are reconstructed block by block; if that still loses more, they are trained for their bits, and the
+    better of both is kept.
     """
-    source, extra = one.folder, {}
+    source = one.folder
     lost = one.outcome.accuracy[32] - one.outcome.accuracy[candidate.bits]
     if candidate.bits < 8 or lost > LOST:
-        progress.note(
-            f"Post-training quantization to {candidate.bits} bits loses {lost:.1f} points on validation: training the "
-            f"weights for it ({QAT_EPOCHS} epochs)."
-            if lost > LOST
-            else f"Training the weights for {candidate.bits} bits ({QAT_EPOCHS} epochs)."
-        )
-        source = folder / "quantized"
-        extra["quantize"] = quantize(_qat(one, candidate, teacher), source)
-    settings = ExportStageConfig(model=str(source), golden=8)
-    return {"export": export_files(settings, folder / "export"), **extra}
+        source = _quantized(one, candidate, teacher, folder)
+    return export_files(ExportStageConfig(model=str(source), golden=8), folder / "export")
 
 
-def _qat(one: Picked, candidate: Candidate, teacher: Path) -> QuantizeConfig:
+def _quantized(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> Path:
+    """Return the folder of the better quantized network."""
+    place = folder / "quantized"
+    accuracy = quantize(_settings(one, candidate, "ptq"), place)["record"]["validation_calibrated"]
+    lost = one.outcome.accuracy[32] - accuracy
+    if lost <= LOST:
+        return place
+    progress.note(
+        f"Quantization to {candidate.bits} bits after training loses {lost:.1f} points on validation: training the "
+        f"weights for it ({QAT_EPOCHS} epochs)."
+    )
+    trained = folder / "trained-for-its-bits"
+    record = quantize(_settings(one, candidate, "qat", teacher=str(teacher)), trained)["record"]
+    return trained if record["validation_accuracy"]["last"] > accuracy else place
+
+
+def _settings(one: Picked, candidate: Candidate, mode: Literal["ptq", "qat"], **more: Any) -> QuantizeConfig:
     train = TrainConfig(
         epochs=QAT_EPOCHS, batch_size=32, optimizer="adamw", lr=0.0002, weight_decay=0, precision="fp32", compile=False
     )
-    return QuantizeConfig(
-        model=str(one.folder),
-        weight_bits=candidate.bits,
-        mode="qat",
-        teacher=str(teacher),
-        train=train,
-        calibration=256,
-    )
+    bits = {"weight_bits": candidate.bits, "mode": mode}
+    return QuantizeConfig(model=str(one.folder), train=train, calibration=CALIBRATION, **bits, **more)
 
 
 def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path, folder: Path) -> dict[str, Any]:
