@@ -79,7 +79,7 @@ class _Shrink:
             sketches = timed(
                 "priors",
                 "Probed the candidates' layers",
-                lambda: proposals.with_priors(sketches, found[0], config, priors),
+                lambda: proposals.with_priors(sketches, found[0], config, self.look, priors),
             )
             self.clock.save()
         teacher = timed("teacher", "Made the teacher", lambda: self._teacher(found))
