@@ -36,6 +36,8 @@ def shrink(
     weights: str | Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    to: str | Sequence[str] | None = None,
+    device: str | Path | None = None,
     size: int | None = None,
     limit: int | None = None,
     group: str | None = None,
@@ -55,12 +57,15 @@ def shrink(
         minutes: time for everything (default: 30).
         teacher, teacher_weights: a name, folder or settings (default: the best pretrained network at hand).
         model, weights, mean, std: one more pretrained network to start from: its name, weights and normalisation.
+        to: files for other runtimes, beside ONNX: "tflite", "c", "openvino", "executorch".
+        device: profile of a device (`bench --device-profile`), whose latency is limited instead of this machine's.
         size, limit, group: pixels a side (default: several are tried); images used; images that stay in one split.
         seeds, seed: trained pairs of the proof (default: 3); the first seed. workers: trainings at a time.
         out: the folder (default: a new one under runs/). With other budgets it reuses every training in it.
     """
     keywords = dict(locals())
     own = {name: keywords.pop(name) for name in PRETRAINED}
+    keywords["to"] = [to] if isinstance(to, str) else to
     settings = settings_of("shrink", keywords) | _pretrained(own)
     config = built(ShrinkConfig, settings)
     folder = new_folder(f"shrink-{last_name(config.data.path)}", "shrink", config, out)

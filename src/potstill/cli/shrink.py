@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Json, Out, Quiet, numbers, option
+from potstill.cli.options import Data, Json, Out, Quiet, names, numbers, option
 
 BUDGETS, TIME, TEACHER, IMAGES = "Budgets", "Time", "Teacher and pretrained networks", "Images"
 
@@ -18,6 +18,8 @@ def shrink(
     max_macs: Annotated[str | None, option(BUDGETS, "Multiply-accumulates per image: 20M.")] = None,
     min_accuracy: Annotated[float | None, option(BUDGETS, "Accuracy to be reached, in percent.")] = None,
     max_drop: Annotated[float | None, option(BUDGETS, "Points that may be lost against the teacher.")] = None,
+    device: Annotated[str | None, option(BUDGETS, "Profile of a device, for the latency there.")] = None,
+    to: Annotated[Any, option(BUDGETS, "Other files: tflite, c, openvino, executorch.", parser=names)] = None,
     minutes: Annotated[str | None, option(TIME, "Time for everything (default: 30).")] = None,
     seeds: Annotated[int | None, option(TIME, "Students and controls of the proof (default: 3).")] = None,
     workers: Annotated[int | None, option(TIME, "Trainings at a time (default: one a core, up to 4).")] = None,

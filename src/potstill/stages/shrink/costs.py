@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from potstill import artifacts, progress, words
+from potstill.exporters.device_profile import DeviceProfile
 from potstill.exporters.footprint import Footprint, footprint
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
@@ -68,19 +69,22 @@ class Costed:
 class Costs:
     """The costs of candidates, each measured once and recorded in a file of the run folder.
 
-    build: makes the untrained network of a candidate.
+    build: makes the untrained network of a candidate. device: whose latency counts; None is this machine.
     """
 
-    def __init__(self, file: Path, build: Build) -> None:
-        self._file, self._build = file, build
+    def __init__(self, file: Path, build: Build, device: DeviceProfile | None = None) -> None:
+        self._file, self._build, self._device = file, build, device
         self._known: dict[str, dict[str, Any]] = artifacts.read_json(file) if file.is_file() else {}
 
     def of(self, candidate: Candidate) -> Costed:
         """Return the measured cost of a candidate."""
         if candidate.name not in self._known:
             with progress.task(f"Measuring what {candidate.name} costs", total=1):
-                measured = footprint(self._build(candidate), bits=candidate.bits, time=True)
-            self._known[candidate.name] = replace(measured, bytes=measured.bytes + RESERVE).to_json()
+                network = self._build(candidate)
+                measured = footprint(network, bits=candidate.bits, time=True, device=self._device)
+            latency = measured.latency_ms if measured.device_ms is None else measured.device_ms
+            measured = replace(measured, bytes=measured.bytes + RESERVE, latency_ms=latency)
+            self._known[candidate.name] = measured.to_json()
             artifacts.write_json(self._file, self._known)
         return Costed(candidate, Footprint(**self._known[candidate.name]))
 

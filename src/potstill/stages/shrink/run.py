@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts, progress
+from potstill.exporters.device_profile import read_profile
+from potstill.model_files.runtimes import require
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.report.shrink import write_shrink
@@ -37,6 +39,7 @@ def shrink(config: ShrinkConfig, folder: Path, *, command: str = "") -> dict[str
     An interrupted call is resumed, and a call with other budgets or minutes reuses the finished trainings. Raises
     `ConfigError` for budgets that no candidate keeps and for too little time, before any training.
     """
+    require(*(runtime for runtime in dict.fromkeys(config.to) if runtime != "onnx"))
     with jobs.Workers(config.processes) as workers:
         return stage(
             "shrink",
@@ -66,7 +69,8 @@ class _Shrink:
         self.clock = plan.Clock(self.goal / "clock.json")
         found = bases(config.pretrained) if is_photo(self.look.side) else []
         build = proposals.builder(self.look, *proposals.native_input(self.look, config))
-        costs = Costs(self.folder / "costs.json", build)
+        device = read_profile(Path(config.device)) if config.device else None
+        costs = Costs(self.folder / "costs.json", build, device)
         every = proposals.proposed(self.look, found, config)
         sketches = timed(
             "candidates", "Counted what the candidates need", lambda: proposals.possible(every, build, costs, config)
@@ -122,7 +126,7 @@ class _Shrink:
         files = timed(
             "files",
             "Wrote and measured the files",
-            lambda: ship.files(picked, chosen.entry.candidate, teacher.folder, self.goal),
+            lambda: ship.files(picked, chosen.entry.candidate, teacher.folder, self.goal, config.to),
         )
         shipped = ship.delivered(files, picked, chosen.entry.candidate.bits, self.goal / "export", self.folder)
         return outcome.summary(

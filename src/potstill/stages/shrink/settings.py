@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -51,13 +51,17 @@ class ShrinkConfig(Config):
     minutes: Minutes = Field(default=30.0, ge=0.1, description="time for everything, in minutes")
     teacher: OneTeacher | None = Field(default=None, description="null: the best pretrained network, or trained here")
     pretrained: tuple[Pretrained, ...] = Field(default=(), description="more pretrained networks to start from")
+    to: tuple[Literal["onnx", "openvino", "executorch", "tflite", "c"], ...] = Field(
+        default=(), description="files for other runtimes, beside ONNX"
+    )
+    device: str | None = Field(default=None, description="profile of a device (bench --device-profile): latency there")
     seeds: int = Field(default=3, ge=1, description="number of seeds of the proof")
     seed: int = Field(default=0, ge=0, description="the first random seed")
     workers: int | None = Field(
         default=None, ge=1, description="trainings at a time; null: one for each core, up to 4, if there is time for it"
     )
 
-    reusable: ClassVar[tuple[str, ...]] = ("budgets", "minutes", "workers")
+    reusable: ClassVar[tuple[str, ...]] = ("budgets", "minutes", "workers", "to")
 
     @property
     def processes(self) -> int:

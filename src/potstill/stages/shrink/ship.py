@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from potstill import artifacts, progress, words
+from potstill.config import build
 from potstill.stages.compress.export import FLOAT, INT8, ExportStageConfig, export_files
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
 from potstill.stages.shrink.candidates import Candidate
@@ -19,6 +20,7 @@ from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
 QAT_EPOCHS = 2
+OTHER_FILES = (".tflite", ".txt", ".c", ".h", ".xml", ".bin", ".pte")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -
     return Picked(kind, seed, folder, outcomes[kind, seed])
 
 
-def files(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> dict[str, Any]:
-    """Write and measure the files; return the summary of the export.
+def files(one: Picked, candidate: Candidate, teacher: Path, folder: Path, to: tuple[str, ...]) -> dict[str, Any]:
+    """Write and measure the files, for ONNX and the runtimes `to`; return the summary of the export.
 
     Weights of fewer than 8 bits, and those that lose more than `LOST` points on validation after post-training
     quantization, are reconstructed block by block; if that still loses more, they are trained for their bits, and the
@@ -67,7 +69,7 @@ def files(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> dic
     lost = one.outcome.accuracy[32] - one.outcome.accuracy[candidate.bits]
     if candidate.bits < 8 or lost > LOST:
         source = _quantized(one, candidate, teacher, folder)
-    return export_files(ExportStageConfig(model=str(source), golden=8), folder / "export")
+    return export_files(build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]}), folder / "export")
 
 
 def _quantized(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> Path:
@@ -101,6 +103,9 @@ def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path,
     names = {small: f"model_int{bits}.onnx"} | ({FLOAT: FLOAT} if small == INT8 else {})
     for source, name in names.items():
         _copy(exported / source, folder / name)
+    for file in exported.iterdir():
+        if file.suffix in OTHER_FILES:
+            _copy(file, folder / file.name)
     artifacts.write_json(folder / "student.json", {"folder": str(one.folder.relative_to(folder))})
     figures = models[small]
     latency = next(row["median_ms"] for row in figures["latency"] if (row["batch"], row["threads"]) == (1, 1))
