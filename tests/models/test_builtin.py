@@ -92,9 +92,9 @@ def test_every_network_takes_small_images(name: str, channels: int, size: tuple[
 
 def test_signals_keep_their_scale_at_initialisation() -> None:
     """He's point: the second moment before a rectifier does not fade with depth (here without BatchNorm's help)."""
-    network = BUILTIN["plain20-cifar"](10, 3, (32, 32)).eval()
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        network = BUILTIN["plain20-cifar"](10, 3, (32, 32)).eval()
         x = torch.randn(4, 3, 32, 32)
     first = network.relu(network.conv1(x)).square().mean()
     last = network.layer1(network.relu(network.conv1(x))).square().mean()

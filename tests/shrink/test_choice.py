@@ -11,8 +11,8 @@ from torch import nn
 from potstill.errors import ConfigError
 from potstill.exporters.footprint import Footprint
 from potstill.models import zoo
-from potstill.stages.shrink import choice, forecast, plan
-from potstill.stages.shrink.candidates import Candidate, from_scratch, places
+from potstill.stages.shrink import choice, forecast, plan, teacher
+from potstill.stages.shrink.candidates import Base, Candidate, from_scratch, places
 from potstill.stages.shrink.costs import Costed, Sketch, front
 from potstill.stages.shrink.jobs import Outcome
 from potstill.stages.shrink.proposals import ordered, parameters_below
@@ -189,3 +189,14 @@ def test_trials_are_recorded_once_and_reopened(tmp_path: Path) -> None:
         ("one", "COMPLETE", {0: 80.0, 1: 90.0}),
         ("other", "PRUNED", {0: 70.0}),
     ]
+
+
+def test_a_probe_without_measurable_errors_is_not_fine_tuned() -> None:
+    assert not teacher.worth_tuning(99.5, validation=200) and not teacher.worth_tuning(100.0, validation=200)
+    assert teacher.worth_tuning(95.0, validation=200) and teacher.worth_tuning(99.5, validation=20_000)
+
+
+def test_the_cheapest_of_equally_good_teachers_is_taken() -> None:
+    each = [Base(name, "", 224) for name in ("small", "middle", "large")]
+    assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 600).model == "middle"
+    assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 60_000).model == "large"

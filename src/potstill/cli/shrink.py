@@ -39,7 +39,7 @@ def shrink(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Search the smallest model that does the job, and prove that it does.
+    """Find the smallest model that does the job, and prove it.
 
     Without a budget: the smallest model that is at most a point worse than the best one found in 30 minutes.
     """

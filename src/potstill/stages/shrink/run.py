@@ -168,7 +168,8 @@ class _Shrink:
         if found:
             accuracies = {one["model"]: one["accuracy"] for one in self.forecast["backbones"]}
             base = teachers.best(found, accuracies, images)
-            epochs = teachers.epochs_of(file, base.network(classes), config.minutes, images)
+            tuned = teachers.worth_tuning(accuracies[base.model], self.look.validation)
+            epochs = teachers.epochs_of(file, base.network(classes), config.minutes, images) if tuned else 0
             return teachers.fine_tuned(base, config, folder, self.journal, epochs=epochs)
         native, channels = proposals.native_input(self.look, config)
 

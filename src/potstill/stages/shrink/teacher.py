@@ -121,6 +121,15 @@ def best(found: Sequence[Base], accuracies: Mapping[str, float], images: int) ->
     return next(base for base in found if accuracies[base.model] >= 100 * top - error)
 
 
+def worth_tuning(accuracy: float, validation: int) -> bool:
+    """Whether fine-tuning a probe of this accuracy in percent could be seen to help on so many validation images.
+
+    Not if removing all its errors would be less than two standard errors.
+    """
+    error = 1 - accuracy / 100
+    return error > 2 * math.sqrt(max(error * (1 - error), 0.25 / validation) / validation)
+
+
 def epochs_of(file: Path, network: Classifier, minutes: float, images: int) -> int:
     """Return the epochs of fine-tuning that fit into the teacher's share of the time; recorded in `file`."""
     if not file.is_file():
