@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def _train(run: TrainingLoop, title: str) -> None:
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:
     """Return the execution plan of a training; all processes must call it."""
     stripes, images = distributed.world() * config.accumulate, config.epochs * order.steps_per_epoch * order.batch_size
-    return choose(
+    plan = choose(
         classifier.to(device()),
         precision=config.precision,
         compile=config.compile,
@@ -106,6 +107,7 @@ def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> 
         batch_size=-(-order.batch_size // stripes),
         images=images // distributed.world(),
     )
+    return plan if config.channels_last is None else dataclasses.replace(plan, channels_last=config.channels_last)
 
 
 def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop:

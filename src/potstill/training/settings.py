@@ -32,6 +32,9 @@ class TrainConfig(Config):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="precision of training")
     compile: Literal["auto", True, False] = Field(default="auto", description="whether to use torch.compile")
+    channels_last: bool | None = Field(
+        default=None, description="memory format of images and weights; null: chosen with the precision"
+    )
     select: Literal["last", "best", "balanced"] = Field(
         default="last", description="epoch whose weights are kept: balanced is the best by balanced accuracy"
     )

@@ -110,9 +110,10 @@ class Place:
 def settings(candidate: Candidate, epochs: int, images: int) -> TrainConfig:
     """Return how a candidate is trained. images: of the train split.
 
-    fp32 without compilation: which plan is fastest is measured, and the noise of that would change the choice.
+    fp32 without compilation, photos in channels_last (1.5 times as fast for depthwise networks): which plan is fastest
+    would otherwise be measured, and the noise of that would change the choice.
     """
-    common = {"epochs": epochs, "precision": "fp32", "compile": False}
+    common = {"epochs": epochs, "precision": "fp32", "compile": False, "channels_last": candidate.size is not None}
     if candidate.weights:
         return TrainConfig(**common, batch_size=32, lr=0.0005, warmup=0.1, clip=1.0, weight_decay=0.02)
     return TrainConfig(**common, batch_size=batch_size(images), lr=0.004, warmup=0.1, weight_decay=0.01)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from potstill import artifacts, progress
+from potstill.data.augment.policy import LARGEST_SMALL
 from potstill.models.outputs import Classifier
 from potstill.stages.shrink.candidates import Candidate
 from potstill.torch_context import threads
@@ -49,8 +50,9 @@ class Speeds:
 def measured(model: Classifier, workers: int) -> float:
     """Return the seconds of a step (forward, backward) for one image; with several workers on one thread."""
     on = devices.device()
-    model = model.to(on).train()
-    image = torch.rand(BATCH, model.card.channels, *model.card.size, device=on)
+    layout = torch.channels_last if max(model.card.size) > LARGEST_SMALL else torch.contiguous_format
+    model = model.to(on, memory_format=layout).train()
+    image = torch.rand(BATCH, model.card.channels, *model.card.size, device=on).contiguous(memory_format=layout)
     label = torch.zeros(BATCH, dtype=torch.long, device=on)
     with threads(1 if workers > 1 else torch.get_num_threads()):
         times = [_step(model, image, label) for _ in range(STEPS)]
