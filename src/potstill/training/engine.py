@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import dataclasses
 from pathlib import Path
 from typing import Any
 

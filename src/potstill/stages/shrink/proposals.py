@@ -34,7 +34,7 @@ MOST_LAYERS = 7  # layers after which a pretrained network is truncated
 FEW_BITS = 4
 FEW_BITS_COST = 1.5  # points of accuracy that 4-bit weights are expected to cost
 FILE_SHARE = 1.1  # bytes of an 8-bit file for each parameter, at least
-QUICK_MINUTES = 12.0  # below, the largest input size is left out
+QUICK_MINUTES = 40.0  # below, the largest input size is left out
 
 
 def builder(look: Look, native: tuple[int, int], channels: int) -> Build:

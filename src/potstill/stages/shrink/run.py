@@ -147,6 +147,8 @@ class _Shrink:
                 )
                 probes.append((base, forecast.probed(base.model, features, manifest, "pooled", forecast.SHARES)))
                 task.advance(text=base.model)
+                if not teachers.worth_tuning(probes[-1][1].accuracy, self.look.validation):
+                    break  # a larger network could not be seen to be better
         best = max((probe for _, probe in probes), key=lambda probe: probe.accuracy)
         labels = [round(share * best.correct.shape[1]) for share in forecast.SHARES]
         curve = forecast.learning_curve(labels, best.correct, f"probe on {best.model}")

@@ -24,7 +24,7 @@ from potstill.training.settings import TrainConfig
 
 Untrained = Callable[[str, dict[str, Any]], Classifier]
 SHARE = 0.15  # of the time
-VIEWS = 2  # augmented views of each image that the probe of a teacher is fitted on
+VIEWS = 1  # augmented views of each image that the probe of a teacher is fitted on
 TRAINED_HERE = (
     ("builtin:resnet20-cifar", {"width": 24}),
     ("builtin:resnet20-cifar", {"width": 16}),
@@ -118,7 +118,7 @@ def best(found: Sequence[Base], accuracies: Mapping[str, float], images: int) ->
     """
     top = max(accuracies.values()) / 100
     error = 100 * math.sqrt(max(top * (1 - top), 0.25 / images) / images)
-    return next(base for base in found if accuracies[base.model] >= 100 * top - error)
+    return next(base for base in found if accuracies.get(base.model, 0.0) >= 100 * top - error)
 
 
 def worth_tuning(accuracy: float, validation: int) -> bool:
