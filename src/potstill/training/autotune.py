@@ -31,6 +31,7 @@ Precision = Literal["fp32", "bf16"]
 VERSION = 1  # increased when the measurement changes
 TRIAL_SECONDS = 2.0
 WORTH_A_TRIAL = 2e12  # multiply-accumulates of a whole training, some 20 s on two cores
+WORTH_A_SHORT_TRIAL = 5e11  # of inference, some 10 s: half precision can be three times as fast there
 WORTH_COMPILING = 300.0  # seconds of training; compiling takes 7 to 24 of them
 AT_LEAST = 1.10  # minimum speed-up of another precision or memory format
 COMPILED_AT_LEAST = 1.05
@@ -91,7 +92,7 @@ def choose(
     """
     work = macs(classifier) * images * (BACKWARD if training else 1)
     plan = plan_of("fp32" if precision == "auto" else precision, classifier)
-    measured = work >= WORTH_A_TRIAL and convolves(classifier)
+    measured = work >= (WORTH_A_TRIAL if training else WORTH_A_SHORT_TRIAL) and convolves(classifier)
     if measured and (precision == "auto" or compile == "auto"):
         return distributed.broadcast(_cached(classifier, precision, compile, batch_size, images, training))
     if compile is True:

@@ -23,10 +23,12 @@ from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.speed import Speeds, tier
 
 SEARCH, PROOF = 0.34, 0.5  # shares of the time that is left once the teacher is made
-VIEWS = {"photo": 4, "small": 8}  # cached of each training image
+VIEWS = {"photo": 4, "photo, quick": 2, "small": 8}  # cached of each training image
+LONG = 2400.0  # seconds
+MOST_SIZES = 2  # input sizes of photos, because the teacher's logits are computed for each
 MOST = 24  # candidates in rung 0
 FEWEST_EPOCHS = 2
-PATIENCE = 4  # candidates that are passed over before the list is closed
+PATIENCE = 6  # candidates that are passed over before the list is closed
 MOST_FINALISTS = 4
 OVERHEAD = 6.0  # seconds around a training: loading, calibration, validation
 
@@ -108,9 +110,12 @@ def made(
     spent = 0.0
     halves = SEARCH * limit.seconds / 2
     skipped = 0
+    sizes: set[int | None] = set()
     for one in ordered:
         if short and (spent >= halves or len(short) >= MOST or skipped >= PATIENCE):
             break
+        if one.size not in sizes and len(sizes) >= MOST_SIZES:
+            continue
         speed = speeds.of(one)
         number = epochs_of(one, speed, limit)
         if number < FEWEST_EPOCHS or costs.of(one).excess(budgets):
@@ -122,13 +127,14 @@ def made(
             continue
         spent, skipped = spent + cost, 0
         networks.add(one.network)
+        sizes.add(one.size)
         epochs[one.name] = number
         short.append(one.name)
     if not short:
         raise ConfigError(_too_short(ordered, speeds, limit))
     longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
     finalists = int((SEARCH * limit.seconds - spent) * limit.workers / longest)
-    views = VIEWS["photo" if photo else "small"]
+    views = VIEWS["small"] if not photo else VIEWS["photo"] if limit.seconds > LONG else VIEWS["photo, quick"]
     return Plan(epochs, tuple(short), max(1, min(finalists, MOST_FINALISTS)), views, limit.seconds)
 
 

@@ -51,7 +51,7 @@ def measured(model: Classifier, workers: int) -> float:
     """Return the seconds of a step (forward, backward) for one image; with several workers on one thread."""
     on = devices.device()
     layout = torch.channels_last if max(model.card.size) > LARGEST_SMALL else torch.contiguous_format
-    model = model.to(on, memory_format=layout).train()
+    model = model.to(on).to(memory_format=layout).train()
     image = torch.rand(BATCH, model.card.channels, *model.card.size, device=on).contiguous(memory_format=layout)
     label = torch.zeros(BATCH, dtype=torch.long, device=on)
     with threads(1 if workers > 1 else torch.get_num_threads()):
