@@ -145,8 +145,8 @@ class Found:
     def accuracy(self, candidate: Candidate) -> float:
         """Return its validation accuracy with its bits, in percent.
 
-        Simulated with plain rounding. Where that loses more than `MENDED`, this is the float accuracy less that, because
-        the weights of what is shipped are reconstructed or trained for their bits.
+        Simulated with plain rounding. Where that loses more than `MENDED`, it is the float accuracy less that, because
+        weights that are shipped are reconstructed or trained for their bits.
         """
         accuracy = self.of(candidate).accuracy
         return max(accuracy[candidate.bits], accuracy[32] - MENDED[candidate.bits])
