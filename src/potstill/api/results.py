@@ -308,7 +308,7 @@ class CompressResult(StageResult):
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
         if self.recommended is not None:
             yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
-            if "from_photo" in self.summary["models"][self.recommended.name]:
+            if self.folder is not None and "from_photo" in self.summary["models"][self.recommended.name]:
                 yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
                 yield f"To check it where it is used: python {self.folder / GOLDEN / snippets.VERIFY}"
         yield from super().parts()

@@ -117,7 +117,7 @@ def _turned(do: _Builder, fit: Fit, window: tuple[int, int]) -> tuple[str, str]:
         "then_branch": helper.make_node("Transpose", [INPUT], [f"{INSIDE}turned"], perm=[0, 2, 1, 3]),
         "else_branch": helper.make_node("Identity", [INPUT], [f"{INSIDE}upright"]),
     }
-    graphs = {name: _branch(name, node) for name, node in branches.items()}
+    graphs: dict[str, Any] = {name: _branch(name, node) for name, node in branches.items()}
     return do("If", turned, **graphs), turned
 
 
