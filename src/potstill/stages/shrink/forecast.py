@@ -22,6 +22,7 @@ from potstill.data.draws import permutation
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
 from potstill.evaluation.statistics import Verdict, compare, proportion_interval
+from potstill.models.outputs import Classifier
 from potstill.stages.finetune.features import Features, extract
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.logistic import Scaling, fit, in_threads, loss_of
@@ -67,19 +68,28 @@ def sample(manifest: Manifest) -> Manifest:
     return manifest.select(np.sort(rows[permutation(0, 0, len(rows), "forecast")[:SAMPLED]]))
 
 
-def features_of(
-    base: Base, config: DataConfig, layers: Sequence[str], side: int, manifest: Manifest
-) -> tuple[Features, Manifest]:
-    """Return the features of a sample of the training images, without augmentation, and its manifest."""
+@dataclass(frozen=True)
+class Sampled:
+    """Features of a sample of the training images, its manifest, and the network with a new head."""
+
+    network: Classifier
+    features: Features
+    manifest: Manifest
+
+
+def features_of(base: Base, config: DataConfig, layers: Sequence[str], side: int, manifest: Manifest) -> Sampled:
+    """Return the features of a sample of the training images at an input size, without augmentation."""
     images = Images(config.model_copy(update={"size": side}), side, manifest=sample(manifest))
     classifier = base.network(images.manifest.classes, side)
     card = classifier.card.replace(resize=images.shown.resize, crop=images.shown.crop)
-    stored = extract(classifier.with_card(card), images, layers, views=0, augment="none", seed=0)
-    return stored, images.manifest
+    classifier = classifier.with_card(card)
+    stored = extract(classifier, images, layers, views=0, augment="none", seed=0)
+    return Sampled(classifier, stored, images.manifest)
 
 
-def probed(model: str, features: Features, manifest: Manifest, layer: str, shares: Sequence[float]) -> Backbone:
+def probed(model: str, sampled: Sampled, layer: str, shares: Sequence[float]) -> Backbone:
     """Return the probe of one layer, out of fold on the train split, with shares 0..1 of the other folds' labels."""
+    features, manifest = sampled.features, sampled.manifest
     train = manifest.rows("train", labelled=True)
     own = manifest.select(train)
     parts = [train[part.rows("validation")] for part in split_folds(own, FOLDS, seed=0)]

@@ -23,7 +23,7 @@ from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.speed import Speeds, tier
 
 SEARCH, PROOF = 0.34, 0.5  # shares of the time that is left once the teacher is made
-VIEWS = {"photo": 4, "photo, quick": 2, "small": 8}  # cached of each training image
+VIEWS = {"photo": 12, "photo, quick": 8, "small": 8}  # cached of each training image
 LONG = 2400.0  # seconds
 MOST_SIZES = 2  # input sizes of photos, because the teacher's logits are computed for each
 MOST = 24  # candidates in rung 0

@@ -28,6 +28,7 @@ from potstill.stages.shrink.costs import Build, Costs, Sketch, impossible, sketc
 from potstill.stages.shrink.forecast import features_of, probed
 from potstill.stages.shrink.look import Look
 from potstill.stages.shrink.settings import ShrinkConfig
+from potstill.stages.shrink.starts import layer_of
 from potstill.words import plural
 
 MOST_LAYERS = 7  # layers after which a pretrained network is truncated
@@ -136,22 +137,18 @@ def with_priors(
     missing = [one for one in wanted if one.network not in known]
     for size, group in itertools.groupby(sorted(missing, key=_size), key=_size):
         assert base is not None and size
-        layers = list(dict.fromkeys(_layer(one) for one in group))
-        features, manifest = features_of(base, config.data, layers, size, look.manifest)
+        layers = list(dict.fromkeys(layer_of(one) for one in group))
+        sampled = features_of(base, config.data, layers, size, look.manifest)
         for layer in layers:
             model = base.model if layer == "pooled" else f"{base.model}{AT}{layer}"
             name = Candidate(model, size, base.options, base.weights).network
-            known[name] = round(probed(base.model, features, manifest, layer, (1.0,)).accuracy, 2)
+            known[name] = round(probed(base.model, sampled, layer, (1.0,)).accuracy, 2)
         artifacts.write_json(file, known)
     return [replace(one, candidate=replace(one.candidate, prior=known.get(one.candidate.network))) for one in sketches]
 
 
 def _size(candidate: Candidate) -> int:
     return candidate.size or 0
-
-
-def _layer(candidate: Candidate) -> str:
-    return candidate.model.partition(AT)[2] or "pooled"
 
 
 def ordered(sketches: Sequence[Sketch], limited: bool) -> list[Candidate]:

@@ -19,7 +19,7 @@ from potstill.models.outputs import Classifier
 from potstill.report.shrink import write_shrink
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.run_folder import Journal
-from potstill.stages.shrink import choice, forecast, jobs, outcome, plan, proposals, search, ship
+from potstill.stages.shrink import choice, forecast, jobs, outcome, plan, proposals, search, ship, starts
 from potstill.stages.shrink import teacher as teachers
 from potstill.stages.shrink.candidates import Base, Candidate, bases, is_photo
 from potstill.stages.shrink.costs import Costs
@@ -91,16 +91,18 @@ class _Shrink:
         ordered = proposals.ordered(sketches, bool(config.budgets.limits))
         speeds = Speeds(self.folder / "speeds.json", build, config.processes)
         planned = timed("plan", "Measured candidates, planned", lambda: self._plan(ordered, costs, speeds))
-        return self._searched(planned, ordered, costs, teacher)
+        return self._searched(planned, ordered, costs, teacher, found)
 
     def _searched(
-        self, planned: plan.Plan, ordered: list[Candidate], costs: Costs, teacher: teachers.Made
+        self, planned: plan.Plan, ordered: list[Candidate], costs: Costs, teacher: teachers.Made, bases_: list[Base]
     ) -> dict[str, Any]:
         """Search, choose, prove and deliver."""
         config, timed = self.config, self.journal.timed
         place = search.Place(config, self.folder, self.look, teacher.folder, planned.views)
         by_name = {one.name: one for one in ordered}
         entries = [search.Entry(costs.of(by_name[name]), planned.epochs[name]) for name in planned.short]
+        for one in (entry.candidate for entry in entries if entry.candidate.weights):
+            starts.made(one, bases_[0], config, self.look, self.folder)
         trials = Trials(self.folder / "search")
         found = timed("pilots", "Trained pilots", lambda: search.pilots(place, entries, self.workers))
         self._expect(found, teacher)
@@ -142,10 +144,8 @@ class _Shrink:
         probes: list[tuple[Base, forecast.Backbone]] = []
         with progress.task("Probing pretrained networks", total=len(found)) as task:
             for base in found:
-                features, manifest = forecast.features_of(
-                    base, self.config.data, ("pooled",), base.side, self.look.manifest
-                )
-                probes.append((base, forecast.probed(base.model, features, manifest, "pooled", forecast.SHARES)))
+                sampled = forecast.features_of(base, *images, base.side, self.look.manifest)
+                probes.append((base, forecast.probed(base.model, sampled, "pooled", forecast.SHARES)))
                 task.advance(text=base.model)
                 if not teachers.worth_tuning(probes[-1][1].accuracy, self.look.validation):
                     break  # a larger network could not be seen to be better

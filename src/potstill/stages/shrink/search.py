@@ -17,8 +17,9 @@ import yaml
 from potstill import artifacts
 from potstill.evaluation.statistics import Verdict
 from potstill.stages.distill.train import trainings
-from potstill.stages.recipe import ExportConfig, ObjectiveConfig, Recipe, TeacherConfig
+from potstill.stages.recipe import ExportConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
 from potstill.stages.run_folder import record_name
+from potstill.stages.shrink import starts
 from potstill.stages.shrink.candidates import Candidate, is_photo
 from potstill.stages.shrink.costs import Costed
 from potstill.stages.shrink.forecast import teacher_gain
@@ -83,7 +84,7 @@ class Place:
             name=candidate.network,
             data=data,
             teacher=TeacherConfig(model=str(self.teacher)),
-            student=candidate.student,
+            student=self.student(candidate),
             objective=ObjectiveConfig(alpha=0.3, temperature=2.0) if photo else ObjectiveConfig(),
             train=settings(candidate, epochs, len(self.look.manifest.rows("train"))),
             views=self.views,
@@ -91,6 +92,11 @@ class Place:
             seed=self.config.seed,
             export=ExportConfig(calibration=256),
         )
+
+    def student(self, candidate: Candidate) -> StudentConfig:
+        """Return the student's part of a recipe: the network to start from, or a name."""
+        start = starts.place_of(self.folder, candidate)
+        return StudentConfig(model=str(start)) if candidate.weights else candidate.student
 
     def run(self, candidate: Candidate, epochs: int) -> Path:
         """Return the folder of the full run of a candidate."""
@@ -117,7 +123,7 @@ def settings(candidate: Candidate, epochs: int, images: int) -> TrainConfig:
     """
     common = {"epochs": epochs, "precision": "fp32", "compile": False, "channels_last": candidate.size is not None}
     if candidate.weights:
-        return TrainConfig(**common, batch_size=32, lr=0.0005, warmup=0.1, clip=1.0, weight_decay=0.02)
+        return TrainConfig(**common, batch_size=32, lr=0.0002, warmup=0.1, clip=1.0, weight_decay=0.02)
     return TrainConfig(**common, batch_size=batch_size(images), lr=0.004, warmup=0.1, weight_decay=0.01)
 
 
