@@ -144,7 +144,7 @@ class _Shrink:
         probes: list[tuple[Base, forecast.Backbone]] = []
         with progress.task("Probing pretrained networks", total=len(found)) as task:
             for base in found:
-                sampled = forecast.features_of(base, *images, base.side, self.look.manifest)
+                sampled = forecast.features_of(base, self.config.data, ("pooled",), base.side, self.look.manifest)
                 probes.append((base, forecast.probed(base.model, sampled, "pooled", forecast.SHARES)))
                 task.advance(text=base.model)
                 if not teachers.worth_tuning(probes[-1][1].accuracy, self.look.validation):
