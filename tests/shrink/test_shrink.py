@@ -15,12 +15,12 @@ import pytest
 import potstill
 from potstill.api.results import ShrinkResult
 
-DIGITS = {"path": "digits", "limit": 500}
+DIGITS = {"path": "digits", "limit": 300}
 pytestmark = pytest.mark.slow
 
 
 def shrink(out: Path, **keywords: object) -> ShrinkResult:
-    settings = {"max_bytes": "16kB", "minutes": 0.2, "seeds": 1, "workers": 1} | keywords
+    settings = {"max_bytes": "16kB", "minutes": 0.1, "seeds": 1, "workers": 1} | keywords
     return potstill.shrink(DIGITS, out=out, **settings)  # pyright: ignore[reportArgumentType]
 
 
@@ -70,10 +70,10 @@ def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> 
     assert back.shipped == result.shipped
 
 
-def test_a_killed_search_ends_with_the_same_choice(result: ShrinkResult, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_with_its_plan(tmp_path: Path) -> None:
     code = (
-        "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 500}, out=sys.argv[1], max_bytes='16kB', "
-        "minutes=0.2, seeds=1, workers=1)"
+        "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 300}, out=sys.argv[1], max_bytes='16kB', "
+        "minutes=0.1, seeds=1, workers=1)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)

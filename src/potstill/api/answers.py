@@ -31,7 +31,7 @@ class Prediction(Result):
     @property
     def unsure(self) -> bool:
         """Whether the probability is below the threshold from which the model guarantees its answers."""
-        return self.summary["unsure"]
+        return self.summary.get("unsure", False)
 
     @property
     def probability(self) -> float:
@@ -300,7 +300,7 @@ class BenchResult(Result):
 
     def parts(self) -> Iterator[Part]:
         result = self.summary
-        if result["device_profile"]:
+        if result.get("device_profile"):
             yield _profile(result["device_profile"])
         for timing in result["timings"]:
             batch, threads = words.plural(timing["batch"], "image"), timing["threads"]

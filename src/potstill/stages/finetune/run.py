@@ -82,7 +82,8 @@ class _Transfer:
         pretrained = backbone(config, self.images)
         self.pretrained = pretrained.with_card(pretrained.card.replace(reject={}, device={}))
         self.precision = rejection.precision_of(config.reject, self.pretrained.card)
-        rejection.refuse(self.precision, self.images.data)
+        if self.precision is not None:  # the images are decoded only where they are needed
+            rejection.refuse(self.precision, self.images.data)
         self.models: dict[str, Classifier] = {}
         self.features: Features | None = None
         self.probe: Probe | None = None
