@@ -44,6 +44,8 @@ def test_the_file_is_within_the_budget_and_its_figures_are_its_own(result: Shrin
 def test_the_summary_has_forecast_choice_and_candidates(result: ShrinkResult) -> None:
     chosen = [one for one in result.summary["candidates"] if one["chosen"]]
     assert len(chosen) == 1 and chosen[0]["finalist"]
+    best = max(result.summary["candidates"], key=lambda one: (one["validation_accuracy"], -one["bytes"]))
+    assert best["front"] and sum(one["front"] for one in result.summary["candidates"]) >= 1
     assert chosen[0]["validation_accuracy"] == max(
         one["validation_accuracy"] for one in result.summary["candidates"] if one["finalist"]
     )

@@ -36,6 +36,7 @@ def summary(
     measured = {
         key: shipped[key] for key in ("accuracy", "interval", "images", "recall", "bytes", "latency_ms", "file")
     }
+    front = {one.candidate.name for one in choice.costed_front(entries, found)}
     goal = choice.target(budgets, models["teacher"].get("accuracy", teacher.accuracy))
     parameters = models[picked.kind]["parameters"]
     return {
@@ -57,7 +58,7 @@ def summary(
         "choice": chosen.to_json(),
         "target": None if goal is None else {"accuracy": round(goal, 2), "met": shipped["accuracy"] >= goal},
         "forecast": forecast | {"outcome": _held(forecast["student"]["interval"], shipped["accuracy"])},
-        "candidates": [_row(entry, found, chosen) for entry in entries],
+        "candidates": [_row(entry, found, chosen) | {"front": entry.candidate.name in front} for entry in entries],
         "run": str(picked.folder.parent.parent),
     }
 
