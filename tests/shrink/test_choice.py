@@ -11,7 +11,7 @@ from torch import nn
 from potstill.errors import ConfigError
 from potstill.exporters.footprint import Footprint
 from potstill.models import zoo
-from potstill.stages.shrink import choice, forecast, plan, teacher
+from potstill.stages.shrink import choice, forecast, plan, ship, teacher
 from potstill.stages.shrink.candidates import Base, Candidate, from_scratch, places
 from potstill.stages.shrink.costs import Costed, Sketch, front
 from potstill.stages.shrink.jobs import Outcome
@@ -200,3 +200,10 @@ def test_the_cheapest_of_equally_good_teachers_is_taken() -> None:
     each = [Base(name, "", 224) for name in ("small", "middle", "large")]
     assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 600).model == "middle"
     assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 60_000).model == "large"
+
+
+def test_a_file_beyond_its_limits_is_said_to_be() -> None:
+    shipped = {"file": "model_int8.onnx", "bytes": 10_500, "latency_ms": 1.0}
+    assert ship.exceeded(shipped, {"max_bytes": 11_000, "max_latency": 1.0, "max_macs": 5}) == []
+    (sentence,) = ship.exceeded(shipped, {"max_bytes": 10_000, "max_latency": 1.0})
+    assert sentence.startswith("model_int8.onnx exceeds --max-bytes 10")

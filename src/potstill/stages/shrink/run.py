@@ -131,6 +131,11 @@ class _Shrink:
             lambda: ship.files(picked, chosen.entry.candidate, teacher.folder, self.goal, config.to),
         )
         shipped = ship.delivered(files, picked, chosen.entry.candidate.bits, self.goal / "export", self.folder)
+        limits = {
+            name: limit for name, limit in config.budgets.limits.items() if not config.device or name == "max_bytes"
+        }
+        for sentence in ship.exceeded(shipped, limits):
+            progress.note(sentence)
         return outcome.summary(
             self.look, self.forecast, chosen, found, entries, costs, teacher, proof, shipped, picked, config.budgets
         )

@@ -123,6 +123,20 @@ def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path,
     }
 
 
+def exceeded(shipped: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each limit that the measured file does not keep, although its untrained one did.
+
+    limits: max_bytes, and max_latency in milliseconds on this machine; others do not depend on training.
+    """
+    figures = {"max_bytes": ("bytes", words.size), "max_latency": ("latency_ms", words.milliseconds)}
+    return [
+        f"{shipped['file']} exceeds --{name.replace('_', '-')} {shown(limits[name])}: it has {shown(shipped[key])}. "
+        "Run the command again with a smaller limit; finished trainings are reused."
+        for name, (key, shown) in figures.items()
+        if name in limits and shipped[key] > limits[name]
+    ]
+
+
 def _copy(source: Path, target: Path) -> None:
     with artifacts.atomic(target) as temporary:
         shutil.copyfile(source, temporary)
