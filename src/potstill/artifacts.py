@@ -289,7 +289,7 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
     """
     inputs = json.loads(json.dumps(inputs))
     keep_whole(folder)
-    done = finished(folder)
+    done = _made(folder)
     distributed.wait()  # every rank has read the folder before rank 0 writes to it
     if done is None:
         _under_way[folder.absolute()] = inputs
@@ -308,6 +308,16 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
             "Choose a new folder with --out, or remove this one if it is no longer needed."
         )
     return _own(done)
+
+
+def _made(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a complete stage; one that does not say what it was made from is set aside."""
+    done = finished(folder)
+    if done is None or isinstance(done.get("inputs"), dict):
+        return done
+    if distributed.is_main():
+        set_aside(folder, {MANIFEST: "lacks its inputs"})
+    return None
 
 
 def _own(manifest: dict[str, Any]) -> dict[str, Any]:

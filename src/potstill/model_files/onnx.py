@@ -248,7 +248,7 @@ def _foreign_card(file: Path) -> Card:
         )
     try:
         return describe(file, **artifacts.read_object(beside))
-    except (TypeError, RunError) as error:
+    except (TypeError, ValueError, RunError) as error:  # card_from_json judges the rest
         raise ModelError(
             f"{beside} must be a JSON object with classes, mean and std, and if needed size, resize, crop, source and "
             f"licence ({error})."

@@ -12,9 +12,11 @@ import functools
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +24,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from potstill import artifacts, progress
+from potstill import artifacts, interruption, progress
 from potstill.compress import quantize as quantizing
 from potstill.config import build
+from potstill.errors import RunError
 from potstill.models.outputs import Classifier, bare
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -158,12 +161,15 @@ class Workers:
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
+            if kind is not None:  # otherwise a command that is stopped would wait for whole trainings
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
             self._pool.shutdown(cancel_futures=True)
 
     def all(self, jobs: Sequence[Job], title: str) -> list[Outcome]:
-        """Return the outcomes of jobs, in their order."""
+        """Return the outcomes of jobs, in their order. Raises `RunError` if a process of them is killed."""
         with progress.task(title, total=len(jobs)) as task:
             if self._count == 1 or len(jobs) == 1 and self._pool is None:
                 results = []
@@ -171,10 +177,17 @@ class Workers:
                     results.append(carry_out(job))
                     task.advance(text=Path(job.folder).name)
                 return results
-            futures = [self._started.submit(_in_worker, job) for job in jobs]
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                task.advance()
+            try:
+                futures = [self._started.submit(_in_worker, job) for job in jobs]
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+                    task.advance()
+            except BrokenProcessPool:
+                raise RunError(
+                    f"One of {self._count} worker processes that train was killed from outside, usually because "
+                    "memory ran out. What they had finished is kept. Run the same command again, with --workers 1 if "
+                    "memory is short."
+                ) from None
         outcomes, notes = zip(*(future.result() for future in futures), strict=True)
         for sentence in dict.fromkeys(sentence for each in notes for sentence in each):
             progress.note(sentence)
@@ -191,7 +204,11 @@ class Workers:
 
 
 def _begin(parent: int) -> None:
-    """Prepare a worker: it ends when its parent does, also when that was killed, so that nobody writes twice."""
+    """Prepare a worker: it ends when its parent does, also when that was killed, so that nobody writes twice.
+
+    Ctrl-C reaches all processes of a terminal; the parent hears it, and ends the workers with SIGTERM.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -202,5 +219,6 @@ def _begin(parent: int) -> None:
 
 
 def _in_worker(job: Job) -> tuple[Outcome, list[str]]:
-    with progress.use(progress.Display()), progress.recorded() as notes, threads(1):
+    stopped = interruption.handled(signal.SIGTERM)  # after the step in progress, whose state is saved
+    with stopped, progress.use(progress.Display()), progress.recorded() as notes, threads(1):
         return carry_out(job), list(notes)
