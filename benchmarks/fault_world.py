@@ -50,9 +50,11 @@ COMMANDS: dict[str, list[str]] = {
 }
 SMALL = ["--student", "builtin:mlp", "--teacher-epochs", "1", "--epochs", "1", "--seeds", "1"]
 COMPARED = (".safetensors", ".onnx", ".csv")
+TIMED = ("cells.csv", "comparison.csv")  # tables with seconds
 COMPARED_NAMES = ("card.json", "student.json", "labels.json")
 MLP = {"model": "builtin:mlp", "options": {"hidden": 8}}
 TRAIN = {"epochs": 2, "batch_size": 32, "lr": 0.01}
+STOPS = (signal.SIGINT, signal.SIGTERM)
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 
 
@@ -153,8 +155,10 @@ class World:
         before: called in the new process before the command.
         """
         log = self.folder / f"log-{time.monotonic_ns()}.txt"
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the command begins
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             return Started(pid, log)
         os.setsid()
         with log.open("w") as handle:
@@ -286,9 +290,10 @@ def frugal(memory: Path) -> None:
 
 def _called() -> int:
     try:
-        from potstill.cli import app
+        from potstill.cli import main
 
-        app(sys.argv[1:])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        main()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except BaseException:
@@ -339,7 +344,8 @@ def processor_seconds(pid: int) -> float:
 def results(folder: Path) -> dict[str, bytes]:
     """Return the files that do not depend on when they were made."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix in COMPARED or file.name in COMPARED_NAMES]
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files if file.is_file()}
+    files = [file for file in files if file.is_file() and file.name not in TIMED]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def _plan(out: Path) -> dict[str, str]:

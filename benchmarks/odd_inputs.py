@@ -102,7 +102,7 @@ def pictures(folder: Path) -> None:
     """Write eight images of two classes, as folder/a/0.png."""
     for i, content in enumerate(PICTURES):
         file = folder / "ab"[i % 2] / f"{i}.png"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
 
 
@@ -357,10 +357,18 @@ LABELS = {
     "seed": 0,
     "own_size": 8,
 }
+READ = {
+    "reader": "images",
+    "path": "in/pictures",
+    "options": {"group": "(.)"},
+    "fingerprint": "0",
+    "classes": ["a", "b"],
+    "images": {f"{'ab'[i % 2]}/{i}.png": ["0", "ab"[i % 2], "train"] for i in range(8)},
+}
 RECORDS: dict[str, Any] = {
     "student.json": {"folder": "distill/seed-0", "reject": {"precision": 0.9, "threshold": 0.5}},
     "journal.json": {"seconds": {"data: Read": 1.5}, "notes": ["A note."]},
-    "images.json": artifacts.sealed({"reads": [{"reader": "images", "path": "x", "fingerprint": "0", "options": {}}]}),
+    "images.json": artifacts.sealed({"reads": [READ]}),
     "labels.json": LABELS,
     "prune.yaml": PRUNE.to_json(),
     "distill/seed-0/manifest.json": artifacts.sealed(
@@ -373,6 +381,7 @@ RECORDS: dict[str, Any] = {
 def record(draw: Callable, folder: Path) -> Call:
     """One of the JSON files of a run folder."""
     _copied(_model, folder / "distill" / "seed-0")
+    _copied(pictures, folder / "pictures")
     for name, content in RECORDS.items():
         (folder / name).write_text(text_of(content))
     name = draw(pick(list(RECORDS)))

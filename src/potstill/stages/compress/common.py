@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from potstill import artifacts, progress
@@ -83,6 +83,18 @@ class CompressConfig(Config):
         default="raw", description="what the ONNX files take: raw (photos of any size) or prepared (float32 in 0..1)"
     )
     calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_of_the_run(cls, settings: Any) -> Any:
+        """Let `data` be given in part, such as its limit: the images are then those of the run."""
+        data = settings.get("data") if isinstance(settings, dict) else None
+        if not isinstance(data, dict) or "path" in data or not isinstance(model := settings.get("model"), str):
+            return settings
+        recorded = recorded_data(Path(model))
+        if recorded is None:
+            raise ValueError(_no_record(model))
+        return {**settings, "data": {**data, "path": recorded.get("path")}}
 
 
 @dataclass(frozen=True)
@@ -198,8 +210,12 @@ def _data_settings(config: CompressConfig) -> DataConfig:
     if config.data is not None:
         return build(DataConfig, (recorded or {}) | config.data.model_dump(mode="json", exclude_unset=True))
     if recorded is None:
-        raise DataError(f"No record tells which data {config.model} was trained on. Give them with --data.")
+        raise DataError(_no_record(config.model))
     return build(DataConfig, recorded)
+
+
+def _no_record(model: str) -> str:
+    return f"No record tells which data {model} was trained on. Give them with --data."
 
 
 def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
