@@ -1,15 +1,18 @@
 """Kill, stop, damage and change commands at random moments, and compare what comes out with an undisturbed run.
 
-    python benchmarks/faults.py kills --trials 500 --seed 0     SIGKILL, SIGTERM, SIGINT, at random moments
-    python benchmarks/faults.py workers --trials 20             a worker process that reads images, or trains, is killed
-    python benchmarks/faults.py two --trials 20                 the same command twice at once
-    python benchmarks/faults.py damage                          each file of a finished run: flip, truncation, zeros
-    python benchmarks/faults.py data                            changed images, after each part of each command
-    python benchmarks/faults.py full                            a full disk (needs the right to mount)
+    python benchmarks/faults.py kills:280 workers:20 two:20 damage data full:2 --seed 1 --record
 
-The commands are those of `fault_world.py`. A trial is recovered if the same command then ends with exit status 0 and
-byte-identical weights, logits, tables, cards and exported files. The exit status is 1 if one is not. `--record` writes
-the counts to RESULTS.json and RESULTS.md.
+    kills      SIGKILL, SIGTERM, SIGINT at random moments, up to six of them before the command ends
+    workers    a worker process that reads images, or trains, is killed
+    two        the same command twice at once
+    damage     a file of a finished run: flip, truncation, zeros
+    data       a changed image, after each part of each command
+    full       a full disk (needs the right to mount)
+
+A number behind a kind is that of its trials (default: few, or all there are). The commands are those of
+`fault_world.py`. A trial is recovered if the same command then ends with exit status 0 and byte-identical weights,
+logits, tables, cards and exported files. The exit status is 1 if one is not. `--record` writes the counts to
+RESULTS.json and RESULTS.md.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # a process with a pool of threads cannot b
 
 import argparse
 import contextlib
+import json
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,6 +36,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import results
 from fault_world import COMMANDS, Moment, World
 from fault_world import results as files_of
 
@@ -280,23 +286,66 @@ def imported() -> None:
 
 
 def main() -> int:
-    """Run the trials of one kind of fault; return the exit status."""
+    """Run the trials of some kinds of fault; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=FAULTS)
-    parser.add_argument("--trials", type=int, default=0)
+    parser.add_argument("kinds", nargs="+", metavar="KIND[:TRIALS]", type=_kind)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", help="names with commas between (default: all)")
-    parser.add_argument("--record", action="store_true")
-    given = parser.parse_args()
+    parser.add_argument("--record", action="store_true", help="also write RESULTS.json and RESULTS.md")
+    given, typed = parser.parse_args(), [word for word in sys.argv[1:] if word != "--record"]
     sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]  # forked buffers repeat
     imported()
     for name in set(COMMANDS) - set(given.commands.split(",") if given.commands else COMMANDS):
         del COMMANDS[name]
+    faults = 0
     with tempfile.TemporaryDirectory(prefix="potstill-faults-") as folder:
-        counts = FAULTS[given.kind](World(Path(folder)), random.Random(given.seed), given.trials)
-    for outcome, count in sorted(counts.items()):
-        print(f"{outcome}: {count}")
-    return int(counts.faults > 0)
+        world = World(Path(folder))
+        for kind, trials in given.kinds:
+            counts = FAULTS[kind](world, random.Random(given.seed), trials)
+            faults += counts.faults
+            for outcome, count in sorted(counts.items()):
+                print(f"{kind}: {outcome}: {count}")
+            if given.record:
+                record(kind, counts, shlex.join(["python", "benchmarks/faults.py", *typed]))
+    return int(faults > 0)
+
+
+def _kind(text: str) -> tuple[str, int]:
+    kind, _, trials = text.partition(":")
+    if kind not in FAULTS or not (trials or "0").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: give one of {', '.join(FAULTS)}, as in kills:100")
+    return kind, int(trials or 0)
+
+
+def record(kind: str, counts: Outcomes, command: str) -> None:
+    """Add the counts of a command to RESULTS.json, and write the table of all of them into RESULTS.md."""
+    earlier = json.loads((results.HERE / "RESULTS.json").read_text()).get("faults", {})
+    runs = [run for run in earlier.get("runs", []) if (run["command"], run["kind"]) != (command, kind)]
+    runs.append({"kind": kind, "command": command, "counts": dict(sorted(counts.items()))})
+    runs.sort(key=lambda run: list(FAULTS).index(run["kind"]))
+    lines = [
+        "| fault | commands | trials | faults | of them recovered bit for bit | wrong |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for one in FAULTS:
+        each = [Outcomes(run["counts"]) for run in runs if run["kind"] == one]
+        if each:
+            lines.append(f"| {one} | {' | '.join(_row(sum(each, Outcomes())))} |")
+    text = "\n".join([*lines, "", *dict.fromkeys(f"`{run['command']}`" for run in runs)])
+    results.record("faults", {"runs": runs}, text)
+
+
+def _row(counts: Counter[str]) -> tuple[str, ...]:
+    """Return the cells of a kind of fault: its commands, trials, faults, recovered trials, and what went wrong."""
+    names = [name for name in COMMANDS if any(outcome.endswith(name) for outcome in counts)]
+    wrong = Outcomes(counts).faults
+    recovered = sum(count for outcome, count in counts.items() if outcome.startswith("recovered"))
+    struck = sum(count for outcome, count in counts.items() if outcome.startswith(tuple(KILLS)))
+    others = sum(count for outcome, count in counts.items() if not outcome.startswith(("recovered", "ended before")))
+    trials = recovered + sum(count for outcome, count in counts.items() if outcome.startswith("NOT REC"))
+    faults = struck or others
+    cells = (len(names) or len(COMMANDS), trials or faults, faults, recovered, wrong)
+    return tuple(f"{cell:,}" for cell in cells)
 
 
 if __name__ == "__main__":
