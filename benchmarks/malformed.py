@@ -11,6 +11,7 @@ forked process, which prints its failing inputs; the exit status is 1 if there a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import signal
@@ -104,10 +105,9 @@ def tried(kind: str, inputs: int, start: int) -> tuple[Counter[str], list[str]]:
     def one(data: Any) -> None:
         if outcomes.total() == inputs:
             return
-        with tempfile.TemporaryDirectory() as outer:
+        with tempfile.TemporaryDirectory() as outer, contextlib.chdir(outer):
             folder = Path(outer) / "in"
             folder.mkdir()
-            os.chdir(outer)
             work = data.draw(KINDS[kind](folder))
             before = _most_memory()
             watched.allowed, watched.found = (outer, os.environ["POTSTILL_CACHE"]), []
@@ -116,11 +116,10 @@ def tried(kind: str, inputs: int, start: int) -> tuple[Counter[str], list[str]]:
             if _most_memory() > MEMORY >= before:
                 outcome = "memory"
             # A --group pattern is matched in a process of its own, which can be ended.
-            if watched.found and kind not in ("tree", "table"):
+            if watched.found and kind not in ("tree", "table", "record"):
                 outcome, text = "did more than read", "\n".join(watched.found)
             if (beside := {path.name for path in Path(outer).iterdir()}) != {"in"}:
                 outcome, text = "wrote outside", str(beside)
-            os.chdir("/")
         outcomes[outcome] += 1
         if outcome not in FINE:
             bad.append(f"{kind}: {outcome}\n{text}")

@@ -126,7 +126,7 @@ def _places(value: Any, above: tuple = ()) -> list[tuple]:
 def changed(draw: Callable, base: Any) -> Any:
     """Return a JSON value with some of its parts, at any depth, replaced, removed, doubled, renamed or wrapped."""
     value = json.loads(json.dumps(base))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(pick([0, 1, 1, 2]))):
         places = _places(value)
         if not places:
             break
@@ -292,7 +292,7 @@ def parquet(draw: Callable, folder: Path) -> Call:
     metadata: dict[Any, Any] = {b"huggingface": text_of(draw(changed(FEATURES))).encode()}
     if draw(st.integers(0, 5)) == 0:
         metadata[b"huggingface"] = draw(pick([b"", b"{", b"\xff", b"[" * 3000, b"null"]))
-    labels = draw(st.lists(pick([0, 1, 0, 1, 7, -1, None]), min_size=1, max_size=6))
+    labels = [seldom(draw, pick([7, -1, None]), i % 2, 20) for i in range(draw(st.integers(1, 8)))]
 
     def named() -> list[Any]:
         names = tables._class_names(folder / "t.parquet", metadata)
@@ -526,7 +526,8 @@ def graph(draw: Callable, folder: Path) -> Call:
     network = draw(
         pick([["Flatten", "Gemm"], ["Flatten", "Gemm", "Softmax"], ["Conv", "GlobalAveragePool"], ["Reshape", "Gemm"]])
     )
-    extra = draw(st.lists(pick(sorted(OPERATORS)), max_size=2))
+    usual = pick(["Relu", "Sigmoid", "Neg", "Identity", "Dropout"])
+    extra = draw(st.lists(seldom(draw, pick(sorted(OPERATORS)), usual, 3), max_size=2))
     place = draw(st.integers(0, len(network)))
     operators = [*network[:place], *extra, *network[place:]] if draw(st.integers(0, 2)) else network
     names = ["x", *(f"n{i}" for i in range(len(operators)))]
@@ -550,14 +551,14 @@ def graph(draw: Callable, folder: Path) -> Call:
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", version)], ir_version=seldom(draw, pick([3, 99]), 9)
     )
-    if draw(st.integers(0, 2)) == 0:
-        model.metadata_props.add(key="potstill.card", value=text_of(draw(changed(CARD))))
+    if draw(st.integers(0, 4)) == 0:
+        model.metadata_props.add(key="potstill.card", value=text_of(seldom(draw, changed(CARD), CARD, 2)))
         model.metadata_props.add(
             key="potstill.temperature", value=draw(pick(["1", "1", "x", "nan", "", "0", "-1", "1e999"]))
         )
     beside = {k: CARD[k] for k in ("classes", "mean", "std", "size")}
     if draw(st.integers(0, 9)):
-        (folder / "m.card.json").write_text(text_of(draw(changed(beside))))
+        (folder / "m.card.json").write_text(text_of(seldom(draw, changed(beside), beside, 3)))
     content = model.SerializeToString()
     content = content[: seldom(draw, pick([len(content) // 2, 9]), len(content), 30)]
     (folder / "m.onnx").write_bytes(content)
@@ -596,7 +597,7 @@ def archive(draw: Callable, folder: Path) -> Call:
     file = folder / f"x.tar{ending}"
     right = draw(pick(["classes", "shard", "odd"]))
     with tarfile.open(file, f"w:{ending[1:]}") as made:
-        for i in range(draw(st.integers(0, 6))):
+        for i in range(draw(st.integers(3, 8))):
             parts = draw(st.lists(NAMES | pick(["..", "", ".", "/"]), min_size=1, max_size=3))
             name = "/".join(parts) + draw(pick([".png", "/0.png", ".cls", ".json", ""]))
             name = {"classes": f"{'ab'[i % 2]}/{i}.png", "shard": f"{i // 2}.{['png', 'cls'][i % 2]}"}.get(right, name)
@@ -610,9 +611,9 @@ def archive(draw: Callable, folder: Path) -> Call:
             info.size = len(content) if info.isreg() else 0
             made.addfile(info, io.BytesIO(content))
     content = file.read_bytes()
-    keep = draw(st.integers(0, len(content))) if draw(st.integers(0, 3)) == 0 else len(content)
+    keep = seldom(draw, st.integers(0, len(content)), len(content), 8)
     file.write_bytes(content[:keep])
-    if draw(st.integers(0, 5)) == 0:
+    if draw(st.integers(1, 12)) == 12:
         file = file.rename(folder / draw(pick(["x.zip", "x.tar", "x.tar.gz", "x.npz", "x.npy"])))
     return lambda: (examine(file), read_manifest(file))
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from potstill import artifacts
+from potstill.api.verb import verb
 from potstill.errors import RunError
 
 
@@ -21,6 +23,21 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError
     assert artifacts.read_json(file) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_the_full_disk_of_another_library_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    with pytest.raises(RunError, match="The disk is full: .*w.safetensors"), artifacts.atomic(file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    @verb
+    def writes() -> None:
+        with open("/dev/full", "w") as file:  # noqa: PTH123
+            file.write("x")
+
+    with pytest.raises(RunError, match="The disk is full"):
+        writes()
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

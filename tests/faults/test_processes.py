@@ -114,6 +114,18 @@ def test_temporary_files_of_killed_writers_are_removed_and_others_stay(tmp_path:
     assert not dead.exists() and mine.exists()
 
 
+def test_a_folder_whose_first_writer_was_killed_is_free(tmp_path: Path) -> None:
+    """The record of the settings was written under its temporary name, and nothing else."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f".prune.yaml.0-{ended.pid}.tmp").write_text("name:")
+    work_in(folder)
+    assert {entry.name for entry in folder.iterdir()} >= {"summary.json", "manifest.json"}
+    assert not list(folder.glob(".*"))
+
+
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_signal_waits_for_the_end_of_the_step(number: signal.Signals) -> None:
     steps = []
