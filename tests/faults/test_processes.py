@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+import potstill
 from potstill import artifacts, interruption, progress
 from potstill.config import Config
 from potstill.data.workers import in_processes
 from potstill.errors import RunError
 from potstill.interruption import Interrupted
 from potstill.stages import run_lock
+from potstill.stages.shrink import jobs
 from potstill.stages.stage import stage
+from potstill.torch_context import threads
 from tests.faults.damage import results, write_photos
 
 DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
@@ -163,30 +170,67 @@ def test_a_killed_worker_is_a_sentence() -> None:
     assert list(in_processes(abs, [(-1,), (-2,)], seconds=9.0)) == [1, 2]
 
 
-def potstill_command(*words: object, cache: Path) -> subprocess.Popen:
-    environment = {**os.environ, "POTSTILL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "potstill", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+def _waits(job: object) -> tuple[None, list[str]]:
+    with interruption.handled(signal.SIGTERM):
+        time.sleep(60)
+    return None, []
+
+
+def _dies(job: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def trainers() -> Iterator[jobs.Workers]:
+    """Two processes that train; forked, so that they need not import torch again."""
+    made = jobs.Workers(2)
+    made._pool = ProcessPoolExecutor(
+        2, mp_context=get_context("fork"), initializer=jobs._begin, initargs=(os.getpid(),)
+    )
+    yield made
+    made._pool.shutdown(cancel_futures=True)
+
+
+JOBS = [jobs.Job("{}", "folder", "stores", "student", seed) for seed in (0, 1)]
+
+
+def test_a_killed_trainer_is_a_sentence(trainers: jobs.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_in_worker", _dies)
+    with pytest.raises(RunError, match="One of 2 worker processes that train was killed .* --workers 1"), trainers:
+        trainers.all(JOBS, "Training")
+
+
+def test_a_stopped_search_ends_its_trainers(trainers: jobs.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM reaches the parent only; the workers are told, and a Ctrl-C in a terminal is not theirs."""
+    monkeypatch.setattr(jobs, "_in_worker", _waits)
+    began = time.monotonic()
+    with pytest.raises(Interrupted), interruption.handled(), trainers:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        trainers.all(JOBS, "Training")
+    assert time.monotonic() - began < 30
+    stopped = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM, "saved")))
+    assert (stopped.number, stopped.saved) == (signal.SIGTERM, "saved")
 
 
 @pytest.mark.slow
-def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos")
-    words = ["distill", photos, "--teacher", "builtin:mlp", "--teacher-epochs", "1", "--epochs", "40", "--views", "1"]
-    words = [*words, "--seeds", "1", "--out"]
-    stopped = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
-    control = tmp_path / "run" / "control" / "seed-0"
+def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, run, settings = write_photos(tmp_path / "photos"), tmp_path / "run", {"from_scratch": True, "epochs": 200}
+    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+    words = f"-m potstill finetune {photos} --model builtin:mlp --from-scratch --epochs 200 --out {run}".split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
-    while not (control / "metrics.jsonl").is_file() and time.monotonic() < deadline and stopped.poll() is None:
+    while not list(run.rglob("metrics.jsonl")) and time.monotonic() < deadline and stopped.poll() is None:
         time.sleep(0.02)
     os.kill(stopped.pid, signal.SIGTERM)
     text = stopped.communicate(timeout=60)[1]
     assert stopped.returncode == 143, text
     assert "is saved at step" in text and "Resume with the same command" in text
-    assert (control / artifacts.CHECKPOINT).is_file() and not list((tmp_path / "run").rglob(".*"))
-    resumed = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
-    text = resumed.communicate(timeout=240)[1]
-    assert resumed.returncode == 0 and ": resuming at step" in text, text
-    straight = potstill_command(*words, tmp_path / "straight", cache=tmp_path / "cache")
-    assert straight.communicate(timeout=240) and straight.returncode == 0
-    assert results(tmp_path / "run") == results(tmp_path / "straight")
+    assert len(list(run.rglob(artifacts.CHECKPOINT))) == 1 and not list(run.rglob(".*"))
+    with threads(1):
+        potstill.finetune(photos, model="builtin:mlp", out=run, **settings)
+        potstill.finetune(photos, model="builtin:mlp", out=tmp_path / "straight", **settings)
+    assert any(": resuming at step" in note for note in progress.display().notes)
+    assert results(run) == results(tmp_path / "straight") and results(run)
