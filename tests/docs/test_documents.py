@@ -158,7 +158,7 @@ def _check_overrides(command: str, overrides: list[str]) -> None:
 
 # -- Python ----------------------------------------------------------------------------------------------------
 
-EXECUTED = ("README.md", "README.ko.md", "own-loss.md", "own-model.md")
+EXECUTED = ("README.md", "own-loss.md", "own-model.md")
 """Documents whose Python blocks run, each document in one namespace, all in one folder."""
 
 
@@ -203,6 +203,11 @@ def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
                 else:
                     exec(compile(block.text, block.place, "exec"), names)
     assert "One seed" in capsys.readouterr().out and (tmp_path / "runs" / "distill-digits" / "report.html").is_file()
+
+
+def test_the_korean_readme_shows_the_same_program() -> None:
+    shown = {name: [b.text for b in blocks("python") if b.file.name == name] for name in ("README.md", "README.ko.md")}
+    assert shown["README.md"] == shown["README.ko.md"] != []
 
 
 # -- the rest --------------------------------------------------------------------------------------------------

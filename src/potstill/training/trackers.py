@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,13 +66,18 @@ class _TensorBoard:
 
 
 class _Trackio:
+    """trackio prints what it does on standard output, which belongs to the figures of a command."""
+
     def __init__(self, name: str) -> None:
         import trackio  # pyright: ignore[reportMissingImports]  (an extra)
 
-        self._run = trackio.init(project=PROJECT, name=name, resume="allow")
+        self._trackio = trackio
+        with contextlib.redirect_stdout(sys.stderr):
+            trackio.init(project=PROJECT, name=name, resume="allow", auto_log_gpu=False, auto_log_cpu=False)
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(figures), step=step)
+        self._trackio.log(dict(figures), step=step)
 
     def close(self) -> None:
-        self._run.finish()
+        with contextlib.redirect_stdout(sys.stderr):
+            self._trackio.finish()
