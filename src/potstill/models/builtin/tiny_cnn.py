@@ -1,0 +1,40 @@
+"""Students of a thousand to some ten thousand parameters, whose every width is an option."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+from potstill.models.builtin.init import he
+from potstill.models.builtin.small_cnn import conv_block, separable
+
+
+def tiny_cnn(
+    num_classes: int,
+    channels: int,
+    size: tuple[int, int],
+    *,
+    widths: Sequence[int] = (8, 16, 16),
+    pool: Sequence[int] = (1, 2),
+    kernel: int = 3,
+    separated: bool = True,
+) -> nn.Module:
+    """Return a convolution for each of `widths`, a global average pool and the head.
+
+    widths: output channels; the first is a plain convolution of the pixels, the others are depthwise separable if
+    `separated`, else plain. pool: the numbers of the convolutions, from 1, after which maps are halved. kernel: side
+    in pixels. 970 parameters for grey images, ten classes and the defaults.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=conv_block(channels, widths[0], kernel=kernel))
+    for number, (inputs, outputs) in enumerate(zip((0, *widths), widths, strict=False), 1):
+        if number > 1:
+            make = separable if separated else conv_block
+            layers[f"block{number}"] = make(inputs, outputs, kernel=kernel)
+        if number in pool:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+    layers["gap"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["head"] = nn.Linear(widths[-1], num_classes)
+    return he(nn.Sequential(layers))
