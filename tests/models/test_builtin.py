@@ -57,6 +57,8 @@ def test_tiny_students_have_a_width_for_each_layer() -> None:
     assert parameters(BUILTIN["tiny-cnn"](10, 1, (28, 28))) == 970
     plain = BUILTIN["tiny-cnn"](10, 1, (28, 28), widths=[4, 7, 8], separated=False)
     assert parameters(plain) == 9 * (4 + 4 * 7 + 7 * 8) + 2 * (4 + 7 + 8) + 8 * 10 + 10
+    weighted = {"widths": [6, 13, 13], "pool": [2, 3], "pooling": "weighted", "stem": 5, "stride": 2}
+    assert parameters(BUILTIN["tiny-cnn"](10, 1, (28, 28), **weighted)) == 953
     assert parameters(BUILTIN["mlp"](10, 1, (14, 14), hidden=[80, 40])) == 196 * 80 + 80 + 80 * 40 + 40 + 40 * 10 + 10
 
 
