@@ -57,7 +57,7 @@ def test_every_block_has_a_known_language() -> None:
 
 RECIPES = [(block.place, block.text) for block in blocks("yaml")] + [
     (file.name, file.read_text(encoding="utf-8"))
-    for file in sorted((ROOT / "src" / "potstill" / "recipes").rglob("*.yaml"))
+    for file in sorted((ROOT / "src" / "potstill" / "recipes").glob("*.yaml"))
 ]
 
 

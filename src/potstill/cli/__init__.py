@@ -28,6 +28,7 @@ from potstill.cli.models import layers, models
 from potstill.cli.predict import predict
 from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
+from potstill.cli.recipes import recipes
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
 from potstill.cli.shrink import shrink
@@ -37,7 +38,7 @@ __all__ = ["app", "main"]
 ROAD = {
     "Start here": (demo, shrink),
     "Check images": (check,),
-    "Train": (finetune, selftrain, label, distill, run, compare, explain),
+    "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
     "Compress and export": (prune, quantize, export),
     "Use": (evaluate, predict),
     "Inspect models": (models, layers, formats, bench),

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "potstill distill photos --teacher runs/finetune-photos --student builtin:small-cnn",
         "potstill distill digits --teacher builtin:cnn --student builtin:mlp --temperature 4 --seeds 1",
     ),
+    "recipes": ("potstill recipes", "potstill recipes copy number-formats"),
     "run": ("potstill run recipe.yaml", "potstill run recipe.yaml train.epochs=5 seeds=1 --out runs/short"),
     "compare": ("potstill compare methods.yaml", "potstill compare methods.yaml seeds=5 --out runs/methods"),
     "explain": (
