@@ -45,7 +45,8 @@ def context(run: Run) -> dict[str, Any]:
     summary = {**OPTIONAL, **run.summary}
     images = summary["data"]["splits"]["test"]
     digits = 2 if images >= FINE else 1
-    whole, accuracy = summary["models"].get("teacher", {}).get("bytes"), mean_accuracy(summary["models"].get("student", {}))
+    whole = summary["models"].get("teacher", {}).get("bytes")
+    accuracy = mean_accuracy(summary["models"].get("student", {}))
     rows = model_rows(summary["models"], images, digits, whole=whole)
     return {
         "words": words,
