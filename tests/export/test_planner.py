@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.errors import ModelError
-from potstill.exporters import export_onnx, quantize_int8
+from potstill.exporters import export_onnx, export_quantized, quantize_int8
 from potstill.exporters.footprint import CODE, footprint
 from potstill.exporters.onnx_file import metadata_of, write
 from potstill.exporters.reference_nets import reference_net
@@ -140,8 +141,10 @@ def test_an_untrained_network_costs_what_its_file_costs(tmp_path: Path) -> None:
     assert before.to_json() | {"bytes": 0} == after.to_json() | {"bytes": 0}
     assert before.flash == before.weights + CODE and before.ram_float == 4 * before.ram_int8
     assert before.macs == cost(trained.network, torch.rand(1, 3, 16, 16)).total_macs
-    fewer = footprint(untrained, bits=4)
-    assert before.bytes - fewer.bytes == before.weights - fewer.weights > 0
+    folded = fold_batchnorm(untrained.network, torch.from_numpy(images[:2]))
+    four = quantized(folded, observe(folded, [torch.from_numpy(images)]), weight_bits=4)
+    export_quantized(untrained.replace(network=four), tmp_path / "int4.onnx", images)
+    assert footprint(untrained, bits=4).bytes == pytest.approx((tmp_path / "int4.onnx").stat().st_size, rel=0.04)
 
 
 @pytest.mark.slow

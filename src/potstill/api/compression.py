@@ -99,6 +99,7 @@ def quantize(
     equalize: bool | None = None,
     correct_bias: bool | None = None,
     max_bytes: int | str | None = None,
+    sensitivity_images: int | None = None,
     weight_format: str | None = None,
     activation_format: str | None = None,
     simulate: bool | None = None,
@@ -131,9 +132,9 @@ def quantize(
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
         weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
         mode: "ptq" or "qat". calibrate, calibration: how activation ranges are chosen, on how many training images.
-        weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
-        equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
-        max_bytes: of the packed file, such as "300kB"; bits differ by layer. rounding: "nearest" or "reconstruct".
+        weight_steps, rounding, learn_activations: how steps are chosen; "nearest" or "reconstruct"; when to quantize.
+        equalize, correct_bias: equalize weights of neighbouring layers; undo the shift of rounding in biases.
+        max_bytes: of each file, such as "300kB"; bits differ by layer, by the effect on `sensitivity_images`.
         simulate, weight_format, activation_format: measure formats such as "fixed4.4" and "e4m3", and write no file.
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the

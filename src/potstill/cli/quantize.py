@@ -38,7 +38,10 @@ def quantize(
     activation_bits: Annotated[int | None, option(BITS, "Bits of activations, 2 to 8 (default: 8).")] = None,
     first_last_bits: Annotated[int | None, option(BITS, "Bits of the first and last layer (default: 8).")] = None,
     max_bytes: Annotated[
-        str | None, option(BITS, "Size of the packed file, such as 300kB; bits then differ by layer.")
+        str | None, option(BITS, "Size of each file, such as 300kB; bits then differ by layer.")
+    ] = None,
+    sensitivity_images: Annotated[
+        int | None, option(BITS, "Validation images to choose the bits of layers on (default: 1024).")
     ] = None,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,

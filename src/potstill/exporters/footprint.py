@@ -26,6 +26,8 @@ from potstill.models.outputs import Classifier
 FLOAT = 32
 NOISE = 8
 """Images of noise for the calibration of an untrained network."""
+SAVED = 8
+"""Bytes for each channel that a file with few bits needs less than an 8-bit file: its biases and steps have 16 bits."""
 CODE = 15_000
 """Bytes assumed for code: C generated for a network (emx-onnx-cgen 1.4, `gcc -Os`) has 8 to 15 kB. An interpreter with
 optimized kernels has more: 56 to 81 KiB in STM32Cube.AI 9.1, by its own figures for MobileNetV1 and small ResNets."""
@@ -86,7 +88,7 @@ def footprint(
         bits = bits or needs.bits
         size = file.stat().st_size
         if not isinstance(model, Path) and bits < 8:
-            size += needs.weight_bytes(bits) - needs.weight_bytes(8)
+            size += needs.weight_bytes(bits) - needs.weight_bytes(8) - SAVED * needs.channels
         milliseconds, ratio = timed([file], seconds)[0] if time else (None, None)
         scaled = device.latency(needs, bits) if device else None
         return _of(needs, bits, size, latency_ms=milliseconds, latency_ratio=ratio, device_ms=scaled)
