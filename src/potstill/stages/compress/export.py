@@ -22,7 +22,7 @@ from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
-from potstill.exporters import c_source, export_onnx, export_quantized, gate, quantize_int8, tflite
+from potstill.exporters import c_source, export_int8, export_onnx, export_quantized, gate, tflite
 from potstill.exporters.footprint import FLOAT as FLOAT_BITS
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
@@ -147,7 +147,7 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
         gate.check_float(files[0], model, setup.gated)
         if config.int8:
             files.append(folder / INT8)
-            quantize_int8(files[0], files[1], setup.raw_calibration)
+            export_int8(model, files[0], files[1], setup.raw_calibration)
             gate.check_int8(files[1], model, setup.gated)
     for exported in files:
         rejection.file_with_threshold(exported, setup.data, setup.precision)
