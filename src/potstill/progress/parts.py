@@ -54,7 +54,7 @@ class Parts:
         return f"{self._place + 1} of {len(self._names)}: " if self._place >= 0 else ""
 
     def left(self, share: float) -> str:
-        """Return "about 4 min of training left", or nothing where that is not known; share: of the part that is done."""
+        """Return "about 4 min of training left", or nothing where it is not known; share: of the part that is done."""
         if self._place < 0:
             return ""
         if self._until is not None:
