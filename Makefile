@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
-.PHONY: demo test quick lint check format audit clean
+.PHONY: demo test quick lint check docs format audit clean
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
@@ -22,6 +22,10 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 check: lint test
+
+# The documentation site, in site/: warnings are errors, nothing is requested from the network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The licence of each installed package, and the known vulnerabilities of its version. Needs the network: pip-audit asks
 # pypi.org, and by itself calls a package that it could not look up no problem, hence --strict.
@@ -44,4 +48,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

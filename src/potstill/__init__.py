@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Prediction,
     )
     from potstill.api.compression import export, prune, quantize
+    from potstill.api.experiments import ExperimentResult, Recipes, recipes
     from potstill.api.formats import Formats
     from potstill.api.model import Model, load
     from potstill.api.results import (
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from potstill.api.using import bench, check, clean, debug, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
     from potstill.errors import UserError
+    from potstill.tracking import set_tracking
 
 __all__ = [
     "BenchResult",
@@ -58,6 +60,7 @@ __all__ = [
     "CompareResult",
     "CompressResult",
     "Evaluation",
+    "ExperimentResult",
     "Explanation",
     "Formats",
     "FinetuneResult",
@@ -68,6 +71,7 @@ __all__ = [
     "NetworkCost",
     "ModelFigures",
     "Prediction",
+    "Recipes",
     "RunResult",
     "SelftrainResult",
     "ShrinkResult",
@@ -92,14 +96,17 @@ __all__ = [
     "predict",
     "prune",
     "quantize",
+    "recipes",
     "run",
     "selftrain",
+    "set_tracking",
     "set_verbosity",
     "shrink",
 ]
 
 _CONTENTS = {
     "api.runs": "run demo distill compare",
+    "api.experiments": "recipes ExperimentResult Recipes",
     "api.shrinking": "shrink",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
@@ -111,6 +118,7 @@ _CONTENTS = {
     "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult "
     "DebugResult NetworkCost",
     "display": "set_verbosity",
+    "tracking": "set_tracking",
     "errors": "UserError",
 }
 _WHERE = {name: f"potstill.{module}" for module, names in _CONTENTS.items() for name in names.split()}

@@ -13,7 +13,8 @@ from potstill import runtime
 from potstill.cli.bench import bench
 from potstill.cli.check import check
 from potstill.cli.clean import clean
-from potstill.cli.common import Command, app, echo
+from potstill.cli.command import Command
+from potstill.cli.common import app, echo
 from potstill.cli.compare import compare
 from potstill.cli.debug import debug
 from potstill.cli.demo import demo
@@ -28,18 +29,29 @@ from potstill.cli.models import layers, models
 from potstill.cli.predict import predict
 from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
+from potstill.cli.recipes import recipes
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
 from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
+ROAD = {
+    "Start here": (demo, shrink),
+    "Check images": (check,),
+    "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
+    "Compress and export": (prune, quantize, export),
+    "Use": (evaluate, predict),
+    "Inspect models": (models, layers, formats, bench),
+    "Maintenance": (clean, debug),
+}
+"""The commands by what they are for, in the order of the road: so the help lists them."""
 
-for command in (*MAKING, *USING):
-    # The numbers of `formats` may be negative: -7.625 is no option.
-    app.command(cls=Command, context_settings={"ignore_unknown_options": command is formats})(command)
+for group, commands in ROAD.items():
+    for command in commands:
+        # The numbers of `formats` may be negative: -7.625 is no option.
+        settings = {"ignore_unknown_options": command is formats}
+        app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)
 
 
 def main() -> None:
@@ -48,7 +60,7 @@ def main() -> None:
     if not sys.warnoptions:  # warnings of libraries are for developers, who run python -W
         warnings.simplefilter("ignore")
     try:
-        app()
+        app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command
     except KeyboardInterrupt:  # before the command listens, or after it has ended
         echo("\nStopped.", err=True)
         sys.exit(128 + signal.SIGINT)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.progress import parts
 from potstill.stages.run_lock import entries, holds
 from potstill.training import divergence
 
@@ -38,6 +39,8 @@ RECORDS = (
     "quantize.yaml",
     "export.yaml",
     "shrink.yaml",
+    "train.yaml",
+    "experiment.yaml",
 )
 LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
@@ -70,6 +73,7 @@ class Journal:
         Failed work is recorded only if it left a result to resume from.
         """
         began = time.monotonic()
+        parts.enter(name)
         try:
             result = work()
         except BaseException:

@@ -15,6 +15,7 @@ from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.packed import load_packed, packed
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.stages import rejection
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
@@ -55,6 +56,7 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
 
 
 def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
+    parts.announce("data", "calibration", *(["training"] if config.mode == "qat" else []), "evaluation")
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in setup.model.card.compressed:
         raise ModelError(f"{config.model} is already quantized. Give the model that it was made from.")
@@ -109,7 +111,7 @@ def _files(config: QuantizeConfig, setup: CompressionSetup, model: Classifier, f
     with artifacts.atomic(folder / PACKED) as temporary:
         temporary.write_bytes(packed(model))
     gate.check_quantized(folder / PACKED, model, setup.gated, opened=load_packed(folder / PACKED))
-    if config.activation_bits in (8, None) and config.first_last_bits in (8, None):
+    if config.writes_onnx:
         export_quantized(model, folder / ONNX, setup.raw_calibration, input=config.input)
         gate.check_quantized(folder / ONNX, model, setup.gated)
         files["onnx"] = folder / ONNX
