@@ -241,8 +241,8 @@ class World:
     def moment(self, name: str, chance: random.Random) -> Moment:
         """Return a random moment of a command, half of the time one of its file operations."""
         if chance.random() < 0.5:
-            return Moment(share=chance.random())
-        return Moment(file=chance.randrange(1, self.straight(name).operations + 1))
+            return Moment(share=0.7 * chance.random())  # later, what an earlier kill left would be done
+        return Moment(file=chance.randint(1, self.straight(name).operations))
 
     def disturbed(self, name: str, out: Path, moment: Moment, number: int) -> tuple[int, str]:
         """Run a command, send it a signal at a moment, and return its exit status and messages. SIGKILL: its group."""

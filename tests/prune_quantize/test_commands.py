@@ -14,7 +14,7 @@ from potstill.cli import app
 from potstill.config import build
 from potstill.errors import ConfigError
 from potstill.report.sensitivity import write_sensitivity
-from potstill.stages.compress import common
+from potstill.stages.compress import common, data_settings
 from potstill.stages.compress.quantize_config import QuantizeConfig
 
 
@@ -38,7 +38,7 @@ def test_a_run_brings_its_data_and_its_teacher(run: Path) -> None:
 
 def test_images_given_in_part_are_those_of_the_run(run: Path, trained: Path) -> None:
     given = build(QuantizeConfig, {"model": str(run), "data": {"limit": 300, "group": "(.)"}})
-    settings = common._data_settings(given)
+    settings = data_settings.settings_of(given.model, given.data)
     assert (settings.path, settings.limit, settings.group) == ("digits", 300, "(.)")
     with pytest.raises(ConfigError, match="No record tells which data .* Give them with --data"):
         build(QuantizeConfig, {"model": str(trained), "data": {"limit": 300}})

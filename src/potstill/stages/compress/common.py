@@ -18,8 +18,8 @@ from torch import Tensor
 from potstill import artifacts, progress
 from potstill.artifacts import sha256
 from potstill.compress.quantize import quantized_layers
-from potstill.config import Config, build, read_yaml
-from potstill.errors import ConfigError, DataError, ModelError
+from potstill.config import Config, read_yaml
+from potstill.errors import ConfigError, ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files import open
@@ -33,6 +33,7 @@ from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, rejection, test_split
+from potstill.stages.compress import data_settings
 from potstill.stages.dataset import Data
 from potstill.stages.distill.files import calibration_images, gate_images
 from potstill.stages.recipe import (
@@ -45,7 +46,6 @@ from potstill.stages.recipe import (
     TeacherConfig,
     Views,
 )
-from potstill.stages.run_folder import recorded_data
 from potstill.stages.target import device_figures, with_device_figures
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
@@ -86,15 +86,8 @@ class CompressConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _images_of_the_run(cls, settings: Any) -> Any:
-        """Let `data` be given in part, such as its limit: the images are then those of the run."""
-        data = settings.get("data") if isinstance(settings, dict) else None
-        if not isinstance(data, dict) or "path" in data or not isinstance(model := settings.get("model"), str):
-            return settings
-        recorded = recorded_data(Path(model))
-        if recorded is None:
-            raise ValueError(_no_record(model))
-        return {**settings, "data": {**data, "path": recorded.get("path")}}
+    def _images(cls, settings: Any) -> Any:
+        return data_settings.completed(settings)
 
 
 @dataclass(frozen=True)
@@ -184,7 +177,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
     model = open.find(config.model)
     if model is not None and not isinstance(model, Classifier):
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
-    settings = _data_settings(config)
+    settings = data_settings.settings_of(config.model, config.data)
     size = max(model.card.crop) if model else input_size.own_size(config.model)
     if model is not None:
         settings = settings.model_copy(update={"fit": model.card.fit})
@@ -217,19 +210,6 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         seed=config.seed,
         precision=precision,
     )
-
-
-def _data_settings(config: CompressConfig) -> DataConfig:
-    recorded = recorded_data(Path(config.model))
-    if config.data is not None:
-        return build(DataConfig, (recorded or {}) | config.data.model_dump(mode="json", exclude_unset=True))
-    if recorded is None:
-        raise DataError(_no_record(config.model))
-    return build(DataConfig, recorded)
-
-
-def _no_record(model: str) -> str:
-    return f"No record tells which data {model} was trained on. Give them with --data."
 
 
 def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
