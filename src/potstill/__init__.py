@@ -68,6 +68,7 @@ __all__ = [
     "NetworkCost",
     "ModelFigures",
     "Prediction",
+    "Reports",
     "RunResult",
     "SelftrainResult",
     "ShrinkResult",
@@ -92,6 +93,7 @@ __all__ = [
     "predict",
     "prune",
     "quantize",
+    "report",
     "run",
     "selftrain",
     "set_verbosity",
@@ -104,6 +106,7 @@ _CONTENTS = {
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
     "api.using": "predict evaluate explain check models layers formats bench clean debug",
+    "api.reporting": "report Reports",
     "api.model": "load Model",
     "api.results": "RunResult CompareResult CompressResult FinetuneResult LabelResult ModelFigures SelftrainResult "
     "ShrinkResult",

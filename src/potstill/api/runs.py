@@ -95,6 +95,11 @@ def distill(
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
+    min_accuracy: float | None = None,
+    max_drop: float | None = None,
+    max_bytes: str | int | None = None,
+    max_latency: str | float | None = None,
+    goal: Settings | None = None,
     reject: str | None = None,
     target: str | None = None,
     out: str | Path | None = None,
@@ -114,6 +119,8 @@ def distill(
         fit, input: how photos are made square ("crop", "letterbox", "stretch"); ONNX files take "raw" or "prepared".
         views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
         objective, train, export, comparisons: as in a recipe (docs/recipes.md). name, title: of the run.
+        min_accuracy, max_drop, max_bytes, max_latency: what the shipped file must reach (percent, points below the
+            teacher) and may cost (300kB, 2ms); or `goal`, all of them. The report states whether it does.
         reject, target: "precision>=0.99" to guarantee; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
     """
     settings = settings_of("distill", locals())

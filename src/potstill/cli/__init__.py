@@ -27,6 +27,7 @@ from potstill.cli.models import layers, models
 from potstill.cli.predict import predict
 from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
+from potstill.cli.report import report
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
 from potstill.cli.shrink import shrink
@@ -34,7 +35,7 @@ from potstill.cli.shrink import shrink
 __all__ = ["app", "main"]
 
 MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
+USING = (report, evaluate, predict, models, layers, formats, bench, clean, debug)
 
 for command in (*MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.

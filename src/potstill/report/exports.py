@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from potstill import words
+from potstill.artifacts import read_object, write_text
 from potstill.data.csv_files import table_text
 from potstill.evaluation.statistics import FINE
 from potstill.words import MINUS
@@ -23,6 +25,16 @@ HEADINGS = (
     "Seconds per seed",
     "Extra parameters",
 )
+
+
+TABLES = ("comparison.csv", "cells.csv", "comparison.md", "comparison.tex")
+
+
+def write_tables(folder: Path) -> None:
+    """Write the tables of a comparison into its folder, from its summary."""
+    summary = read_object(folder / "summary.json")
+    for name, made in zip(TABLES, (comparison_csv, cells_csv, markdown, latex), strict=True):
+        write_text(folder / name, made(summary))
 
 
 def cells_csv(summary: dict[str, Any]) -> str:
