@@ -16,7 +16,6 @@ import yaml
 from potstill import config
 from potstill.errors import ConfigError, RunError
 from potstill.evaluation.metrics import accuracy
-from potstill.report import write_comparison
 from potstill.stages.compare import CompareConfig, compare, figures
 from potstill.stages.compare.settings import plan
 from potstill.training import engine
@@ -54,7 +53,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("runs") / "small"
     compare(build(tree), made, command="potstill compare small.yaml")
-    write_comparison(made)
     return made
 
 

@@ -12,6 +12,7 @@ from potstill.report.page import Block
 from potstill.report.pictures import Picture
 from potstill.report.tables import bars
 
+SHOWN = 10  # pairs of classes in the list of confusions
 FEW = 12  # classes whose recall is shown at once; of more, the lowest ones
 
 
@@ -47,7 +48,7 @@ def _interval(value: float, interval: list[float]) -> str:
 
 def confusion(found: Mapping[str, Any], classes: list[str]) -> Block:
     """Return the confusion matrix of few classes, and the most frequent confusions."""
-    pairs = [(one["label"], one["predicted"], words.count(one["images"])) for one in found["pairs"]]
+    pairs = [(one["label"], one["predicted"], words.count(one["images"])) for one in found["pairs"][:SHOWN]]
     matrix = [_matrix_row(number, row) for number, row in enumerate(found.get("matrix", []))]
     text = "The most frequent mistakes." if pairs else "Every test image is classified correctly."
     values = {"text": text, "matrix": matrix, "classes": classes, "pairs": pairs}
