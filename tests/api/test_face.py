@@ -39,7 +39,7 @@ CONFIGS: dict[str, type[Config]] = {
     "export": ExportStageConfig,
 }
 VERBS = (
-    "demo shrink check finetune selftrain label distill run compare explain prune quantize export evaluate predict "
+    "demo shrink check finetune selftrain label distill run compare explain prune quantize export report evaluate predict "
     "models layers formats bench clean debug"
 ).split()
 LISTS = {("export", "to")}  # one may be given by itself

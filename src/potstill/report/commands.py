@@ -11,9 +11,16 @@ IMAGES = ("limit", "group", "test_from", "seed")
 """Settings of the images that decide which are in which split, and so must not change on the way."""
 
 
+OF_FILES = ("distill", "shrink", "prune", "quantize", "export")
+"""The stages that end in files."""
+
+
 def next_steps(summary: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
     """Return (purpose, command) for a finished stage in `folder`."""
-    return STEPS.get(summary["kind"], lambda *_: [])(summary, shlex.quote(str(folder)))
+    kind = summary.get("kind", "")
+    if kind in OF_FILES and not summary.get("ship"):  # a simulation writes no file
+        return []
+    return STEPS.get(kind, lambda *_: [])(summary, shlex.quote(str(folder)))
 
 
 def _again(summary: Mapping[str, Any], folder: str) -> tuple[str, str]:
