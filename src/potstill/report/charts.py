@@ -290,7 +290,7 @@ def drawing(name: str) -> Iterator[None]:
 
 def new_figure(x_label: str, *, fixed: bool = False) -> tuple[Figure, Axes]:
     """Return a figure and its axes. fixed: margins that fit percentages on both axes, which is faster than a layout."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="none" if fixed else "constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout=None if fixed else "constrained")
     if fixed:
         figure.subplots_adjust(left=0.15, right=0.98, bottom=0.16, top=0.96)
     axes = figure.subplots()

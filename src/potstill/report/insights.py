@@ -149,7 +149,7 @@ def soft(examples: Mapping[str, Any]) -> Block:
         "close to 1 for a single class; at higher temperatures they also show which classes are considered similar. "
         f"Shown at {values}."
     )
-    teacher = NAMES.get(role, role).removeprefix("the ").capitalize()
+    teacher = str(NAMES.get(role, role)).removeprefix("the ").capitalize()
     names = {"teacher": teacher, "student": "Shipped file"}
     return Block("soft", "Soft labels", "soft", {
         "text": text, "names": names, "shown": shown, "classes": classes, "temperatures": examples["temperatures"],

@@ -32,4 +32,4 @@ def filled(template: str, *, language: str = ENGLISH, **values: Any) -> str:
     """
     css = (HERE / "report.css").read_text(encoding="utf-8")
     shared = {"css": css, "words": words, "language": language, "_": translator(language)}
-    return _environment().get_template(template).render(**shared, **values)
+    return _environment().get_template(template).render({**shared, **values})
