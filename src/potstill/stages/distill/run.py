@@ -15,6 +15,7 @@ from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
+from potstill.progress import parts
 from potstill.stages import dataset, rejection, summary, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import shipping, train
@@ -22,6 +23,7 @@ from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
 from potstill.stages.distill.train import Pair
+from potstill.stages.golden import golden_of_validation
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
@@ -73,6 +75,7 @@ def _carry_out(
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     if why:
         progress.note(why)
+    parts.announce("data", "teacher", *_trainings(recipes, folder), "export", "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
     student = train.new_student(recipe.student, data, recipe.seed)
     rejection.refuse(rejection.precision_of(recipe.reject, student.card), data)
@@ -87,6 +90,16 @@ def _carry_out(
         return None  # only training is distributed
     with distributed.alone():
         return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal) | device
+
+
+def _trainings(recipes: dict[str, Recipe], folder: Path) -> list[tuple[str, float]]:
+    """Return the trainings of a run in their order, with their relative times."""
+    return [
+        (train.part(_inside(name, folder), kind, seed), 1.0)
+        for name, recipe in recipes.items()
+        for kind in ("control", "student")
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds)
+    ]
 
 
 def _links(recipe: Recipe) -> LinkTraining:
@@ -111,7 +124,8 @@ def _evaluate(
         "evaluation", "Evaluated the test split once", lambda: _open_test(experiments, teacher, data, folder)
     )
     result = _summary(recipe, experiments, teacher, teacher_files, data, logits, folder)
-    shipping.deliver(experiments[0].pair.students, experiments[0].exports, folder)
+    copies = shipping.deliver(experiments[0].pair.students, experiments[0].exports, folder)
+    golden_of_validation(copies, data, folder / "golden")
     return result | {"notes": _findings(result)}
 
 
@@ -352,9 +366,9 @@ def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> di
     result = {}
     for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
         if file is not None:
-            card = OnnxModel(file, threads=1).card
-            checked = rejection.tested(file.name, card, logits[key(experiment.name, kind, seed)], label)
-            result[role] = {**card.device, **checked}
+            model = OnnxModel(file, threads=1)
+            checked = rejection.tested(file.name, model, logits[key(experiment.name, kind, seed)], label)
+            result[role] = {**model.card.device, **checked}
     return result
 
 

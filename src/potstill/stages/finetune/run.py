@@ -15,6 +15,7 @@ from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.stages import dataset, rejection
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.candidates import Candidate, candidate, sentence_of
@@ -91,9 +92,15 @@ class _Transfer:
 
     def carry_out(self) -> dict[str, Any]:
         """Fit the network, evaluate the test split; return the stage's part of the summary."""
+        parts.announce(*self._parts(), "evaluation")
         kept, choice = self.fit()
         test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         return self._summary(kept, choice, test)
+
+    def _parts(self) -> list[str]:
+        """Return the parts before the evaluation, in their order."""
+        probe = [] if self.config.from_scratch else ["features", "probe"]
+        return [*probe, "tuning"] if self.config.from_scratch or self.config.unfreeze not in ("none", 0) else probe
 
     def fit(self) -> tuple[str, Choice | None]:
         """Train, choose and save the model; return its name and the choice."""
@@ -204,7 +211,7 @@ class _Transfer:
                 name: {
                     "parameters": zoo.count_parameters(self.models[name]),
                     **measured(logits, label, classes=manifest.classes),
-                    **rejection.tested(name, self.models[name].card, logits, label),
+                    **rejection.tested(name, self.models[name], logits, label),
                 }
                 for name, logits in test.items()
             },
