@@ -51,7 +51,7 @@ class Page(HTMLParser):
             self.words.append(data)
 
     def sections(self) -> list[str]:
-        return [attributes["id"] for tag, attributes in self.tags if tag == "section"]
+        return [attributes["id"] or "" for tag, attributes in self.tags if tag == "section"]
 
     def count(self, tag: str) -> int:
         return sum(one == tag for one, _ in self.tags)

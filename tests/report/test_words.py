@@ -76,7 +76,8 @@ def summary(result: str, *, teacher: float, unlabelled: int, temperature: float,
 def test_advice_is_only_what_fits_the_run():
     easy = summary("TIES", teacher=99, unlabelled=500, temperature=2.0, seeds=5)
     assert advice.suggestions(easy) == ["Try a larger student: this one may be at its capacity."]
-    assert "between −0.5 and +0.3 points" in advice.effect(easy, 1).meaning
+    effect = advice.effect(easy, 1)
+    assert effect is not None and "between −0.5 and +0.3 points" in effect.meaning
     hard = advice.suggestions(summary("TIES", teacher=89, unlabelled=0, temperature=8.0, seeds=3))
     for words_ in ("better teacher first", "unlabelled images", "temperature than 8", "more seeds (this run had 3)"):
         assert any(words_ in line for line in hard), words_
