@@ -15,7 +15,8 @@ from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation.rejection import answers, lower_bound
 from potstill.exporters.footprint import CODE
 from potstill.model_files.folder import load_model, save_model
-from potstill.model_files.onnx import CARD, REJECT, OnnxModel
+from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import CARD, REJECT
 from potstill.model_files.planner import plan
 from potstill.models.card import Card
 from potstill.stages import dataset, rejection

@@ -19,6 +19,7 @@ from potstill.config import Config
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError
 from potstill.evaluation import metrics
+from potstill.progress import parts
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig, TeacherConfig, Views
@@ -65,6 +66,7 @@ def run_label(config: LabelConfig, out: Path, *, command: str = "") -> dict[str,
 
 def _carry_out(config: LabelConfig, out: Path, journal: Journal) -> dict[str, Any] | None:
     size, views = teacher_size(config.teacher), Views(config.augment, seed=config.seed)
+    parts.announce("data", "teacher", "review")
     data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
     teacher = journal.timed(
         "teacher",

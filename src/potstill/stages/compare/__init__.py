@@ -9,6 +9,7 @@ import numpy as np
 
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
+from potstill.progress import parts
 from potstill.report import write_comparison
 from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
@@ -50,6 +51,7 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
 def _carry_out(
     config: CompareConfig, candidates: dict[tuple[str, str], list[Cell]], folder: Path, journal: Journal
 ) -> dict[str, Any]:
+    parts.announce("data", "teacher", *(["label"] if config.teacher.stored else []), ("cells", 1.0), "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
     links = _links(config, next(iter(candidates.values()))[0])
     teacher = journal.timed("teacher", "", lambda: prepare_with_chain(config.teacher, links, data, folder))

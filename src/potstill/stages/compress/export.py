@@ -32,6 +32,7 @@ from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import TfliteModel, open_exported, require
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.stages import rejection, test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, note_of_depthwise, open_model
 from potstill.stages.compress.compiled import compiled
@@ -82,6 +83,7 @@ def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") 
 
 
 def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    parts.announce("data", "export", "evaluation", "latency", *(["c"] if "c" in config.to else []))
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     _check_operators(config, setup)
     device = check_fit(config.target, setup.model, bits=8 if config.int8 else FLOAT_BITS)

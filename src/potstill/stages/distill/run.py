@@ -16,6 +16,7 @@ from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
+from potstill.progress import parts
 from potstill.report import write_report
 from potstill.stages import dataset, rejection, summary, test_split
 from potstill.stages.dataset import Data
@@ -74,6 +75,7 @@ def _carry_out(
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     if why:
         progress.note(why)
+    parts.announce("data", "teacher", *_trainings(recipes, folder), "export", "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
     student = train.new_student(recipe.student, data, recipe.seed)
     rejection.refuse(rejection.precision_of(recipe.reject, student.card), data)
@@ -88,6 +90,16 @@ def _carry_out(
         return None  # only training is distributed
     with distributed.alone():
         return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal) | device
+
+
+def _trainings(recipes: dict[str, Recipe], folder: Path) -> list[tuple[str, float]]:
+    """Return the trainings of a run in their order, with their relative times."""
+    return [
+        (train.part(_inside(name, folder), kind, seed), 1.0)
+        for name, recipe in recipes.items()
+        for kind in ("control", "student")
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds)
+    ]
 
 
 def _links(recipe: Recipe) -> LinkTraining:

@@ -16,6 +16,7 @@ from potstill.models import zoo
 from potstill.models.aux_heads import attach_aux
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term, control_terms
+from potstill.progress import parts
 from potstill.stages.dataset import Data
 from potstill.stages.distill.search import SEED as SEARCH_SEED
 from potstill.stages.distill.search import choose
@@ -80,11 +81,18 @@ class Trainings:
 
     def control(self, seed: int) -> Trained:
         """Return the control of a seed in `folder`/control, trained unless it exists."""
+        parts.enter(part(self.folder, "control", seed))
         return train_one(self.setup, self.data, control_terms(self.terms), None, self.folder / "control", seed)
 
     def student(self, seed: int) -> Trained:
         """Return the student of a seed in `folder`/distill, trained unless it exists."""
+        parts.enter(part(self.folder, "student", seed))
         return train_one(self.setup, self.data, self.terms, self.teacher, self.folder / "distill", seed)
+
+
+def part(folder: Path, kind: str, seed: int) -> str:
+    """Return the name of a training among the parts of a command."""
+    return f"{folder}: {kind} {seed}"
 
 
 def trainings(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Trainings:

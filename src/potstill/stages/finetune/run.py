@@ -15,6 +15,7 @@ from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.report import write_transfer
 from potstill.stages import rejection
 from potstill.stages.finetune.backbone import backbone, side_of
@@ -91,9 +92,15 @@ class _Transfer:
 
     def carry_out(self) -> dict[str, Any]:
         """Fit the network, evaluate the test split; return the stage's part of the summary."""
+        parts.announce(*self._parts(), "evaluation")
         kept, choice = self.fit()
         test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
         return self._summary(kept, choice, test)
+
+    def _parts(self) -> list[str]:
+        """Return the parts before the evaluation, in their order."""
+        probe = [] if self.config.from_scratch else ["features", "probe"]
+        return [*probe, "tuning"] if self.config.from_scratch or self.config.unfreeze not in ("none", 0) else probe
 
     def fit(self) -> tuple[str, Choice | None]:
         """Train, choose and save the model; return its name and the choice."""

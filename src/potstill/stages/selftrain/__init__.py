@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 
 from potstill import artifacts, progress
 from potstill.errors import DataError
+from potstill.progress import parts
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import TeacherConfig
@@ -52,6 +53,7 @@ def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> di
 
 
 def _carry_out(config: SelftrainConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    parts.announce("data", "teacher", "students", "evaluation")
     data, deduplicated = journal.timed(
         "data", "Read the images and deduplicated the pool", lambda: _read(config, folder)
     )
