@@ -209,7 +209,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest
 
 def test_recorded_pages_hold_the_figures_of_their_recipes() -> None:
     """A page under docs/experiments is of a packaged recipe, in both languages, and names no path."""
-    recorded = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+    recorded = sorted(set((ROOT / "docs" / "experiments").glob("*.md")) - {ROOT / "docs" / "experiments" / "README.md"})
     for file in recorded:
         twin = ROOT / "docs" / "ko" / "experiments" / file.name
         assert file.stem in packaged() and twin.is_file()
@@ -217,3 +217,10 @@ def test_recorded_pages_hold_the_figures_of_their_recipes() -> None:
             assert "commit " in text and f"potstill run {file.stem}" in text
             pictures = [line for line in text.splitlines() if line.startswith("![")]
             assert len(pictures) == len(yaml.safe_load(text_of(file.stem)).get("plots", []))
+
+
+def test_both_languages_map_the_same_statements() -> None:
+    english, korean = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("lectures.md", "ko/lectures.md"))
+    assert re.findall(r"`potstill [^`]+`", english) == re.findall(r"`potstill [^`]+`", korean)
+    assert english.count("\n| ") == korean.count("\n| ")
+    assert set(re.findall(r"potstill run ([\w-]+)", english)) == set(packaged())
