@@ -26,6 +26,7 @@ from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
 from potstill.stages.distill.train import Pair
+from potstill.stages.golden import golden_of_validation
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
@@ -126,7 +127,7 @@ def _evaluate(
     result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
-    _deliver(experiments[0], folder)
+    golden_of_validation(_deliver(experiments[0], folder), data, folder / "golden")
     return result | {"notes": _findings(result)}
 
 
@@ -354,9 +355,9 @@ def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> di
     result = {}
     for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
         if file is not None:
-            card = OnnxModel(file, threads=1).card
-            checked = rejection.tested(file.name, card, logits[key(experiment.name, kind, seed)], label)
-            result[role] = {**card.device, **checked}
+            model = OnnxModel(file, threads=1)
+            checked = rejection.tested(file.name, model, logits[key(experiment.name, kind, seed)], label)
+            result[role] = {**model.card.device, **checked}
     return result
 
 
@@ -375,14 +376,16 @@ def best_seed(experiment: Experiment) -> int:
     return accuracy.index(max(accuracy))
 
 
-def _deliver(experiment: Experiment, folder: Path) -> None:
-    """Copy the files of the student with the best validation accuracy to the run folder."""
+def _deliver(experiment: Experiment, folder: Path) -> list[Path]:
+    """Copy the files of the student with the best validation accuracy to the run folder; return the copies."""
     chosen = best_seed(experiment)
-    files = experiment.exports[chosen]
+    files, copies = experiment.exports[chosen], []
     for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):
         if source is not None:
+            copies.append(folder / name)
             with artifacts.atomic(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
     where = f"distill/seed-{experiment.pair.students[chosen].seed}"
     reject = OnnxModel(files.model, threads=1).card.reject
     artifacts.write_json(folder / "student.json", {"folder": where} | ({"reject": reject} if reject else {}))
+    return copies

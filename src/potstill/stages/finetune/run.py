@@ -217,7 +217,7 @@ class _Transfer:
                 name: {
                     "parameters": zoo.count_parameters(self.models[name]),
                     **measured(logits, label, classes=manifest.classes),
-                    **rejection.tested(name, self.models[name].card, logits, label),
+                    **rejection.tested(name, self.models[name], logits, label),
                 }
                 for name, logits in test.items()
             },
