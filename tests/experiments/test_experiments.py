@@ -71,7 +71,7 @@ QUICK = "epochs=1 views=1 seeds=1 "
 TOY = {
     "number-formats": (
         "limit=120 epochs=1 qat_epochs=1 seeds=1 fixed=[q1.7] floating=[e4m3] both=[] bits=[3] gradients=[q1.7] "
-        "network=builtin:tiny-cnn options={}",
+        "network=builtin:tiny-cnn options={} steps.after-training.each.bit=[]",
         ("with-training/3/packed", "rounded-gradients/q1.7/network", "fixed-weights/q1.7/simulated"),
     ),
     "mnist-distillation": (
@@ -88,7 +88,8 @@ TOY = {
     ),
     "dogs-vs-cats": (
         QUICK
-        + "data=PHOTOS far=PHOTOS model=builtin:resnet8-cifar weights=RESNET size=16 far_size=16 scratch_epochs=1",
+        + "data=PHOTOS far=PHOTOS model=builtin:resnet8-cifar weights=RESNET size=16 far_size=16 scratch_epochs=1 "
+        "steps.far-frozen.each.depth={2:stage:2/4,auto:auto}",
         ("top/tuned", "far-frozen/2/probe", "far-frozen/auto/probe", "scratch/tuned"),
     ),
     "resnet-vs-plain": (
@@ -96,7 +97,10 @@ TOY = {
         "resnet20:{model:builtin:resnet20-cifar,options:{width:4}}}",
         ("networks-of/plain20/network",),
     ),
-    "googlenet-aux": ("data=PHOTOS epochs=1 seeds=1 network.size=8 batch_size=24", ("heads/with/network",)),
+    "googlenet-aux": (
+        "data=PHOTOS epochs=1 seeds=1 network.size=8 batch_size=24 steps.heads.each.weight={with:0.3}",
+        ("heads/with/network",),
+    ),
     "distil-vs-transfer": (
         QUICK + "data=PHOTOS network=builtin:tiny-cnn weights=TINY teacher=builtin:tiny-cnn teacher_weights=TINY "
         "size=16 teacher_size=16",
@@ -104,12 +108,13 @@ TOY = {
     ),
     "prune-then-distil": (
         "limit=120 network={model:builtin:tiny-cnn,options:{separated:false}} epochs=1 "
-        "prune_epochs=1 qat_epochs=1 kept=[0.5] bits=[4] seeds=1",
+        "prune_epochs=1 qat_epochs=1 kept=[0.5] bits=[4] seeds=1 steps.pruned-alone.each.share=[]",
         ("pruned/0.5/pruned", "quantized/4/packed", "both/0.5/packed"),
     ),
     "mlperf-tiny": (
         QUICK + "data=PHOTOS teacher=builtin:tiny-cnn teacher_weights=TINY limit=null calibration=16 "
-        "network={model:builtin:tiny-cnn,options:{separated:false}} max_bytes=9000",
+        "network={model:builtin:tiny-cnn,options:{separated:false}} max_bytes=9000 "
+        "steps.file.settings.mode=ptq steps.file.settings.rounding=nearest",
         ("file/onnx",),
     ),
 }
