@@ -22,7 +22,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ import tqdm
 from PIL import Image
 
 SHORT = ["--epochs", "2"]
-COMMANDS: dict[str, list[str]] = {
+COMMANDS: dict[str, Sequence[str]] = {
     "distill": [
         *"distill {photos} --teacher builtin:mlp --teacher-epochs 2 --student builtin:mlp --seeds 2".split(),
         *SHORT,
@@ -268,7 +268,8 @@ def frugal(memory: Path) -> None:
     SelftrainConfig.model_rebuild(force=True)
     memory.mkdir()
     traced, latency.BLOCK = onnx_float._traced, 0.001
-    latency.latency_ms.__kwdefaults__["seconds"] = latency.from_photo.__kwdefaults__["seconds"] = 0.01
+    for measure in (latency.latency_ms, latency.from_photo):
+        (measure.__kwdefaults__ or {})["seconds"] = 0.01
     registry = _registration.ONNXRegistry
     registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))  # of operators, which stays as it is
 

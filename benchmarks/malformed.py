@@ -79,7 +79,7 @@ def judged(work: Callable[[], Any]) -> tuple[str, str]:
     except UserError as error:
         return "refused", str(error)
     except Hang:
-        return "hang", ""
+        return "hang", traceback.format_exc()
     except Exception:
         return "traceback", traceback.format_exc()
     finally:

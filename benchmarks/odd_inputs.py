@@ -22,6 +22,7 @@ import onnx
 import torch
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from PIL import Image
 
 from potstill import artifacts
@@ -506,7 +507,7 @@ def initializers(draw: Callable) -> list[onnx.TensorProto]:
             )
         tensor = numpy_helper.from_array(values if name == "shape" else values.astype(np.float32), name)
         if draw(st.integers(1, 50)) == 50:
-            onnx.external_data_helper.set_external_data(tensor, draw(pick(["w.bin", "../w.bin", "/etc/passwd", ""])))
+            set_external_data(tensor, draw(pick(["w.bin", "../w.bin", "/etc/passwd", ""])))
             tensor.ClearField("raw_data")
         if draw(st.integers(1, 50)) == 50:
             tensor.dims[:] = draw(pick([[2**40], [-3], [2**31, 2**31], []]))
@@ -596,11 +597,13 @@ def archive(draw: Callable, folder: Path) -> Call:
     ending = draw(pick(["", "", ".gz", ".bz2", ".xz"]))
     file = folder / f"x.tar{ending}"
     right = draw(pick(["classes", "shard", "odd"]))
-    with tarfile.open(file, f"w:{ending[1:]}") as made:
+    mode: Any = f"w:{ending[1:]}"
+    with tarfile.open(file, mode) as made:
         for i in range(draw(st.integers(3, 8))):
             parts = draw(st.lists(NAMES | pick(["..", "", ".", "/"]), min_size=1, max_size=3))
             name = "/".join(parts) + draw(pick([".png", "/0.png", ".cls", ".json", ""]))
-            name = {"classes": f"{'ab'[i % 2]}/{i}.png", "shard": f"{i // 2}.{['png', 'cls'][i % 2]}"}.get(right, name)
+            usual_names = {"classes": f"{'ab'[i % 2]}/{i}.png", "shard": f"{i // 2}.{['png', 'cls'][i % 2]}"}
+            name = usual_names.get(right) or name
             odd = draw(st.integers(0, 9)) == 0 or right == "odd"
             info = tarfile.TarInfo(name)
             kinds = [tarfile.REGTYPE] * 6 + [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]

@@ -39,6 +39,5 @@ def with_new_head(config: OneTeacher, data: Data, *, seed: int) -> Classifier:
     images = Decoded(data.for_input_of(pretrained.card.replace(crop=pretrained.card.size)))
     pretrained = pretrained.with_card(images.shown.on(pretrained.card))
     features = extract(pretrained, images, [LAYER], views=VIEWS, augment=settings.augment, seed=seed)
-    balance = config.train.balance
-    fitted = probe(features, data.manifest, penalty=None, folds=settings.folds, seed=seed, balance=balance)
+    fitted = probe(features, data.manifest, penalty=None, folds=settings.folds, seed=seed)
     return with_head(pretrained.cpu(), fitted.layer, fitted.head)
