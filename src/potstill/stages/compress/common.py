@@ -15,15 +15,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from potstill import artifacts, progress
-<<<<<<< HEAD
-from potstill.artifacts import sha256
-from potstill.compress.quantize import quantized_layers
 from potstill.config import Config, read_yaml
 from potstill.errors import ConfigError, ModelError
-=======
-from potstill.config import Config, build, read_yaml
-from potstill.errors import ConfigError, DataError, ModelError
->>>>>>> main
 from potstill.evaluation import metrics
 from potstill.model_files import open
 from potstill.model_files.onnx_input import InputForm
@@ -45,11 +38,6 @@ from potstill.stages.recipe import (
     TeacherConfig,
     Views,
 )
-<<<<<<< HEAD
-from potstill.stages.target import device_figures, with_device_figures
-=======
-from potstill.stages.run_folder import recorded_data
->>>>>>> main
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
