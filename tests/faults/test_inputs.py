@@ -19,7 +19,14 @@ from potstill.training import checkpoint
 from tests.faults.damage import DAMAGES, write_photos
 
 CPU = torch.device("cpu")
-DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+DATA = {
+    "source": "x",
+    "fingerprint": "0",
+    "classes": ["a"],
+    "splits": {"test": 1},
+    "counts": {"test": [1]},
+    "image": {"channels": 1},
+}
 
 
 class Settings(Config):

@@ -29,7 +29,14 @@ from potstill.stages.stage import stage
 from potstill.torch_context import threads
 from tests.faults.damage import results, write_photos
 
-DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+DATA = {
+    "source": "x",
+    "fingerprint": "0",
+    "classes": ["a"],
+    "splits": {"test": 1},
+    "counts": {"test": [1]},
+    "image": {"channels": 1},
+}
 
 
 class Settings(Config):
