@@ -84,6 +84,7 @@ def test_every_verdict_is_translated(language: str, student: float, control: flo
     models, verdict = example.world(control=control, student=student, seeds=seeds, images=540)
     summary = {"kind": "distill", "models": models, "verdict": verdict, "recipe": {"temperature": 4}}
     found = effect({**summary, "data": {"splits": {}}}, 1)
+    assert found is not None
     texts = [found.title, found.meaning, compared(verdict, 1), *([verdict["sentence"]] if seeds > 1 else [])]
     english = [text for text in map(say, texts) if re.search(r"[a-z]{3,} (the|is|of|to|with|test) ", text)]
     assert english == []
