@@ -50,6 +50,14 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_checkpoint_of_a_finished_stage_is_removed(tmp_path: Path) -> None:
+    """A process was killed between the manifest and the checkpoint, or just now."""
+    for _ in range(2):
+        (tmp_path / artifacts.CHECKPOINT).touch()
+        artifacts.stage(tmp_path, {"seed": 1}, lambda: {"result": 7})
+        assert not (tmp_path / artifacts.CHECKPOINT).exists()
+
+
 def test_work_is_done_once_and_other_inputs_are_refused(tmp_path: Path) -> None:
     calls: list[int] = []
 

@@ -314,8 +314,7 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
         finally:
             del _under_way[folder.absolute()]
         finish(folder, {"inputs": inputs, **recorded})
-        if distributed.is_main():
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+        _without_checkpoint(folder)
         distributed.wait()
         return _own(read_json(folder / MANIFEST))
     if different := differing(done["inputs"], inputs):
@@ -323,7 +322,14 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
             f"{folder} was made with another {different}. "
             "Choose a new folder with --out, or remove this one if it is no longer needed."
         )
+    _without_checkpoint(folder)  # of a process that was killed right after it wrote the manifest
     return _own(done)
+
+
+def _without_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished training."""
+    if distributed.is_main():
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _made(folder: Path) -> dict[str, Any] | None:

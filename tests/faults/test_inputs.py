@@ -23,9 +23,9 @@ DATA = {
     "source": "x",
     "fingerprint": "0",
     "classes": ["a"],
-    "splits": {"test": 1},
-    "counts": {"test": [1]},
-    "image": {"channels": 1},
+    "splits": {"train": 1, "validation": 1, "test": 1},
+    "counts": {"train": [1], "validation": [1], "test": [1]},
+    "image": {"channels": 1, "height": 8, "width": 8},
 }
 
 
