@@ -52,8 +52,8 @@ def play(
         except _TooLarge as error:
             problems.append(error.args[0])
             continue
-        drawing = _drawing(examples) if model["card"]["channels"] == 1 else None
-        more = {"drawing": drawing, "accuracy": accuracy, "enough": ENOUGH}
+        ground = drawing(examples) if model["card"]["channels"] == 1 else None
+        more = {"drawing": ground, "accuracy": accuracy, "enough": ENOUGH}
         script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
         return {"problem": None, "file": file.name, "model": {**model, **more}, "script": script, **more}
     if not problems:
@@ -99,7 +99,7 @@ def preprocessing(card: Card) -> dict[str, Any]:
     return {"fit": card.fit, "window": window, "crop": card.crop, "size": card.size, "channels": card.channels}
 
 
-def _drawing(examples: Sequence[str]) -> dict[str, Any] | None:
+def drawing(examples: Sequence[str]) -> dict[str, Any] | None:
     """Return how images of the data are drawn: on a dark ground or not, the larger side's share of the image, and the
     width of strokes; None where they are no drawings."""
     images = [_grey(url) for url in examples]
