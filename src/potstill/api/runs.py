@@ -110,6 +110,10 @@ def distill(
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
+    min_accuracy: float | None = None,
+    max_drop: float | None = None,
+    max_bytes: str | int | None = None,
+    max_latency: str | float | None = None,
     reject: str | None = None,
     target: str | None = None,
     out: str | Path | None = None,
@@ -119,17 +123,13 @@ def distill(
 
     Args:
         data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        teacher, student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or
-            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}; "auto" chooses by the images.
-        teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
-        student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
-        alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
-        epochs, batch_size, lr, select, balance: of student and control. seeds, seed: how many pairs; the first seed.
-        labels: of the student. limit, group, test_from, allow_empty: images used and their splits (docs/data.md).
-        fit, input: how photos are made square ("crop", "letterbox", "stretch"); ONNX files take "raw" or "prepared".
-        views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
-        objective, train, export, comparisons: as in a recipe (docs/recipes.md). name, title: of the run.
-        reject, target: "precision>=0.99" to guarantee; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
+        teacher, student: a name ("resnet18@stage:2" is truncated), a folder, an ONNX file (teacher), settings, "auto".
+        teacher_weights, student_weights: a file, "package:NAME", "hub", "auto". teacher_epochs; student_size in pixels.
+        alpha, temperature, loss: of the objective. epochs, batch_size, lr, select, balance: of student and control.
+        seeds, seed: how many pairs, the first seed. labels: of the student. limit, group, test_from, allow_empty, fit:
+            which images. views, augment, mix, mix_alpha: of training. input, objective, train, export, comparisons: as
+            in a recipe (docs/recipes.md). name, title: of the run. min_accuracy, max_drop, max_bytes, max_latency:
+            its goal. reject, target: "precision>=0.99"; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")

@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio
 import numpy as np
-import pandas
 from PIL import Image
 
 from potstill import words
@@ -27,10 +26,12 @@ PAPER = """<div class="paper"><canvas width="280" height="280" aria-label="Drawi
 CSS = """.paper canvas { width: 14rem; height: 14rem; touch-action: none; cursor: crosshair; border-radius: .4rem; }
 .paper button { display: block; margin-top: .4rem; padding: .2rem .9rem;
   border: 1px solid #8888; border-radius: .4rem; }
+#curves { --ink: #1f2a31; --muted: #5d6870; --rule: #dfe2de; --control: #5f6b74; --student: #00609f; }
+.dark #curves { --ink: #e6e9e8; --muted: #9eaab0; --rule: #343d42; --control: #a7b3ba; --student: #6bb8f0; }
+#curves svg { max-width: 36rem; }
 .runs td, .runs th { padding: .3rem 1.2rem .3rem 0; text-align: left; }"""
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """Of the system: Gradio's own are requested from Google."""
-POINTS = {"epoch": float, "accuracy": float, "model": str}
 ROWS = ["Run", "alpha", "T", "Epochs", "Width", "Teacher", "Control", "Student"]
 
 
@@ -139,14 +140,11 @@ def _distil(training: Training) -> None:
                 stop = gradio.Button("Stop", elem_id="stop")
         with gradio.Column(scale=2):
             status = gradio.Textbox(label="Training", interactive=False, elem_id="status", lines=2)
-            colours = {"x": "epoch", "y": "accuracy", "color": "model"}
-            plot = gradio.LinePlot(**colours, y_title="validation accuracy, %", elem_id="curves", height=320)
+            plot = gradio.HTML(elem_id="curves")
             table = gradio.Dataframe(headers=ROWS, label="Test accuracy: this run and the last", interactive=False)
 
     def look() -> tuple[Any, ...]:
-        # Typed, because the axes of a table without rows would be names.
-        points = pandas.DataFrame(training.curves(), columns=[*POINTS]).astype(POINTS)
-        return training.status(), points, training.table()
+        return training.status(), training.curves(), training.table()
 
     def begin(data: str, alpha: float, temperature: float, epochs: float, width: float) -> tuple[Any, ...]:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 from potstill import artifacts
 from potstill.api.verb import last_name
 from potstill.errors import UserError
-from potstill.report.read import read_curves
+from potstill.report import pictures
+from potstill.report.read import Curves, read_curves
 
 DIGITS = {
     "teacher": {"model": "builtin:cnn", "train": {"epochs": 10, "batch_size": 64, "optimizer": "adamw", "lr": 0.003}},
@@ -39,6 +42,13 @@ class Training:
         self._messages = (Path(self._scratch.name) / "messages").open("w+b")
         self._stopped = False
         self._began = 0.0
+        self._drawing = threading.Lock()  # several windows ask, and matplotlib's settings are of the process
+        self._drawn = ("", "")
+
+    @property
+    def _latest(self) -> list[Path]:
+        """The folders of this run and of the last."""
+        return self.folders[:-3:-1]
 
     @property
     def running(self) -> bool:
@@ -98,20 +108,23 @@ class Training:
         self._messages.seek(0)
         return self._messages.read().decode(errors="replace").strip() or "The training ended without a message."
 
-    def curves(self) -> list[dict[str, Any]]:
-        """Return points {epoch, accuracy, model} of the validation accuracy in percent: of this run and the last."""
-        return [
-            {"epoch": number, "accuracy": row["validation"]["accuracy"], "model": f"{title}{suffix}"}
-            for folder, suffix in zip(self.folders[:-3:-1], ("", ", run before"), strict=False)
-            for title, seeds in read_curves(folder).items()
-            if title != "teacher"
-            for number, row in enumerate(seeds[0], 1)
-            if "validation" in row
-        ]
+    def curves(self) -> str:
+        """Return charts of the validation accuracy after each epoch, as HTML: of this run, and of the last."""
+        shown = [(folder, {k: v for k, v in read_curves(folder).items() if k != "teacher"}) for folder in self._latest]
+        key = repr([[len(seeds[0]) for seeds in models.values()] for _, models in shown])
+        with self._drawing:
+            if self._drawn[0] != key:
+                self._drawn = key, "".join(_chart(folder.name, models) for folder, models in shown if models)
+            return self._drawn[1]
 
     def table(self) -> list[list[str]]:
         """Return a row for this run and the last: name, settings, test accuracy of teacher, control and student."""
-        return [_row(folder) for folder in self.folders[:-3:-1] if (folder / "summary.json").is_file()]
+        return [_row(folder) for folder in self._latest if (folder / "summary.json").is_file()]
+
+
+def _chart(name: str, models: Curves) -> str:
+    picture = pictures.curves(models, name=name)[0]
+    return f"<h4>{html.escape(name)}: {picture.title}</h4>{picture.svg}"
 
 
 def _row(folder: Path) -> list[str]:

@@ -38,7 +38,8 @@ def play(
 
     files: in the order of preference; those that do not exist are left out. If none can be run, the values are a
         sentence that says why. examples: data URLs of images of the data: where they are drawings (one channel, on a
-        plain ground), the page has an area to draw in. accuracy: of the file on the test images, as text.
+        plain ground), the page has an area to draw in. accuracy: of the first file on the test images, as
+        text; it is not shown for another.
         shown: the folder of the files as printed in a command; their own folder if it is empty.
     """
     files = [file for file in files if file.is_file()]
@@ -53,7 +54,7 @@ def play(
             problems.append(error.args[0])
             continue
         ground = drawing(examples) if model["card"]["channels"] == 1 else None
-        more = {"drawing": ground, "accuracy": accuracy, "enough": ENOUGH}
+        more = {"drawing": ground, "accuracy": accuracy if file == files[0] else "", "enough": ENOUGH}
         script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
         return {"problem": None, "file": file.name, "model": {**model, **more}, "script": script, **more}
     if not problems:

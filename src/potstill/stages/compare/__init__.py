@@ -10,7 +10,7 @@ import numpy as np
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
 from potstill.progress import parts
-from potstill.report import write_comparison
+from potstill.report.exports import write_tables
 from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
 from potstill.stages.compare.cells import Cells, Row, setup_of
@@ -44,7 +44,7 @@ def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[s
         lambda journal: _carry_out(config, candidates, folder, journal),
         name=config.name,
         command=command,
-        report=write_comparison,
+        tables=write_tables,
     )
 
 
