@@ -42,11 +42,7 @@ ROAD = {
     "Check images": (check,),
     "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
     "Compress and export": (prune, quantize, export),
-<<<<<<< HEAD
-    "Use": (evaluate, predict, app_command),
-=======
-    "Use": (report, evaluate, predict),
->>>>>>> main
+    "Use": (report, evaluate, predict, app_command),
     "Inspect models": (models, layers, formats, bench),
     "Maintenance": (clean, debug),
 }
