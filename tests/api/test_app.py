@@ -43,6 +43,7 @@ class Started:
 def app(chromium: Browser, run: potstill.RunResult, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     """`potstill app RUN`, ended as by Ctrl-C."""
     folder, port = tmp_path_factory.mktemp("runs") / NAME, free_port()
+    assert run.folder is not None
     shutil.copytree(run.folder, folder)
     command = [sys.executable, "-m", "potstill", "app", str(folder), "--port", str(port), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -62,7 +63,7 @@ def free_port() -> int:
 
 def opened(chromium: Browser, app: Started, tab: str = "") -> Page:
     page = chromium.page(app.url)
-    page.wait(f"!!document.querySelector('.paper canvas') && document.querySelector('#run input').value === '{NAME}'")
+    page.wait(f"!!document.querySelector('.paper canvas[data-ready]') && document.querySelector('#run input').value === '{NAME}'")
     if tab:
         page.run(f"[...document.querySelectorAll('[role=tab]')].find(one => one.innerText.trim() === '{tab}').click()")
     return page

@@ -98,8 +98,8 @@ def _check_free(port: int) -> None:
 
 def _serve_reports(served: Any, runs: Path) -> None:
     """Add the addresses /reports/NAME, which return the report of a run in the folder, and nothing else."""
-    from fastapi.responses import HTMLResponse, PlainTextResponse
-    from fastapi.routing import APIRoute
+    from fastapi.responses import HTMLResponse, PlainTextResponse  # pyright: ignore[reportMissingImports]
+    from fastapi.routing import APIRoute  # pyright: ignore[reportMissingImports]
 
     def report(name: str) -> Any:
         file = runs / name / "report.html"

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import gradio
+import gradio  # pyright: ignore[reportMissingImports]
 import numpy as np
+from gradio.themes import Default  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 from potstill import words
@@ -30,8 +31,6 @@ CSS = """.paper canvas { width: 14rem; height: 14rem; touch-action: none; cursor
 .dark #curves { --ink: #e6e9e8; --muted: #9eaab0; --rule: #343d42; --control: #a7b3ba; --student: #6bb8f0; }
 #curves svg { max-width: 36rem; }
 .runs td, .runs th { padding: .3rem 1.2rem .3rem 0; text-align: left; }"""
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-"""Of the system: Gradio's own are requested from Google."""
 ROWS = ["Run", "alpha", "T", "Epochs", "Width", "Teacher", "Control", "Student"]
 
 
@@ -50,8 +49,8 @@ def build(runs: Path, training: Training, chosen: Path | None) -> gradio.Blocks:
 
 
 def theme() -> Any:
-    """Return Gradio's own theme with fonts of the system."""
-    return gradio.themes.Default(**FONTS)
+    """Return Gradio's own theme with fonts of the system: its own are requested from Google."""
+    return Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
 
 
 def _play(page: gradio.Blocks, runs: Path, chosen: Path | None) -> None:

@@ -23,3 +23,4 @@ paper.addEventListener("pointermove", event => { if (event.buttons && last) line
 paper.addEventListener("pointerup", () => { last = null; send(); });
 element.querySelector("button").addEventListener("click", clear);
 clear();
+paper.dataset.ready = "";

@@ -41,7 +41,7 @@ class Training:
         self._scratch = tempfile.TemporaryDirectory(prefix="potstill-app-")
         self._messages = (Path(self._scratch.name) / "messages").open("w+b")
         self._stopped = False
-        self._began = 0.0
+        self._began, self._epochs = 0.0, 0
         self._drawing = threading.Lock()  # several windows ask, and matplotlib's settings are of the process
         self._drawn = ("", "")
 
@@ -70,7 +70,7 @@ class Training:
         command = [sys.executable, "-m", "potstill", "run", str(file), "--out", str(folder), "--quiet"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._messages)
         self.folders.append(folder)
-        self._stopped, self._began = False, time.monotonic()
+        self._stopped, self._began, self._epochs = False, time.monotonic(), int(epochs)
         return folder
 
     def stop(self) -> None:
@@ -99,6 +99,7 @@ class Training:
         if self.running:
             rows = [len(seeds[0]) for seeds in read_curves(folder).values()]
             where = f"epoch {rows[-1]} of model {len(rows)} of 3" if rows else "preparing images and teacher"
+            where = "exporting and measuring" if rows[2:] == [self._epochs] else where
             seconds = time.monotonic() - self._began
             return f"{'Stopping' if self._stopped else 'Training'} {folder.name}: {where}, {seconds:.0f} s."
         if self._process.returncode == 0:
