@@ -63,7 +63,8 @@ def free_port() -> int:
 
 def opened(chromium: Browser, app: Started, tab: str = "") -> Page:
     page = chromium.page(app.url)
-    page.wait(f"!!document.querySelector('.paper canvas[data-ready]') && document.querySelector('#run input').value === '{NAME}'")
+    page.wait("!!document.querySelector('.paper canvas[data-ready]')", 90)
+    page.wait(f"document.querySelector('#run input').value === '{NAME}'")
     if tab:
         page.run(f"[...document.querySelectorAll('[role=tab]')].find(one => one.innerText.trim() === '{tab}').click()")
     return page
