@@ -87,4 +87,5 @@ def pixels_drawn(run: Path, ink: np.ndarray) -> np.ndarray:
 
 def _examples(run: Path) -> list[str]:
     file = run / "examples.json"
-    return [one["image"] for one in artifacts.read_object(file)["examples"]] if file.is_file() else []
+    samples = artifacts.read_object(file).get("samples", []) if file.is_file() else []
+    return [one["image"] for one in samples if one["image"]]
