@@ -87,7 +87,7 @@ def _train(run: TrainingLoop, title: str) -> None:
         while run.step < job.steps and not run.stalled:
             run.train_step()
             last = run.step % job.order.steps_per_epoch == 0
-            task.advance(text=run.end_epoch() if last else "")
+            task.advance(text=run.end_epoch() if last else run.terms())
             if last:
                 run.remember()
             if (number := stop()) is not None:
