@@ -51,7 +51,7 @@ class QuantizeConfig(CompressConfig):
     )
     rounding: Literal["auto", "nearest", "reconstruct"] = Field(
         default="auto",
-        description="rounding; auto: reconstruct if ptq has fewer than 8 bits or depthwise layers",
+        description="rounding; auto: reconstruct if ptq has fewer than 8 bits",
     )
     learn_activations: bool | None = Field(
         default=None, description="quantize activations while weights are learned; null: only below 8 bits"
@@ -61,9 +61,6 @@ class QuantizeConfig(CompressConfig):
         default=None, description="bias correction; null: if rounded to nearest below 6 bits or with depthwise layers"
     )
     max_bytes: Bytes | None = Field(default=None, description="maximum bytes of each file; bits then differ by layer")
-    sensitivity_images: int = Field(
-        default=1024, ge=8, description="validation images for the sensitivity of each layer, with max_bytes"
-    )
     weight_format: str | None = Field(
         default=None, description="simulated format of weights: fixed4.4, e4m3, fp16, ...; null: float"
     )
@@ -118,7 +115,8 @@ class QuantizeConfig(CompressConfig):
         if self.rounding != "auto":
             return self.rounding == "reconstruct"
         few = self.weight_bits < 8 or self.max_bytes is not None
-        return self.mode == "ptq" and (few or (sensitive and self.activation_bits is not None))
+        narrow = self.activation_bits is not None and self.activation_bits < 8
+        return self.mode == "ptq" and (few or (sensitive and narrow))
 
     def _weight_steps(self, reconstruct: bool) -> WeightMethod:
         if self.weight_steps != "auto":
