@@ -51,6 +51,7 @@ FLOORS = {
     "compress.formats": 1,
     "losses": 2,
     "output_files": 2,
+    "scheduling": 2,
     "data.csv_files": 2,
     "data.augment": 2,
     "data.cache": 2,

@@ -13,7 +13,7 @@ from typer.main import get_command
 from potstill import config
 from potstill.cli import app
 from potstill.objectives.objective import check
-from potstill.stages.distill.run import with_overrides
+from potstill.stages.distill.recipes import with_overrides
 from potstill.stages.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]

@@ -85,6 +85,11 @@ def note(sentence: str) -> None:
     display().note(sentence)
 
 
+def no_task() -> contextlib.AbstractContextManager[Task]:
+    """Open a task that is not shown."""
+    return contextlib.nullcontext(Task())
+
+
 def task(title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Task]:
     """Open a task of `total` steps, of which `done` are already finished (in a resumed run)."""
     return display().task(title, total, done)

@@ -11,6 +11,7 @@ from potstill import config, distributed, own_code
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
+from potstill.scheduling import opened
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
 from potstill.stages.distill.defaults import chosen
@@ -28,6 +29,9 @@ def run(
     overrides: Sequence[str] = (),
     *,
     allow_code: Sequence[str | Path] = (),
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult:
@@ -37,6 +41,8 @@ def run(
         recipe: the path of a YAML file, or the settings themselves.
         overrides: "key=value" settings, such as "train.epochs=5".
         allow_code: Python files whose losses may be executed; without it a recipe file executes no code.
+        workers: trainings at a time, in local processes of one thread each (default: 1, in this process).
+        ray: "auto" or the HOST:PORT of a Ray cluster that carries out the trainings; gpus: share of a GPU each needs.
         out: the run folder, by default runs/NAME; an unfinished run of the same recipe there is resumed.
         command: recorded in the summary as what was typed.
 
@@ -48,14 +54,18 @@ def run(
     init_process_group()
     built, why = chosen(built)
     folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
-    return RunResult(run_recipe(built, folder, why=why, command=command), folder)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return RunResult(run_recipe(built, folder, why=why, command=command, scheduler=scheduler), folder)
 
 
 @verb
-def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> RunResult:
-    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network."""
+def demo(*, workers: int | None = None, out: str | Path | None = None, command: str = "potstill demo") -> RunResult:
+    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network.
+
+    workers: trainings at a time.
+    """
     with importlib.resources.as_file(importlib.resources.files("potstill") / "recipes" / "demo.yaml") as recipe:
-        return run(recipe, out=out, command=command)
+        return run(recipe, workers=workers, out=out, command=command)
 
 
 @verb
@@ -97,28 +107,28 @@ def distill(
     title: str | None = None,
     reject: str | None = None,
     target: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult:
     """Train a small student with a large teacher, beside a control without one, and export, measure and report it.
 
-    Args:
-        data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        teacher, student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or
-            settings such as {"model": "resnet50", "weights": "resnet50.safetensors"}; "auto" chooses by the images.
-        teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs of a teacher without weights.
-        student_weights, student_size: initial weights, for any number of classes, likewise; input size in pixels.
-        alpha, temperature, loss: weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name.
-        epochs, batch_size, lr, select, balance: of student and control. seeds, seed: how many pairs; the first seed.
-        labels: of the student. limit, group, test_from, allow_empty: images used and their splits (docs/data.md).
-        fit, input: how photos are made square ("crop", "letterbox", "stretch"); ONNX files take "raw" or "prepared".
-        views, augment, mix, mix_alpha: views of an image (default: by the teacher's cost); augmentation; mixing.
-        objective, train, export, comparisons: as in a recipe (docs/recipes.md). name, title: of the run.
-        reject, target: "precision>=0.99" to guarantee; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
+    data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}. teacher,
+    student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or settings;
+    "auto" chooses by the images. teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs
+    without weights. student_weights, student_size: initial weights of any classes; pixels. alpha, temperature, loss:
+    weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name. epochs, batch_size, lr, select,
+    balance: of student and control. seeds, seed: pairs; the first seed. labels: of the student. limit, group,
+    test_from, allow_empty: images and splits (docs/data.md). fit, input: "crop", "letterbox" or "stretch"; ONNX files
+    take "raw" or "prepared". views, augment, mix, mix_alpha: views of an image; augmentation. objective, train, export,
+    comparisons: as in a recipe (docs/recipes.md). name, title: of the run. reject, target: "precision>=0.99";
+    "NAME:FLASH/RAM" (docs/export.md). workers, ray, gpus: docs/scaling.md. out: the run folder.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")
-    return run(settings, out=out, command=command)
+    return run(settings, workers=workers, ray=ray, gpus=gpus, out=out, command=command)
 
 
 @verb
@@ -128,15 +138,19 @@ def compare(
     overrides: Sequence[str] = (),
     *,
     allow_code: Sequence[str | Path] = (),
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> CompareResult:
     """Compare methods, students and seeds at an equal budget, as a recipe defines them (docs/comparing.md).
 
-    recipe, overrides, allow_code, out, command: as in `run`.
+    recipe, overrides, allow_code, workers, ray, gpus, out, command: as in `run`.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     folder = new_folder(built.name, "compare", built, out)
-    return CompareResult(compare_stage(built, folder, command=command), folder)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return CompareResult(compare_stage(built, folder, command=command, scheduler=scheduler), folder)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-IMAGES, NETWORKS, TRAINING = "Images", "Networks", "Training"
+IMAGES, NETWORKS, TRAINING, MACHINES = "Images", "Networks", "Training", "Machines"
 
 
 def option(panel: str | None, text: str, *flags: str, parser: Callable[[str], Any] | None = None) -> Any:
@@ -57,6 +57,11 @@ AllowCode = Annotated[
     typer.Option("--allow-code", metavar="FILE.py", help="A Python file whose losses may be executed."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no progress.")]
+
+# machines
+Workers = Annotated[int | None, option(MACHINES, "Trainings at a time, in processes of one thread (default: 1).")]
+Ray = Annotated[str | None, option(MACHINES, "A Ray cluster that trains: auto, or HOST:PORT (docs/scaling.md).")]
+Gpus = Annotated[float | None, option(MACHINES, "With --ray: the share of a GPU that a training takes.")]
 
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]

@@ -8,10 +8,12 @@ the plan was 1.2 to 1.6 times as fast as plain training (ResNet-20, MobileNetV2;
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -61,6 +63,24 @@ class ExecutionPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan for checkpoints and manifests."""
         return dataclasses.asdict(self)
+
+
+_decided: contextvars.ContextVar[ExecutionPlan | None] = contextvars.ContextVar("potstill_plan", default=None)
+
+
+@contextlib.contextmanager
+def decided(plan: ExecutionPlan) -> Iterator[None]:
+    """Use this plan for the trainings in the block, which another process has measured for all of them."""
+    token = _decided.set(plan)
+    try:
+        yield
+    finally:
+        _decided.reset(token)
+
+
+def decision() -> ExecutionPlan | None:
+    """Return the plan of the block `decided`, None outside one."""
+    return _decided.get()
 
 
 def plan_of(precision: str | ExecutionPlan, model: object = None) -> ExecutionPlan:

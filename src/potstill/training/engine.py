@@ -28,7 +28,7 @@ from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
 from potstill.training import checkpoint, divergence
-from potstill.training.autotune import ExecutionPlan, choose, macs
+from potstill.training.autotune import ExecutionPlan, choose, decision, macs
 from potstill.training.devices import accelerator, device
 from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
@@ -97,6 +97,8 @@ def _train(run: TrainingLoop, title: str) -> None:
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:
     """Return the execution plan of a training; all processes must call it."""
+    if (known := decision()) is not None:
+        return known
     stripes, images = distributed.world() * config.accumulate, config.epochs * order.steps_per_epoch * order.batch_size
     plan = choose(
         classifier.to(device()),
