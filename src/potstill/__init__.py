@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Prediction,
     )
     from potstill.api.compression import export, prune, quantize
+    from potstill.api.experiments import ExperimentResult, Recipes, recipes
     from potstill.api.formats import Formats
     from potstill.api.model import Model, load
     from potstill.api.results import (
@@ -58,6 +59,7 @@ __all__ = [
     "CompareResult",
     "CompressResult",
     "Evaluation",
+    "ExperimentResult",
     "Explanation",
     "Formats",
     "FinetuneResult",
@@ -68,6 +70,7 @@ __all__ = [
     "NetworkCost",
     "ModelFigures",
     "Prediction",
+    "Recipes",
     "RunResult",
     "SelftrainResult",
     "ShrinkResult",
@@ -92,6 +95,7 @@ __all__ = [
     "predict",
     "prune",
     "quantize",
+    "recipes",
     "run",
     "selftrain",
     "set_verbosity",
@@ -100,6 +104,7 @@ __all__ = [
 
 _CONTENTS = {
     "api.runs": "run demo distill compare",
+    "api.experiments": "recipes ExperimentResult Recipes",
     "api.shrinking": "shrink",
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",

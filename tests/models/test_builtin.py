@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from potstill.errors import ModelError
 from potstill.models import zoo
 from potstill.models.builtin import BUILTIN
 from potstill.models.outputs import Outputs, bare
 
 TEN = tuple("0123456789")
+HEAVY = ("googlenet", "resnet110-cifar", "plain110-cifar", "vgg11-cifar", "vgg13-cifar", "vgg16-cifar", "vgg19-cifar")
+"""Networks that differ from smaller ones in depth alone."""
 
 
 def parameters(network: nn.Module) -> int:
@@ -24,6 +27,39 @@ def parameters(network: nn.Module) -> int:
 )
 def test_cifar_resnets_have_the_published_size(depth: int, count: int) -> None:
     assert parameters(BUILTIN[f"resnet{depth}-cifar"](10, 3, (32, 32))) == count
+
+
+def test_projections_add_their_weights_and_keep_the_names() -> None:
+    """Option B is a 1x1 convolution with BatchNorm at the two changes of width: 272,474 parameters at depth 20."""
+    padded, projected = (BUILTIN["resnet20-cifar"](10, 3, (32, 32), shortcut=option) for option in "AB")
+    assert parameters(projected) == 272_474 == parameters(padded) + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+    assert padded.state_dict().keys() < projected.state_dict().keys()
+    # ResNet-8 of MLPerf Tiny has 78,666 in Keras, which counts 480 running statistics, 240 biases before BatchNorm and
+    # has biases where these projections have BatchNorm.
+    assert parameters(BUILTIN["resnet8-cifar"](10, 3, (32, 32), shortcut="B")) == 78_666 - 480 - 240 - 96 + 2 * 96
+    with pytest.raises(ModelError, match="does not accept these options.*A or B"):
+        zoo.create("builtin:resnet8-cifar", classes=TEN, options={"shortcut": "C"})
+
+
+# github.com/kuangliu/pytorch-cifar has these networks with one dense layer.
+@pytest.mark.parametrize(("depth", "count"), [(11, 9_231_114), (13, 9_416_010), (16, 14_728_266), (19, 20_040_522)])
+def test_vgg_has_the_size_of_torchvisions_convolutions(depth: int, count: int) -> None:
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        network, theirs = BUILTIN[f"vgg{depth}-cifar"](10, 3, (32, 32)), get_model(f"vgg{depth}_bn", weights=None)
+    assert parameters(network) == count == parameters(theirs.features) + 512 * 10 + 10
+    shapes = {name: tuple(tensor.shape) for name, tensor in theirs.features.state_dict().items()}
+    assert {name: tuple(tensor.shape) for name, tensor in network.features.state_dict().items()} == shapes
+
+
+def test_tiny_students_have_a_width_for_each_layer() -> None:
+    assert parameters(BUILTIN["tiny-cnn"](10, 1, (28, 28))) == 970
+    plain = BUILTIN["tiny-cnn"](10, 1, (28, 28), widths=[4, 7, 8], separated=False)
+    assert parameters(plain) == 9 * (4 + 4 * 7 + 7 * 8) + 2 * (4 + 7 + 8) + 8 * 10 + 10
+    weighted = {"widths": [6, 13, 13], "pool": [2, 3], "pooling": "weighted", "stem": 5, "stride": 2}
+    assert parameters(BUILTIN["tiny-cnn"](10, 1, (28, 28), **weighted)) == 953
+    assert parameters(BUILTIN["mlp"](10, 1, (14, 14), hidden=[80, 40])) == 196 * 80 + 80 + 80 * 40 + 40 + 40 * 10 + 10
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
@@ -79,7 +115,7 @@ def test_googlenet_has_two_side_heads_in_training_only(name: str) -> None:
     assert classifier.eval()(image).aux == ()
 
 
-@pytest.mark.parametrize("name", [n for n in BUILTIN if n not in ("googlenet", "resnet110-cifar")])
+@pytest.mark.parametrize("name", [n for n in BUILTIN if n not in HEAVY])
 @pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (1, (28, 28)), (3, (32, 48))])
 def test_every_network_takes_small_images(name: str, channels: int, size: tuple[int, int]) -> None:
     classifier = zoo.create(f"builtin:{name}", classes=("a", "b", "c"), size=size, channels=channels).eval()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from potstill import config, distributed, own_code
+from potstill.api.experiments import STEPS, ExperimentResult, run_steps
+from potstill.api.experiments import settings_of as recipe_settings
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
 from potstill.api.verb import last_name, new_folder, one_process, verb
+from potstill.errors import ConfigError
 from potstill.scheduling import opened
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
@@ -28,18 +31,21 @@ def run(
     recipe: str | Path | Settings,
     overrides: Sequence[str] = (),
     *,
+    budget: Literal["quick", "full"] | None = None,
+    record: bool = False,
     allow_code: Sequence[str | Path] = (),
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
-) -> RunResult:
+) -> RunResult | ExperimentResult:
     """Carry out a recipe: teacher, controls and students, files, one look at the test split, report.
 
     Args:
-        recipe: the path of a YAML file, or the settings themselves.
-        overrides: "key=value" settings, such as "train.epochs=5".
+        recipe: the path of a YAML file, the settings themselves, or the name of an experiment (`recipes`).
+        overrides: "key=value" settings, such as "train.epochs=5"; of an experiment also its knobs, "epochs=5".
+        budget, record: of an experiment: "quick" or "full"; write its pages below docs/experiments.
         allow_code: Python files whose losses may be executed; without it a recipe file executes no code.
         workers: trainings at a time, in local processes of one thread each (default: 1, in this process).
         ray: "auto" or the HOST:PORT of a Ray cluster that carries out the trainings; gpus: share of a GPU each needs.
@@ -48,7 +54,18 @@ def run(
 
     Under torchrun all processes must call it, and process 0 returns the figures.
     """
-    settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
+    settings = recipe_settings(recipe)
+    if STEPS in settings:
+        if distributed.world() > 1:
+            raise ConfigError("An experiment works in one process. Start it without torchrun.")
+        if (workers or 1) > 1 or ray is not None:
+            raise ConfigError("An experiment carries out its steps in one process. Leave out --workers and --ray.")
+        return run_steps(settings, overrides, budget, record, out, command)
+    if budget or record:
+        raise ConfigError(
+            "budget and record (--budget, --record) are settings of the experiments that `potstill recipes` lists, and "
+            "this recipe is a single run. Leave them out; train.epochs=5 changes its budget."
+        )
     built = config.build(Recipe, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
@@ -65,7 +82,7 @@ def demo(*, workers: int | None = None, out: str | Path | None = None, command: 
     workers: trainings at a time.
     """
     with importlib.resources.as_file(importlib.resources.files("potstill") / "recipes" / "demo.yaml") as recipe:
-        return run(recipe, workers=workers, out=out, command=command)
+        return cast(RunResult, run(recipe, workers=workers, out=out, command=command))
 
 
 @verb
@@ -128,7 +145,7 @@ def distill(
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")
-    return run(settings, workers=workers, ray=ray, gpus=gpus, out=out, command=command)
+    return cast(RunResult, run(settings, workers=workers, ray=ray, gpus=gpus, out=out, command=command))
 
 
 @verb

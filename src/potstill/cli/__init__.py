@@ -27,16 +27,18 @@ from potstill.cli.models import layers, models
 from potstill.cli.predict import predict
 from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
+from potstill.cli.recipes import recipes
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
 from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-MAKING = (demo, shrink, check, finetune, selftrain, label, distill, run, compare, explain, prune, quantize, export)
+LEARNING = (demo, shrink, check, finetune, selftrain, label, distill, recipes, run, compare)
+MAKING = (explain, prune, quantize, export)
 USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
 
-for command in (*MAKING, *USING):
+for command in (*LEARNING, *MAKING, *USING):
     # The numbers of `formats` may be negative: -7.625 is no option.
     app.command(cls=Command, context_settings={"ignore_unknown_options": command is formats})(command)
 

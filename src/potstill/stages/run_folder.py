@@ -37,6 +37,8 @@ RECORDS = (
     "quantize.yaml",
     "export.yaml",
     "shrink.yaml",
+    "train.yaml",
+    "experiment.yaml",
 )
 LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""

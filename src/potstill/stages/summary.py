@@ -118,7 +118,10 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     schema_: Literal[2] = Field(alias="schema")
-    kind: Literal["distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export", "shrink"]
+    kind: Literal[
+        "distill", "compare", "selftrain", "finetune", "label", "prune", "quantize", "export", "shrink", "train",
+        "experiment",
+    ]  # fmt: skip
     potstill: str
     command: str
     date: datetime.datetime

@@ -1,21 +1,26 @@
 """The CIFAR networks of He et al. (arXiv:1512.03385, section 4.2), with and without shortcuts.
 
 Depth is 6n + 2: three stages of n blocks at widths 16, 32 and 64. The shortcut that changes width has no
-parameters (option A). Module names are those of the public CIFAR-10 weights, which load unchanged.
+parameters (option A) or is a 1x1 convolution (option B). Module names are those of the public CIFAR-10 weights, which
+load unchanged.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.models.builtin.init import he
 
+Option = Literal["A", "B"]
+
 
 class Block(nn.Module):
-    """Two 3x3 convolutions [B, C, H, W] -> [B, C', H / stride, W / stride], with a shortcut if `residual`."""
+    """Two 3x3 convolutions [B, C, H, W] -> [B, C', H / stride, W / stride], with a shortcut unless it is None."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, residual: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -23,7 +28,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.relu2 = nn.ReLU()
-        self.shortcut = Shortcut(stride, outputs - inputs) if residual else None
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu1(self.bn1(self.conv1(x)))
@@ -48,17 +53,24 @@ class Shortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
 
 
-class CifarNet(nn.Module):
-    """Convolution, three stages, global average pool, linear."""
+class Projection(nn.Sequential):
+    """Option B: a 1x1 convolution and BatchNorm."""
 
-    def __init__(self, num_classes: int, channels: int, *, blocks: int, width: int, residual: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class CifarNet(nn.Module):
+    """Convolution, three stages, global average pool, linear. option: of the shortcuts; None has none."""
+
+    def __init__(self, num_classes: int, channels: int, *, blocks: int, width: int, option: Option | None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(width, width, blocks, stride=1, residual=residual)
-        self.layer2 = _stage(width, 2 * width, blocks, stride=2, residual=residual)
-        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2, residual=residual)
+        self.layer1 = _stage(width, width, blocks, stride=1, option=option)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2, option=option)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2, option=option)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.linear = nn.Linear(4 * width, num_classes)
@@ -69,10 +81,17 @@ class CifarNet(nn.Module):
         return self.linear(self.flatten(self.pool(x)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, *, stride: int, residual: bool) -> nn.Sequential:
-    first = Block(inputs, outputs, stride, residual=residual)
-    others = [Block(outputs, outputs, 1, residual=residual) for _ in range(blocks - 1)]
+def _stage(inputs: int, outputs: int, blocks: int, *, stride: int, option: Option | None) -> nn.Sequential:
+    first = Block(inputs, outputs, stride, _shortcut(inputs, outputs, stride, option))
+    others = [Block(outputs, outputs, 1, _shortcut(outputs, outputs, 1, option)) for _ in range(blocks - 1)]
     return nn.Sequential(first, *others)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, option: Option | None) -> nn.Module | None:
+    if option is None:
+        return None
+    changes = stride > 1 or inputs != outputs
+    return Projection(inputs, outputs, stride) if option == "B" and changes else Shortcut(stride, outputs - inputs)
 
 
 def cifar_net(
@@ -83,10 +102,16 @@ def cifar_net(
     depth: int,
     residual: bool,
     width: int = 16,
+    shortcut: Option = "A",
 ) -> nn.Module:
     """Return the network of `depth` = 6n + 2 layers; ResNet-20 has 0.27 M parameters, ResNet-56 0.85 M.
 
-    It is fully convolutional, so any size works; it is designed for 32x32.
+    shortcut: where width and size change, "A" pads with zeros and has no parameters, "B" is a 1x1 convolution. It is
+    ignored by plain networks. The network is fully convolutional, so any size works; it is
+    designed for 32x32. Raises `TypeError` for other shortcuts.
     """
     assert (depth - 2) % 6 == 0, f"depth must be 6n + 2, not {depth}"
-    return he(CifarNet(num_classes, channels, blocks=(depth - 2) // 6, width=width, residual=residual))
+    if shortcut not in ("A", "B"):
+        raise TypeError(f"the argument shortcut is A or B, not {shortcut!r}")
+    option = shortcut if residual else None
+    return he(CifarNet(num_classes, channels, blocks=(depth - 2) // 6, width=width, option=option))

@@ -18,9 +18,9 @@ def small_cnn(num_classes: int, channels: int, size: tuple[int, int], *, width: 
     halvings = min(5, max(0, int(math.log2(min(size) / 4))))
     stage = [2 if halvings > position else 1 for position in range(3)]
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=_conv(channels, width, stride=2 if halvings > 3 else 1),
+        stem=conv_block(channels, width, stride=2 if halvings > 3 else 1),
         pool=nn.MaxPool2d(2) if halvings > 4 else nn.Identity(),
-        stage1=nn.Sequential(_separable(width, 2 * width, stage[0])),
+        stage1=nn.Sequential(separable(width, 2 * width, stage[0])),
         stage2=_two(2 * width, 4 * width, stage[1]),
         stage3=_two(4 * width, 8 * width, stage[2]),
         gap=nn.AdaptiveAvgPool2d(1),
@@ -31,16 +31,18 @@ def small_cnn(num_classes: int, channels: int, size: tuple[int, int], *, width: 
 
 
 def _two(inputs: int, outputs: int, stride: int) -> nn.Module:
-    return nn.Sequential(_separable(inputs, outputs, stride), _separable(outputs, outputs, 1))
+    return nn.Sequential(separable(inputs, outputs, stride), separable(outputs, outputs, 1))
 
 
-def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
-    depthwise = _conv(inputs, inputs, stride=stride, groups=inputs)
-    pointwise = _conv(inputs, outputs, kernel=1)
+def separable(inputs: int, outputs: int, stride: int = 1, *, kernel: int = 3) -> nn.Module:
+    """Return a depthwise and a 1x1 convolution, each with BatchNorm and ReLU."""
+    depthwise = conv_block(inputs, inputs, kernel=kernel, stride=stride, groups=inputs)
+    pointwise = conv_block(inputs, outputs, kernel=1)
     return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))
 
 
-def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Module:
+def conv_block(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Module:
+    """Return a convolution with BatchNorm and ReLU."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         bn=nn.BatchNorm2d(outputs),

@@ -1,0 +1,71 @@
+"""The run of an experiment: its steps one after another, their results, the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from potstill.config import Config
+from potstill.errors import UserError
+from potstill.report.experiment import write_experiment
+from potstill.stages.compare import CompareConfig, compare
+from potstill.stages.compress.prune import PruneConfig, prune
+from potstill.stages.compress.quantize import quantize
+from potstill.stages.compress.quantize_config import QuantizeConfig
+from potstill.stages.distill.run import run_recipe
+from potstill.stages.experiment.collect import collected
+from potstill.stages.experiment.expand import Part, build, parts_of
+from potstill.stages.experiment.settings import ExperimentConfig
+from potstill.stages.experiment.train import TrainStepConfig, train_step
+from potstill.stages.experiment.verdicts import judged
+from potstill.stages.finetune import FinetuneConfig, finetune
+from potstill.stages.recipe import Recipe
+from potstill.stages.run_folder import Journal
+from potstill.stages.selftrain import SelftrainConfig, selftrain
+from potstill.stages.stage import stage
+
+STAGES: dict[str, tuple[type[Config], Callable[..., dict[str, Any]]]] = {
+    "train": (TrainStepConfig, train_step),
+    "distill": (Recipe, run_recipe),
+    "compare": (CompareConfig, compare),
+    "finetune": (FinetuneConfig, finetune),
+    "selftrain": (SelftrainConfig, selftrain),
+    "prune": (PruneConfig, prune),
+    "quantize": (QuantizeConfig, quantize),
+}
+
+
+def run_experiment(experiment: ExperimentConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Run an experiment in `folder`, resuming an interrupted call; return its summary.
+
+    All settings are checked before the first step. `results` has what was measured, by name; the page is
+    `experiment.md`, with its plots beside it.
+    """
+    parts = parts_of(experiment, folder)
+    settings = [build(part, STAGES[part.stage][0]) for part in parts]
+
+    def work(journal: Journal) -> dict[str, Any]:
+        done = [(part, _step(part, config, folder, journal)) for part, config in zip(parts, settings, strict=True)]
+        return _summary(experiment, done)
+
+    return stage("experiment", experiment, folder, work, name=experiment.name, command=command, report=write_experiment)
+
+
+def _step(part: Part, config: Config, folder: Path, journal: Journal) -> dict[str, Any]:
+    title = " ".join([part.step, *(f"{name}={text}" for name, text in part.each.items())])
+    work = STAGES[part.stage][1]
+    try:
+        return journal.timed(part.step, title, lambda: work(config, folder / part.folder))
+    except UserError as error:
+        raise type(error)(*(f"step {title}: {problem}" for problem in error.problems)) from None
+
+
+def _summary(experiment: ExperimentConfig, done: list[tuple[Part, dict[str, Any]]]) -> dict[str, Any]:
+    results = collected(done)
+    models = {
+        name: {"test_accuracy": result["accuracy"], "accuracy": result["mean"], "interval": result["interval"]}
+        | {key: int(result["measures"][key][0]) for key in ("parameters", "macs") if key in result["measures"]}
+        for name, result in results.items()
+    }
+    return {"data": done[0][1]["data"], "models": models, "results": results, **judged(experiment, results)}

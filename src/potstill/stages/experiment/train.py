@@ -1,0 +1,160 @@
+"""The step `train`: a network with labels alone, for several seeds, and how its gradients and errors develop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from potstill import artifacts
+from potstill.compress.formats import NumberFormat, parse_format
+from potstill.config import Config
+from potstill.errors import ConfigError
+from potstill.evaluation import metrics
+from potstill.evaluation.measured import over_seeds
+from potstill.models import zoo
+from potstill.models.inspect.macs import cost
+from potstill.models.outputs import Classifier, bare
+from potstill.names import SafeName
+from potstill.objectives.objective import Term
+from potstill.stages import dataset, test_split
+from potstill.stages.dataset import Data
+from potstill.stages.distill import train
+from potstill.stages.distill.student import start_of
+from potstill.stages.distill.train import StudentSetup
+from potstill.stages.experiment import gradients
+from potstill.stages.recipe import DataConfig, StudentConfig, Views
+from potstill.stages.run_folder import Journal
+from potstill.stages.stage import stage
+from potstill.stages.teacher import input_size
+from potstill.stages.training import Trained, train_classifier
+from potstill.training.settings import TrainConfig
+
+NETWORK, LOSS = "network", Term(loss="cross_entropy")
+
+
+class TrainStepConfig(Config):
+    """A network, its images and its training. gradient_format: to which gradients are rounded, such as "q4.4"."""
+
+    name: SafeName = NETWORK
+    data: DataConfig
+    network: StudentConfig = StudentConfig()
+    aux_weight: float = Field(default=0.3, ge=0, description="weight of auxiliary heads; 0: not trained")
+    gradient_format: str | None = Field(default=None, description="number format of gradients; null: float32")
+    train: TrainConfig = TrainConfig()
+    augment: str | list[Any] = "auto"
+    views: int | None = Field(default=None, ge=1)
+    seeds: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+def train_step(config: TrainStepConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+    """Train the network of every seed in `folder`, which then is a model: that of the first seed; return the summary.
+
+    `curves` has the metrics of every epoch, `gradients` those of every layer before and after training.
+    """
+    number = _format(config.gradient_format)
+
+    def work(journal: Journal) -> dict[str, Any]:
+        return _carry_out(config, number, folder, journal)
+
+    return stage("train", config, folder, work, name=config.name, command=command)
+
+
+def _format(text: str | None) -> NumberFormat | None:
+    try:
+        return None if text is None else parse_format(text)
+    except ConfigError as error:
+        raise ConfigError(f"gradient_format: {error}") from None
+
+
+def _carry_out(config: TrainStepConfig, number: NumberFormat | None, folder: Path, journal: Journal) -> dict[str, Any]:
+    size = input_size.of_student(config.network)
+    data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
+    data = train.with_labels_of(config.network, data, seed=config.data.seed)
+    seeds = range(config.seed, config.seed + config.seeds)
+    group = journal.timed(
+        "training", "Trained", lambda: [_trained(config, data, number, folder / f"seed-{seed}", seed) for seed in seeds]
+    )
+    artifacts.write_json(folder / "student.json", {"folder": f"seed-{config.seed}"})
+    models = {f"seed-{one.seed}": one.load() for one in group}
+    identities = {name: model.card.weights_sha256 for name, model in models.items()}
+    logits = journal.timed(
+        "evaluation",
+        "Evaluated the test split once",
+        lambda: test_split.open_test(dict(models), identities, data, folder / "evaluation"),
+    )
+    label = data.manifest.label[data.manifest.rows("test", labelled=True)]
+    figures = over_seeds([logits[name] for name in models], label)
+    fresh = train.new_student(config.network, data, config.seed)
+    first = next(iter(models.values()))
+    layers = {
+        "start": gradients.by_layer(fresh, data, aux_weight=config.aux_weight),
+        "end": gradients.by_layer(_with_heads(fresh, first), data, aux_weight=config.aux_weight),
+    }
+    return {
+        "data": data.facts(config.data.path),
+        "models": {NETWORK: _cost(config, first, data) | figures},
+        "train_accuracy": [_on_training(model, data) for model in models.values()],
+        "curves": [artifacts.read_json(one.folder / "curve.json") for one in group],
+        "gradients": layers,
+        "survives": gradients.survives(layers["start"], number) if number else None,
+    }
+
+
+def _trained(config: TrainStepConfig, data: Data, number: NumberFormat | None, folder: Path, seed: int) -> Trained:
+    """Return the network of a seed, trained unless it exists."""
+    setup = StudentSetup(
+        config.network, config.train, Views(config.augment, config.views, config.seed), config.aux_weight
+    )
+    inputs = {
+        "data": data.manifest.fingerprint,
+        "settings": config.model_dump(mode="json", exclude={"name", "seeds", "seed"}),
+        "seed": seed,
+        **start_of(config.network),
+    }
+
+    def work() -> dict[str, Any]:
+        network = train.new_student(config.network, data, seed)
+        if number is not None:
+            gradients.round_gradients(network, number)
+        record = train_classifier(network, data, setup.job((LOSS,), None, seed), folder).record
+        artifacts.write_json(folder / "curve.json", _curve(folder))
+        return record
+
+    return Trained(folder, seed, artifacts.stage(folder, inputs, work))
+
+
+def _curve(folder: Path) -> dict[str, list[float]]:
+    """Return loss, and training and validation figures, of every epoch."""
+    import json
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {
+        "epoch": [row["epoch"] for row in rows],
+        "loss": [round(row["train"]["loss"], 5) for row in rows],
+        "validation_error": [round(100 - row["validation"]["accuracy"], 3) for row in rows],
+    }
+
+
+def _with_heads(fresh: Classifier, trained: Classifier) -> Classifier:
+    """Return the trained network inside the fresh one, whose auxiliary heads are not saved."""
+    bare(fresh.network).load_state_dict(bare(trained.network).state_dict())
+    return fresh
+
+
+def _cost(config: TrainStepConfig, model: Classifier, data: Data) -> dict[str, Any]:
+    image = model.prepare(data.loader().clean_batch(data.manifest.rows("train")[:2]).image)
+    return {
+        "name": config.network.model,
+        "parameters": zoo.count_parameters(model),
+        "macs": cost(model.cpu().network, image.cpu()).total_macs,
+    }
+
+
+def _on_training(model: Classifier, data: Data) -> float:
+    """Return the accuracy on the training images without augmentation, in percent."""
+    rows: np.ndarray = data.manifest.rows("train", labelled=True)
+    return round(metrics.accuracy(test_split.clean_logits(model, data, rows), data.manifest.label[rows]), 3)

@@ -1,0 +1,150 @@
+"""Every packaged experiment runs at toy size, and what it collects is what its steps measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import potstill
+from potstill.api.experiments import packaged, text_of
+from potstill.errors import ConfigError
+from potstill.stages.experiment.expand import chosen, parts_of
+from potstill.stages.experiment.run import STAGES
+from potstill.stages.experiment.settings import ExperimentConfig
+from potstill.stages.experiment.verdicts import judged
+
+ROOT = Path(__file__).parents[2]
+GIVEN = {"data": "photos", "weights": "w.safetensors", "teacher_weights": "t.safetensors"}
+"""A value for every knob that a recipe may need."""
+
+
+def experiment(name: str, *overrides: str, budget: Any = None) -> ExperimentConfig:
+    settings = yaml.safe_load(text_of(name))
+    needs = [f"{knob}={GIVEN[knob]}" for knob in settings.get("needs", {})]
+    return chosen(settings, [*needs, *overrides], budget)
+
+
+@pytest.mark.parametrize("name", packaged())
+def test_every_setting_of_every_step_is_valid(name: str, tmp_path: Path) -> None:
+    for budget in ("quick", "full"):
+        made = experiment(name, budget=budget)
+        parts = parts_of(made, tmp_path)
+        assert len({part.folder for part in parts}) == len(parts)
+        for part in parts:
+            STAGES[part.stage][0].model_validate(part.settings)
+    results = [one.of for one in made.goals] + [name for one in made.claims for name in (one.more, one.than)]
+    assert [name for name in results if not any(name.startswith(f"{part.key}/") for part in parts)] == []
+    assert made.name == name and set(made.minutes) == {"quick", "full"}
+    assert made.minutes["quick"] <= 15
+    texts = [*made.rows, *made.plots, *made.goals, *made.claims, *made.published]
+    assert all(one.korean for one in texts) and made.korean.shows and made.korean.title
+
+
+TOY = {
+    "number-formats": "limit=120 epochs=1 qat_epochs=1 seeds=1 fixed=[q1.7] floating=[e4m3] both=[] bits=[3] "
+    "gradients=[q1.7] options.width=4",
+    "mnist-distillation": "limit=120 sweep_limit=64 epochs=1 teacher_epochs=1 sweep_epochs=1 views=1 seeds=1 "
+    "teacher=builtin:mlp",
+}
+TIMED = {"number-formats": ("with-training/3/packed",), "mnist-distillation": ("students/conv/kd",)}
+"""A result of each that must be there."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TOY)
+def test_it_runs_at_toy_size(name: str, tmp_path: Path) -> None:
+    done = potstill.run(name, TOY[name].split(), out=tmp_path / "run")
+    assert isinstance(done, potstill.ExperimentResult)
+    for result in TIMED[name]:
+        figures = done.results[result]
+        assert figures["mean"] == pytest.approx(np.mean(figures["accuracy"]), abs=1e-3)
+    assert {one["result"] for one in done.summary["claims"]} <= {"undecided", "not measured"}  # there is one seed
+    english = (tmp_path / "run" / "experiment.md").read_text(encoding="utf-8")
+    korean = (tmp_path / "run" / "experiment.ko.md").read_text(encoding="utf-8")
+    figure = f"{done.results[TIMED[name][0]]['mean']:.2f}"
+    assert figure in english and figure in korean and str(tmp_path) not in english + korean
+    plots = len(done.summary["recipe"]["plots"])
+    assert len(list((tmp_path / "run").glob("plot-*.svg"))) == plots
+    json.dumps(done.to_dict())
+
+
+def test_a_knob_a_budget_and_a_dotted_key_change_the_settings() -> None:
+    settings = {
+        "name": "x", "title": "t", "shows": "s", "data": "d",
+        "knobs": {"data": None, "epochs": 2, "sizes": [4, 8], "seeds": 2},
+        "budgets": {"full": {"epochs": 9}}, "needs": {"data": "photos"},
+        "steps": {
+            "small": {"stage": "train", "settings": {"data": {"path": "$data"}, "train": {"epochs": "$epochs"}}},
+            "cut": {
+                "stage": "quantize", "each": {"size": "$sizes", "seed": "$seeds"},
+                "settings": {"model": "$small/seed-$seed", "weight_bits": "$size"},
+            },
+        },
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="x needs data: data is photos. Type: potstill run x data=PATH"):
+        chosen(settings, [], None)
+    with pytest.raises(ConfigError, match="epoch: x has no such knob. Did you mean 'epochs'?"):
+        chosen(settings, ["data=p", "epoch=3"], None)
+    with pytest.raises(ConfigError, match="quick or full, not 'half'"):
+        chosen(settings, ["data=p"], "half")  # pyright: ignore[reportArgumentType]
+    made = chosen(settings, ["data=p", "steps.cut.settings.mode=qat"], "full")
+    first, *cut = parts_of(made, Path("run"))
+    assert first.settings == {"data": {"path": "p"}, "train": {"epochs": 9}}
+    assert [str(part.folder) for part in cut] == [f"steps/cut/{size}-{seed}" for size in (4, 8) for seed in (0, 1)]
+    assert cut[3].settings == {"model": "run/steps/small/seed-1", "weight_bits": 8, "mode": "qat"}
+    assert cut[2].key == cut[3].key == "cut/8"  # seeds are averaged
+    settings["steps"]["small"]["settings"]["data"]["path"] = "$dta"
+    with pytest.raises(ConfigError, match=r"steps.small: \$dta is no knob.*Did you mean 'data'"):
+        parts_of(chosen(settings, ["data=p"], None), Path("run"))
+
+
+def test_claims_and_goals_are_judged_by_the_seeds() -> None:
+    def result(*accuracy: float) -> dict[str, Any]:
+        return {"accuracy": list(accuracy), "mean": float(np.mean(accuracy)), "interval": None, "measures": {}}
+
+    results = {"a": result(90, 91, 92), "b": result(80, 81.5, 82), "noise": result(70, 99, 80), "one": result(50)}
+    claims = [("a", "b"), ("b", "a"), ("a", "noise"), ("a", "one")]
+    settings = yaml.safe_load(text_of("number-formats")) | {
+        "claims": [{"text": "t", "more": more, "than": than} for more, than in claims],
+        "goals": [{"text": "g", "of": "a", "at_least": 90.5},
+                  {"text": "g", "of": "a", "measure": "error", "at_most": 5}],
+    }  # fmt: skip
+    verdicts = judged(chosen(settings, [], None), results)
+    assert [one["result"] for one in verdicts["claims"]] == ["holds", "contradicted", "undecided", "undecided"]
+    first = verdicts["claims"][0]
+    half = 4.303 * np.std([10, 9.5, 10], ddof=1) / np.sqrt(3)  # Student's t with two degrees of freedom
+    assert first["interval"] == pytest.approx([9.833 - half, 9.833 + half], abs=0.002)
+    assert [(one["result"], one["distance"]) for one in verdicts["goals"]] == [("met", 0.0), ("missed", 4.0)]
+    del results["a"]
+    assert {one["result"] for one in judged(chosen(settings, [], None), results)["goals"]} == {"not measured"}
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [one["name"] for one in potstill.recipes().summary["recipes"]] == packaged()
+    assert "steps:" in repr(potstill.recipes("show", "number-formats"))
+    potstill.recipes("copy", "number-formats")
+    assert Path("number-formats.yaml").read_text(encoding="utf-8") == text_of("number-formats")
+    with pytest.raises(ConfigError, match="number-formats.yaml exists"):
+        potstill.recipes("copy", "number-formats")
+    with pytest.raises(ConfigError, match="no recipe 'number-format'. Did you mean 'number-formats'"):
+        potstill.run("number-format")
+    with pytest.raises(ConfigError, match="settings of the experiments"):
+        potstill.run({"data": {"path": "digits"}}, budget="quick")
+
+
+def test_recorded_pages_hold_the_figures_of_their_recipes() -> None:
+    """A page under docs/experiments is of a packaged recipe, in both languages, and names no path."""
+    recorded = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+    for file in recorded:
+        twin = ROOT / "docs" / "ko" / "experiments" / file.name
+        assert file.stem in packaged() and twin.is_file()
+        for text in (file.read_text(encoding="utf-8"), twin.read_text(encoding="utf-8")):
+            assert "commit " in text and f"potstill run {file.stem}" in text
+            pictures = [line for line in text.splitlines() if line.startswith("![")]
+            assert len(pictures) == len(yaml.safe_load(text_of(file.stem)).get("plots", []))
