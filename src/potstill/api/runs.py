@@ -12,7 +12,7 @@ from potstill.api.experiments import STEPS, ExperimentResult, run_steps
 from potstill.api.experiments import settings_of as recipe_settings
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
-from potstill.api.verb import last_name, new_folder, one_process, verb
+from potstill.api.verb import last_name, new_folder, one_process, shared_folder, verb
 from potstill.errors import ConfigError
 from potstill.scheduling import opened
 from potstill.stages.compare import CompareConfig
@@ -70,7 +70,7 @@ def run(
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
     built, why = chosen(built)
-    folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
+    folder = shared_folder(built.name, "distill", built, out)
     with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
         return RunResult(run_recipe(built, folder, why=why, command=command, scheduler=scheduler), folder)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from potstill import distributed
 from potstill.api.keywords import settings_of
 from potstill.api.results import FinetuneResult, LabelResult, SelftrainResult
-from potstill.api.verb import built, last_name, new_folder, one_process, verb
+from potstill.api.verb import built, last_name, shared_folder, verb
 from potstill.errors import ConfigError
 from potstill.scheduling import opened
 from potstill.stages.finetune import FinetuneConfig
@@ -17,13 +17,11 @@ from potstill.stages.finetune import finetune as finetune_stage
 from potstill.stages.label import LabelConfig, run_label
 from potstill.stages.selftrain import SelftrainConfig
 from potstill.stages.selftrain import selftrain as selftrain_stage
-from potstill.training.devices import init_process_group
 
 Settings = Mapping[str, Any]
 
 
 @verb
-@one_process
 def finetune(
     data: str | Path | Settings,
     *,
@@ -82,12 +80,11 @@ def finetune(
         out: the folder (default: a new one under runs/). reject: "precision>=0.99" to guarantee (docs/export.md).
     """
     config = built(FinetuneConfig, settings_of("finetune", locals()))
-    folder = new_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
+    folder = shared_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
     return FinetuneResult(finetune_stage(config, folder, command=command), folder)
 
 
 @verb
-@one_process
 def selftrain(
     data: str | Path | Settings,
     *,
@@ -145,7 +142,7 @@ def selftrain(
     larger one for the rounds. workers, ray, gpus: as in `run`. The others are documented in docs/selftrain.md.
     """
     config = _selftrain_config(locals())
-    folder = new_folder(config.name, "selftrain", config, out)
+    folder = shared_folder(config.name, "selftrain", config, out)
     with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
         return SelftrainResult(selftrain_stage(config, folder, command=command, scheduler=scheduler), folder)
 
@@ -217,9 +214,7 @@ def label(
     """
     config = built(LabelConfig, settings_of("label", locals()))
     stripe = None if part is None else _stripe(part, out, parallel=(workers or 1) > 1 or ray is not None)
-    init_process_group()
-    name = f"label-{last_name(config.data.path)}"
-    folder = Path(distributed.broadcast(str(new_folder(name, "label", config, out))))
+    folder = shared_folder(f"label-{last_name(config.data.path)}", "label", config, out)
     with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
         return LabelResult(run_label(config, folder, part=stripe, command=command, scheduler=scheduler), folder)
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from potstill import artifacts, progress
+from potstill import artifacts, distributed, progress
 from potstill.config import build
-from potstill.errors import DataError
+from potstill.errors import ConfigError, DataError
 from potstill.scheduling import Scheduler
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -83,7 +83,26 @@ def _teachers_once(settings: str, folder: Path) -> list[CalibratedTeacher]:
     return prepare_teachers(config, _read_once(settings, folder)[0], folder / TEACHERS)[0]
 
 
-def _carry_out(config: SelftrainConfig, folder: Path, side: SideBySide, journal: Journal) -> dict[str, Any]:
+def _refuse_shared(config: SelftrainConfig) -> None:
+    """Raise `ConfigError` for what several processes cannot do."""
+    problems = []
+    if config.method != "teachers":
+        problems.append(
+            f"method {config.method} compares the images of a whole batch, of which each process has a part. Start it "
+            "without torchrun, or use method: teachers."
+        )
+    if any(teacher.weights for teacher in config.teachers):
+        problems.append(
+            "Teachers with pretrained weights are fitted in one process: start without torchrun, or fit them first "
+            "with `potstill finetune` and give that folder."
+        )
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _carry_out(config: SelftrainConfig, folder: Path, side: SideBySide, journal: Journal) -> dict[str, Any] | None:
+    if distributed.world() > 1:
+        _refuse_shared(config)
     data, deduplicated = journal.timed(
         "data", "Read the images and deduplicated the pool", lambda: _read(config, folder)
     )
@@ -96,6 +115,22 @@ def _carry_out(config: SelftrainConfig, folder: Path, side: SideBySide, journal:
     journal.timed("students", "Labelled the pool and trained with and without it", lambda: _train(rounds, teachers))
     choice = _choose(rounds)
     progress.note(choice.sentence)
+    if not distributed.is_main():
+        return None
+    with distributed.alone():
+        return _finish(rounds, teachers, deduplicated, label_quality, choice, journal)
+
+
+def _finish(
+    rounds: Rounds,
+    teachers: list[CalibratedTeacher],
+    deduplicated: Deduplicated,
+    label_quality: dict[str, Any],
+    choice: Choice,
+    journal: Journal,
+) -> dict[str, Any]:
+    """Evaluate the test split, write the tables and name the model to keep; return the summary."""
+    config, folder = rounds.config, rounds.folder
     measured = journal.timed(
         "evaluation",
         "Evaluated the test split once",
