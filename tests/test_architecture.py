@@ -62,6 +62,7 @@ FLOORS = {
     "compress.prune": 3,
     "compress.quantize": 3,
     "data.formats": 3,
+    "data.known_pixels": 2,
     "data.pixels": 3,
     "data.views": 3,
     "data.augment.probe": 4,
