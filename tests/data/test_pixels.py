@@ -114,9 +114,12 @@ def test_one_more_photo_decodes_one_photo(photos, cache, monkeypatch):
     (photos / "dog" / "3.png").unlink()
     manifest, written = read_manifest(photos), []
     write = squares.write_fitted
-    monkeypatch.setattr(
-        squares, "write_fitted", lambda source, *rest: written.extend(source.names) or write(source, *rest)
-    )
+
+    def noting(source, *rest):
+        written.extend(source.names)
+        return write(source, *rest)
+
+    monkeypatch.setattr(squares, "write_fitted", noting)
     pixels = load_pixels(manifest, **PHOTO)
     assert [str(name) for name in written] == ["cat/1more.png"]
     alone = load_pixels(manifest, **PHOTO, cache=cache / "other").take(np.arange(6))

@@ -160,7 +160,7 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
             temporary.write_bytes(save({"pool": result.pool, "reason": result.reason}))
         return {"left_out": result.counts()}
 
-    artifacts.stage(file.parent, {"data": manifest.fingerprint}, work)
+    artifacts.stage(file.parent, {"data": manifest.fingerprint}, lambda: distributed.by_main(work))
     stored = load_file(file)
     deduplicated = Deduplicated(stored["pool"], stored["reason"])
     progress.note(deduplicate.describe(manifest, deduplicated))
