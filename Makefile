@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
-.PHONY: demo test quick lint check format audit clean
+.PHONY: demo test quick lint check docs format audit clean
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
@@ -23,6 +23,10 @@ lint: $(STAMP)
 
 check: lint test
 
+# The documentation site, in site/: warnings are errors, nothing is requested from the network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Known vulnerabilities of what is installed, and the licence of each package. Needs the network.
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit pip-licenses
@@ -39,4 +43,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist site src/*.egg-info

@@ -5,11 +5,12 @@
     python benchmarks/mlperf_tiny.py pace  --data CIFAR10 --weights cifar10-resnet56.safetensors --out runs/mlperf-tiny
     python benchmarks/mlperf_tiny.py table --out runs/mlperf-tiny [--json FILE] [--markdown FILE]
 
-A goal is a residual network trained from scratch with the cached logits of ResNet-56, then quantized: the bits of each
-layer are chosen so that the file fits, the weights are rounded by reconstruction, and trained for a few more epochs
-(quantization-aware, the same teacher). The last epoch is kept; every file is evaluated on all test images once. An
-interrupted command continues when it is repeated; finished seeds are not repeated. `pace` trains for a few steps and
-prints images per second and the minutes that the goals would take. CIFAR10 holds train/CLASS and test/CLASS.
+One ResNet-20 a seed is trained for both goals: it starts with nine of the 27 blocks of ResNet-56, and learns from its
+cached logits. For each goal it is quantized: the bits of each layer are chosen so that the file fits, the weights are
+rounded by reconstruction, and trained for a few more epochs if --tuning is given (quantization-aware, the same
+teacher). The last epoch is kept; every file is evaluated on all test images once. An interrupted command continues when
+it is repeated; finished seeds are not repeated. `pace` trains for a few steps and prints images per second and the
+minutes that a seed would take. CIFAR10 holds train/CLASS and test/CLASS.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from compression import decoded
+from torch import Tensor
 
 from potstill import artifacts, progress
 from potstill.compress.quantize import fold_batchnorm, observe, quantized
@@ -56,16 +59,16 @@ REFERENCES = {
 
 @dataclass(frozen=True)
 class Goal:
-    """Largest file in bytes, smallest accuracy in percent; width of the ResNet-20; bytes that ONNX adds to the packed
-    file, whose size `quantize` limits: the graph, and what unpacks weights of 3 bits."""
+    """Largest file in bytes, smallest accuracy in percent; bytes that ONNX adds to the packed file, whose size
+    `quantize` limits: the graph, and what unpacks weights of 3 bits."""
 
     limit: int
     accuracy: float
-    width: int
     graph: int = 7_500
 
 
-GOALS = {"small": Goal(98_496, 89.0, 14), "large": Goal(131_072, 91.0, 16)}
+GOALS = {"small": Goal(98_496, 89.0), "large": Goal(131_072, 91.0)}
+KEPT = (0, 4, 8)  # of the nine blocks of a stage; of six choices the one with the best accuracy before training
 
 
 def main() -> None:
@@ -91,9 +94,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path, help="of the ResNet-56")
     parser.add_argument("--out", type=Path, default=Path("runs/mlperf-tiny"))
-    parser.add_argument("--epochs", type=int, default=56, help="of training from scratch")
-    parser.add_argument("--tuning", type=int, default=6, help="epochs of quantization-aware training")
-    parser.add_argument("--views", type=int, default=12, help="views of each image, whose teacher logits are cached")
+    parser.add_argument("--epochs", type=int, default=20, help="of training in float")
+    parser.add_argument("--tuning", type=int, default=0, help="epochs of quantization-aware training")
+    parser.add_argument("--views", type=int, default=4, help="views of each image, whose teacher logits are cached")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--per-class", type=int, default=None, help="training images per class (default: all)")
@@ -109,39 +112,57 @@ def images(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def reached(given: argparse.Namespace, name: str, seed: int) -> None:
-    """Train and quantize one seed of a goal; the seconds of all calls are added up in spent.json."""
-    folder, began = given.out / name / f"seed-{seed}", time.monotonic()
+    """Train and quantize one seed of a goal."""
+    begun, folder = given.out / "float" / f"seed-{seed}", given.out / name / f"seed-{seed}"
     if artifacts.finished(folder / "quantized") is not None:
         return
-    spent = folder / "spent.json"
-    before = artifacts.read_json(spent) if spent.is_file() else 0
-    try:
-        trained(given, GOALS[name], seed, folder / "float")
-        summary = quantize(tuning(given, GOALS[name], seed, folder), folder / "quantized", stores=folder / "stores")
-    finally:
-        folder.mkdir(parents=True, exist_ok=True)
-        artifacts.write_json(spent, before + round(time.monotonic() - began))
+    with timed(begun):
+        trained(given, seed, begun / "trained")
+    with timed(folder):
+        config = tuning(given, GOALS[name], seed, begun / "trained")
+        summary = quantize(config, folder / "quantized", stores=given.out / "stores")
     print(json.dumps({name: seed, **summary["models"]["onnx"]}, default=str)[:300], flush=True)
 
 
-def trained(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> None:
-    """Train the network from scratch with cached logits of the teacher."""
-    setup = scratch(given, goal, seed)
-    teacher = common.teacher_of(setup, folder, folder.parent / "stores")
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add the seconds of the block to those of earlier calls in spent.json."""
+    began, before = time.monotonic(), spent(folder)
+    try:
+        yield
+    finally:
+        folder.mkdir(parents=True, exist_ok=True)
+        artifacts.write_json(folder / "spent.json", before + round(time.monotonic() - began))
+
+
+def spent(folder: Path) -> int:
+    """Return the seconds recorded by `timed`."""
+    file = folder / "spent.json"
+    return artifacts.read_json(file) if file.is_file() else 0
+
+
+def trained(given: argparse.Namespace, seed: int, folder: Path) -> None:
+    """Train the network with cached logits of the teacher, unless that is done."""
+    if artifacts.finished(folder) is not None:
+        return
+    setup = beginning(given, seed)
+    teacher = common.teacher_of(setup, folder, given.out / "stores")
     common.recover(setup.model, setup, teacher, folder, title="Distilling from ResNet-56")
 
 
-def scratch(given: argparse.Namespace, goal: Goal, seed: int) -> CompressionSetup:
-    """Return an untrained network and the settings of its training."""
+def beginning(given: argparse.Namespace, seed: int) -> CompressionSetup:
+    """Return the network before training, and the settings of its training."""
     settings = build(DataConfig, images(given))
     data = dataset.prepare(settings, at_least=32)
-    train = TrainConfig(epochs=given.epochs, optimizer="sgd", lr=0.1, weight_decay=5e-4, precision="bf16")
+    train = TrainConfig(epochs=given.epochs, optimizer="sgd", lr=0.05, weight_decay=5e-4, precision="bf16")
+    student = data.model(STUDENT, seed=seed)
+    student.network.load_state_dict(inherited(data.model(TEACHER, weights=str(given.weights)).network.state_dict()))
     return CompressionSetup(
-        model=data.model(STUDENT, options={"width": goal.width}, seed=seed),
+        model=student,
         data=data,
         source=settings.path,
         train=train,
-        views=Views("auto", given.views, seed),
+        views=Views("auto", given.views, 0),  # the same views for every seed, so that the logits are cached once
         objective=ObjectiveConfig(alpha=0.1, temperature=4),
         teacher=TeacherConfig(model=TEACHER, weights=str(given.weights)),
         teacher_name=TEACHER,
@@ -151,20 +172,33 @@ def scratch(given: argparse.Namespace, goal: Goal, seed: int) -> CompressionSetu
     )
 
 
+def inherited(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a ResNet-20: those of a ResNet-56 without two thirds of its blocks."""
+    kept = {}
+    for name, tensor in state.items():
+        stage, _, rest = name.partition(".")
+        block, _, inner = rest.partition(".")
+        if not stage.startswith("layer"):
+            kept[name] = tensor
+        elif int(block) in KEPT:
+            kept[f"{stage}.{KEPT.index(int(block))}.{inner}"] = tensor
+    return kept
+
+
 def tuning(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> QuantizeConfig:
     """Return the settings of quantization: bits by layer, reconstruction, and training with the same teacher."""
     return QuantizeConfig(
-        model=str(folder / "float"),
+        model=str(folder),
         data=build(DataConfig, images(given)),
         weight_bits=4,
         max_bytes=goal.limit - goal.graph,
-        mode="qat",
+        mode="qat" if given.tuning else "ptq",
         rounding="reconstruct",
         calibration=1024,
         input="prepared",
         teacher=TEACHER,
         teacher_weights=str(given.weights),
-        train=TrainConfig(epochs=given.tuning, optimizer="adamw", lr=0.0005, weight_decay=0),
+        train=TrainConfig(epochs=max(given.tuning, 1), optimizer="adamw", lr=0.0005, weight_decay=0),
         views=given.views,
         seed=seed,
     )
@@ -172,21 +206,20 @@ def tuning(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> Qu
 
 def pace(given: argparse.Namespace) -> None:
     """Print images per second of the teacher, of training and of quantization-aware training, and minutes of a seed."""
-    for name, goal in GOALS.items():
-        setup = scratch(given, goal, 0)
-        count = len(setup.data.manifest.rows("train"))
-        teacher = setup.data.model(TEACHER, weights=str(given.weights))
-        plain = fold_batchnorm(setup.model.network.eval(), setup.example)
-        low = quantized(plain, observe(plain, [setup.calibration[:64]]), weight_bits=4, activation_bits=None)
-        work = {
-            "teacher": (teacher, count * given.views, False),
-            "training": (setup.model, count * given.epochs, True),
-            "tuning": (Classifier(low, setup.model.card), count * given.tuning, True),
-        }
-        rates = {part: rate(model, total, training) for part, (model, total, training) in work.items()}
-        minutes = {part: work[part][1] / rates[part] / 60 for part in work}
-        print(json.dumps({"goal": name, "images_per_second": rates, "minutes": minutes}), flush=True)
-        print(f"{name}: about {math.ceil(sum(minutes.values()) + 3)} minutes a seed", flush=True)
+    setup = beginning(given, 0)
+    count = len(setup.data.manifest.rows("train"))
+    teacher = setup.data.model(TEACHER, weights=str(given.weights))
+    plain = fold_batchnorm(setup.model.network.eval(), setup.example)
+    low = quantized(plain, observe(plain, [setup.calibration[:64]]), weight_bits=4, activation_bits=None)
+    work = {
+        "teacher": (teacher, count * given.views, False),
+        "training": (setup.model, count * given.epochs, True),
+        "tuning": (Classifier(low, setup.model.card), count * given.tuning, True),
+    }
+    rates = {part: rate(model, total, training) for part, (model, total, training) in work.items()}
+    minutes = {part: work[part][1] / rates[part] / 60 for part in work}
+    print(json.dumps({"images_per_second": rates, "minutes": minutes}), flush=True)
+    print(f"About {math.ceil(sum(minutes.values()) + 3)} minutes a seed", flush=True)
 
 
 def rate(model: Classifier, total: int, training: bool) -> float:
@@ -233,7 +266,7 @@ def of_goal(folder: Path, name: str) -> dict[str, Any]:
         "macs": models[0]["macs"],
         "ram": plan(runs[0] / "quantized" / BEFORE).peak,
         "bits": [summary["bits"] for summary in summaries],
-        "minutes": [round(artifacts.read_json(run / "spent.json") / 60, 1) for run in runs],
+        "minutes": [round((spent(run) + spent(folder.parent / "float" / run.name)) / 60, 1) for run in runs],
     }
 
 
@@ -255,7 +288,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     for title, row in found["references"].items():
         yield f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | | {row['accuracy']:.2f} | | | |"
     for name, row in found["goals"].items():
-        title = f"potstill, {name}: ResNet-20, width {GOALS[name].width}"
+        title = f"potstill, {name}: ResNet-20"
         seeds, (low, high) = ", ".join(f"{one:.2f}" for one in row["seeds"]), row["interval"]
         yield (
             f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | {row['ram']:,} | "

@@ -35,6 +35,7 @@ FLOORS = {
     "models.hooks": 0,
     "models.freeze": 0,
     "evaluation": 1,
+    "tracking": 1,
     "config": 1,
     "console": 1,
     "display": 2,

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from potstill.cli import app
 from potstill.model_files.folder import save_model
 from tests.test_road import write_tree
 
+PROGRESS = re.compile(r": [\d,]+ of [\d,]+ in [\d.]+ s")
 FAST = ["--teacher-epochs", "1", "--epochs", "1", "--seeds", "1"]
 
 
@@ -43,7 +45,8 @@ def assert_refused(result: Result, told: str) -> None:
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output and result.stdout == ""
     assert told in result.output, result.output
-    assert all(line.startswith(("error: ", "note: ")) for line in result.stderr.splitlines() if line and line[0] != " ")
+    lines = [line for line in result.stderr.splitlines() if line and line[0] != " "]
+    assert all(line.startswith(("error: ", "note: ")) or PROGRESS.search(line) for line in lines)
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
@@ -150,6 +153,7 @@ def test_ctrl_c_says_how_to_go_on(tree: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=60)
+    assert told.startswith("Loading PyTorch\n")
     assert child.returncode == 130 and "Resume with the same command" in told and "Traceback" not in told
     assert f"--out {tmp_path / 'run'}" in told
     assert artifacts.finished(tmp_path / "run") is None

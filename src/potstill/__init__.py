@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from potstill.api.using import bench, check, clean, debug, evaluate, explain, formats, layers, models, predict
     from potstill.display import set_verbosity
     from potstill.errors import UserError
+    from potstill.tracking import set_tracking
 
 __all__ = [
     "BenchResult",
@@ -98,6 +99,7 @@ __all__ = [
     "recipes",
     "run",
     "selftrain",
+    "set_tracking",
     "set_verbosity",
     "shrink",
 ]
@@ -116,6 +118,7 @@ _CONTENTS = {
     "api.answers": "Prediction Evaluation Explanation Likeness CheckResult Catalogue Layers BenchResult CleanResult "
     "DebugResult NetworkCost",
     "display": "set_verbosity",
+    "tracking": "set_tracking",
     "errors": "UserError",
 }
 _WHERE = {name: f"potstill.{module}" for module, names in _CONTENTS.items() for name in names.split()}

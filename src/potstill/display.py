@@ -96,62 +96,99 @@ def _live() -> bool:
 
 
 class LineDisplay(progress.Display):
-    """Notes as lines, and a line for each task that takes a second: at its end, and every ten seconds."""
+    """Notes as lines, and progress as lines: at the end of what took a second, and every ten seconds before."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()
-        self._write = write
+        self._lines = _Pace(write)
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[progress.Task]:
-        task = _Lines(title, total, done, self._write)
-        yield task
-        task.end()
+        with self._lines.task(title, total, done) as task:
+            yield task
+
+    def starting(self, title: str) -> contextlib.AbstractContextManager[object]:
+        self._lines.write(title)
+        return contextlib.nullcontext()
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
-            self._write(visible(sentence))
+            self._lines.write(visible(sentence))
+
+
+class _Pace:
+    """Writes the lines of nested tasks, at most one in ten seconds and one at the end of each outer task."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self._open = 0
+        self._last = 0.0
+
+    @contextlib.contextmanager
+    def task(self, title: str, total: int, done: int) -> Iterator[progress.Task]:
+        task = _Lines(title, total, done, self)
+        if not self._open:
+            self._last = task.began
+        self._open += 1
+        try:
+            yield task
+        finally:
+            self._open -= 1
+        if not self._open and time.monotonic() - task.began > SHORT_SECONDS:
+            self.show(task)
+
+    def show_if_due(self, task: _Lines) -> None:
+        if time.monotonic() - self._last > LINE_SECONDS:
+            self.show(task)
+
+    def show(self, task: _Lines) -> None:
+        self._last = time.monotonic()
+        self.write(visible(task.text(self._last)))
 
 
 class _Lines(progress.Task):
-    def __init__(self, title: str, total: int, done: int, write: Callable[[str], None]) -> None:
-        self._title, self._total, self._done, self._write = title, total, done, write
-        self._began = self._last = time.monotonic()
-        self._text = ""
+    def __init__(self, title: str, total: int, done: int, pace: _Pace) -> None:
+        self._title, self._total, self._done, self._pace = title, total, done, pace
+        self.began = time.monotonic()
+        self._beside = ""
 
     def advance(self, steps: int = 1, text: str = "") -> None:
-        self._done, self._text = self._done + steps, text or self._text
-        if time.monotonic() - self._last > LINE_SECONDS:
-            self.write()
+        self._done, self._beside = self._done + steps, text or self._beside
+        self._pace.show_if_due(self)
 
-    def end(self) -> None:
-        """Write how long it took, unless nobody had to wait."""
-        if time.monotonic() - self._began > SHORT_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write how far it is."""
-        self._last = time.monotonic()
-        text = f", {self._text}" if self._text else ""
-        seconds = self._last - self._began
-        self._write(visible(f"{self._title}: {self._done:,} of {self._total:,} in {seconds:.1f} s{text}"))
+    def text(self, now: float) -> str:
+        """Return how far it is."""
+        beside = f", {self._beside}" if self._beside else ""
+        return f"{self._title}: {self._done:,} of {self._total:,} in {now - self.began:.1f} s{beside}"
 
 
 class LiveDisplay(progress.Display):
-    """Bars and notes on standard error; standard output stays clean for figures."""
+    """Bars and notes on standard error, and lines where that is no terminal; standard output stays clean for figures.
+
+    `NO_COLOR` and `TERM=dumb` are respected by the console.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         from potstill.console import PlainConsole
 
         self._console = PlainConsole(stderr=True)
+        self._live = self._console.is_terminal or self._console.is_jupyter
+        self._lines = _Pace(lambda line: self._console.print(line, soft_wrap=True))
         self._bars: Progress | None = None
+
+    def starting(self, title: str) -> contextlib.AbstractContextManager[object]:
+        if self._live:
+            return self._console.status(title)
+        self._lines.write(title)
+        return contextlib.nullcontext()
 
     @contextlib.contextmanager
     def task(self, title: str, total: int, done: int = 0) -> Iterator[progress.Task]:
-        if not (self._console.is_terminal or self._console.is_jupyter):  # a log file: bars would be noise
-            yield progress.Task()
+        if not self._live:  # a log file: bars would be noise
+            with self._lines.task(title, total, done) as task:
+                yield task
         elif self._bars is not None:  # a task inside a task
             with self._counted(self._bars, title, total, done) as task:
                 yield task

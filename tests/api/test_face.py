@@ -44,6 +44,7 @@ VERBS = (
 ).split()
 LISTS = {("export", "to")}  # one may be given by itself
 IDLE = {"export": set("teacher teacher_weights objective train images augment views".split())}  # it does not train
+OF_THE_COMMAND_LINE = {"quiet", "as_json", "verbose", "track", "help_all", "help"}
 OF_TEACHERS = {"teacher", "teacher_weights", "mean", "std", "size"}  # selftrain puts them under `teachers`
 
 
@@ -112,7 +113,7 @@ def test_defaults_of_distill_are_those_of_a_recipe() -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_flags_are_keywords(verb: str) -> None:
-    flags = {parameter.name for parameter in get_command(app).commands[verb].params} - {"quiet", "as_json", "help"}
+    flags = {parameter.name for parameter in get_command(app).commands[verb].params} - OF_THE_COMMAND_LINE
     assert flags <= set(inspect.signature(getattr(potstill, verb)).parameters)
 
 

@@ -17,7 +17,8 @@ from potstill.exporters.c_source import check_operators, to_c
 from potstill.exporters.c_source.source import planned
 from potstill.model_files import c_code
 from potstill.model_files.c_code import CModel
-from potstill.model_files.onnx import CARD, OnnxModel
+from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import CARD
 
 from . import graphs, nets
 from .graphs import normal, step

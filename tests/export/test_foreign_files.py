@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from potstill.errors import ModelError
-from potstill.model_files.onnx import CARD, OnnxModel, describe
+from potstill.model_files.onnx import OnnxModel, describe
+from potstill.model_files.onnx_input import CARD
 from potstill.models.card import Card
 
 from . import nets

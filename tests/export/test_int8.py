@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from potstill.errors import DataError, ModelError
-from potstill.exporters import parity, quantize_int8
+from potstill.exporters import export_int8, export_onnx, parity, quantize_int8
 from potstill.exporters.onnx_slim import slim, strip
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.onnx_input import prepared
+from potstill.models.outputs import Classifier
+from tests.compress.nets import lived_in, separable
 
 from . import nets
 
@@ -152,3 +154,24 @@ def test_a_graph_that_does_not_run_in_8_bits_is_refused(tmp_path: Path, kind: st
 def test_nothing_is_printed(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     quantize_int8(file, tmp_path / "int8.onnx", nets.images(8).numpy())
     assert capfd.readouterr() == ("", "")
+
+
+def test_biases_are_corrected_in_depthwise_networks(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = lived_in(separable())
+    classes = tuple("abcdefghij")
+    classifier = Classifier(network, nets.tiny().card.replace(classes=classes)).eval()
+    exported, plain, corrected = (tmp_path / f"{name}.onnx" for name in ("float", "plain", "corrected"))
+    export_onnx(classifier, exported, temperature=1.7)
+    quantize_int8(exported, plain, nets.images(200, seed=3).numpy())
+    export_int8(classifier, exported, corrected, nets.images(200, seed=3).numpy())
+    others = nets.images(300, seed=9)
+    with torch.no_grad():
+        reference = classifier(others).logits
+    shift, model = {}, OnnxModel(corrected)
+    for file in (plain, corrected):
+        shift[file] = (OnnxModel(file)(others).logits - reference).mean(0).abs().max()
+    assert shift[corrected] < 0.2 * shift[plain]  # of the mean of a logit
+    assert model.temperature == 1.7 and model.raw and model.card.classes == classes
+    assert corrected.stat().st_size <= plain.stat().st_size + 100

@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from potstill.errors import ModelError
-from potstill.model_files.onnx import TEMPERATURE, OnnxModel, describe
+from potstill.model_files.onnx import OnnxModel, describe
+from potstill.model_files.onnx_input import TEMPERATURE
 
 WEIGHT = (np.random.default_rng(0).normal(size=(3, 3, 1, 1)) * 6).astype(np.float32)
 IMAGE = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))

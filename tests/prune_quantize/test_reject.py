@@ -15,7 +15,8 @@ from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation.rejection import answers, lower_bound
 from potstill.exporters.footprint import CODE
 from potstill.model_files.folder import load_model, save_model
-from potstill.model_files.onnx import CARD, REJECT, OnnxModel
+from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.onnx_input import CARD, REJECT
 from potstill.model_files.planner import plan
 from potstill.models.card import Card
 from potstill.stages import dataset, rejection
@@ -121,6 +122,13 @@ def test_a_run_delivers_a_student_that_can_be_unsure(trained: Path, tmp_path: Pa
     assert potstill.load(tmp_path / "run").card.reject == card.reject
     assert json.loads(metadata(tmp_path / "run" / "student_int8.onnx")[CARD])["reject"]["precision"] == 0.9
     assert run.summary["device"]["needs"]["ram"] == rows["student_int8"]["ram"]
+    assert rows["student"]["reject"]["sentence"].startswith("Of what it answers, at least ")
+    golden = json.loads((tmp_path / "run" / "golden" / "golden.json").read_text())
+    assert sorted(golden["probabilities"]) == ["student.onnx", "student_int8.onnx"] and len(golden["images"]) == 8
+    photos = [tmp_path / "run" / "golden" / image["file"] for image in golden["images"]]
+    predictions: Any = potstill.predict(tmp_path / "run" / "student.onnx", photos)
+    for prediction, row in zip(predictions, golden["probabilities"]["student.onnx"], strict=True):
+        assert next(iter(prediction.top.values())) == pytest.approx(max(row), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -145,6 +153,17 @@ def test_what_does_not_fit_is_told_in_the_bits_of_the_command(trained: Path, tmp
         potstill.quantize(trained, weight_bits=4, data=DATA, target="tiny:9k/100B", out=tmp_path / "none")
     with pytest.raises(ModelError, match=r"in 8 bits it needs"):
         potstill.prune(trained, keep=0.5, data=DATA, target="tiny:9k/100B", out=tmp_path / "none")
+
+
+def test_a_threshold_is_compared_with_the_calibrated_probability() -> None:
+    logits, label = (
+        np.eye(10, dtype=np.float32)[np.arange(300) % 10] * np.linspace(4, 8, 300)[:, None],
+        np.arange(300) % 10,
+    )
+    plain, calibrated = (rejection.chosen(build_card(), logits, label, 0.9, at).reject["threshold"] for at in (1, 2))
+    assert plain == pytest.approx(np.exp(4) / (np.exp(4) + 9)) and calibrated == pytest.approx(
+        np.exp(2) / (np.exp(2) + 9)
+    )
 
 
 def test_a_model_that_is_not_good_enough_answers_everything() -> None:

@@ -12,7 +12,8 @@ from potstill import runtime
 from potstill.cli.bench import bench
 from potstill.cli.check import check
 from potstill.cli.clean import clean
-from potstill.cli.common import Command, app
+from potstill.cli.command import Command
+from potstill.cli.common import app
 from potstill.cli.compare import compare
 from potstill.cli.debug import debug
 from potstill.cli.demo import demo
@@ -34,13 +35,22 @@ from potstill.cli.shrink import shrink
 
 __all__ = ["app", "main"]
 
-LEARNING = (demo, shrink, check, finetune, selftrain, label, distill, recipes, run, compare)
-MAKING = (explain, prune, quantize, export)
-USING = (evaluate, predict, models, layers, formats, bench, clean, debug)
+ROAD = {
+    "Start here": (demo, shrink),
+    "Check images": (check,),
+    "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
+    "Compress and export": (prune, quantize, export),
+    "Use": (evaluate, predict),
+    "Inspect models": (models, layers, formats, bench),
+    "Maintenance": (clean, debug),
+}
+"""The commands by what they are for, in the order of the road: so the help lists them."""
 
-for command in (*LEARNING, *MAKING, *USING):
-    # The numbers of `formats` may be negative: -7.625 is no option.
-    app.command(cls=Command, context_settings={"ignore_unknown_options": command is formats})(command)
+for group, commands in ROAD.items():
+    for command in commands:
+        # The numbers of `formats` may be negative: -7.625 is no option.
+        settings = {"ignore_unknown_options": command is formats}
+        app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)
 
 
 def main() -> None:
@@ -48,4 +58,4 @@ def main() -> None:
     runtime.set_environment()
     if not sys.warnoptions:  # warnings of libraries are for developers, who run python -W
         warnings.simplefilter("ignore")
-    app()
+    app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command

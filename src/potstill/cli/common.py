@@ -9,21 +9,22 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
 from potstill import runtime
 from potstill._version import __version__
+from potstill.cli.command import WIDTH, Commands
+from potstill.cli.loudness import show_origin
 from potstill.errors import UserError
 from potstill.offline import forbid
 from potstill.plain_text import as_json as json_text
 from potstill.plain_text import visible
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
 )
 
 
@@ -47,24 +48,6 @@ def about(
         forbid()
 
 
-class Command(TyperCommand):
-    """A command whose help has a section for each `rich_help_panel`, in plain text."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections of the help."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                usual = "Arguments" if parameter.param_type_name == "argument" else "Others"
-                panel = parameter.rich_help_panel if isinstance(parameter, TyperOption) else None
-                sections.setdefault(panel or usual, []).append(record)
-        if sections.keys() <= {"Arguments", "Others"} and "Others" in sections:
-            sections["Options"] = sections.pop("Others")
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
 def echo(text: object, *, err: bool = False) -> None:
     """Print a text on standard output or standard error, without what a terminal would obey."""
     typer.echo(visible(str(text)), err=err)
@@ -86,11 +69,14 @@ def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
 
     def work() -> Any:
         import potstill
+        from potstill import progress
 
+        with progress.starting("Loading PyTorch"):
+            function = getattr(potstill, verb)
         if trains:
             runtime.keep_freed()
             given["command"] = typed()
-        return getattr(potstill, verb)(**given)
+        return function(**given)
 
     carry_out(work, quiet=quiet, as_json=as_json)
 
@@ -109,6 +95,7 @@ def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
         with interruption.handled(), progress.use(shown):
             result = work()
     except UserError as error:
+        show_origin(error)
         for problem in error.problems:
             echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None

@@ -50,8 +50,8 @@ def distill(
     student_weights: Annotated[
         Path | None, option(NETWORKS, "Initial weights of any classes, for a name: a file, package:NAME, hub or auto.")
     ] = None,
-    student_size: Annotated[int | None, option(NETWORKS, "Input size in pixels a side, for a name.")] = None,
-    teacher_epochs: Annotated[int | None, option(TRAINING, "Epochs for a teacher without weights.")] = None,
+    student_size: Annotated[int | None, option(NETWORKS, "Input size in pixels a side, for a name.", rare=True)] = None,
+    teacher_epochs: Annotated[int | None, option(TRAINING, "Epochs for a teacher without weights.", rare=True)] = None,
     alpha: Annotated[float | None, option(LOSS, "Weight of the labels' loss, 0 to 1 (default: 0.1).")] = None,
     temperature: Annotated[float | None, option(LOSS, "Softmax temperature, above 0 (default: 2).")] = None,
     loss: Annotated[str | None, option(LOSS, "The distillation loss: a name, or FILE.py:FUNCTION.")] = None,
@@ -67,9 +67,9 @@ def distill(
     limit: Limit = None,
     group: Group = None,
     test_from: TestFrom = None,
-    allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty")] = False,
+    allow_empty: Annotated[bool, option(IMAGES, "Accept classes without images.", "--allow-empty", rare=True)] = False,
     views: Annotated[
-        int | None, option(IMAGES, "Augmented views of each image (default: by the teacher's cost).")
+        int | None, option(IMAGES, "Augmented views of each image (default: by the teacher's cost).", rare=True)
     ] = None,
     augment: Augment = None,
     reject: Reject = None,

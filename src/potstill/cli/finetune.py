@@ -5,9 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Balance, Data, Fit, Group, Json, Out, Quiet, Reject, Select, TestFrom, numbers, option
+from potstill.cli.options import (
+    Balance,
+    Data,
+    Fit,
+    Group,
+    Json,
+    Limit,
+    Mean,
+    Out,
+    Quiet,
+    Reject,
+    Select,
+    Std,
+    TestFrom,
+    option,
+)
 
-NETWORK, IMAGES, PROBE, TUNING = "Network", "Images", "Probe", "Fine-tuning"
+NETWORK, IMAGES, PROBE, TUNING = "Networks", "Images", "Probe", "Fine-tuning"
 
 
 def stages(text: str) -> str | int:
@@ -22,32 +37,43 @@ def finetune(
         option(NETWORK, "A name (NAME@LAYER is truncated) or a stage folder; of several, the best."),
     ],
     weights: Annotated[str | None, option(NETWORK, "A file, package:NAME, hub or auto (default).")] = None,
-    mean: Annotated[Any, option(NETWORK, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
-    std: Annotated[Any, option(NETWORK, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
-    from_scratch: Annotated[bool, option(NETWORK, "Ignore weights: for comparison.", "--from-scratch")] = False,
+    mean: Mean = None,
+    std: Std = None,
+    from_scratch: Annotated[
+        bool, option(NETWORK, "Ignore weights: for comparison.", "--from-scratch", rare=True)
+    ] = False,
     size: Annotated[int | None, option(IMAGES, "Pixels a side (default: the network's own).")] = None,
     fit: Fit = None,
     augment: Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")] = None,
-    limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
+    limit: Limit = None,
     group: Group = None,
     test_from: TestFrom = None,
     features: Annotated[str | None, option(PROBE, "Its layer; auto tries several (default: pooled).")] = None,
     views: Annotated[int | None, option(PROBE, "Augmented views of each image (default: 8).")] = None,
-    penalty: Annotated[float | None, option(PROBE, "L2 penalty of the probe (default: cross-validated).")] = None,
-    folds: Annotated[int | None, option(PROBE, "Cross-validation folds (default: 5).")] = None,
+    penalty: Annotated[
+        float | None, option(PROBE, "L2 penalty of the probe (default: cross-validated).", rare=True)
+    ] = None,
+    folds: Annotated[int | None, option(PROBE, "Cross-validation folds (default: 5).", rare=True)] = None,
     unfreeze: Annotated[Any, option(TUNING, "none, all (default), or a number of last stages.", parser=stages)] = None,
     epochs: Annotated[int | None, option(TUNING, "Epochs (default: 10).")] = None,
     batch_size: Annotated[int | None, option(TUNING, "Batch size (default: 32).")] = None,
     lr: Annotated[float | None, option(TUNING, "Peak learning rate (default: 0.0001).")] = None,
-    head_rate: Annotated[float | None, option(TUNING, "Learning rate of the head, times --lr (default: 1).")] = None,
+    head_rate: Annotated[
+        float | None, option(TUNING, "Learning rate of the head, times --lr (default: 1).", rare=True)
+    ] = None,
     layer_decay: Annotated[
-        float | None, option(TUNING, "Layer-wise learning-rate decay per stage (default: 0.75).")
+        float | None, option(TUNING, "Layer-wise learning-rate decay per stage (default: 0.75).", rare=True)
     ] = None,
     batchnorm: Annotated[
-        str | None, option(TUNING, "fixed keeps its statistics, adapted updates them (default: by batch size).")
+        str | None,
+        option(TUNING, "fixed keeps its statistics, adapted updates them (default: by batch size).", rare=True),
     ] = None,
-    ema: Annotated[float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).")] = None,
-    patience: Annotated[int | None, option(TUNING, "Epochs without improvement before stopping (default: 5).")] = None,
+    ema: Annotated[
+        float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).", rare=True)
+    ] = None,
+    patience: Annotated[
+        int | None, option(TUNING, "Epochs without improvement before stopping (default: 5).", rare=True)
+    ] = None,
     select: Select = None,
     balance: Balance = None,
     seed: Annotated[int | None, option(TUNING, "Random seed.")] = None,

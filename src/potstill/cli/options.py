@@ -11,13 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
+from potstill.cli.command import Rare
+
 IMAGES, NETWORKS, TRAINING, MACHINES = "Images", "Networks", "Training", "Machines"
 
 
-def option(panel: str | None, text: str, *flags: str, parser: Callable[[str], Any] | None = None) -> Any:
-    """Return a flag in a section of the help; parser: makes its value of what was typed."""
+def option(
+    panel: str | None, text: str, *flags: str, parser: Callable[[str], Any] | None = None, rare: bool = False
+) -> Any:
+    """Return a flag in a section of the help.
+
+    parser: makes its value of what was typed. rare: only `--help-all` shows it.
+    """
     metavar = None if parser is None else f"<{parser.__name__}>"
-    return typer.Option(*flags, help=text, rich_help_panel=panel, parser=parser, metavar=metavar)
+    section = Rare(panel or "Others") if rare else panel
+    return typer.Option(*flags, help=text, rich_help_panel=section, parser=parser, metavar=metavar)
 
 
 def numbers(text: str) -> list[float]:
@@ -59,22 +67,27 @@ AllowCode = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no progress.")]
 
 # machines
-Workers = Annotated[int | None, option(MACHINES, "Trainings at a time, in processes of one thread (default: 1).")]
-Ray = Annotated[str | None, option(MACHINES, "A Ray cluster that trains: auto, or HOST:PORT (docs/scaling.md).")]
-Gpus = Annotated[float | None, option(MACHINES, "With --ray: the share of a GPU that a training takes.")]
+Workers = Annotated[
+    int | None, option(MACHINES, "Trainings at a time, in processes of one thread (default: 1).", rare=True)
+]
+Ray = Annotated[
+    str | None, option(MACHINES, "A Ray cluster that trains: auto, or HOST:PORT (docs/scaling.md).", rare=True)
+]
+Gpus = Annotated[float | None, option(MACHINES, "With --ray: the share of a GPU that a training takes.", rare=True)]
 
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]
 Limit = Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")]
 Group = Annotated[
-    str | None, option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.")
+    str | None,
+    option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.", rare=True),
 ]
 TestFrom = Annotated[
-    str | None, option(IMAGES, "If there is no test split, make one from train or half of val, or none.")
+    str | None, option(IMAGES, "If there is no test split, make one from train or half of val, or none.", rare=True)
 ]
 Augment = Annotated[str | None, option(IMAGES, "Augmentation policy, or none (default: auto).")]
-Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.")]
-Fit = Annotated[str | None, option(IMAGES, "Photos of another shape: crop (default), letterbox or stretch.")]
+Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.", rare=True)]
+Fit = Annotated[str | None, option(IMAGES, "Photos of another shape: crop (default), letterbox or stretch.", rare=True)]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]
 
 # networks
@@ -86,9 +99,11 @@ Retrainer = Annotated[
 ]
 Mean = Annotated[
     Any,
-    option(NETWORKS, "Normalisation mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers),
+    option(NETWORKS, "Normalisation mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers, rare=True),
 ]
-Std = Annotated[Any, option(NETWORKS, "Normalisation standard deviation, of images in 0..1.", parser=numbers)]
+Std = Annotated[
+    Any, option(NETWORKS, "Normalisation standard deviation, of images in 0..1.", parser=numbers, rare=True)
+]
 
 # training
 Epochs = Annotated[int | None, option(TRAINING, "Training epochs.")]
@@ -105,10 +120,26 @@ Seeds = Annotated[int | None, option(TRAINING, "Number of seeds.")]
 FirstSeed = Annotated[int | None, option(TRAINING, "First random seed.")]
 Seed = Annotated[int | None, option(TRAINING, "Random seed.")]
 Reject = Annotated[
-    str | None, typer.Option(metavar="'precision>=0.99'", help="Answer only where so much precision is guaranteed.")
+    str | None,
+    typer.Option(
+        metavar="'precision>=0.99'",
+        help="Answer only where so much precision is guaranteed.",
+        rich_help_panel=Rare("Others"),
+    ),
 ]
 Target = Annotated[
-    str | None, typer.Option(metavar="NAME:FLASH/RAM", help="The device it must fit on: cortex-m4:256k/64k.")
+    str | None,
+    typer.Option(
+        metavar="NAME:FLASH/RAM",
+        help="The device it must fit on: cortex-m4:256k/64k.",
+        rich_help_panel=Rare("Others"),
+    ),
 ]
-Input = Annotated[str | None, typer.Option(help="What ONNX files take: raw (photos of any size; default) or prepared.")]
-Calibration = Annotated[int | None, typer.Option(help="Number of training images for calibration (default: 512).")]
+Input = Annotated[
+    str | None,
+    option(None, "What ONNX files take: raw (photos of any size; default) or prepared.", rare=True),
+]
+Calibration = Annotated[
+    int | None,
+    typer.Option(help="Number of training images for calibration (default: 512).", rich_help_panel=Rare("Others")),
+]

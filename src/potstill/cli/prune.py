@@ -42,7 +42,7 @@ def prune(
     ] = None,
     importance: Annotated[str | None, option(PRUNING, "l1, l2, bn or taylor.")] = None,
     scope: Annotated[str | None, option(PRUNING, "layer: the same share everywhere; global: compare layers.")] = None,
-    round_to: Annotated[int | None, option(PRUNING, "Round widths to multiples of this.")] = None,
+    round_to: Annotated[int | None, option(PRUNING, "Round widths to multiples of this.", rare=True)] = None,
     rounds: Annotated[int | None, option(PRUNING, "Prune and fine-tune in this many rounds.")] = None,
     sensitivity: Annotated[bool, option(PRUNING, "Measure the loss of pruning each layer.", "--sensitivity")] = False,
     data: RunData = None,

@@ -36,17 +36,23 @@ def quantize(
     model: Network,
     weight_bits: Annotated[int | None, option(BITS, "Bits of weights, 2 to 8 (default: 8).")] = None,
     activation_bits: Annotated[int | None, option(BITS, "Bits of activations, 2 to 8 (default: 8).")] = None,
-    first_last_bits: Annotated[int | None, option(BITS, "Bits of the first and last layer (default: 8).")] = None,
+    first_last_bits: Annotated[
+        int | None, option(BITS, "Bits of the first and last layer (default: 8).", rare=True)
+    ] = None,
     max_bytes: Annotated[
         str | None, option(BITS, "Size of the packed file, such as 300kB; bits then differ by layer.")
     ] = None,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
-    calibrate: Annotated[str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).")] = None,
+    calibrate: Annotated[
+        str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).", rare=True)
+    ] = None,
     calibration: Calibration = None,
     rounding: Annotated[
         str | None, option(METHOD, "nearest or reconstruct, block by block (default: auto, reconstruct below 8 bits).")
     ] = None,
-    equalize: Annotated[bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize")] = False,
+    equalize: Annotated[
+        bool, option(METHOD, "Equalize the weights of neighbouring layers.", "--equalize", rare=True)
+    ] = False,
     weight_format: Annotated[
         str | None, option(SIMULATION, "With --simulate: format of the weights, such as fixed4.4 or e4m3.")
     ] = None,

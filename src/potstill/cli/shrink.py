@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Gpus, Json, Out, Quiet, Ray, names, numbers, option
+from potstill.cli.options import Data, Gpus, Json, Mean, Out, Quiet, Ray, Std, names, option
 
 BUDGETS, TIME, TEACHER, IMAGES = "Budgets", "Time", "Teacher and pretrained networks", "Images"
 
@@ -31,8 +31,8 @@ def shrink(
     teacher_weights: Annotated[str | None, option(TEACHER, "Weights of a teacher that is given by name.")] = None,
     model: Annotated[str | None, option(TEACHER, "One more pretrained network to start from, by name.")] = None,
     weights: Annotated[str | None, option(TEACHER, "Its weights: a file, package:NAME, or hub.")] = None,
-    mean: Annotated[Any, option(TEACHER, "Mean, for weights without a card: 0.5,0.5,0.5.", parser=numbers)] = None,
-    std: Annotated[Any, option(TEACHER, "Standard deviation, likewise, of images in 0..1.", parser=numbers)] = None,
+    mean: Mean = None,
+    std: Std = None,
     size: Annotated[int | None, option(IMAGES, "Pixels a side (default: several are tried).")] = None,
     limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
     group: Annotated[str | None, option(IMAGES, "Which images stay in one split (docs/data.md).")] = None,

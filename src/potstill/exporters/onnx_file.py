@@ -13,8 +13,7 @@ from potstill._version import __version__
 from potstill.errors import ModelError
 from potstill.exporters.onnx_raw import attach
 from potstill.exporters.onnx_slim import strip
-from potstill.model_files.onnx import CARD, REJECT, TEMPERATURE
-from potstill.model_files.onnx_input import InputForm, prepared
+from potstill.model_files.onnx_input import CARD, REJECT, TEMPERATURE, InputForm, prepared
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_text
 

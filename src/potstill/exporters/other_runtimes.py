@@ -17,7 +17,8 @@ from potstill.errors import ModelError
 from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.onnx_float import Graph
 from potstill.exporters.quiet import quiet
-from potstill.model_files.onnx import CARD
+from potstill.model_files.onnx import TEMPERATURE
+from potstill.model_files.onnx_input import CARD
 from potstill.model_files.runtimes import require
 from potstill.models.outputs import Classifier
 
@@ -42,7 +43,8 @@ def to_openvino(exported: Path, out: Path) -> Path:
         except Exception as error:  # OpenVINO has a separate error class for each operator
             reason = str(error).strip().splitlines()[-1][:300]
             raise ModelError(f"OpenVINO cannot convert {exported}: {reason}") from error
-        model.set_rt_info(metadata[CARD], ["potstill", "card"])
+        for key in {CARD, TEMPERATURE} & metadata.keys():
+            model.set_rt_info(metadata[key], key.split("."))
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         # The .xml is written last, because it marks the pair as complete.
         for part in (out.with_suffix(".bin"), out):
@@ -51,8 +53,10 @@ def to_openvino(exported: Path, out: Path) -> Path:
     return out
 
 
-def to_executorch(classifier: Classifier, out: Path) -> None:
+def to_executorch(classifier: Classifier, out: Path, *, temperature: float | None = None) -> None:
     """Write a classifier as an ExecuTorch file `out` (.pte) with batch size 1 and XNNPACK, and its card next to it.
+
+    temperature: of calibration; it stands in the same file as the card.
 
     Raises `ModelError` if ExecuTorch is not installed or does not support the network.
     """
@@ -72,6 +76,7 @@ def to_executorch(classifier: Classifier, out: Path) -> None:
         except Exception as error:  # the network may raise anything
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"ExecuTorch cannot convert {card.model}: {first[:300]}") from error
-    artifacts.write_json(out.with_suffix(".card.json"), card.to_json())
+    calibration = {} if temperature is None else {"temperature": temperature}
+    artifacts.write_json(out.with_suffix(".card.json"), card.to_json() | calibration)
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(lowered.buffer)

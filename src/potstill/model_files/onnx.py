@@ -25,16 +25,12 @@ from torch import Tensor, nn
 from potstill import artifacts
 from potstill.artifacts import sha256
 from potstill.errors import ModelError, RunError
-from potstill.model_files.onnx_input import INPUT, prepared
+from potstill.model_files.onnx_input import CARD, INPUT, TEMPERATURE, prepared
 from potstill.model_files.onnx_outputs import binary, choose, is_probabilities, refuse_useless, shown
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Classifier, Outputs
 from potstill.words import plural
-
-CARD, TEMPERATURE, REJECT = "potstill.card", "potstill.temperature", "potstill.reject"
-"""Keys of the file's `metadata_props`: the card as JSON; the calibration temperature, and the probability below which
-the answer is "unsure", as numbers."""
 
 DTYPES = {
     "tensor(float)": np.float32,

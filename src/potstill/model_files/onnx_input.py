@@ -15,6 +15,10 @@ from potstill.errors import ModelError
 
 InputForm = Literal["raw", "prepared"]
 
+CARD, TEMPERATURE, REJECT = "potstill.card", "potstill.temperature", "potstill.reject"
+"""Keys of the file's `metadata_props`: the card as JSON; the calibration temperature, and the probability below which
+the answer is "unsure", as numbers."""
+
 INPUT = "image"
 """Name of the input of every exported file."""
 

@@ -39,6 +39,11 @@ def find(model: str, *, threads: int | None = None) -> Opened | None:
     return opened if folder == path else opened.with_card(_with_threshold(opened.card, path / STUDENT))
 
 
+def temperature_of(model: Opened) -> float:
+    """Return the calibration temperature by which the logits of a model are divided; 1 for those without one."""
+    return 1.0 if isinstance(model, Classifier) else model.temperature or 1.0
+
+
 def model_folder(path: Path) -> Path | None:
     """Return the folder that holds the weights of a run or stage folder; None where `path` is no folder."""
     if (path / STUDENT).is_file():

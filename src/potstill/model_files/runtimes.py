@@ -21,7 +21,8 @@ from torch import Tensor
 
 from potstill import artifacts
 from potstill.errors import ModelError
-from potstill.model_files.onnx import CARD, OnnxModel, temperature_in
+from potstill.model_files.onnx import TEMPERATURE, OnnxModel, temperature_in
+from potstill.model_files.onnx_input import CARD
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized
@@ -42,9 +43,10 @@ PROBABILITIES = "potstill.probabilities"
 
 
 class Exported(Protocol):
-    """The interface of an opened exported file."""
+    """The interface of an opened exported file; temperature: of calibration, None without one."""
 
     card: Card
+    temperature: float | None
 
     def arranged(self, image: Tensor) -> np.ndarray: ...
     def run(self, image: np.ndarray) -> np.ndarray: ...
@@ -78,6 +80,7 @@ class _Runtime:
     """What the models of all runtimes share: images of any size in, logits out."""
 
     card: Card
+    temperature: float | None = None
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 at the card's size."""
@@ -109,13 +112,19 @@ class OpenVinoModel(_Runtime):
         core = openvino.Core()
         try:
             model = core.read_model(file)
-            self.card = card_from_text(
-                model.get_rt_info(["potstill", "card"]).astype(str), origin=f"The card inside {file}"
-            )
+            metadata = {
+                key: model.get_rt_info(key.split(".")).astype(str)
+                for key in (CARD, TEMPERATURE)
+                if model.has_rt_info(key.split("."))
+            }
         except RuntimeError as error:
             raise ModelError(
                 f"{file} is not an OpenVINO model of potstill ({_reason(error)}). Export it again."
             ) from None
+        if CARD not in metadata:
+            raise ModelError(f"{file} is not an OpenVINO model of potstill: it has no card. Export it again.")
+        self.card = card_from_text(metadata[CARD], origin=f"The card inside {file}")
+        self.temperature = temperature_in(metadata, file)
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def run(self, image: np.ndarray) -> np.ndarray:
@@ -134,7 +143,10 @@ class ExecutorchModel(_Runtime):
             raise ModelError(
                 f"{file} has no card: {beside.name} must be in the same folder. Copy both, or export it again."
             )
-        self.card = card_from_json(artifacts.read_json(beside), origin=str(beside))
+        content = artifacts.read_object(beside)
+        calibration = content.pop("temperature", None)
+        self.temperature = temperature_in({} if calibration is None else {TEMPERATURE: str(calibration)}, beside)
+        self.card = card_from_json(content, origin=str(beside))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the interface being experimental
             from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]  # optional

@@ -17,6 +17,7 @@ from potstill.model_files import snippets
 from potstill.report import pictures
 from potstill.report.advice import TONES, advise, compared, mean_accuracy
 from potstill.report.read import Curves, Run, read_run
+from potstill.report.runner.play import play
 from potstill.report.tables import TITLES, bars, columns, model_rows
 from potstill.report.templates import filled
 
@@ -45,6 +46,7 @@ def context(run: Run) -> dict[str, Any]:
     images = summary["data"]["splits"]["test"]
     digits = 2 if images >= FINE else 1
     whole = summary["models"].get("teacher", {}).get("bytes")
+    accuracy = mean_accuracy(summary["models"].get("student", {}))
     rows = model_rows(summary["models"], images, digits, whole=whole)
     return {
         "words": words,
@@ -67,6 +69,12 @@ def context(run: Run) -> dict[str, Any]:
         ],
         "usage": snippets.use("student.onnx") if "from_photo" in summary["models"].get("student", {}) else "",
         "recipe": yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True, width=90),
+        "play": play(
+            [run.folder / "student.onnx", run.folder / "student_int8.onnx"],
+            examples=[one["image"] for one in (run.examples or {"examples": []})["examples"]],
+            accuracy=words.percent(accuracy, digits) if accuracy is not None else "",
+        ),
+        "_": str,
     }
 
 

@@ -22,6 +22,7 @@ from potstill.config import Config, build
 from potstill.data.loader import Loader
 from potstill.errors import ConfigError
 from potstill.evaluation import metrics
+from potstill.progress import parts
 from potstill.scheduling import Scheduler, carried_out
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -95,6 +96,7 @@ def _part_of(out: Path, part: Stripe) -> dict[str, Any]:
 
 def _carry_out(config: LabelConfig, out: Path, journal: Journal, scheduler: Scheduler | None) -> dict[str, Any] | None:
     size = teacher_size(config.teacher)
+    parts.announce("data", "teacher", "review")
     data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
     teacher = journal.timed("teacher", "Prepared the teacher", lambda: _teacher(config, data, out / TEACHER))
     if scheduler is not None and scheduler.parallel:

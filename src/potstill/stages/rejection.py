@@ -1,6 +1,7 @@
 """`--reject 'precision>=0.99'`: thresholds for "unsure", chosen on validation, checked once on test.
 
 The card of a model holds its threshold and what it was chosen for; every command that changes the model chooses anew.
+Where a file has a calibration temperature, the probability that is compared with the threshold is the calibrated one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from potstill.evaluation import metrics
 from potstill.evaluation.rejection import Answers, answers, choose, required_precision, too_few
 from potstill.exporters.onnx_file import with_card
 from potstill.model_files.onnx import OnnxModel
+from potstill.model_files.open import Opened, temperature_of
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
@@ -47,16 +49,19 @@ def refuse(precision: float | None, data: Data) -> None:
         raise DataError(f"{problem} Or leave the guarantee out: --reject {NONE}")
 
 
-def chosen(card: Card, logits: np.ndarray, label: np.ndarray, precision: float | None) -> Card:
+def chosen(
+    card: Card, logits: np.ndarray, label: np.ndarray, precision: float | None, temperature: float = 1.0
+) -> Card:
     """Return the card with the threshold that these validation logits [N, K] allow, or without one.
 
     Notes where the model is not good enough for any.
     """
     if precision is None:
         return card.replace(reject={})
-    made = choose(*_confident(logits, label), precision)
+    confident = _confident(logits, label, temperature)
+    made = choose(*confident, precision)
     if made is None:
-        most = answers(*_confident(logits, label), 0.0)
+        most = answers(*confident, 0.0)
         progress.note(
             f"{card.model} gets no threshold for precision>={precision:g}: too many of its surest answers on "
             f"{most.images:,} validation images are wrong. It answers every image, of which at least "
@@ -77,7 +82,8 @@ def file_with_threshold(file: Path, data: Data, precision: float | None) -> None
     """Write the threshold into an ONNX file that the validation images allow when the file itself is run."""
     if precision is not None:
         model = OnnxModel(file)
-        with_card(file, chosen(model.card, *_validation(model, data, precision), precision))
+        at = temperature_of(model)
+        with_card(file, chosen(model.card, *_validation(model, data, precision), precision, at))
 
 
 def _validation(model: Model, data: Data, precision: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -87,14 +93,16 @@ def _validation(model: Model, data: Data, precision: float | None) -> tuple[np.n
     return clean_logits(model, data, rows), data.manifest.label[rows]
 
 
-def tested(name: str, card: Card, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+def tested(name: str, model: Opened, logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
     """Return `reject` of a model's figures: its threshold checked on the test images; nothing without a threshold."""
-    if not card.reject:
+    reject = model.card.reject
+    if not reject:
         return {}
-    made = answers(*_confident(logits, label), card.reject["threshold"])
-    progress.note(f"{name}: {made.sentence}{_shortfall(made, card.reject['precision'])}")
-    return {"reject": {"precision": card.reject["precision"], "validation": card.reject["validation"],
-                       "test": made.to_json()}}  # fmt: skip
+    made = answers(*_confident(logits, label, temperature_of(model)), reject["threshold"])
+    sentence = f"{made.sentence}{_shortfall(made, reject['precision'])}"
+    progress.note(f"{name}: {sentence}")
+    return {"reject": {"precision": reject["precision"], "validation": reject["validation"], "test": made.to_json(),
+                       "sentence": sentence}}  # fmt: skip
 
 
 def _shortfall(made: Answers, precision: float) -> str:
@@ -106,6 +114,6 @@ def _shortfall(made: Answers, precision: float) -> str:
     return f" That is below the precision>={precision:g} for which it was chosen on validation images."
 
 
-def _confident(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _confident(logits: np.ndarray, label: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the largest probability of each image, and whether its class is right."""
-    return metrics.softmax(logits).max(1), metrics.correct(logits, label)
+    return metrics.softmax(logits, temperature).max(1), metrics.correct(logits, label)

@@ -18,6 +18,7 @@ import yaml
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, RunError, UserError
+from potstill.progress import parts
 from potstill.stages.run_lock import entries, holds
 from potstill.training import divergence
 
@@ -64,6 +65,7 @@ class Journal:
         Failed work is recorded only if it left a result to resume from.
         """
         began = time.monotonic()
+        parts.enter(name)
         try:
             result = work()
         except BaseException:

@@ -8,6 +8,7 @@ from typing import Any
 
 from potstill import artifacts, distributed, progress
 from potstill.config import Config
+from potstill.progress import parts
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
 from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
@@ -37,7 +38,7 @@ def stage(
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
     has other contents, another process works in it, or the images changed since it was made.
     """
-    with progress.recorded() as notes, locked(folder, now=(folder / record_name(kind)).is_file()):
+    with parts.counted(), progress.recorded() as notes, locked(folder, now=(folder / record_name(kind)).is_file()):
         _set_damage_aside(folder, kind)
         check_free(folder, config, kind)
         images = ImagesRecord(folder, command)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from potstill.interruption import Interrupted
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
-from potstill.training import checkpoint, divergence
+from potstill.training import checkpoint, divergence, trackers
 from potstill.training.autotune import ExecutionPlan, choose, decision, macs
 from potstill.training.devices import accelerator, device
 from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
@@ -82,7 +83,7 @@ def _train(run: TrainingLoop, title: str) -> None:
         progress.display().note(f"{title}: resuming at step {run.step:,} of {job.steps:,}.")
     # Several processes would see a signal after different steps, and could not save together.
     defer = interruption.deferred() if distributed.world() == 1 else contextlib.nullcontext(lambda: None)
-    with defer as stop, progress.task(title, total=job.steps, done=run.step) as task:
+    with _tracked(run), defer as stop, progress.task(title, total=job.steps, done=run.step) as task:
         while run.step < job.steps and not run.stalled:
             run.train_step()
             last = run.step % job.order.steps_per_epoch == 0
@@ -93,6 +94,17 @@ def _train(run: TrainingLoop, title: str) -> None:
                 run.save()
                 raise Interrupted(number, f"{title} is saved at step {run.step:,} of {job.steps:,}.")
             run.save_now_and_then(CHECKPOINT_SECONDS)
+
+
+@contextlib.contextmanager
+def _tracked(run: TrainingLoop) -> Iterator[None]:
+    """Send the metrics of the training to a tracker, if one is chosen."""
+    run.tracker = trackers.opened(run.job.folder, run.step)
+    try:
+        yield
+    finally:
+        if run.tracker:
+            run.tracker.close()
 
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:

@@ -30,6 +30,7 @@ from potstill.training.autotune import ExecutionPlan
 from potstill.training.optimizer import Average, floating_buffers, optimizer
 from potstill.training.prefetch import Prefetcher
 from potstill.training.settings import TrainConfig
+from potstill.training.trackers import Training, figures
 
 Validate = Callable[[Classifier], dict[str, float]]
 Watch = Callable[[dict[str, Any]], str]  # metrics of an epoch -> text beside the progress bar
@@ -116,6 +117,7 @@ class TrainingLoop:
         self.sums: dict[str, Tensor] = {}
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Tensor] = {}
+        self.tracker: Training | None = None
 
     # -- one step ------------------------------------------------------------------------------------------
 
@@ -193,6 +195,8 @@ class TrainingLoop:
         row["seconds"] = round(self.seconds, 2)
         self.rows.append(row)
         self._write_metrics()
+        if self.tracker:
+            self.tracker.write(figures(row), self.step)
         parts = [f"loss {train['loss']:.3f}"]
         if self.job.validate:
             parts.append(f"validation {row['validation']['accuracy']:.1f} %")

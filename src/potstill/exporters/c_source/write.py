@@ -11,7 +11,8 @@ from potstill.errors import ModelError
 from potstill.exporters.c_source.header import header
 from potstill.exporters.c_source.integer_graph import integer_graph
 from potstill.exporters.c_source.source import planned
-from potstill.model_files.onnx import CARD, session, temperature_in
+from potstill.model_files.onnx import session, temperature_in
+from potstill.model_files.onnx_input import CARD
 from potstill.model_files.runtimes import require
 from potstill.models.card_record import card_from_text
 

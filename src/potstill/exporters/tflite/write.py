@@ -16,7 +16,8 @@ from potstill.exporters.tflite.lower import lower
 from potstill.exporters.tflite.ranges import assign_grids
 from potstill.exporters.tflite.read_onnx import QUANTIZE, read
 from potstill.exporters.tflite.simplify import simplify
-from potstill.model_files.onnx import CARD, TEMPERATURE, session
+from potstill.model_files.onnx import session
+from potstill.model_files.onnx_input import CARD, TEMPERATURE
 from potstill.model_files.runtimes import PROBABILITIES, require
 from potstill.models.card_record import card_from_text
 

@@ -12,6 +12,7 @@ import numpy as np
 from potstill.config import build
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
+from potstill.progress import parts
 from potstill.report import write_comparison
 from potstill.scheduling import Scheduler
 from potstill.stages import dataset, test_split
@@ -82,6 +83,7 @@ def _bound(config: CompareConfig, candidates: Plan, data: Data, folder: Path) ->
 def _carry_out(
     config: CompareConfig, candidates: Plan, folder: Path, side: SideBySide, journal: Journal
 ) -> dict[str, Any]:
+    parts.announce("data", "teacher", *(["label"] if config.teacher.stored else []), ("cells", 1.0), "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
     teacher = journal.timed("teacher", "", lambda: _bound(config, candidates, data, folder))
     journal.stages[-1]["title"] = teacher.title

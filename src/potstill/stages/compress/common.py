@@ -328,7 +328,7 @@ def measured_files(
             "parameters": counted.params,
             "macs": counted.total_macs,
             **measured(logits[name], label, classes=manifest.classes, reference=logits[original]),
-            **rejection.tested(name, models[name].card, logits[name], label),
+            **rejection.tested(name, models[name], logits[name], label),
             **{key: device[name][key] for key in ("flash", "ram") if name in device},
         }
         if name in latency:

@@ -22,9 +22,8 @@ from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
-from potstill.exporters import c_source, export_onnx, export_quantized, gate, quantize_int8, tflite
+from potstill.exporters import c_source, export_int8, export_onnx, export_quantized, gate, tflite
 from potstill.exporters.footprint import FLOAT as FLOAT_BITS
-from potstill.exporters.golden import GoldenImage, write_golden
 from potstill.exporters.onnx_float import OPSET
 from potstill.exporters.other_runtimes import to_executorch, to_openvino
 from potstill.model_files.c_code import compiler
@@ -32,10 +31,12 @@ from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.model_files.runtimes import TfliteModel, open_exported, require
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.stages import rejection, test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, note_of_depthwise, open_model
 from potstill.stages.compress.compiled import compiled
 from potstill.stages.compress.recommend import Preference, recommended
+from potstill.stages.golden import IMAGES, golden_of_validation
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.stages.target import check_fit, with_device_figures
@@ -60,7 +61,7 @@ class ExportStageConfig(CompressConfig):
     )
     opset: int = Field(default=OPSET, ge=18, le=23, description="ONNX opset of the float file")
     prefer: Preference = Field(default="speed", description="what the recommended file is best in")
-    golden: int = Field(default=8, ge=0, description="reference images with expected outputs to include")
+    golden: int = Field(default=IMAGES, ge=0, description="reference images with expected outputs to include")
 
 
 def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
@@ -82,13 +83,13 @@ def export_files(config: ExportStageConfig, folder: Path, *, command: str = "") 
 
 
 def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+    parts.announce("data", "export", "evaluation", "latency", *(["c"] if "c" in config.to else []))
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     _check_operators(config, setup)
     device = check_fit(config.target, setup.model, bits=8 if config.int8 else FLOAT_BITS)
     temperature = _temperature(config, setup)
     files = journal.timed("export", "Wrote the files", lambda: _files(config, setup, folder, temperature))
-    if config.golden:
-        _golden(config, setup, files, folder / "golden", temperature)
+    golden_of_validation(files, setup.data, folder / "golden", count=config.golden)
     logits = journal.timed("evaluation", "Evaluated the test split once", lambda: _logits(setup, files, folder))
     models = journal.timed("latency", "Measured the latency", lambda: _measured(setup, files, logits))
     if INT8 in models and models[INT8]["latency"][0]["speed_up"] < 1:
@@ -148,7 +149,7 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
         gate.check_float(files[0], model, setup.gated)
         if config.int8:
             files.append(folder / INT8)
-            quantize_int8(files[0], files[1], setup.raw_calibration)
+            export_int8(model, files[0], files[1], setup.raw_calibration)
             gate.check_int8(files[1], model, setup.gated)
     for exported in files:
         rejection.file_with_threshold(exported, setup.data, setup.precision)
@@ -159,7 +160,7 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
             _check_converted(out, exported, model, setup)
     if "executorch" in config.to:
         files.append(folder / "model.pte")
-        to_executorch(model.with_card(OnnxModel(files[0]).card), files[-1])
+        to_executorch(model.with_card(OnnxModel(files[0]).card), files[-1], temperature=temperature)
         gate.check_float(files[-1], model, setup.gated, opened=open_exported(files[-1]))
     return files
 
@@ -187,20 +188,6 @@ def _check_converted(file: Path, exported: Path, model: Classifier, setup: Compr
         gate.check_float(file, model, setup.gated, opened=opened)
 
 
-def _golden(
-    config: ExportStageConfig, setup: CompressionSetup, files: list[Path], folder: Path, temperature: float | None
-) -> None:
-    """Write original images from validation, of as many classes as possible, with the expected probabilities."""
-    manifest = setup.data.manifest
-    rows = manifest.rows("validation", labelled=True)
-    turn = [int((manifest.label[rows[:position]] == manifest.label[row]).sum()) for position, row in enumerate(rows)]
-    rows = rows[np.argsort(turn, kind="stable")[: config.golden]]
-    inputs = setup.model.resize(setup.data.loader().clean_batch(rows).image).clamp(0, 1)
-    images = [GoldenImage.of(manifest, int(row)) for row in rows]
-    models = {file.name: open_exported(file) for file in files}
-    write_golden(folder, images, inputs, models, temperature=temperature)
-
-
 def _logits(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[str, np.ndarray]:
     """Return the logits [N, K] of the network and of each file for the test split."""
     models = {"network": setup.model, **{file.name: open_exported(file) for file in files}}
@@ -217,12 +204,12 @@ def _measured(setup: CompressionSetup, files: list[Path], logits: dict[str, np.n
     figures = {"network": measured(network, label, classes=classes)}
     latencies = _latencies(files)
     for file in files:
-        card = open_exported(file).card
+        opened = open_exported(file)
         figures[file.name] = {
             **measured(logits[file.name], label, classes=classes, reference=network),
             "file": file.name,
-            **rejection.tested(file.name, card, logits[file.name], label),
-            **card.device,
+            **rejection.tested(file.name, opened, logits[file.name], label),
+            **opened.card.device,
             "bytes": sum(part.stat().st_size for part in _parts(file)),
             "sha256": sha256(file),
             "latency": latencies[file.name],

@@ -22,6 +22,7 @@ from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.report.sensitivity import write_sensitivity
 from potstill.stages import rejection
 from potstill.stages.compress.common import (
@@ -97,6 +98,7 @@ def _draw_sensitivity(folder: Path) -> None:
 
 
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
+    parts.announce("data", "training", "evaluation")
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     aim = _aim(config, setup)
     device = check_fit(config.target, _smaller(config, setup, setup.model, *aim, 1), bits=8) if config.target else {}

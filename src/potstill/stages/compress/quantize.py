@@ -15,6 +15,7 @@ from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
 from potstill.model_files.packed import load_packed, packed
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.stages import rejection
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
@@ -57,6 +58,7 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
 def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any] | None:
     if distributed.world() > 1 and (config.mode != "qat" or config.simulate):
         raise ConfigError("Only the training of --mode qat is shared out among processes: start without torchrun.")
+    parts.announce("data", "calibration", *(["training"] if config.mode == "qat" else []), "evaluation")
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in setup.model.card.compressed:
         raise ModelError(f"{config.model} is already quantized. Give the model that it was made from.")

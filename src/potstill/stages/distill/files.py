@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potstill import artifacts
 from potstill.data.draws import permutation
-from potstill.exporters import export_onnx, gate, quantize_int8
+from potstill.exporters import export_int8, export_onnx, gate
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages import rejection
@@ -62,7 +62,7 @@ def _export(
     gate.check_float(folder / MODEL, classifier, compared)
     if int8:
         images = calibration_images(classifier, data, config.calibration)
-        quantize_int8(folder / MODEL, folder / INT8, images)
+        export_int8(classifier, folder / MODEL, folder / INT8, images)
         gate.check_int8(folder / INT8, classifier, compared)
     files = sorted(folder.glob("*.onnx"))
     for file in files:

@@ -15,6 +15,7 @@ from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
+from potstill.progress import parts
 from potstill.report import write_report
 from potstill.scheduling import Scheduler
 from potstill.stages import rejection, summary, test_split
@@ -26,6 +27,7 @@ from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
 from potstill.stages.distill.recipes import data_of, inside, links_of, recipes_of, replay
 from potstill.stages.distill.train import Pair
+from potstill.stages.golden import golden_of_validation
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.side_by_side import SideBySide, side_by_side
@@ -88,6 +90,7 @@ def _carry_out(
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     if why:
         progress.note(why)
+    parts.announce("data", "teacher", *_trainings(recipes, folder), "export", "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: data_of(recipe))
     student = train.new_student(recipe.student, data, recipe.seed)
     rejection.refuse(rejection.precision_of(recipe.reject, student.card), data)
@@ -103,6 +106,16 @@ def _carry_out(
         return None  # only training is distributed
     with distributed.alone():
         return _evaluate(recipe, recipes, pairs, data, teacher, folder, journal) | device
+
+
+def _trainings(recipes: dict[str, Recipe], folder: Path) -> list[tuple[str, float]]:
+    """Return the trainings of a run in their order, with their relative times."""
+    return [
+        (train.part(inside(name, folder), kind, seed), 1.0)
+        for name, recipe in recipes.items()
+        for kind in ("control", "student")
+        for seed in range(recipe.seed, recipe.seed + recipe.seeds)
+    ]
 
 
 def _evaluate(
@@ -123,7 +136,7 @@ def _evaluate(
     result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
     if "teacher" in logits:
         write_examples(folder / "examples.json", data, recipe, logits)
-    _deliver(experiments[0], folder)
+    golden_of_validation(_deliver(experiments[0], folder), data, folder / "golden")
     return result | {"notes": _findings(result)}
 
 
@@ -324,9 +337,9 @@ def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> di
     result = {}
     for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
         if file is not None:
-            card = OnnxModel(file, threads=1).card
-            checked = rejection.tested(file.name, card, logits[key(experiment.name, kind, seed)], label)
-            result[role] = {**card.device, **checked}
+            model = OnnxModel(file, threads=1)
+            checked = rejection.tested(file.name, model, logits[key(experiment.name, kind, seed)], label)
+            result[role] = {**model.card.device, **checked}
     return result
 
 
@@ -345,14 +358,16 @@ def best_seed(experiment: Experiment) -> int:
     return accuracy.index(max(accuracy))
 
 
-def _deliver(experiment: Experiment, folder: Path) -> None:
-    """Copy the files of the student with the best validation accuracy to the run folder."""
+def _deliver(experiment: Experiment, folder: Path) -> list[Path]:
+    """Copy the files of the student with the best validation accuracy to the run folder; return the copies."""
     chosen = best_seed(experiment)
-    files = experiment.exports[chosen]
+    files, copies = experiment.exports[chosen], []
     for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):
         if source is not None:
+            copies.append(folder / name)
             with artifacts.atomic(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
     where = f"distill/seed-{experiment.pair.students[chosen].seed}"
     reject = OnnxModel(files.model, threads=1).card.reject
     artifacts.write_json(folder / "student.json", {"folder": where} | ({"reject": reject} if reject else {}))
+    return copies

@@ -17,6 +17,7 @@ from potstill.models import zoo
 from potstill.models.aux_heads import attach_aux
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Term, control_terms
+from potstill.progress import parts
 from potstill.stages.dataset import Data
 from potstill.stages.distill.search import SEED as SEARCH_SEED
 from potstill.stages.distill.search import choose
@@ -84,25 +85,32 @@ class Trainings:
 
     def control(self, seed: int) -> Trained:
         """Return the control of a seed in `folder`/control, trained unless it exists."""
+        parts.enter(part(self.folder, "control", seed))
         return train_one(self.setup, self.data, control_terms(self.terms), None, self.folder / "control", seed)
 
     def student(self, seed: int) -> Trained:
         """Return the student of a seed in `folder`/distill, trained unless it exists."""
+        parts.enter(part(self.folder, "student", seed))
         return train_one(self.setup, self.data, self.terms, self.teacher, self.folder / "distill", seed)
 
     def pairs(self, seeds: Sequence[int], side: SideBySide) -> tuple[list[Trained], list[Trained]]:
         """Return the students and the controls of all seeds."""
         plan = functools.cache(lambda: planned(self.setup, self.data, seeds[0]))
 
-        def part(kind: str, train: Callable[[int], Trained], seed: int) -> Part[Trained]:
+        def one(kind: str, train: Callable[[int], Trained], seed: int) -> Part[Trained]:
             return Part(self.folder / kind / f"seed-{seed}", lambda: train(seed), plan)
 
-        parts = [part("control", self.control, seed) for seed in seeds]
-        parts += [part("distill", self.student, seed) for seed in seeds]
+        controls = [one("control", self.control, seed) for seed in seeds]
+        students = [one("distill", self.student, seed) for seed in seeds]
         if side.scheduler.parallel and not any(term.sees_features for term in self.terms):
             self.teacher.fill()
-        trained = side.all(parts)
+        trained = side.all([*controls, *students])
         return trained[len(seeds) :], trained[: len(seeds)]
+
+
+def part(folder: Path, kind: str, seed: int) -> str:
+    """Return the name of a training among the parts of a command."""
+    return f"{folder}: {kind} {seed}"
 
 
 def trainings(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Trainings:

@@ -16,6 +16,7 @@ from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.report import write_transfer
 from potstill.stages import rejection
 from potstill.stages.finetune.backbone import backbone, side_of
@@ -110,8 +111,14 @@ class _Transfer:
 
     def carry_out(self) -> dict[str, Any]:
         """Fit the network, evaluate the test split; return the stage's part of the summary."""
+        parts.announce(*self._parts(), "evaluation")
         self.fit()
         return self.finish()
+
+    def _parts(self) -> list[str]:
+        """Return the parts before the evaluation, in their order."""
+        probe = [] if self.config.from_scratch else ["features", "probe"]
+        return [*probe, "tuning"] if self.config.from_scratch or self.config.unfreeze not in ("none", 0) else probe
 
     def finish(self) -> dict[str, Any]:
         """Choose and save the model, evaluate the test split; return the stage's part of the summary."""
@@ -245,7 +252,7 @@ class _Transfer:
                 name: {
                     "parameters": zoo.count_parameters(self.models[name]),
                     **measured(logits, label, classes=manifest.classes),
-                    **rejection.tested(name, self.models[name].card, logits, label),
+                    **rejection.tested(name, self.models[name], logits, label),
                 }
                 for name, logits in test.items()
             },

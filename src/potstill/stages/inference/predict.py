@@ -17,7 +17,7 @@ from potstill.data.pixels import fitted
 from potstill.errors import DataError, ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.rejection import UNSURE
-from potstill.model_files.open import Opened, find
+from potstill.model_files.open import Opened, find, temperature_of
 from potstill.models import input_facts
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
@@ -31,11 +31,13 @@ BEST = 5
 def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
     """Return for each image the class, its probability 0..1 and the five most probable classes.
 
-    A model with a threshold (`Card.reject`) answers "unsure" where the probability is below it.
+    Probabilities are calibrated where the model's file has a temperature. A model with a threshold (`Card.reject`)
+    answers "unsure" where the probability is below it.
 
     Raises `DataError` that lists every image that cannot be read.
     """
-    return [_described(model.card, image, one) for image, one in zip(images, logits_of(model, images), strict=True)]
+    probability = metrics.softmax(logits_of(model, images), temperature_of(model))
+    return [_described(model.card, image, one) for image, one in zip(images, probability, strict=True)]
 
 
 def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
@@ -114,8 +116,7 @@ def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | 
     return opened
 
 
-def _described(card: Card, image: Picture, logits: np.ndarray) -> dict[str, Any]:
-    probability = metrics.softmax(logits[None])[0]
+def _described(card: Card, image: Picture, probability: np.ndarray) -> dict[str, Any]:
     best = np.argsort(-probability, kind="stable")[:BEST]
     unsure = bool(card.reject) and probability[best[0]] < card.reject["threshold"]
     return {

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 from potstill import artifacts, distributed, progress
 from potstill.config import build
 from potstill.errors import ConfigError, DataError
+from potstill.progress import parts
 from potstill.scheduling import Scheduler
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -103,6 +104,7 @@ def _refuse_shared(config: SelftrainConfig) -> None:
 def _carry_out(config: SelftrainConfig, folder: Path, side: SideBySide, journal: Journal) -> dict[str, Any] | None:
     if distributed.world() > 1:
         _refuse_shared(config)
+    parts.announce("data", "teacher", "students", "evaluation")
     data, deduplicated = journal.timed(
         "data", "Read the images and deduplicated the pool", lambda: _read(config, folder)
     )

@@ -16,6 +16,7 @@ from potstill.exporters.device_profile import read_profile
 from potstill.model_files.runtimes import require
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
+from potstill.progress import parts
 from potstill.report.shrink import write_shrink
 from potstill.scheduling import Scheduler, Serial, carried_out
 from potstill.stages.distill.run import run_recipe
@@ -55,6 +56,23 @@ def shrink(
     )
 
 
+PARTS = (
+    "look",
+    "candidates",
+    "forecast",
+    "priors",
+    "teacher",
+    "plan",
+    "pilots",
+    "search",
+    "finalists",
+    "proof",
+    "run",
+    "files",
+)
+"""The parts of a search in their order; without pretrained networks, forecast and priors are left out."""
+
+
 class _Shrink:
     """The state of one search. goal: names the records that belong to these budgets and minutes."""
 
@@ -68,8 +86,10 @@ class _Shrink:
     def carry_out(self) -> dict[str, Any]:
         """Do everything; return the stage's part of the summary."""
         config, timed = self.config, self.journal.timed
+        parts.announce(*PARTS)
         self.look = timed("look", "Looked at the images", lambda: look(config.data))
         self.clock = plan.Clock(self.goal / "clock.json")
+        parts.end_in(60 * config.minutes - self.clock.seconds)
         found = bases(config.pretrained) if is_photo(self.look.side) else []
         build = proposals.builder(self.look, *proposals.native_input(self.look, config))
         device = read_profile(Path(config.device)) if config.device else None

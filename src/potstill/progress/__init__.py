@@ -11,9 +11,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import sys
+import time
 from collections.abc import Iterator
 
+from potstill.progress import parts
+
 logger = logging.getLogger("potstill")
+
+LEFT_SECONDS = 2.0
+"""How often the time left is computed anew."""
 
 
 class Task:
@@ -34,6 +41,10 @@ class Display:
         """Open a task of `total` steps, of which `done` are already finished."""
         yield Task()
 
+    def starting(self, title: str) -> contextlib.AbstractContextManager[object]:
+        """Show at once that a command has begun, for the seconds of its imports."""
+        return contextlib.nullcontext()
+
     def note(self, sentence: str) -> None:
         """Log a sentence once."""
         if sentence not in self.notes:
@@ -42,6 +53,7 @@ class Display:
 
 
 _display: contextvars.ContextVar[Display | None] = contextvars.ContextVar("potstill_display", default=None)
+_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("potstill_inside_a_task", default=False)
 _records: contextvars.ContextVar[tuple[list[str], ...]] = contextvars.ContextVar("potstill_records", default=())
 
 
@@ -90,6 +102,41 @@ def no_task() -> contextlib.AbstractContextManager[Task]:
     return contextlib.nullcontext(Task())
 
 
-def task(title: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Task]:
-    """Open a task of `total` steps, of which `done` are already finished (in a resumed run)."""
-    return display().task(title, total, done)
+def starting(title: str) -> contextlib.AbstractContextManager[object]:
+    """Show `title` at once, for seconds in which nothing can be counted; nothing if torch is imported already."""
+    return contextlib.nullcontext() if "torch" in sys.modules else display().starting(title)
+
+
+@contextlib.contextmanager
+def task(title: str, total: int, done: int = 0) -> Iterator[Task]:
+    """Open a task of `total` steps, of which `done` are already finished (in a resumed run).
+
+    An outermost task shows how far the whole command is too.
+    """
+    if _inside.get():
+        with display().task(title, total, done) as inner:
+            yield inner
+        return
+    whole = parts.current()
+    token = _inside.set(True)
+    try:
+        with display().task(f"{whole.place}{title}", total, done) as outer:
+            yield _OfCommand(outer, whole, total, done)
+    finally:
+        _inside.reset(token)
+
+
+class _OfCommand(Task):
+    """A task that shows the time left of the whole command beside its own text."""
+
+    def __init__(self, task: Task, whole: parts.Parts, total: int, done: int) -> None:
+        self._task, self._whole, self._total = task, whole, total
+        self._done, self._first, self._text, self._shown = done, done, "", time.monotonic()
+
+    def advance(self, steps: int = 1, text: str = "") -> None:
+        self._done, self._text = self._done + steps, text or self._text
+        left = ""
+        if text or time.monotonic() - self._shown > LEFT_SECONDS:
+            self._shown = time.monotonic()
+            left = self._whole.left((self._done - self._first) / max(self._total - self._first, 1))
+        self._task.advance(steps, ", ".join(filter(None, (self._text, left))) if left else text)
