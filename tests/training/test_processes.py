@@ -105,7 +105,7 @@ def test_a_whole_run_is_the_same_but_for_what_is_measured(folders: tuple[Path, P
 
 
 @pytest.mark.parametrize(
-    "place", ["fine/tuned", "qat/trained", "self/teachers/teacher-0/fold-0", "self/labels-only/seed-0"]
+    "place", ["fine/tuned", "qat/trained", "self/teachers/teacher-0/fold-0/seed-0", "self/labels-only/seed-0"]
 )
 def test_commands_that_train_have_the_loss_curve_of_one_process(folders: tuple[Path, Path], place: str) -> None:
     one, two = (rows(folder / place) for folder in folders)
