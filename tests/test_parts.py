@@ -24,16 +24,16 @@ def test_the_time_left_is_that_of_the_trainings_so_far(clock: list[float]) -> No
     assert command.place == "1 of 5: " and command.left(0.5) == ""
     command.enter("control")
     clock[0] += 60
-    assert command.left(0.5) == "about 7 min left"  # half of 1 took a minute, 3.5 remain
+    assert command.left(0.5) == "about 7 min of training left"  # half of 1 took a minute, 3.5 remain
     clock[0] += 60
     command.enter("student")
-    assert command.place == "3 of 5: " and command.left(0.0) == "about 6 min left"
+    assert command.place == "3 of 5: " and command.left(0.0) == "about 6 min of training left"
     clock[0] += 120
     command.enter("control")  # is over
     assert command.place == "3 of 5: "
     command.enter("second student")
     clock[0] += 216
-    assert command.left(0.9) == "about 24 s left"  # 456 s for 3.8, of 4
+    assert command.left(0.9) == "about 24 s of training left"  # 456 s for 3.8, of 4
 
 
 def test_parts_of_an_earlier_call_do_not_count(clock: list[float]) -> None:
@@ -43,7 +43,7 @@ def test_parts_of_an_earlier_call_do_not_count(clock: list[float]) -> None:
     clock[0] += 0.01
     command.enter("student")
     clock[0] += 30
-    assert command.left(0.5) == "about 30 s left"
+    assert command.left(0.5) == "about 30 s of training left"
 
 
 def test_a_plan_knows_the_time_left(clock: list[float]) -> None:
@@ -74,7 +74,7 @@ def test_a_task_shows_the_place_and_the_time_left() -> None:
             task.advance(2, text="loss 0.3")
     assert len(lines) == 1
     assert lines[0].startswith("2 of 2: Training control, seed 0: 2 of 4 in ")
-    assert ", loss 0.3, about " in lines[0] and lines[0].endswith(" s left")
+    assert ", loss 0.3, about " in lines[0] and lines[0].endswith(" s of training left")
 
 
 def test_lines_come_at_most_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,3 +102,15 @@ def test_bars_in_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         progress.note("A path like [/x] is no markup.")
     err = capsys.readouterr().err
     assert "Outer" in err and "A path like [/x] is no markup." in err
+
+
+def test_no_color(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color"}.items():
+        monkeypatch.setenv(name, value)
+    shown = []
+    for colourless in (False, True):
+        if colourless:
+            monkeypatch.setenv("NO_COLOR", "1")
+        display.LiveDisplay().note("Something was ignored.")
+        shown.append(capsys.readouterr().err)
+    assert shown == ["\x1b[33mnote: Something was ignored.\x1b[0m\n", "note: Something was ignored.\n"]

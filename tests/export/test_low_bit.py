@@ -50,6 +50,8 @@ def low_bit(**options: object) -> Classifier:
         torch.manual_seed(0)
         network = Mixed()
         nn.init.normal_(network.head.weight, std=2.0)
+        network.stem[0].weight.data[0] *= 1e-9  # a dead channel: its bias in units of its step would overflow
+        network.stem[1].bias.data[0] = 3.0
     classifier = Classifier(network, nets.card()).eval()
     image = classifier.prepare(nets.images(64, seed=3))
     folded = fold_batchnorm(network, image[:1])
@@ -106,6 +108,14 @@ def test_codes_take_their_bits(classifier: Classifier, exported: Path) -> None:
     stored = sum(len(i.raw_data) for i in [*columns, *fours])
     bias = 16  # of `tokens`, which stands in the graph as a sum of its own, in 8 bits
     assert stored <= packed_bytes(classifier.network) + bias + 2
+
+
+def test_steps_and_biases_take_two_bytes_each(exported: Path) -> None:
+    stored = onnx.load(exported).graph.initializer
+    halves = [i for i in stored if i.data_type == TensorProto.FLOAT16]
+    steps, biases = 8 + 8 + 16, 8 + 8  # that of `tokens` stands in the graph as a sum; the head's three are too few
+    assert [sum(i.dims) for i in halves] == [steps + biases]
+    assert not [i for i in stored if i.data_type == TensorProto.INT32 and i.dims]
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.errors import ModelError
-from potstill.exporters import export_onnx, quantize_int8
+from potstill.exporters import export_onnx, export_quantized, quantize_int8
 from potstill.exporters.footprint import CODE, footprint
 from potstill.exporters.onnx_file import metadata_of, write
 from potstill.exporters.reference_nets import reference_net
@@ -131,8 +132,9 @@ def test_an_untrained_network_costs_what_its_file_costs(tmp_path: Path) -> None:
     untrained = zoo.create("builtin:small-cnn", classes=tuple("0123456789"), size=(16, 16))
     trained = zoo.create("builtin:small-cnn", classes=tuple("0123456789"), size=(16, 16), seed=1)
     images = np.random.default_rng(1).random((16, 3, 16, 16), dtype=np.float32)
-    for parameter in trained.parameters():
-        parameter.data *= 3
+    with torch.random.fork_rng():
+        for parameter in trained.parameters():  # biases are zero before training
+            parameter.data += 0.05 * torch.randn(parameter.shape)
     export_onnx(trained, tmp_path / "float.onnx")
     quantize_int8(tmp_path / "float.onnx", tmp_path / "int8.onnx", images)
     before, after = footprint(untrained), footprint(tmp_path / "int8.onnx")
@@ -140,8 +142,10 @@ def test_an_untrained_network_costs_what_its_file_costs(tmp_path: Path) -> None:
     assert before.to_json() | {"bytes": 0} == after.to_json() | {"bytes": 0}
     assert before.flash == before.weights + CODE and before.ram_float == 4 * before.ram_int8
     assert before.macs == cost(trained.network, torch.rand(1, 3, 16, 16)).total_macs
-    fewer = footprint(untrained, bits=4)
-    assert before.bytes - fewer.bytes == before.weights - fewer.weights > 0
+    folded = fold_batchnorm(trained.network, torch.from_numpy(images[:2]))
+    four = quantized(folded, observe(folded, [torch.from_numpy(images)]), weight_bits=4)
+    export_quantized(trained.replace(network=four), tmp_path / "int4.onnx", images)
+    assert footprint(untrained, bits=4).bytes == pytest.approx((tmp_path / "int4.onnx").stat().st_size, rel=0.04)
 
 
 @pytest.mark.slow

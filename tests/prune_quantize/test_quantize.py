@@ -99,13 +99,13 @@ def test_reconstruction_is_the_default_below_8_bits_and_better(trained: Path, tm
     assert better["models"]["packed"]["accuracy"] > nearest["models"]["packed"]["accuracy"] + 10
 
 
-@pytest.mark.usefixtures("unexported")
-def test_mixed_bits_fit_the_budget(trained: Path, tmp_path: Path) -> None:
-    uniform = quantize(settings(trained, weight_bits=8, activation_bits=None), tmp_path / "uniform")
-    most = uniform["models"]["packed"]["bytes"] - 500
-    mixed = quantize(settings(trained, activation_bits=None, max_bytes=most), tmp_path / "mixed")
-    assert mixed["models"]["packed"]["bytes"] <= most
+def test_mixed_bits_fit_the_budget(trained: Path, eight: tuple[Path, dict], tmp_path: Path) -> None:
+    most = eight[1]["models"]["onnx"]["bytes"] - 1000
+    mixed = quantize(settings(trained, max_bytes=most, rounding="nearest"), tmp_path / "mixed")
+    assert most - 2500 < mixed["models"]["onnx"]["bytes"] <= most and mixed["models"]["packed"]["bytes"] < most
     assert len(set(mixed["bits"].values())) > 1
+    with pytest.raises(UserError, match="without any weights"):
+        quantize(settings(trained, max_bytes=4000), tmp_path / "none")
 
 
 @pytest.mark.parametrize("bits", [{"weight_bits": 1}, {"weight_bits": 9}, {"activation_bits": 16}])

@@ -78,8 +78,18 @@ def test_the_front_has_no_candidate_that_another_one_beats() -> None:
 def test_what_breaks_a_budget_is_told_by_how_much() -> None:
     one = costed("net", 600_000, latency=3.0)
     assert one.excess(Budgets(max_bytes="300kB", max_latency="6ms", max_macs="6M")) == {"max_bytes": 2.0}
-    assert not Sketch(Candidate("net", bits=4), 600_000, 1).fits(Budgets(max_bytes="300kB"))
-    assert Sketch(Candidate("net", bits=4), 590_000, 1).fits(Budgets(max_bytes="300kB"))
+    assert not Sketch(Candidate("net", bits=4), 728_000, 1).fits(Budgets(max_bytes="300kB"))  # 3.3 bits on average
+    assert Sketch(Candidate("net", bits=4), 726_000, 1).fits(Budgets(max_bytes="300kB"))
+
+
+def test_few_bits_use_the_budget_unless_an_accuracy_is_wanted() -> None:
+    one = costed("net", 320_000, bits=4)  # 4 bits everywhere take 320 kB, 3.3 on average 292 kB
+    tight, loose = Budgets(max_bytes="300kB"), Budgets(max_bytes="400kB")
+    assert not one.excess(tight) and one.excess(Budgets(max_bytes="290kB"))
+    assert [one.within(each).cost.bytes for each in (tight, loose)] == [300_000, 400_000]
+    assert one.within(Budgets(max_bytes="400kB", min_accuracy=90)).cost.bytes == 320_000
+    eight = costed("net", 100_000)
+    assert eight.within(tight) == eight
 
 
 class Speed:

@@ -98,6 +98,7 @@ def quantize(
     equalize: bool | None = None,
     correct_bias: bool | None = None,
     max_bytes: int | str | None = None,
+    sensitivity_images: int | None = None,
     weight_format: str | None = None,
     activation_format: str | None = None,
     simulate: bool | None = None,
@@ -130,15 +131,14 @@ def quantize(
         model: a run or stage folder, or a name with `weights` (and `options` of its architecture).
         weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
         mode: "ptq" or "qat". calibrate, calibration: how activation ranges are chosen, on how many training images.
-        weight_steps, learn_activations: how steps of weights are chosen; train with quantized activations.
-        equalize, correct_bias: equalize the weights of neighbouring layers; undo the shift of rounding in the biases.
-        max_bytes: of the packed file, such as "300kB"; bits differ by layer. rounding: "nearest" or "reconstruct".
+        weight_steps, rounding, learn_activations, equalize, correct_bias: docs/compression.md.
+        max_bytes, sensitivity_images: of each file, such as "300kB": bits then differ by layer, by their effect.
         simulate, weight_format, activation_format: measure formats such as "fixed4.4" and "e4m3", and write no file.
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the
             training (qat), as in `prune`.
-        reject, target: "precision>=0.99" to guarantee; the device to fit on, "NAME:FLASH/RAM" (docs/export.md).
-        input, out: "raw" or "prepared", as in `export`; the folder of the files (default: a new one under runs/).
+        reject, target, input: "precision>=0.99"; "NAME:FLASH/RAM"; "raw" or "prepared", as in `export`.
+        out: the folder of the files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
     folder = shared_folder(f"quantize-{last_name(model)}", "quantize", config, out)

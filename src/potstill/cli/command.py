@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +38,7 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        verbose, track, help_all = _flags_of(_everywhere)
+        verbose, track, help_all = _common_flags()
         self.params += [verbose, *([track] if self.name in TRAINING else [])]
         self.params += [help_all] if any(map(_is_rare, self.params)) else []
 
@@ -134,7 +135,8 @@ def _everywhere(
     """Flags of the command line: of every command, of those that train, and of those with rare flags."""
 
 
-def _flags_of(function: Callable[..., None]) -> list[Any]:
+@functools.cache
+def _common_flags() -> list[Any]:
     app = typer.Typer(add_completion=False)
-    app.command(add_help_option=False)(function)
+    app.command(add_help_option=False)(_everywhere)
     return get_command(app).params

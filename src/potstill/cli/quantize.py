@@ -40,7 +40,10 @@ def quantize(
         int | None, option(BITS, "Bits of the first and last layer (default: 8).", rare=True)
     ] = None,
     max_bytes: Annotated[
-        str | None, option(BITS, "Size of the packed file, such as 300kB; bits then differ by layer.")
+        str | None, option(BITS, "Size of each file, such as 300kB; bits then differ by layer.")
+    ] = None,
+    sensitivity_images: Annotated[
+        int | None, option(BITS, "Validation images to choose the bits of layers on (default: 1024).")
     ] = None,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[

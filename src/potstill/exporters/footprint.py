@@ -7,6 +7,7 @@ but for the rounding of numbers very close to zero.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from potstill.exporters.device_profile import DeviceProfile
 from potstill.exporters.onnx_float import export_onnx
@@ -26,6 +29,9 @@ from potstill.models.outputs import Classifier
 FLOAT = 32
 NOISE = 8
 """Images of noise for the calibration of an untrained network."""
+FILLED = 0.01
+SAVED = 8
+"""Bytes for each channel that a file with few bits needs less than an 8-bit file: its biases and steps have 16 bits."""
 CODE = 15_000
 """Bytes assumed for code: C generated for a network (emx-onnx-cgen 1.4, `gcc -Os`) has 8 to 15 kB. An interpreter with
 optimized kernels has more: 56 to 81 KiB in STM32Cube.AI 9.1, by its own figures for MobileNetV1 and small ResNets."""
@@ -86,7 +92,7 @@ def footprint(
         bits = bits or needs.bits
         size = file.stat().st_size
         if not isinstance(model, Path) and bits < 8:
-            size += needs.weight_bytes(bits) - needs.weight_bytes(8)
+            size += needs.weight_bytes(bits) - needs.weight_bytes(8) - SAVED * needs.channels
         milliseconds, ratio = timed([file], seconds)[0] if time else (None, None)
         scaled = device.latency(needs, bits) if device else None
         return _of(needs, bits, size, latency_ms=milliseconds, latency_ratio=ratio, device_ms=scaled)
@@ -95,12 +101,25 @@ def footprint(
 def _exported(model: Classifier, folder: Path, bits: int) -> Path:
     """Return the float file of a network, or its 8-bit file."""
     plain, small = folder / "model.onnx", folder / "model_int8.onnx"
-    export_onnx(model, plain)
+    export_onnx(_without_zeros(model), plain)
     if bits == FLOAT:
         return plain
     card = model.card
     quantize_int8(plain, small, np.random.default_rng(0).random((NOISE, card.channels, *card.size), dtype=np.float32))
     return small
+
+
+def _without_zeros(model: Classifier) -> Classifier:
+    """Return a copy without parameters that are zero as a whole, as they are before training.
+
+    The exporter would leave out what depends on them: biases, and branches that end in a BatchNorm of zeros.
+    """
+    changed = copy.deepcopy(model)
+    noise = torch.Generator().manual_seed(0)
+    for parameter in changed.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=FILLED, generator=noise)
+    return changed
 
 
 def _of(needs: Plan, bits: int, size: int, **latency: float | None) -> Footprint:

@@ -24,7 +24,7 @@ from torch import nn
 
 from potstill.compress.quantize import QuantConv2d, QuantLinear, quantized_layers
 from potstill.errors import ModelError
-from potstill.exporters import onnx_int8, onnx_packed_weights
+from potstill.exporters import onnx_half, onnx_int8, onnx_packed_weights
 from potstill.exporters.onnx_file import metadata_of, write
 from potstill.exporters.onnx_float import export_onnx
 from potstill.exporters.onnx_slim import slim
@@ -59,6 +59,8 @@ def export_quantized(
             options = _options(model, [use for use in uses if use.layer.grid])
             model, _ = onnx_int8.quantized(plain, calibration, name=classifier.card.model, **options)
     _pack(model, uses)
+    if any(use.layer.grid for use in uses):
+        onnx_half.halve(model.graph)
     small = ir.from_proto(model)
     slim(small)
     write(small, file, metadata_of(classifier.card, temperature), input=input)
@@ -97,6 +99,9 @@ def _tag(number: int, shape: tuple[int, ...]) -> np.ndarray:
     return tag
 
 
+LARGEST_BIAS = 2.0**30  # in an int32, with room for the rounding of steps
+
+
 @dataclass(frozen=True)
 class _Layer:
     """The values of a quantized layer: codes int8 [out, ...], one step per channel, (step, zero point) of its input."""
@@ -114,7 +119,22 @@ class _Layer:
         grid = None if inputs is None else (float(inputs.scale), -int(inputs.codes[0]))
         # The step of a channel of zeros is arbitrary; a tiny one would let its bias overflow.
         step[~codes.reshape(len(codes), -1).any(1)] = np.median(step)
+        if grid is not None:
+            bias = np.zeros(1) if layer.bias is None else layer.bias.detach().abs().cpu().numpy()
+            codes, step = _on_steps(codes, step, (bias / (grid[0] * LARGEST_BIAS)).astype(np.float32))
         return cls(codes, step, weight.bits, grid)
+
+
+def _on_steps(codes: np.ndarray, step: np.ndarray, least: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return codes and steps in float16, none below `least`.
+
+    Pretrained networks have nearly dead channels. Their weights are negligible beside their bias, but their steps are
+    so small that the bias, an int32 in units of step times input step, would overflow, or that float16 has no such
+    number. Such channels get a larger step, and codes for it.
+    """
+    larger = onnx_half.rounded(np.maximum(step, least))
+    ratio = np.where(larger > 1.01 * step, step / larger, 1.0).reshape(-1, *[1] * (codes.ndim - 1))
+    return np.rint(codes * ratio).astype(np.int8), larger
 
 
 @dataclass(frozen=True)
@@ -183,7 +203,8 @@ def _options(model: onnx.ModelProto, uses: list[_Use]) -> dict[str, Any]:
     quantized = {use.node.name for use in uses}
     weighted = [node.name for node in model.graph.node if node.op_type in onnx_int8.WEIGHTED]
     floats = [name for name in weighted if name not in quantized]
-    return {"nodes_to_exclude": floats, "extra_options": {"TensorQuantOverrides": dict(_overrides(uses))}}
+    extra = {"TensorQuantOverrides": dict(_overrides(uses)), "QuantizeBias": False}
+    return {"nodes_to_exclude": floats, "extra_options": extra}
 
 
 def _overrides(uses: list[_Use]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

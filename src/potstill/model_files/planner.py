@@ -83,6 +83,11 @@ class Plan:
         return sum(layer.weights + layer.biases for layer in self.layers) + self.others
 
     @property
+    def channels(self) -> int:
+        """Output channels of all layers with weights."""
+        return sum(layer.channels for layer in self.layers)
+
+    @property
     def peak(self) -> int:
         """The largest number of elements alive: the bytes of activations in 8 bits, a quarter of those in float32."""
         return max(self.live)
@@ -98,7 +103,7 @@ class Plan:
         ends = (0, len(self.layers) - 1)
         each = [max(bits, first_last_bits) if place in ends else bits for place in range(len(self.layers))]
         weights = sum(math.ceil(layer.weights * b / 8) for layer, b in zip(self.layers, each, strict=True))
-        return weights + sum(8 * layer.channels for layer in self.layers) + 4 * self.others
+        return weights + 8 * self.channels + 4 * self.others
 
 
 def plan(file: Path) -> Plan:

@@ -54,7 +54,7 @@ class Parts:
         return f"{self._place + 1} of {len(self._names)}: " if self._place >= 0 else ""
 
     def left(self, share: float) -> str:
-        """Return "about 4 min left", or nothing where it is not known; share: of the present part that is done."""
+        """Return "about 4 min of training left", or nothing where it is not known; share: of the part that is done."""
         if self._place < 0:
             return ""
         if self._until is not None:
@@ -65,7 +65,7 @@ class Parts:
         if not weight or share <= 0 and not self._done or not done:
             return ""
         speed = (self._spent + time.monotonic() - self._began) / done
-        return f"about {_rounded(speed * (sum(self._weights[self._place :]) - share * weight))} left"
+        return f"about {_rounded(speed * (sum(self._weights[self._place :]) - share * weight))} of training left"
 
 
 def _rounded(seconds: float) -> str:

@@ -13,7 +13,8 @@ import torch
 from potstill.data.loader import Order
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
-from potstill.models.outputs import Classifier
+from potstill.models.freeze import hold_statistics
+from potstill.models.outputs import Classifier, bare
 from potstill.objectives.balance import balanced
 from potstill.objectives.feature_terms import Wiring, wire
 from potstill.objectives.objective import Term
@@ -70,6 +71,8 @@ def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: 
     """
     on, classes = devices.device(), data.manifest.classes
     teacher, views, student = job.teacher or NO_TEACHER, job.views, network.to(on)
+    if job.train.batchnorm == "fixed":
+        hold_statistics(bare(student.network))
     loader = data.loader(augment=views.augment, seed=views.seed, device=on, mix=views.mix, mix_alpha=views.mix_alpha)
     order = _order(job, data)
     steps = job.train.epochs * order.steps_per_epoch

@@ -35,6 +35,9 @@ class TrainConfig(Config):
     channels_last: bool | None = Field(
         default=None, description="memory format of images and weights; null: chosen with the precision"
     )
+    batchnorm: Literal["adapted", "fixed"] = Field(
+        default="adapted", description="statistics of BatchNorm: fixed keeps those of pretrained weights"
+    )
     select: Literal["last", "best", "balanced"] = Field(
         default="last", description="epoch whose weights are kept: balanced is the best by balanced accuracy"
     )

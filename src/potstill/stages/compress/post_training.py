@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from potstill import progress
 from potstill.compress import quantize as quantizing
 from potstill.compress.quantize import Histogram, Reconstruction
 from potstill.errors import ConfigError
+from potstill.exporters.onnx_low_bit import export_quantized
+from potstill.model_files.onnx_input import InputForm
 from potstill.model_files.packed import packed
 from potstill.model_files.rebuild import rebuilt
 from potstill.models.inspect.plain_layers import has_depthwise, plain_layers
@@ -20,6 +25,8 @@ from potstill.stages.compress.quantize_config import Methods, QuantizeConfig
 from potstill.training import engine
 
 CORRECTED = 256  # calibration images for bias correction
+METADATA, WIDTH, LAYER = 700, 1400, 40
+"""Bytes of an ONNX file: for metadata that is added later, for the operators of other widths, and for each layer."""
 
 
 def calibrated(config: QuantizeConfig, setup: CompressionSetup) -> tuple[nn.Module, Classifier, dict[str, int]]:
@@ -33,8 +40,7 @@ def calibrated(config: QuantizeConfig, setup: CompressionSetup) -> tuple[nn.Modu
     card, kind = setup.model.card, {"weight_bits": config.weight_bits, "activation_bits": config.activation_bits}
     card = card.replace(compressed={**card.compressed, "quantized": {**kind, "mode": config.mode}})
     if config.max_bytes:
-        room = config.max_bytes - packed_beside(Classifier(network, card))
-        chosen = _mixed(config, setup, floating, observed, room)
+        chosen = _mixed(config, setup, floating, observed, _room(config, setup, Classifier(network, card)))
         network = quantizing.quantized(floating, observed, **_settings(config, methods), layer_bits=chosen)
     if methods.correct_bias:
         network = quantizing.correct_bias(network, floating, setup.calibration[:CORRECTED])
@@ -67,23 +73,44 @@ def _settings(config: QuantizeConfig, methods: Methods) -> dict[str, Any]:
     }
 
 
+def _room(config: QuantizeConfig, setup: CompressionSetup, model: Classifier) -> int:
+    """Return the bytes that are left for the codes in the largest file.
+
+    Raises `ConfigError` if there are none.
+    """
+    assert config.max_bytes is not None, "bits differ by layer only then"
+    beside = packed_beside(model)
+    if config.writes_onnx:
+        beside = max(beside, onnx_beside(model, setup.raw_calibration[:CORRECTED], config.input))
+    if beside >= config.max_bytes:
+        raise ConfigError(
+            f"max_bytes is {config.max_bytes:,}, but the file needs {beside:,} without any weights: steps, biases, "
+            "graph and metadata. Allow more bytes, prune first, or use --input prepared."
+        )
+    return config.max_bytes - beside
+
+
 def packed_beside(model: Classifier) -> int:
     """Return the bytes of a packed file without the codes: steps, biases, head, and a byte per layer for rounding."""
     return len(packed(model)) - quantizing.packed_bytes(model) + len(quantizing.quantized_layers(model))
 
 
+def onnx_beside(model: Classifier, calibration: np.ndarray, input: InputForm) -> int:
+    """Return the bytes of an ONNX file without the codes, with reserve for the operators that unpack other widths."""
+    with tempfile.TemporaryDirectory(prefix="potstill-size-") as folder:
+        export_quantized(model, Path(folder) / "model.onnx", calibration, input=input)
+        size = (Path(folder) / "model.onnx").stat().st_size
+    codes = quantizing.packed_bytes(model)
+    return size - codes + METADATA + WIDTH + LAYER * len(quantizing.quantized_layers(model))
+
+
 def _mixed(
     config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, observed: Mapping[str, Histogram], room: int
 ) -> dict[str, int]:
-    """Choose the bits of each layer by their loss on validation images, so that the codes have `room` bytes."""
-    if room <= 0:
-        assert config.max_bytes is not None, "`room` is computed from it"
-        raise ConfigError(
-            f"max_bytes is {config.max_bytes:,}, but steps, biases and the head of the file alone need "
-            f"{config.max_bytes - room:,}. Allow more bytes, or prune first."
-        )
+    """Choose the bits of each layer by their divergence on validation images, so that the codes have `room` bytes."""
     progress.note("Measuring the sensitivity of each layer to each number of bits; this takes a while.")
-    rises = quantizing.sensitivity(floating, observed, setup.loss, weight_method=config.methods(floating).weight_steps)
+    loss = setup.divergence(floating, config.sensitivity_images)
+    rises = quantizing.sensitivity(floating, observed, loss, weight_method=config.methods(floating).weight_steps)
     weights = {name: layer.weight.numel() for name, layer in plain_layers(floating).items()}
     return quantizing.allocate(rises, weights, max_bytes=room)
 

@@ -134,7 +134,7 @@ def _files(config: QuantizeConfig, setup: CompressionSetup, model: Classifier, f
     with artifacts.atomic(folder / PACKED) as temporary:
         temporary.write_bytes(packed(model))
     gate.check_quantized(folder / PACKED, model, setup.gated, opened=load_packed(folder / PACKED))
-    if config.activation_bits in (8, None) and config.first_last_bits in (8, None):
+    if config.writes_onnx:
         export_quantized(model, folder / ONNX, setup.raw_calibration, input=config.input)
         gate.check_quantized(folder / ONNX, model, setup.gated)
         files["onnx"] = folder / ONNX

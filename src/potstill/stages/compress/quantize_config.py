@@ -60,8 +60,9 @@ class QuantizeConfig(CompressConfig):
     correct_bias: bool | None = Field(
         default=None, description="bias correction; null: if rounded to nearest below 6 bits or with depthwise layers"
     )
-    max_bytes: Bytes | None = Field(
-        default=None, description="maximum bytes of the packed file; bits then differ by layer"
+    max_bytes: Bytes | None = Field(default=None, description="maximum bytes of each file; bits then differ by layer")
+    sensitivity_images: int = Field(
+        default=1024, ge=8, description="validation images for the sensitivity of each layer, with max_bytes"
     )
     weight_format: str | None = Field(
         default=None, description="simulated format of weights: fixed4.4, e4m3, fp16, ...; null: float"
@@ -91,6 +92,11 @@ class QuantizeConfig(CompressConfig):
         """Return the resolved settings as plain JSON types, without those that have no effect in a simulation."""
         settings = super().to_json()
         return {key: settings[key] for key in settings if not (self.simulate and key in simulation.INTEGERS)}
+
+    @property
+    def writes_onnx(self) -> bool:
+        """Whether runtimes can execute the network: its activations are in float or in 8 bits everywhere."""
+        return self.activation_bits in (8, None) and self.first_last_bits in (8, None)
 
     def methods(self, network: nn.Module) -> Methods:
         """Return the methods for a network, with those that are "auto" or null chosen."""

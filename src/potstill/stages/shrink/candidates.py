@@ -14,6 +14,7 @@ from potstill.models.truncated import AT
 from potstill.stages.recipe import StudentConfig
 from potstill.stages.shrink.settings import Pretrained
 
+FEWEST_BITS = 3.3  # on average: below, weights lose more than a smaller network would
 PHOTO_SIZES = (96, 128, 160, 224)
 SMALL = "small"
 SCRATCH: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
@@ -63,7 +64,8 @@ class Base:
 class Candidate:
     """A student before training.
 
-    size: input size in pixels per side, None for the images' own. bits: of its weights when shipped. prior: accuracy
+    size: input size in pixels per side, None for the images' own. bits: of its weights when shipped; if few, on average
+    about so many, because they differ by layer. prior: accuracy
     that is expected before training, in percent, of a probe on the pretrained features; None if there is none.
     """
 
@@ -85,6 +87,11 @@ class Candidate:
     def network(self) -> str:
         """The name without the bits: of the training that candidates with other bits share."""
         return self.name.removesuffix(f"-{self.bits}bit")
+
+    @property
+    def fewest_bits(self) -> float:
+        """The fewest bits on average: layers may have fewer than `bits` to fit into a budget."""
+        return self.bits if self.bits >= 8 else FEWEST_BITS
 
     @property
     def student(self) -> StudentConfig:

@@ -44,8 +44,8 @@ class Sketch:
 
     @property
     def bytes(self) -> float:
-        """Bytes of the weights: less than those of the file."""
-        return self.parameters * self.candidate.bits / 8
+        """Bytes of the weights with the fewest bits: less than those of the file."""
+        return self.parameters * self.candidate.fewest_bits / 8
 
     def fits(self, budgets: Budgets) -> bool:
         """Whether the budgets can be kept, as far as this shows."""
@@ -55,15 +55,32 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Costed:
-    """A candidate and its measured cost."""
+    """A candidate and its measured cost; the bytes of one with few bits are those with `candidate.bits` everywhere."""
 
     candidate: Candidate
     cost: Footprint
 
     def excess(self, budgets: Budgets) -> dict[str, float]:
         """Return the factor by which each limit is exceeded, above 1, by name of the limit."""
-        factors = {name: getattr(self.cost, FIGURES[name]) / limit for name, limit in budgets.limits.items()}
+        factors = {name: getattr(self.least, FIGURES[name]) / limit for name, limit in budgets.limits.items()}
         return {name: factor for name, factor in factors.items() if factor > 1}
+
+    def within(self, budgets: Budgets) -> Costed:
+        """Return it with the bytes that it will have: bits differ by layer so that a file with few bits fits.
+
+        Without a target of accuracy, which fewer bytes may reach, the whole budget is used.
+        """
+        limit = budgets.max_bytes
+        if limit is None or self.candidate.bits >= 8:
+            return self
+        size = limit if not budgets.wants_accuracy else min(self.cost.bytes, limit)
+        return replace(self, cost=replace(self.cost, bytes=size))
+
+    @property
+    def least(self) -> Footprint:
+        """Its cost with the fewest bits."""
+        saved = (self.candidate.bits - self.candidate.fewest_bits) * self.cost.parameters / 8
+        return replace(self.cost, bytes=self.cost.bytes - int(saved))
 
 
 class Costs:
@@ -108,8 +125,8 @@ def impossible(every: Sequence[Sketch], costs: Costs, budgets: Budgets) -> list[
     smallest = [costs.of(one) for one in sorted(ends, key=lambda one: one.name)]
     sentences = []
     for name, limit in budgets.limits.items():
-        least = min(smallest, key=lambda one, name=name: getattr(one.cost, FIGURES[name]))
-        value = getattr(least.cost, FIGURES[name])
+        least = min(smallest, key=lambda one, name=name: getattr(one.least, FIGURES[name]))
+        value = getattr(least.least, FIGURES[name])
         if value > limit:
             sentences.append(
                 f"{flag(name)} {SHOWN[name](limit)} is impossible: the smallest candidate, {least.candidate.name}, "

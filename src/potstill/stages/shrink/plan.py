@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Time:
-    """What a plan divides. seconds: left for search and proof; images: of the train split; workers, seeds: counts."""
+    """What a plan divides. seconds: left for search and proof; images: of the train split; workers, seeds: counts;
+    answer: seconds in which the teacher answers one image."""
 
     seconds: float
     images: int
     workers: int
     seeds: int
+    answer: float = 0.0
 
     def training(self, epochs: int, speed: float) -> float:
         """Return the wall seconds of a training in one worker; speed: seconds an image."""
@@ -104,38 +106,65 @@ def made(
 
     Raises `ConfigError` if the time is too short for any of them, with the shortest that works.
     """
-    epochs: dict[str, int] = {}
-    short: list[str] = []
-    networks: set[str] = set()
-    spent = 0.0
-    halves = SEARCH * limit.seconds / 2
-    skipped = 0
-    sizes: set[int | None] = set()
+    first = next((each for each in _fitting(ordered, costs, speeds, limit, budgets)), None)
+    if first is None:
+        raise ConfigError(_too_short(ordered, speeds, limit))
+    most = VIEWS["small"] if not photo else VIEWS["photo"] if limit.seconds > LONG else VIEWS["photo, quick"]
+    views = min(most, max(epochs_of(*first, limit), 1)) if photo else most
+    answers = views * limit.images * limit.answer
+    limit = replace(limit, seconds=limit.seconds - answers)
+    epochs, spent = _brief(_fitting(ordered, costs, speeds, limit, budgets), limit, answers)
+    if not epochs:
+        raise ConfigError(_too_short(ordered, speeds, limit))
+    longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
+    finalists = int((SEARCH * limit.seconds - spent) * limit.workers / longest)
+    return Plan(epochs, tuple(epochs), max(1, min(finalists, MOST_FINALISTS)), views, limit.seconds)
+
+
+def _fitting(
+    ordered: Sequence[Candidate], costs: Costs, speeds: Speeds, limit: Time, budgets: Budgets
+) -> Iterator[tuple[Candidate, float]]:
+    """Yield the candidates within the budgets that there is time for, and the seconds of one image.
+
+    It ends after `PATIENCE` others that follow the first one.
+    """
+    found, passed = False, 0
     for one in ordered:
-        if short and (spent >= halves or len(short) >= MOST or skipped >= PATIENCE):
-            break
-        if one.size not in sizes and len(sizes) >= MOST_SIZES:
-            continue
         speed = speeds.of(one)
+        if epochs_of(one, speed, limit) >= FEWEST_EPOCHS and not costs.of(one).excess(budgets):
+            found = True
+            yield one, speed
+        elif found:
+            passed += 1
+            if passed >= PATIENCE:
+                return
+
+
+def _brief(fitting: Iterable[tuple[Candidate, float]], limit: Time, answers: float) -> tuple[dict[str, int], float]:
+    """Return the candidates of rung 0 with the epochs of their full training, and the wall seconds of rung 0.
+
+    answers: seconds in which the teacher answers all views at one more input size.
+    """
+    epochs: dict[str, int] = {}
+    networks: set[str] = set()
+    sizes: set[int | None] = set()
+    spent, halves, skipped = 0.0, SEARCH * limit.seconds / 2, 0
+    for one, speed in fitting:
         number = epochs_of(one, speed, limit)
-        if number < FEWEST_EPOCHS or costs.of(one).excess(budgets):
-            skipped += bool(short)
-            continue
-        cost = 0.0 if one.network in networks else limit.training(short_of(number), speed) / limit.workers
-        if short and spent + cost > halves:
+        more = answers if sizes and one.size not in sizes else 0.0
+        cost = 0.0 if one.network in networks else more + limit.training(short_of(number), speed) / limit.workers
+        if epochs and (spent + cost > halves or (one.size not in sizes and len(sizes) >= MOST_SIZES)):
             skipped += 1
+            if skipped >= PATIENCE:
+                break
             continue
         spent, skipped = spent + cost, 0
         networks.add(one.network)
         sizes.add(one.size)
         epochs[one.name] = number
-        short.append(one.name)
-    if not short:
-        raise ConfigError(_too_short(ordered, speeds, limit))
-    longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
-    finalists = int((SEARCH * limit.seconds - spent) * limit.workers / longest)
-    views = VIEWS["small"] if not photo else VIEWS["photo"] if limit.seconds > LONG else VIEWS["photo, quick"]
-    return Plan(epochs, tuple(short), max(1, min(finalists, MOST_FINALISTS)), views, limit.seconds)
+        if spent >= halves or len(epochs) >= MOST:
+            break
+    return epochs, spent
 
 
 def _too_short(ordered: Sequence[Candidate], speeds: Speeds, limit: Time) -> str:

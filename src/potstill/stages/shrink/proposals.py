@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from potstill import artifacts
@@ -16,6 +17,7 @@ from potstill.models.outputs import Classifier
 from potstill.models.truncated import AT
 from potstill.stages import dataset
 from potstill.stages.shrink.candidates import (
+    FEWEST_BITS,
     PHOTO_SIZES,
     Base,
     Candidate,
@@ -33,7 +35,9 @@ from potstill.words import plural
 
 MOST_LAYERS = 7  # layers after which a pretrained network is truncated
 FEW_BITS = 4
-FEW_BITS_COST = 1.5  # points of accuracy that 4-bit weights are expected to cost
+FEW_BITS_COST = {3.0: 3.0, 4.0: 1.0, 6.0: 0.0}
+"""Points of accuracy that weights of so many bits on average are expected to cost."""
+OVERHEAD = 0.12  # share of a file that is not weights
 FILE_SHARE = 1.1  # bytes of an 8-bit file for each parameter, at least
 QUICK_MINUTES = 40.0  # below, the largest input size is left out
 
@@ -87,7 +91,7 @@ def _layers(network: Classifier, bits: int, limit: int | None) -> list[str]:
     """Return the last layers of the truncations that can fit, evenly spaced over the others if there are many."""
     counts = {layer: parameters_below(network.network, layer) for layer in places(network)}
     if limit is not None:
-        fitting = [layer for layer, count in counts.items() if count * bits / 8 < limit]
+        fitting = [layer for layer, count in counts.items() if count * (bits if bits >= 8 else FEWEST_BITS) / 8 < limit]
         return fitting[-MOST_LAYERS:]
     layers = list(counts)
     step = max(len(layers) / MOST_LAYERS, 1.0)
@@ -151,13 +155,14 @@ def _size(candidate: Candidate) -> int:
     return candidate.size or 0
 
 
-def ordered(sketches: Sequence[Sketch], limited: bool) -> list[Candidate]:
-    """Return the candidates in the order in which they are tried.
+def ordered(sketches: Sequence[Sketch], limited: bool, limit: int | None = None) -> list[Candidate]:
+    """Return the candidates in the order in which they are tried. limit: bytes of the file.
 
     Those with a prior by it, without limits those first that are smaller than all more accurate ones; the others
     after them, from each family in turn the largest, without limits also the smallest and one between.
     """
-    informed = sorted((one for one in sketches if one.candidate.prior is not None), key=lambda one: -_promise(one))
+    informed = [one for one in sketches if one.candidate.prior is not None]
+    informed = sorted(informed, key=lambda one: -_promise(one, limit))
     if not limited:
         least, first, rest = float("inf"), [], []
         for one in informed:
@@ -171,9 +176,12 @@ def ordered(sketches: Sequence[Sketch], limited: bool) -> list[Candidate]:
     return [one.candidate for one in [*informed, *_in_turn(turns)]]
 
 
-def _promise(one: Sketch) -> float:
+def _promise(one: Sketch, limit: int | None) -> float:
     assert one.candidate.prior is not None
-    return one.candidate.prior - (FEW_BITS_COST if one.candidate.bits < 8 else 0.0)
+    if one.candidate.bits >= 8:
+        return one.candidate.prior
+    average = FEW_BITS if limit is None else 8 * (1 - OVERHEAD) * limit / one.parameters
+    return one.candidate.prior - float(np.interp(average, list(FEW_BITS_COST), list(FEW_BITS_COST.values())))
 
 
 def _spread(family: list[Sketch]) -> Iterable[Sketch]:

@@ -111,9 +111,10 @@ class _Shrink:
             self.clock.save()
         teacher = timed("teacher", "Made the teacher", lambda: self._teacher(found))
         self.clock.save()
-        ordered = proposals.ordered(sketches, bool(config.budgets.limits))
+        budgets = config.budgets
+        ordered = proposals.ordered(sketches, bool(budgets.limits), budgets.max_bytes)
         speeds = Speeds(self.folder / "speeds.json", build, config.processes)
-        planned = timed("plan", "Measured candidates, planned", lambda: self._plan(ordered, costs, speeds))
+        planned = timed("plan", "Measured candidates, planned", lambda: self._plan(ordered, costs, speeds, teacher))
         return self._searched(planned, ordered, costs, teacher, found)
 
     def _searched(
@@ -123,7 +124,9 @@ class _Shrink:
         config, timed = self.config, self.journal.timed
         place = search.Place(config, self.folder, self.look, teacher.folder, planned.views)
         by_name = {one.name: one for one in ordered}
-        entries = [search.Entry(costs.of(by_name[name]), planned.epochs[name]) for name in planned.short]
+        entries = [
+            search.Entry(costs.of(by_name[name]).within(config.budgets), planned.epochs[name]) for name in planned.short
+        ]
         for one in (entry.candidate for entry in entries if entry.candidate.weights):
             starts.made(one, bases_[0], config, self.look, self.folder)
         trials = Trials(self.folder / "search")
@@ -151,7 +154,7 @@ class _Shrink:
         files = timed(
             "files",
             "Wrote and measured the files",
-            lambda: ship.files(picked, chosen.entry.candidate, teacher.folder, self.goal, config.to),
+            lambda: ship.files(picked, chosen.entry.costed, teacher.folder, self.goal, config.to),
         )
         shipped = ship.delivered(files, picked, chosen.entry.candidate.bits, self.goal / "export", self.folder)
         limits = {
@@ -208,14 +211,15 @@ class _Shrink:
 
         return teachers.trained_here(config, folder, file, images, untrained)
 
-    def _plan(self, ordered: list[Candidate], costs: Costs, speeds: Speeds) -> plan.Plan:
+    def _plan(self, ordered: list[Candidate], costs: Costs, speeds: Speeds, teacher: teachers.Made) -> plan.Plan:
         """Return the plan of this goal, made once."""
         file = self.goal / "plan.json"
         if not file.is_file():
             images = len(self.look.manifest.rows("train"))
             left = 60 * self.config.minutes - self.clock.seconds
-            limit = plan.Time(max(left, 1.0), images, self.config.processes, self.config.seeds)
             photo, budgets = is_photo(self.look.side), self.config.budgets
+            answer = teacher.seconds() if photo else 0.0  # small images are answered in no time
+            limit = plan.Time(max(left, 1.0), images, self.config.processes, self.config.seeds, answer)
             made = plan.made(ordered, costs, speeds, limit, budgets, photo=photo)
             artifacts.write_json(file, made.to_json())
         self.clock.save()

@@ -124,7 +124,8 @@ def settings(candidate: Candidate, epochs: int, images: int) -> TrainConfig:
     """
     common = {"epochs": epochs, "precision": "fp32", "compile": False, "channels_last": candidate.size is not None}
     if candidate.weights:
-        return TrainConfig(**common, batch_size=32, lr=0.0002, warmup=0.1, clip=1.0, weight_decay=0.02)
+        more = {"warmup": 0.1, "clip": 1.0, "weight_decay": 0.02, "batchnorm": "fixed"}
+        return TrainConfig(**common, batch_size=32, lr=0.0001, **more)
     return TrainConfig(**common, batch_size=batch_size(images), lr=0.004, warmup=0.1, weight_decay=0.01)
 
 

@@ -32,6 +32,11 @@ class Budgets(Config):
         names = ("max_bytes", "max_latency", "max_ram", "max_macs")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    @property
+    def wants_accuracy(self) -> bool:
+        """Whether an accuracy is to be reached, so that the smallest model that does is wanted."""
+        return self.min_accuracy is not None or self.max_drop is not None
+
 
 class Pretrained(Config):
     """A pretrained network beside those of the installed packages: its name, weights and normalisation."""

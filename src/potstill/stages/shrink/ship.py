@@ -14,12 +14,13 @@ from potstill import artifacts, progress, words
 from potstill.config import build
 from potstill.stages.compress.export import FLOAT, INT8, ExportStageConfig, export_files
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
-from potstill.stages.shrink.candidates import Candidate
+from potstill.stages.shrink.costs import Costed
 from potstill.stages.shrink.jobs import CALIBRATION, Kind, Outcome
 from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
 QAT_EPOCHS = 2
+SENSITIVITY_IMAGES = 48
 OTHER_FILES = (".tflite", ".txt", ".c", ".h", ".xml", ".bin", ".pte")
 
 
@@ -58,42 +59,49 @@ def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -
     return Picked(kind, seed, folder, outcomes[kind, seed])
 
 
-def files(one: Picked, candidate: Candidate, teacher: Path, folder: Path, to: tuple[str, ...]) -> dict[str, Any]:
+def files(one: Picked, entry: Costed, teacher: Path, folder: Path, to: tuple[str, ...]) -> dict[str, Any]:
     """Write and measure the files, for ONNX and the runtimes `to`; return the summary of the export.
 
-    Weights of fewer than 8 bits, and those that lose more than `LOST` points on validation after post-training
-    quantization, are reconstructed block by block; if that still loses more, they are trained for their bits, and the
-    better of both is kept.
+    entry: the candidate, with the bytes that its file may have. Weights of fewer than 8 bits, and those that lose more
+    than `LOST` points on validation after post-training quantization, are reconstructed block by block; if that still
+    loses more, they are trained for their bits, and the better of both is kept.
     """
     source = one.folder
-    lost = one.outcome.accuracy[32] - one.outcome.accuracy[candidate.bits]
-    if candidate.bits < 8 or lost > LOST:
-        source = _quantized(one, candidate, teacher, folder)
+    bits = entry.candidate.bits
+    lost = one.outcome.accuracy[32] - one.outcome.accuracy[bits]
+    if bits < 8 or lost > LOST:
+        source = _quantized(one, entry, teacher, folder)
     return export_files(build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]}), folder / "export")
 
 
-def _quantized(one: Picked, candidate: Candidate, teacher: Path, folder: Path) -> Path:
+def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> Path:
     """Return the folder of the better quantized network."""
     place = folder / "quantized"
-    accuracy = quantize(_settings(one, candidate, "ptq"), place)["record"]["validation_calibrated"]
+    record = quantize(_settings(one, entry, "ptq"), place)
+    accuracy = record["record"]["validation_calibrated"]
     lost = one.outcome.accuracy[32] - accuracy
+    if entry.candidate.bits < 8:
+        used = sorted(set(record["bits"].values()))
+        progress.note(f"The weights have {used[0]} to {used[-1]} bits, chosen by layer for the budget.")
     if lost <= LOST:
         return place
     progress.note(
-        f"Quantization to {candidate.bits} bits after training loses {lost:.1f} points on validation: training the "
-        f"weights for it ({QAT_EPOCHS} epochs)."
+        f"Quantization after training loses {lost:.1f} points on validation: training the weights for it "
+        f"({QAT_EPOCHS} epochs)."
     )
     trained = folder / "trained-for-its-bits"
-    record = quantize(_settings(one, candidate, "qat", teacher=str(teacher)), trained)["record"]
+    record = quantize(_settings(one, entry, "qat", teacher=str(teacher)), trained)["record"]
     return trained if record["validation_accuracy"]["last"] > accuracy else place
 
 
-def _settings(one: Picked, candidate: Candidate, mode: Literal["ptq", "qat"], **more: Any) -> QuantizeConfig:
+def _settings(one: Picked, entry: Costed, mode: Literal["ptq", "qat"], **more: Any) -> QuantizeConfig:
     train = TrainConfig(
         epochs=QAT_EPOCHS, batch_size=32, optimizer="adamw", lr=0.0002, weight_decay=0, precision="fp32", compile=False
     )
-    bits = {"weight_bits": candidate.bits, "mode": mode}
-    return QuantizeConfig(model=str(one.folder), train=train, calibration=CALIBRATION, **bits, **more)
+    bits: dict[str, Any] = {"weight_bits": entry.candidate.bits}
+    if entry.candidate.bits < 8:
+        bits |= {"max_bytes": entry.cost.bytes, "sensitivity_images": SENSITIVITY_IMAGES}
+    return QuantizeConfig(model=str(one.folder), train=train, calibration=CALIBRATION, mode=mode, **bits, **more)
 
 
 def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,19 +50,32 @@ class Speeds:
 
 def measured(model: Classifier, workers: int) -> float:
     """Return the seconds of a step (forward, backward) for one image; with several workers on one thread."""
+    with threads(1 if workers > 1 else torch.get_num_threads()):
+        return _fastest(model.train(), lambda image: F.cross_entropy(model(image).logits, _zeros(image)).backward())
+
+
+def answering(model: Classifier) -> float:
+    """Return the seconds in which a teacher answers one image, with the threads of this process."""
+    with torch.inference_mode():
+        return _fastest(model.eval(), lambda image: model(image))
+
+
+def _fastest(model: Classifier, step: Callable[[torch.Tensor], Any]) -> float:
+    """Return the seconds of the fastest step for one image; the first one is not counted."""
     on = devices.device()
     layout = torch.channels_last if max(model.card.size) > LARGEST_SMALL else torch.contiguous_format
-    model = model.to(on).to(memory_format=layout).train()
+    model.to(on).to(memory_format=layout)
     image = torch.rand(BATCH, model.card.channels, *model.card.size, device=on).contiguous(memory_format=layout)
-    label = torch.zeros(BATCH, dtype=torch.long, device=on)
-    with threads(1 if workers > 1 else torch.get_num_threads()):
-        times = [_step(model, image, label) for _ in range(STEPS)]
-    return min(times[1:]) / BATCH
+    return min([_seconds(step, image) for _ in range(STEPS)][1:]) / BATCH
 
 
-def _step(model: Classifier, image: torch.Tensor, label: torch.Tensor) -> float:
+def _zeros(image: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(image), dtype=torch.long, device=image.device)
+
+
+def _seconds(step: Callable[[torch.Tensor], Any], image: torch.Tensor) -> float:
     began = time.perf_counter()
-    F.cross_entropy(model(image).logits, label).backward()
+    step(image)
     if image.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began

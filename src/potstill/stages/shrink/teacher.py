@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill import artifacts
+from potstill.model_files import open
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
@@ -18,7 +19,7 @@ from potstill.stages.recipe import TeacherConfig, Views
 from potstill.stages.run_folder import Journal
 from potstill.stages.shrink.candidates import Base
 from potstill.stages.shrink.settings import ShrinkConfig
-from potstill.stages.shrink.speed import measured, tier
+from potstill.stages.shrink.speed import answering, measured, tier
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
 from potstill.training.settings import TrainConfig
 
@@ -45,6 +46,11 @@ class Made:
     name: str
     accuracy: float
     facts: dict[str, Any]
+
+    def seconds(self) -> float:
+        """Return the seconds in which it answers one image; 0 if it is an exported file, whose speed is not known."""
+        model = open.find(str(self.folder))
+        return answering(model) if isinstance(model, Classifier) else 0.0
 
 
 def given(config: ShrinkConfig, folder: Path) -> Made:
