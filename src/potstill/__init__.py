@@ -72,6 +72,7 @@ __all__ = [
     "ModelFigures",
     "Prediction",
     "Recipes",
+    "Reports",
     "RunResult",
     "SelftrainResult",
     "ShrinkResult",
@@ -97,6 +98,7 @@ __all__ = [
     "prune",
     "quantize",
     "recipes",
+    "report",
     "run",
     "selftrain",
     "set_tracking",
@@ -111,6 +113,7 @@ _CONTENTS = {
     "api.transfer": "finetune selftrain label",
     "api.compression": "prune quantize export",
     "api.using": "predict evaluate explain check models layers formats bench clean debug",
+    "api.reporting": "report Reports",
     "api.model": "load Model",
     "api.results": "RunResult CompareResult CompressResult FinetuneResult LabelResult ModelFigures SelftrainResult "
     "ShrinkResult",

@@ -194,6 +194,14 @@ def is_sealed(value: Any) -> bool:
     )
 
 
+def update(file: Path) -> None:
+    """Record a file again in the manifest of its folder, after it was made anew from the others."""
+    manifest = finished(file.parent)
+    if manifest is not None and file.name in _recorded(manifest):
+        files = {**manifest["files"], file.name: _fact(file)}
+        write_json(file.parent / MANIFEST, sealed({**_own(manifest), "files": files}))
+
+
 def finished(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a complete folder, None if it is unfinished or absent."""
     file = folder / MANIFEST

@@ -71,11 +71,10 @@ def test_an_export_names_each_file_once_and_fits(
     monkeypatch.setenv("COLUMNS", "80")
     row = {"bytes": 1_085_000, "accuracy": 91.4, "interval": [90.8, 91.9], "lost": 0.05, "agreement": 99.42}
     files = {name: {"file": name, **row} for name in ("model.onnx", "model_int8.onnx")}
-    chosen = {"file": "model_int8.onnx", "because": "it is faster"}
-    show(CompressResult({"models": {"network": {"accuracy": 91.4}, **files}, "recommended": chosen}, Path("out")))
+    show(CompressResult({"models": {"network": {"accuracy": 91.4}, **files}}, Path("out")))
     printed = capsys.readouterr().out
     assert "│ model_int8.onnx │" in printed and "99.42" in printed and "1.1 MB" in printed
-    assert printed.count("model_int8.onnx") == 2 and "Take out/model_int8.onnx: it is faster." in printed
+    assert printed.count("model_int8.onnx") == 1
 
 
 def test_a_gain_is_no_loss(compressed: CompressResult) -> None:

@@ -16,7 +16,6 @@ import yaml
 from potstill import config
 from potstill.errors import ConfigError, RunError
 from potstill.evaluation.metrics import accuracy
-from potstill.report import write_comparison
 from potstill.stages.compare import CompareConfig, compare, figures
 from potstill.stages.compare.settings import plan
 from potstill.training import engine
@@ -54,7 +53,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("runs") / "small"
     compare(build(tree), made, command="potstill compare small.yaml")
-    write_comparison(made)
     return made
 
 
@@ -169,7 +167,7 @@ def test_tables_hold_the_figures(folder: Path) -> None:
 
 
 def test_the_page_stands_alone(folder: Path) -> None:
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text().replace("http://www.w3.org", "")  # names of SVG, never fetched
     assert "<script src" not in page and "http://" not in page and "https://" not in page
     for words in ("srrl", "p (Holm)", "Extra parameters", "potstill compare small.yaml"):
         assert words in page

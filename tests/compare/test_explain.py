@@ -75,6 +75,9 @@ def test_inherited_mistakes_are_the_same_class_on_the_same_image() -> None:
     student = one_hot([0, 1, 1, 0, 2, 0])  # repeats 1 and 5; image 3 is wrong in its own way
     assert stage.inherited(teacher, student, label) == {"mistakes": 3, "repeated": 2, "share": 66.67}
     assert stage.inherited(one_hot([0, 0, 1, 1, 2, 2]), student, label)["share"] == 0.0
+    control = one_hot([1, 1, 0, 2, 2, 2])  # repeats 1 and 3
+    found = stage.likeness({"teacher": teacher, "student": student, "control": control}, label, ("a", "b", "c"))
+    assert found["inherited"]["control"]["difference"]["points"] == 0.0
     pairs = stage.confusions({"teacher": teacher, "student": student}, label, ("a", "b", "c"))
     found = {(one["true"], one["called"]): (one["count"], one["repeated"]) for one in pairs}
     assert found[("a", "b")] == ({"teacher": 1, "student": 1}, {"student": 1})
@@ -96,4 +99,5 @@ def test_a_model_beside_itself_is_its_own_likeness_and_the_page_says_so() -> Non
     )
     assert sum(found["calibration"]["student"]["count"]) == 60
     page = render(found | {"models": {"student": "s", "teacher": "t", "control": "c"}, "data": "d", "split": "test"})
-    assert "agree on 100.0" in page and page.count("<svg") == 3 and "http" not in page.replace("http://www.w3.org", "")
+    assert "agree on 100.0" in page and page.count("<svg") == 3 and "points of these mistakes (95 % interval" in page
+    assert "http" not in page.replace("http://www.w3.org", "")

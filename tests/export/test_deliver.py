@@ -48,7 +48,7 @@ def test_the_folder_holds_measured_files(
     exported = potstill.export(model, data=DIGITS, calibration=32, golden=12, out=folder)
     assert {file.name for file in folder.iterdir()} == {
         "export.yaml", "manifest.json", "summary.json", "journal.json", "model.onnx",
-        "model_int8.onnx", "golden", "evaluation", "splits.csv",
+        "model_int8.onnx", "golden", "evaluation", "splits.csv", "report.html", "examples.json",
     }  # fmt: skip
     told = exported.summary
     rows = told["models"]
@@ -59,7 +59,7 @@ def test_the_folder_holds_measured_files(
     timed = [(one["batch"], one["threads"]) for one in rows["model_int8.onnx"]["latency"]]
     assert timed == [(1, 1), (4, 0)]
     assert [one["speed_up"] for one in rows["model.onnx"]["latency"]] == [1, 1]
-    assert told["recommended"]["file"] in rows
+    assert told["ship"]["file"] in rows and told["ship"]["accuracy"] == rows[told["ship"]["file"]]["accuracy"]
     assert told["temperature"] is None  # these images may be those that the network learned from
     assert export_files(config(model, golden=12), folder) == told
     with pytest.raises(RunError, match="other settings"):
@@ -67,7 +67,7 @@ def test_the_folder_holds_measured_files(
 
     show(exported)
     printed = capsys.readouterr().out
-    assert "model_int8.onnx" in printed and f"Take {folder}/{told['recommended']['file']}: " in printed
+    assert "model_int8.onnx" in printed and told["ship"]["file"] in printed
     assert snippets.use(exported.recommended) in printed
     assert len(list((folder / "golden").glob("*.png"))) == 12
     verified = subprocess.run([sys.executable, folder / "golden" / "verify.py"], capture_output=True, text=True)
@@ -95,13 +95,14 @@ def test_tflite_and_c_are_measured_like_the_others(
         facts = rows[name]["compiled"]
         assert rows[name]["images"] == min(500, test) and facts["onnxruntime"]["agreement"] > 98
         assert facts["warnings"] == 0 and facts["memory"] > 0
-    assert exported.summary["recommended"]["file"] in rows
+    assert exported.summary["ship"]["file"] in rows
     with pytest.raises(ConfigError, match="tflite_type"):
         potstill.export(model, data=DIGITS, tflite_type="int16", out=tmp_path / "other")
 
 
 def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1, size: int = 100) -> dict[str, Any]:
-    return {"lost": lost, "p": p, "bytes": size, "latency": [{"speed_up": speed, "threads": threads}]}
+    timed = {"median_ms": 1 / speed, "batch": 1, "threads": threads}
+    return {"lost": lost, "p": p, "bytes": size, "latency": [timed]}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,13 @@ def row(speed: float, *, lost: float = 0.0, p: float = 1.0, threads: int = 1, si
         ({"int8": row(0.8)}, "float"),
         ({"int8": row(2.0), "xml": row(3.0)}, "xml"),
         ({"int8": row(0.9), "pte": row(4.0, threads=0)}, "float"),
+        ({"int8": row(0.9, size=120), "xml": row(1.0, size=120)}, "float"),  # slower or as fast, and larger
         ({}, "float"),
     ],
 )
 def test_what_is_slower_or_worse_is_never_recommended(others: dict[str, Any], chosen: str) -> None:
     assert recommended({"network": {}, "float": row(1.0), **others})["file"] == chosen
-    slower = [name for name, told in others.items() if told["latency"][0]["speed_up"] < 1]
+    slower = [name for name, told in others.items() if told["latency"][0]["median_ms"] > 1]
     assert all(any(note.startswith(f"{name} is slower") for note in progress.display().notes) for name in slower)
 
 

@@ -19,8 +19,8 @@ from potstill.model_files.folder import load_model, read_card, save_model
 from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.freeze import bits
-from potstill.report import write_transfer
-from potstill.report.transfer import advice
+from potstill.report import write_report
+from potstill.report.commands import next_steps
 from potstill.stages import dataset
 from potstill.stages.finetune import FinetuneConfig, finetune, run
 from potstill.stages.finetune.backbone import backbone
@@ -104,22 +104,23 @@ def wrong(tree: Path, rows: np.ndarray) -> np.ndarray:
 
 def test_the_page_says_what_was_kept_and_why(done) -> None:
     folder, summary = done
-    page = Page(write_transfer(folder).read_text(encoding="utf-8"))
-    assert page.sections() == ["models", "notes", "probe", "tuning", "steps", "data", "measured", "recipe"]
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert {"effect", "models", "gains", "recall", "confusion", "probe", "tuning", "steps", "data"} <= set(
+        page.sections()
+    )
     assert summary["choice"]["sentence"] in page.text
     for figures in summary["models"].values():
         assert words.percent(figures["accuracy"]).replace(words.NBSP, " ") in page.text
     assert summary["tuning"]["frozen_bits"][:12] in page.text
-    assert "21 kept their statistics" in page.text and page.count("svg") == 3
-    assert not [at for _, at in page.tags if "src" in at or not str(at.get("href", "#")).startswith("#")]
+    assert "21 kept their statistics" in page.text and page.count("svg") == 5
 
 
 def test_the_page_of_a_probe_and_of_a_training_from_scratch(tree: Path, weights: Path, tmp_path: Path) -> None:
     finetune(settings(tree, weights, unfreeze="none", views=0, penalty=0.01), tmp_path / "probe")
-    page = Page(write_transfer(tmp_path / "probe").read_text(encoding="utf-8"))
-    assert "tuning" not in page.sections() and "Linear probe: " in page.text and page.count("svg") == 0
+    page = Page(write_report(tmp_path / "probe").read_text(encoding="utf-8"))
+    assert "tuning" not in page.sections() and "Linear probe" in page.text and page.count("svg") == 2
     finetune(settings(tree, None, from_scratch=True, train={"epochs": 1}), tmp_path / "scratch")
-    page = Page(write_transfer(tmp_path / "scratch").read_text(encoding="utf-8"))
+    page = Page(write_report(tmp_path / "scratch").read_text(encoding="utf-8"))
     assert "probe" not in page.sections() and "all layers, from random weights" in page.text
 
 
@@ -216,7 +217,7 @@ def test_of_several_models_the_best_probe_is_kept(tree: Path, weights: Path, tmp
     assert second["images"] == told["data"]["splits"]["train"]
     assert any(f"Kept {good} of 2 networks" in note for note in told["notes"])
     assert bits(load_model(tmp_path / "out").network.conv1) == bits(load_model(good).network.conv1)
-    steps = dict(advice({**told, "folder": str(tmp_path / "out")}))
+    steps = dict(next_steps(told, tmp_path / "out"))
     again = steps["If the images are unlike photographs, an earlier layer may transfer better:"]
     assert again == f"potstill finetune {tree} --model {good} --size {SIDE} --features auto"
 
@@ -245,8 +246,8 @@ def test_the_next_step_repeats_what_the_weights_need() -> None:
             "std": STD,
         },
     )
-    summary = {"recipe": config.to_json(), "folder": "out", "data": {"source": "my photos"}}
-    commands = [command for _, command in advice(summary)]
+    summary = {"kind": "finetune", "recipe": config.to_json(), "data": {"source": "my photos"}}
+    commands = [command for _, command in next_steps(summary, Path("out"))]
     assert commands[0] == "potstill distill 'my photos' --teacher out"
     assert commands[2] == (
         "potstill finetune 'my photos' --model resnet18 --weights 'a b.pth' --mean 0.485,0.456,0.406 "

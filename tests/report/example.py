@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from potstill.evaluation import metrics, statistics
+from potstill.data.formats import from_arrays
+from potstill.data.manifest import SPLITS
+from potstill.data.thumbnails import data_url
+from potstill.evaluation import statistics
+from potstill.evaluation.shipping import Goal
+from potstill.stages.examples import Reference
+from potstill.stages.shipped import Delivered
+from potstill.stages.shipped import shipped as record
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
@@ -76,6 +82,7 @@ def summary(
             "student": {"model": "builtin:mlp", "options": {"hidden": [32]}},
             "distill": {"alpha": 0.1, "temperature": 4.0, "train": {"epochs": 60, "lr": 0.1}},
             "seeds": seeds,
+            "seed": 0,
         },
         "data": {
             "source": "scikit-learn's handwritten digits",
@@ -87,6 +94,7 @@ def summary(
                 "validation": 126,
                 "test": images,
             },
+            "counts": {name: [113, 13, images // len(classes)] for name in classes},
             "image": {"channels": 1, "height": 8, "width": 8},
         },
         "models": models,
@@ -140,28 +148,33 @@ def write_curves(folder: Path, *, control: float, student: float, seeds: int) ->
         write_curve(folder / f"distill/seed-{seed}", last=student, epochs=60, terms=terms, seed=10 + seed)
 
 
-def examples(classes: tuple[str, ...], temperature: float, count: int = 6) -> dict[str, Any]:
-    random = np.random.default_rng(5)
-    shown = []
-    for label in range(count):
-        grey = Image.fromarray((random.uniform(size=(8, 8)) * 255).astype(np.uint8))
-        png = io.BytesIO()
-        grey.save(png, "png")
-        mark = np.eye(len(classes))[label]
-        teacher, student = 8 * mark + 2 * random.normal(size=(2, len(classes)))
-        student[(label + 3) % len(classes)] += 3
-        shown.append(
-            {
-                "image": "data:image/png;base64," + base64.b64encode(png.getvalue()).decode(),
-                "label": label,
-                **{
-                    f"{who}{suffix}": metrics.softmax(logits[None], t)[0].tolist()
-                    for who, logits in (("teacher", teacher), ("student", student))
-                    for suffix, t in (("", 1.0), ("_soft", temperature))
-                },
-            }
-        )
-    return {"temperature": temperature, "classes": list(classes), "examples": shown}
+def logits_of(random: np.random.Generator, label: np.ndarray, classes: int, accuracy: float) -> np.ndarray:
+    """Return logits [N, K] that are right on about `accuracy` percent of the images."""
+    logits = random.normal(size=(len(label), classes))
+    logits[np.arange(len(label)), label] += np.where(random.uniform(size=len(label)) < accuracy / 100, 5.0, -3.0)
+    return logits
+
+
+def picture(random: np.random.Generator, label: int) -> dict[str, Any]:
+    grey = Image.fromarray((random.uniform(size=(8, 8)) * 255).astype(np.uint8))
+    return {"image": data_url(grey, "PNG"), "name": f"{label}/{random.integers(1000)}.png", "label": label}
+
+
+def shipped(told: dict[str, Any], folder: Path, *, images: int, accuracy: float) -> None:
+    """Complete the summary by what is shipped and the figures behind it; write examples.json."""
+    classes, random = told["data"]["classes"], np.random.default_rng(5)
+    label = random.permutation(np.arange(images) % len(classes))
+    own, teacher = (logits_of(random, label, len(classes), one) for one in (accuracy, 99.0))
+    pixels = (random.uniform(size=(images, 8, 8)) * 255).astype(np.uint8)
+    manifest = from_arrays(pixels, label, classes=classes, root="digits")
+    manifest = manifest.with_split(np.full(images, SPLITS.index("test"), np.uint8))
+    student = told["models"]["student"]
+    one = Delivered("student", "student.onnx", own, student["bytes"], student["latency_ms"], 1, "the best of 3 seeds")
+    one = replace(one, others={"student_int8.onnx": "student_int8.onnx is smaller but slower."})
+    told |= record(one, manifest, folder, Reference("teacher", teacher), goal=Goal(max_drop=20))
+    content = json.loads((folder / "examples.json").read_text())
+    content["samples"] = [picture(random, k % len(classes)) for k in range(6)]
+    (folder / "examples.json").write_text(json.dumps(content))
 
 
 def write_run(
@@ -188,6 +201,6 @@ def write_run(
     write_curve(folder / "teacher", last=99.1, epochs=20, terms=("cross_entropy",), seed=99)
     write_curves(folder, control=control, student=student, seeds=seeds)
     write_curves(folder / "comparisons/every-label", control=90.9, student=90.6, seeds=seeds)
-    (folder / "examples.json").write_text(json.dumps(examples(classes, 4.0)))
+    shipped(told, folder, images=images, accuracy=student)
     (folder / "summary.json").write_text(json.dumps(told))
     return told

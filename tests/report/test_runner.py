@@ -306,7 +306,7 @@ def folders(root: Path, photos: list[Path], classes: tuple[str, ...]) -> Path:
 def page_of(folder: Path, values: dict[str, Any] | None) -> Path:
     """Write a page with the section alone."""
     css = (SCRIPTS.parent / "report.css").read_text(encoding="utf-8")
-    block = filled("blocks/play.html", play=values, _=str)
+    block = filled("blocks/play.html", play=values)
     (folder / "page.html").write_text(f"<meta charset=utf-8><style>{css}</style><main>{block}", encoding="utf-8")
     return folder / "page.html"
 
@@ -396,6 +396,6 @@ def test_a_network_that_is_too_large_gets_a_sentence(
     values = playing.play(files)
     assert values is not None and values["file"] == "student_int8.onnx"  # the float program has 4.5 kB
     monkeypatch.setattr(playing, "MOST_MACS", 10_000)
-    text = filled("blocks/play.html", play=playing.play(files), _=str)
+    text = filled("blocks/play.html", play=playing.play(files))
     assert "too large for a page: 0.5 million multiply-accumulates an image (at most 0.0)" in text
     assert f"potstill predict {files[0]} PHOTO" in text and "<script" not in text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
 from potstill import words
-from potstill.report import advice
+from potstill.report import advice, charts
 from potstill.report.charts import Line, mean_curve
 from potstill.report.layout import Box, place, spread
 
@@ -64,6 +65,7 @@ def test_the_bold_line_is_the_mean_as_far_as_every_seed_goes():
 
 def summary(result: str, *, teacher: float, unlabelled: int, temperature: float, seeds: int) -> dict:
     return {
+        "kind": "distill",
         "models": {"teacher": {"accuracy": teacher}, "control": {"accuracy": 90.0, "test_accuracy": [90.0] * seeds}},
         "data": {"splits": {"unlabelled": unlabelled}},
         "recipe": {"objective": {"terms": [{"loss": "kd", "options": {"temperature": temperature}}]}},
@@ -72,19 +74,41 @@ def summary(result: str, *, teacher: float, unlabelled: int, temperature: float,
 
 
 def test_advice_is_only_what_fits_the_run():
-    easy = advice.advise(summary("TIES", teacher=99, unlabelled=500, temperature=2.0, seeds=5), 1)
-    assert easy.next == (
-        "Use either; the control is simpler to train, because it needs no teacher.",
-        "Try a larger student: this one may be at its capacity.",
-    )
-    assert "between −0.5 and +0.3 points" in easy.meaning
-    hard = advice.advise(summary("TIES", teacher=89, unlabelled=0, temperature=8.0, seeds=3), 1)
-    for words_ in (
-        "better teacher first",
-        "unlabelled images",
-        "temperature than 8",
-        "more seeds (this run had 3)",
-    ):
-        assert any(words_ in line for line in hard.next), words_
-    assert not any("more seeds" in line for line in advice.advise(
-        summary("LOSES", teacher=99, unlabelled=0, temperature=2.0, seeds=3), 1).next)  # fmt: skip
+    easy = summary("TIES", teacher=99, unlabelled=500, temperature=2.0, seeds=5)
+    assert advice.suggestions(easy) == ["Try a larger student: this one may be at its capacity."]
+    effect = advice.effect(easy, 1)
+    assert effect is not None and "between −0.5 and +0.3 points" in effect.meaning
+    hard = advice.suggestions(summary("TIES", teacher=89, unlabelled=0, temperature=8.0, seeds=3))
+    for words_ in ("better teacher first", "unlabelled images", "temperature than 8", "more seeds (this run had 3)"):
+        assert any(words_ in line for line in hard), words_
+    lost = advice.suggestions(summary("LOSES", teacher=99, unlabelled=0, temperature=2.0, seeds=3))
+    assert lost and not any("more seeds" in line for line in lost)
+    assert advice.suggestions(summary("BEATS", teacher=99, unlabelled=0, temperature=2.0, seeds=3)) == []
+
+
+LINES = {
+    "equal": [((1, 2, 3), (97.5, 97.5, 97.5)), ((1, 2, 3), (97.5001, 97.5, 97.5))],
+    "one epoch": [((1,), (50.0,))],
+    "all right": [((1, 2), (100.0, 100.0))],
+    "zero": [((1, 2), (0.0, 0.0))],
+    "rising": [(tuple(range(1, 11)), (10.0, 90.0, *(97.0 + n / 10 for n in range(8))))],
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_charts_of_odd_curves(name):
+    lines = [Line("student", f"line {n}", (pair,)) for n, pair in enumerate(LINES[name])]
+    for from_zero in (True, False):
+        svg = charts.curve(lines, name=name, alt=name, from_zero=from_zero)
+        assert "nan" not in svg.lower() and "1e" not in re.sub(r"<[^>]*>", "", svg)
+        assert ("cut off" in svg) == (name == "rising" and not from_zero)
+    low, high = charts._limits(lines, from_zero=False)
+    assert high - low >= 2  # equal values are not drawn apart
+
+
+def test_charts_at_the_edges():
+    for curve in ([[100.0, 100.0]], [[50.0, 100.0], [100.0, 100.0]], [[1.0, 0.0], [100.0, 0.0]]):
+        assert "<svg" in charts.precision(curve, name="edge", alt="edge")
+    point = [charts.Point("student", name, 100, 100.0, (100.0, 100.0)) for name in ("one", "two")]
+    assert charts.tradeoff(point, axis="size", tick=str, name="same", alt="same", log=False).count("</svg>") == 1
+    assert "<svg" in charts.reliability([(50.0, 50.0)], [4], model="student", name="one bin", alt="one bin")

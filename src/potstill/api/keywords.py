@@ -23,12 +23,12 @@ TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.trai
 STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}
 OBJECTIVE = {name: f"objective.{name}" for name in ("alpha", "temperature", "loss")}
 
-BUDGETS = {
-    name: f"budgets.{name}" for name in ("max_bytes", "max_latency", "max_ram", "max_macs", "min_accuracy", "max_drop")
-}
+OF_GOALS = ("max_bytes", "max_latency", "min_accuracy", "max_drop")
+GOAL = {name: f"goal.{name}" for name in OF_GOALS}
+BUDGETS = {name: f"budgets.{name}" for name in (*OF_GOALS, "max_ram", "max_macs")}
 
 PLACES: dict[str, dict[str, str]] = {
-    "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE, "input": "export.input"},
+    "distill": {**TRAIN, **DATA, **TEACHER, **STUDENT, **OBJECTIVE, **GOAL, "input": "export.input"},
     "finetune": {**TRAIN, **DATA},
     "selftrain": {**TRAIN, **DATA},
     "label": {**DATA, **TEACHER},

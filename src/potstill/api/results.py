@@ -18,7 +18,7 @@ from potstill.evaluation.statistics import Verdict
 from potstill.model_files import snippets
 from potstill.plain_text import visible
 
-REPORT, GOLDEN = "report.html", "golden"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,18 @@ class Result:
 class StageResult(Result):
     """What a stage returns that trained or wrote models."""
 
+    def parts(self) -> Iterator[Part]:
+        """Yield what is shipped and how good that file is, the next commands, and the page."""
+        from potstill.report.commands import next_steps
+        from potstill.report.first import lines, verdict
+
+        if self.summary.get("ship"):
+            yield "\n".join([verdict(self.summary)[0], *lines(self.summary)])
+        if self.folder is not None and self.summary:
+            steps = [f"{why} {command}" for why, command in next_steps(self.summary, self.folder)]
+            yield from ("\n".join(steps),) if steps else ()
+        yield from super().parts()
+
     @property
     def models(self) -> dict[str, ModelFigures]:
         """The figures of each model, by role."""
@@ -153,11 +165,7 @@ class ShrinkResult(StageResult):
 
     def parts(self) -> Iterator[Part]:
         """Yield what to ship, how good, how big, how fast, how sure; and the next command."""
-        from potstill.report.shrink import lines, next_steps
-
-        yield from lines(self.summary)
-        if self.folder is not None:
-            yield f"Next: {next_steps(self.summary, self.folder)[0][1]}"
+        yield self.summary["verdict"]["sentence"]
         yield from super().parts()
 
 
@@ -251,7 +259,6 @@ class FinetuneResult(StageResult):
     def parts(self) -> Iterator[Part]:
         named = {f"{role}{' (kept)' * (role == self.kept.role)}": one for role, one in self.models.items()}
         yield models_table(named, ("accuracy, %", "95 % interval"), self.summary["data"]["source"])
-        yield f"Model: {self.folder}"
         yield from super().parts()
 
 
@@ -290,7 +297,7 @@ class LabelResult(StageResult):
         images, views = words.plural(facts["images"], "image"), words.plural(facts["views"], "view")
         yield f"Soft labels of {images} in {views}, {words.file_size(facts['bytes'])}: {self.folder}"
         yield f"Page: {self.folder}/labels.html; most informative images to label: {self.folder}/to-review.csv"
-        yield f"Teach with them: potstill distill {self.summary['data']['source']} --teacher {self.folder}"
+        yield from super().parts()
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -300,8 +307,9 @@ class CompressResult(StageResult):
     @property
     def recommended(self) -> Path | None:
         """Of an export, the file to take."""
-        chosen = self.summary.get("recommended")
-        return None if chosen is None or self.folder is None else self.folder / chosen["file"]
+        if self.summary.get("kind") != "export" or self.folder is None:
+            return None
+        return self.folder / self.summary["ship"]["file"]
 
     def parts(self) -> Iterator[Part]:
         named = any(one.file not in ("", role) for role, one in self.models.items())
@@ -309,11 +317,8 @@ class CompressResult(StageResult):
         yield models_table(self.models, (*columns, "vs original", "ms/image"), str(self.folder))
         if "speed_up" in self.summary:
             yield f"{self.summary['speed_up']:.2f} times as fast as the original (batch 1, one thread)."
-        if self.recommended is not None:
-            yield f"Take {self.recommended}: {self.summary['recommended']['because']}."
-            if self.folder is not None and "from_photo" in self.summary["models"][self.recommended.name]:
-                yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
-                yield f"To check it where it is used: python {self.folder / GOLDEN / snippets.VERIFY}"
+        if self.recommended is not None and "from_photo" in self.summary["models"][self.recommended.name]:
+            yield f"To use it in Python (pip install {snippets.NEEDS}):\n\n{snippets.use(self.recommended)}"
         yield from super().parts()
 
 

@@ -122,6 +122,10 @@ def distill(
     comparisons: Settings | None = None,
     name: str | None = None,
     title: str | None = None,
+    min_accuracy: float | None = None,
+    max_drop: float | None = None,
+    max_bytes: str | int | None = None,
+    max_latency: str | float | None = None,
     reject: str | None = None,
     target: str | None = None,
     workers: int | None = None,
@@ -132,16 +136,12 @@ def distill(
 ) -> RunResult:
     """Train a small student with a large teacher, beside a control without one, and export, measure and report it.
 
-    data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}. teacher,
-    student: a name ("resnet18@stage:2" is truncated), a run or stage folder, an ONNX file (teacher), or settings;
-    "auto" chooses by the images. teacher_weights, teacher_epochs: a file, "package:NAME", "hub" or "auto"; epochs
-    without weights. student_weights, student_size: initial weights of any classes; pixels. alpha, temperature, loss:
-    weight of the labels' loss, 0..1; softmax temperature; the teacher's loss by name. epochs, batch_size, lr, select,
-    balance: of student and control. seeds, seed: pairs; the first seed. labels: of the student. limit, group,
-    test_from, allow_empty: images and splits (docs/data.md). fit, input: "crop", "letterbox" or "stretch"; ONNX files
-    take "raw" or "prepared". views, augment, mix, mix_alpha: views of an image; augmentation. objective, train, export,
-    comparisons: as in a recipe (docs/recipes.md). name, title: of the run. reject, target: "precision>=0.99";
-    "NAME:FLASH/RAM" (docs/export.md). workers, ray, gpus: docs/scaling.md. out: the run folder.
+    data: a path, 'digits', or settings. teacher, student: a name ("resnet18@stage:2" is truncated), a folder, an ONNX
+    file, settings, "auto". teacher_weights, student_weights: a file, "package:NAME", "hub", "auto". labels, seeds,
+    seed, teacher_epochs, student_size (pixels), alpha, temperature, loss, epochs, batch_size, lr, select, balance,
+    limit, group, test_from, allow_empty, fit, views, augment, mix, mix_alpha, input, objective, train, export,
+    comparisons, name, title: as in a recipe (docs/recipes.md). min_accuracy, max_drop, max_bytes, max_latency: the
+    goal. reject, target: docs/export.md. workers, ray, gpus: docs/scaling.md. out: the run folder.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")

@@ -29,6 +29,7 @@ from potstill.cli.predict import predict
 from potstill.cli.prune import prune
 from potstill.cli.quantize import quantize
 from potstill.cli.recipes import recipes
+from potstill.cli.report import report
 from potstill.cli.run import run
 from potstill.cli.selftrain import selftrain
 from potstill.cli.shrink import shrink
@@ -40,7 +41,7 @@ ROAD = {
     "Check images": (check,),
     "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
     "Compress and export": (prune, quantize, export),
-    "Use": (evaluate, predict),
+    "Use": (report, evaluate, predict),
     "Inspect models": (models, layers, formats, bench),
     "Maintenance": (clean, debug),
 }

@@ -90,6 +90,13 @@ Views = Annotated[int | None, option(IMAGES, "Augmented views of each image.", r
 Fit = Annotated[str | None, option(IMAGES, "Photos of another shape: crop (default), letterbox or stretch.", rare=True)]
 Split = Annotated[str, option(IMAGES, "train, validation or test.")]
 
+# goal
+GOAL = "Goal"
+MinAccuracy = Annotated[float | None, option(GOAL, "Accuracy that the shipped file must reach, in percent.", rare=True)]
+MaxDrop = Annotated[float | None, option(GOAL, "Points that it may be below the teacher.", rare=True)]
+MaxBytes = Annotated[str | None, option(GOAL, "Size of the shipped file: 300kB.", rare=True)]
+MaxLatency = Annotated[str | None, option(GOAL, "One image, one thread, on this machine: 2ms.", rare=True)]
+
 # networks
 Weights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]
 TeacherWeights = Annotated[Path | None, option(NETWORKS, "For a name: a file of weights, package:NAME, hub or auto.")]

@@ -1,8 +1,6 @@
-"""Reports: the results of a run folder as one HTML page. Imports no torch."""
+"""Reports: the results of a stage as one HTML page. Imports no torch."""
 
-from potstill.report.comparison import write_comparison
 from potstill.report.likeness import write_likeness
-from potstill.report.page import write_report
-from potstill.report.transfer import write_transfer
+from potstill.report.stations import write_report
 
-__all__ = ["write_comparison", "write_likeness", "write_report", "write_transfer"]
+__all__ = ["write_likeness", "write_report"]

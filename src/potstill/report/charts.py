@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,9 @@ STYLE: dict[RcKeyType, Any] = {
     "ytick.major.size": 0,
 }
 WIDTH, HEIGHT = 4.1, 2.7  # inches of 72 points
+LEAST = 2.0  # percent: the smallest range of an axis of accuracies
+ROW = 0.2  # inches for each layer of a sensitivity chart
+SHADES = ("student", "student_int8", "teacher")
 LETTER = 0.58  # mean width of a letter relative to its height, for placing labels
 
 
@@ -77,8 +80,9 @@ class Point:
 def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str:
     """Draw curves over epochs as SVG: a bold line for the mean over seeds, a thin one for each seed.
 
-    name: makes the element ids of this chart unique. alt: text alternative for screen readers.
-    from_zero: start the y axis at 0 (losses); otherwise near the smallest value (accuracies).
+    name: makes the element ids of this chart unique. alt: text alternative for screen readers. from_zero: start the y
+    axis at 0 (losses); otherwise near the smallest value (accuracies in percent). First epochs that are cut off are
+    marked as such.
     """
     with drawing(name):
         figure, axes = new_figure("epoch")
@@ -87,6 +91,8 @@ def curve(lines: Sequence[Line], *, name: str, alt: str, from_zero: bool) -> str
         axes.set_ylim(bottom, top)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # without an offset
+        _mark_cut(axes, lines, bottom, top)
         gap = 0.075 * (top - bottom)
         last = max(x for x, _ in ends)
         heights = spread([min(max(y, bottom), top) for _, y in ends], gap=gap, low=bottom, high=top)
@@ -124,8 +130,54 @@ def _limits(lines: Sequence[Line], *, from_zero: bool) -> tuple[float, float]:
         return 0.0, 1.05 * min(highest, 8 * last) or 1.0
     settled = [value for y in means for value in y[len(y) // 5 :]]
     low, high = min(settled), max(settled)
-    margin = 0.08 * (high - low) or 1.0
+    margin = max(0.08 * (high - low), 0.5 * (LEAST - (high - low)))  # equal values are not drawn apart
     return low - margin, high + margin
+
+
+def _mark_cut(axes: Axes, lines: Sequence[Line], bottom: float, top: float) -> None:
+    """Say so where first epochs lie outside the limits."""
+    values = [value for line in lines for value in mean_curve(line)[1]]
+    below, above = min(values) < bottom, max(values) > top
+    for cut, height, where in ((below, 0.02, "bottom"), (above, 0.98, "top")):
+        if cut:
+            arrow = "\N{DOWNWARDS ARROW}" if where == "bottom" else "\N{UPWARDS ARROW}"
+            axes.text(
+                0.02, height, f"{arrow} first epochs cut off", transform=axes.transAxes, va=where, fontsize=7.5,
+                color=COLOURS["muted"],
+            )  # fmt: skip
+
+
+def precision(curve: Sequence[Sequence[float]], *, name: str, alt: str) -> str:
+    """Draw the precision of the answers by the share of images answered as SVG: pairs in percent, from few to all."""
+    with drawing(name):
+        figure, axes = new_figure("images answered, %", fixed=True)
+        share, right = zip(*curve, strict=True)
+        axes.plot(share, right, color=COLOURS["student"], linewidth=1.8, marker="o" if len(curve) == 1 else "")
+        axes.set_xlim(0, 103)
+        axes.set_ylim(max(min(right) - max(LEAST, 0.08 * (100 - min(right))), -1), 101)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+        axes.set_ylabel("precision")
+        return svg_of(figure, alt)
+
+
+def sensitivity(rises: Mapping[str, Mapping[float, float]], *, name: str, alt: str) -> str:
+    """Draw as SVG the increase of the loss when a single layer keeps only a fraction of its channels.
+
+    rises: layer -> fraction kept (0..1) -> increase of the validation loss in nats; layers from top to bottom.
+    """
+    layers = list(rises)
+    with drawing(name):
+        figure, axes = new_figure("increase of the validation loss, nats")
+        figure.set_size_inches(WIDTH, 0.8 + ROW * len(layers))
+        for share, shade in zip(sorted(rises[layers[0]]), SHADES, strict=False):
+            heights = [rises[layer][share] for layer in layers]
+            axes.plot(heights, range(len(layers)), "o", color=COLOURS[shade], label=f"{share:.0%} of channels kept")
+        axes.set_yticks(range(len(layers)), layers, fontsize=7.5)
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.legend(fontsize=7.5, frameon=False)
+        return svg_of(figure, alt)
 
 
 def tradeoff(
@@ -144,7 +196,7 @@ def tradeoff(
             axes.plot([p.cost] * 2, p.interval, color=COLOURS[p.model], linewidth=1.1, alpha=0.6)
             axes.plot([p.cost], [p.accuracy], color=COLOURS[p.model], marker="o", markersize=6)
         low, high = min(p.interval[0] for p in points), max(p.interval[1] for p in points)
-        margin = 0.18 * (high - low) or 1.0
+        margin = max(0.18 * (high - low), 0.5 * (LEAST - (high - low)))
         axes.set_ylim(max(low - margin, -0.5), min(high + margin, 100.5))
         _name_points(axes, sorted(points, key=lambda p: -p.accuracy))
         return svg_of(figure, alt)
@@ -177,7 +229,7 @@ def sweep(tried: Sequence[tuple[float, float, float]], *, chosen: float, axis: s
 def reliability(points: Sequence[tuple[float, float]], count: Sequence[int], *, model: str, name: str, alt: str) -> str:
     """Draw a reliability diagram as SVG: (confidence, accuracy) in percent by bin, larger for more images."""
     with drawing(name):
-        figure, axes = new_figure("confidence, %")
+        figure, axes = new_figure("confidence, %", fixed=True)
         axes.plot([0, 100], [0, 100], color=COLOURS["muted"], linewidth=0.8, linestyle=":")
         sizes = [12 + 150 * images / max(count) for images in count]
         x, y = zip(*points, strict=True)
@@ -236,8 +288,11 @@ def drawing(name: str) -> Iterator[None]:
         yield
 
 
-def new_figure(x_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+def new_figure(x_label: str, *, fixed: bool = False) -> tuple[Figure, Axes]:
+    """Return a figure and its axes. fixed: margins that fit percentages on both axes, which is faster than a layout."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout=None if fixed else "constrained")
+    if fixed:
+        figure.subplots_adjust(left=0.15, right=0.98, bottom=0.16, top=0.96)
     axes = figure.subplots()
     axes.set_xlabel(x_label)
     axes.tick_params(pad=4)

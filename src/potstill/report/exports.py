@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from potstill import words
+from potstill.artifacts import read_object, write_text
 from potstill.data.csv_files import table_text
 from potstill.evaluation.statistics import FINE
 from potstill.words import MINUS
@@ -25,7 +27,17 @@ HEADINGS = (
 )
 
 
-def cells_csv(summary: dict[str, Any]) -> str:
+TABLES = ("comparison.csv", "cells.csv", "comparison.md", "comparison.tex")
+
+
+def write_tables(folder: Path) -> None:
+    """Write the tables of a comparison into its folder, from its summary."""
+    summary = read_object(folder / "summary.json")
+    for name, made in zip(TABLES, (comparison_csv, cells_csv, markdown, latex), strict=True):
+        write_text(folder / name, made(summary))
+
+
+def cells_csv(summary: Mapping[str, Any]) -> str:
     """Return one row per cell: a student trained with one method and one seed."""
     rows = []
     for student, method in methods(summary):
@@ -42,7 +54,7 @@ def cells_csv(summary: dict[str, Any]) -> str:
     return table_text(list(rows[0]), (list(row.values()) for row in rows))
 
 
-def comparison_csv(summary: dict[str, Any]) -> str:
+def comparison_csv(summary: Mapping[str, Any]) -> str:
     """Return one row per student and method, over all seeds."""
     rows = []
     for student, method in methods(summary):
@@ -74,7 +86,7 @@ def comparison_csv(summary: dict[str, Any]) -> str:
     return table_text(list(rows[0]), (list(row.values()) for row in rows))
 
 
-def markdown(summary: dict[str, Any]) -> str:
+def markdown(summary: Mapping[str, Any]) -> str:
     """Return the comparison as a Markdown page: tables, method, notes, environment."""
     parts = [f"# {summary['recipe'].get('title') or summary['name']}", setting(summary)]
     for name, student in summary["students"].items():
@@ -87,7 +99,7 @@ def markdown(summary: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(summary: dict[str, Any]) -> str:
+def latex(summary: Mapping[str, Any]) -> str:
     """Return the comparison as LaTeX tables in the style of the booktabs package."""
     parts = []
     for name, student in summary["students"].items():
@@ -102,7 +114,7 @@ def latex(summary: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def table(summary: dict[str, Any], student: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def table(summary: Mapping[str, Any], student: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the cells of `HEADINGS` as text, one row per method, the control first."""
     digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
     for method in student["methods"]:
@@ -134,7 +146,7 @@ def _difference(verdict: dict[str, Any] | None, digits: int) -> str:
     return f"{words.signed(verdict['difference'], digits)} ({low} to {high})"
 
 
-def setting(summary: dict[str, Any]) -> str:
+def setting(summary: Mapping[str, Any]) -> str:
     """Return in words what was compared, and at which budget."""
     teacher, budget, splits = summary["models"]["teacher"], summary["budget"], summary["data"]["splits"]
     size = f", {teacher['parameters']:,} parameters" if "parameters" in teacher else ""
@@ -155,7 +167,7 @@ def setting(summary: dict[str, Any]) -> str:
     )
 
 
-def how(summary: dict[str, Any]) -> str:
+def how(summary: Mapping[str, Any]) -> str:
     """Return how to read the table."""
     kept = "of the last epoch" if summary["budget"]["select"] == "last" else "of the best epoch on validation"
     return (
@@ -169,7 +181,7 @@ def how(summary: dict[str, Any]) -> str:
     )
 
 
-def facts(summary: dict[str, Any]) -> list[str]:
+def facts(summary: Mapping[str, Any]) -> list[str]:
     """Return the environment of the comparison: data, machine, versions, date, command."""
     data, machine = summary["data"], summary["machine"]
     splits = ", ".join(f"{count:,} {name}" for name, count in data["splits"].items())
@@ -184,7 +196,7 @@ def facts(summary: dict[str, Any]) -> list[str]:
     ]
 
 
-def methods(summary: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def methods(summary: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (student, method) for every row of the comparison."""
     for name, student in summary["students"].items():
         for method in student["methods"]:

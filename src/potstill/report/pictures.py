@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from potstill import words
 from potstill.report import charts
 from potstill.report.read import Curves, Row
-from potstill.report.tables import TITLES, ModelRow
+from potstill.report.tables import TITLES, ModelRow, latency
 
 LOG_FROM = 5.0  # costs are drawn on a logarithmic axis if the largest is this many times the smallest
 TERMS = {
@@ -30,28 +30,34 @@ class Picture:
 
 def tradeoffs(rows: Sequence[ModelRow]) -> list[Picture]:
     """Return accuracy against file size and against latency, if at least two models have the figures."""
-    wanted: list[tuple[str, str, str, Callable[[float], str]]] = [
-        ("bytes", "size", "file size", words.size),
-        ("latency_ms", "latency", "latency per image", words.milliseconds),
+    wanted: list[tuple[Callable[[ModelRow], float | None], str, str, Callable[[float], str]]] = [
+        (lambda row: row.facts.get("bytes"), "size", "file size", words.size),
+        (lambda row: latency(row.facts), "latency", "latency per image", words.milliseconds),
     ]
     pictures = [_tradeoff(rows, *one) for one in wanted]
     return [picture for picture in pictures if picture]
 
 
 def _tradeoff(
-    rows: Sequence[ModelRow], key: str, short: str, axis: str, tick: Callable[[float], str]
+    rows: Sequence[ModelRow],
+    cost: Callable[[ModelRow], float | None],
+    short: str,
+    axis: str,
+    tick: Callable[[float], str],
 ) -> Picture | None:
     points = [
-        charts.Point(row.key, row.title, row.facts[key], row.mean, row.interval)
+        charts.Point(row.colour, row.title, value, row.mean, row.interval)
         for row in rows
-        if row.facts.get(key) and row.mean is not None and row.interval is not None
+        if (value := cost(row)) and row.mean is not None and row.interval is not None
     ]
     if len(points) < 2:
         return None
     costs = [p.cost for p in points]
     values = "; ".join(f"{p.label} {words.percent(p.accuracy)} at {tick(p.cost)}" for p in points)
     log = max(costs) / min(costs) > LOG_FROM
-    svg = charts.tradeoff(points, axis=axis, tick=tick, name=key, alt=f"Accuracy and {short}: {values}.", log=log)
+    svg = charts.tradeoff(
+        points, axis=axis, tick=tick, name=f"front-{short}", alt=f"Accuracy and {short}: {values}.", log=log
+    )
     scale = "The horizontal axis is logarithmic." if log else ""
     return Picture(f"Accuracy vs {short}", f"Upper left is better. {scale}".strip(), svg)
 
@@ -65,6 +71,10 @@ def curves(models: Curves, *, name: str) -> list[Picture]:
             lines, name=f"{name}-accuracy", alt=_alt("Validation accuracy in percent", lines), from_zero=False
         )
         pictures.append(Picture("Validation accuracy, %", "after each epoch; higher is better", svg))
+    lines = _lines(models, lambda row: row.get("learning_rate"))
+    if lines:
+        svg = charts.curve(lines, name=f"{name}-rate", alt=_alt("Learning rate", lines), from_zero=True)
+        pictures.append(Picture("Learning rate", "after each epoch", svg))
     for term in terms(models):
         lines = _lines(models, lambda row, term=term: row["train"].get(term))
         svg = charts.curve(lines, name=f"{name}-{term}", alt=_alt(f"Training {term}", lines), from_zero=True)

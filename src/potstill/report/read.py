@@ -11,7 +11,8 @@ from potstill import names
 from potstill.artifacts import read_json, read_object
 from potstill.errors import RunError
 
-FOLDERS = {"teacher": "teacher", "control": "control", "student": "distill"}  # model in summary.json: its folder
+FOLDERS = {"teacher": ("teacher",), "control": ("control",), "student": ("distill", "trained", "round-*")}
+"""By the colour of a model, the folders of its curves: runs, quantization-aware training, rounds of pruning."""
 
 Row = dict[str, Any]
 Curves = dict[str, list[list[Row]]]  # model -> one list of epochs per seed
@@ -19,13 +20,17 @@ Curves = dict[str, list[list[Row]]]  # model -> one list of epochs per seed
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: `summary.json`, the curves of its models and of its comparisons' models, its examples."""
+    """A folder of a stage: `summary.json`, the curves of its models and of its comparisons' models, its examples.
+
+    tuned: the epochs of fine-tuning.
+    """
 
     folder: Path
     summary: dict[str, Any]
     curves: Curves
     comparisons: tuple[Curves, ...]
     examples: dict[str, Any] | None
+    tuned: list[Row]
 
 
 def read_run(folder: Path) -> Run:
@@ -47,6 +52,7 @@ def read_run(folder: Path) -> Run:
         curves=read_curves(folder),
         comparisons=tuple(read_curves(one) for one in compared),
         examples=read_json(examples) if examples.is_file() else None,
+        tuned=read_rows(folder / "tuned" / "metrics.jsonl"),
     )
 
 
@@ -58,13 +64,17 @@ def _comparison(parent: Path, name: str) -> Path:
 
 def read_curves(folder: Path) -> Curves:
     """Read the metrics of the trained models under `folder`, in the order teacher, control, student."""
-    curves = {name: _metrics(folder / below) for name, below in FOLDERS.items()}
+    curves = {
+        name: [rows for pattern in below for rows in _metrics(folder, pattern)] for name, below in FOLDERS.items()
+    }
     return {name: seeds for name, seeds in curves.items() if seeds}
 
 
-def _metrics(folder: Path) -> list[list[Row]]:
-    below = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
-    files = [one / "metrics.jsonl" for one in (folder, *below)]
+def _metrics(parent: Path, pattern: str) -> list[list[Row]]:
+    files = []
+    for folder in sorted(parent.glob(pattern))[-1:]:  # of several rounds the last
+        below = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+        files += [one / "metrics.jsonl" for one in (folder, *below)]
     return [rows for rows in map(read_rows, files) if rows]
 
 

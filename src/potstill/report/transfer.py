@@ -1,74 +1,40 @@
-"""The report of transfer learning, `report.html`: the model kept and why, accuracies, the probe, frozen parts."""
+"""The page of transfer learning: the model kept and why, the probe, frozen parts."""
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from potstill import words
-from potstill.artifacts import read_object, write_text
-from potstill.evaluation.statistics import FINE
-from potstill.report import charts
+from potstill.report import charts, insights, sections
+from potstill.report.first import first
+from potstill.report.page import Block, Effect, First
 from potstill.report.pictures import Picture
-from potstill.report.read import Row, read_rows
-from potstill.report.templates import filled
-
-COLOURS = {"probe": "control", "tuned": "student"}  # keys of charts.COLOURS
+from potstill.report.read import Row, Run
+from potstill.report.tables import TITLES
 
 
-def write_transfer(folder: Path) -> Path:
-    """Write report.html into the folder of a finished `finetune`; return its path."""
-    summary = read_object(folder / "summary.json") | {"folder": str(folder)}
-    text = render(summary, read_rows(folder / "tuned" / "metrics.jsonl"))
-    write_text(folder / "report.html", text)
-    return folder / "report.html"
+def head(run: Run) -> First:
+    """Return the first screen: what is kept and how good it is, then whether fine-tuning helped."""
+    summary = run.summary
+    start, choice = first(summary, run.folder), summary["choice"]
+    kept = bool(choice) and choice["kept"] == "tuned"
+    effect = Effect(headline(summary), "good" if kept else "even", meaning(summary))
+    return First(start.headline, start.tone, start.stamp, start.lines, start.tiles, effect, start.next)
 
 
-def render(summary: dict[str, Any], epochs: list[Row]) -> str:
-    """Return the page; it needs no network and no other file. epochs: the rows of fine-tuning's metrics.jsonl."""
-    digits = 2 if summary["data"]["splits"]["test"] >= FINE else 1
-    return filled(
-        "transfer.html",
-        words=words,
-        summary=summary,
-        digits=digits,
-        headline=headline(summary),
-        meaning=meaning(summary),
-        notes=[note for note in summary["notes"] if note != (summary["choice"] or {}).get("sentence")],
-        tone="good" if summary["choice"] and summary["kept"] == "tuned" else "even",
-        advice=advice(summary),
-        tiles=tiles(summary, digits),
-        rows=rows(summary),
-        probe_pictures=[penalties(summary["probe"])] if summary["probe"] and summary["probe"]["penalties"] else [],
-        curves=curves(summary, epochs),
-        frozen=frozen(summary["tuning"]) if summary["tuning"] else "",
-        recipe=yaml.safe_dump(summary["recipe"], sort_keys=False, allow_unicode=True, width=90),
-    )
-
-
-def names(summary: dict[str, Any]) -> dict[str, str]:
-    """Return the titles of the models."""
-    tuned = "From scratch" if summary["recipe"]["from_scratch"] else "Fine-tuned"
-    return {name: {"probe": "Probe", "tuned": tuned}[name] for name in summary["models"]}
-
-
-def headline(summary: dict[str, Any]) -> str:
-    """Return the result in one sentence."""
+def headline(summary: Mapping[str, Any]) -> str:
+    """Return what was kept in one sentence."""
     choice = summary["choice"]
     if choice and choice["kept"] == "tuned":
         return f"Kept the fine-tuned model: {choice['difference']:.1f} points better than the linear probe"
     if choice:
         images = words.plural(summary["data"]["splits"]["validation"], "validation image")
         return f"Kept the linear probe: fine-tuning was not measurably better on {images}"
-    accuracy = words.percent(summary["models"][summary["kept"]]["accuracy"])
-    name = "Trained from scratch" if summary["recipe"]["from_scratch"] else "Linear probe"
-    return f"{name}: {accuracy} test accuracy"
+    return "Trained from scratch" if summary["recipe"]["from_scratch"] else "Linear probe"
 
 
-def meaning(summary: dict[str, Any]) -> str:
+def meaning(summary: Mapping[str, Any]) -> str:
     """Return why the model was kept."""
     if summary["choice"]:
         return (
@@ -80,70 +46,69 @@ def meaning(summary: dict[str, Any]) -> str:
     return "A linear classifier on the features of the frozen network; fine-tuning was not requested."
 
 
-def advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return suggested next steps: (purpose, command)."""
-    folder, source, recipe = summary["folder"], summary["data"]["source"], summary["recipe"]
-    again = _again(summary)
-    if recipe["from_scratch"]:
-        return [("Compare with the pretrained weights:", again)]
-    source, folder = shlex.quote(source), shlex.quote(folder)
-    steps = [
-        ("Distill it into a small network:", f"potstill distill {source} --teacher {folder}"),
-        ("Export files for a device:", f"potstill export {folder}"),
-    ]
-    if recipe["features"] != "auto" and not recipe["options"]:  # options of an architecture are no flags
-        steps.append(
-            ("If the images are unlike photographs, an earlier layer may transfer better:", f"{again} --features auto")
-        )
-    return steps
-
-
-def _again(summary: dict[str, Any]) -> str:
-    """Return the command of the transfer, with the model that was kept and everything its weights need."""
-    recipe, data = summary["recipe"], summary["recipe"]["data"]
-    candidates = summary.get("candidates") or [{"model": recipe["model"], "accuracy": 0}]
-    model = max(candidates, key=lambda each: each["accuracy"])["model"]
-    flags = {"model": model, "weights": recipe["weights"], "mean": recipe["mean"], "std": recipe["std"]}
-    flags |= {name: data[name] for name in ("size", "limit", "group", "test_from")}
-    flags["fit"] = data["fit"] if data.get("fit") != "crop" else None
-    words_of = [f"--{name.replace('_', '-')} {_typed(value)}" for name, value in flags.items() if value is not None]
-    return " ".join(["potstill finetune", shlex.quote(summary["data"]["source"]), *words_of])
-
-
-def _typed(value: Any) -> str:
-    return shlex.quote(",".join(f"{x:g}" for x in value) if isinstance(value, list) else str(value))
-
-
-def tiles(summary: dict[str, Any], digits: int) -> list[tuple[str, str]]:
-    """Return the headline figures: (figure, caption)."""
-    kept = summary["models"][summary["kept"]]
-    low, high = (f"{bound:.{digits}f}" for bound in kept["interval"])
-    figures = [(words.percent(kept["accuracy"], digits), f"test accuracy (95 % interval {low} to {high})")]
+def blocks(run: Run) -> Iterator[Block]:
+    """Yield the blocks of a transfer."""
+    summary = run.summary
+    titles = TITLES | {
+        "tuned": ("From scratch" if summary["recipe"]["from_scratch"] else "Fine-tuned", _tuned(summary))
+    }
+    rows = sections.rows_of(summary, titles)
+    for row in rows:
+        validation = (summary["choice"] or {}).get(row.key)
+        if validation is not None:
+            row.cells["validation"] = (words.percent(validation), "")
+    yield sections.models(summary, rows)
+    yield from sections.gains(summary)
+    yield from sections.notes(summary, (summary["choice"] or {}).get("sentence", ""))
+    yield from insights.blocks(summary, run.examples)
     if summary["probe"]:
-        seconds = sum(part["seconds"] for part in summary["stages"] if part["name"] in ("features", "probe"))
-        figures.append((words.duration(seconds), "feature extraction and linear probe"))
-    figures.append((words.count(kept["parameters"]), "parameters"))
-    return figures
+        yield from _probe(summary["probe"])
+    if summary["tuning"]:
+        yield _tuning(run)
+    if summary.get("candidates"):
+        yield _candidates(summary["candidates"])
+    card = summary["card"]
+    normal = f"mean {', '.join(map(str, card['mean']))}; std {', '.join(map(str, card['std']))}"
+    yield from sections.last(run, (("Normalisation", normal),))
 
 
-def rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one row per model: its name, its figures, and whether it was kept."""
-    validation = summary["choice"] or {"tuned": (summary["tuning"] or {}).get("validation_accuracy", {}).get("best")}
-    titles = names(summary)
-    return [
-        {
-            "name": titles[name],
-            "role": "a linear layer on the frozen network" if name == "probe" else _tuned(summary),
-            "colour": COLOURS[name],
-            "kept": name == summary["kept"],
-            "validation": validation.get(name),
-            **figures,
-        }
-        for name, figures in summary["models"].items()
+def _candidates(found: list[dict[str, Any]]) -> Block:
+    rows = [
+        (one["model"], words.percent(one["accuracy"]), "{:.1f} to {:.1f}".format(*one["interval"])) for one in found
     ]
+    text = "Cross-validated accuracy of a probe on each pretrained network; the best is kept."
+    headings = ("Network", "Probe", "95 % interval")
+    return Block("candidates", "Networks", "table", {"text": [text], "headings": headings, "rows": rows, "small": []})
 
 
-def _tuned(summary: dict[str, Any]) -> str:
+def _probe(probe: Mapping[str, Any]) -> Iterator[Block]:
+    chosen = ", chosen by stratified cross-validation in which all views of an image are in the same fold"
+    text = (
+        f"Multinomial logistic regression on {probe['layer']} features of the frozen network, with L2 penalty "
+        f"{probe['penalty']:g}{chosen if probe['penalties'] else ''}."
+    )
+    pictures = [penalties(probe)] if probe["penalties"] else []
+    yield Block("probe", "Linear probe", "charts", {"text": [text], "pictures": pictures, "small": []})
+    if len(probe["layers"]) > 1:
+        rows = [
+            (f"{one['layer']}{' (used)' * (one['layer'] == probe['layer'])}", f"{one['penalty']:g}",
+             words.percent(one["accuracy"]), f"{one['loss']:.3f}")
+            for one in probe["layers"]
+        ]  # fmt: skip
+        headings = ("Layer", "L2 penalty", "Cross-validated accuracy", "Cross-entropy")
+        yield Block("layers", "Layers", "table", {"text": [], "headings": headings, "rows": rows, "small": []})
+
+
+def _tuning(run: Run) -> Block:
+    tuning = run.summary["tuning"]
+    steps = words.plural(tuning["steps"], "step")
+    kept = f"{steps}; the weights are those of epoch {tuning['kept_epoch']}, which is best on validation."
+    drawn = curves(run.summary, run.tuned)
+    values = {"text": [], "pictures": drawn, "small": [kept, frozen(tuning)]}
+    return Block("tuning", "Training curves", "charts", values)
+
+
+def _tuned(summary: Mapping[str, Any]) -> str:
     if summary["recipe"]["from_scratch"]:
         return "all layers, from random weights"
     unfreeze = str(summary["recipe"]["unfreeze"])
@@ -151,7 +116,7 @@ def _tuned(summary: dict[str, Any]) -> str:
     return f"{part}, starting from the probe"
 
 
-def frozen(tuning: dict[str, Any]) -> str:
+def frozen(tuning: Mapping[str, Any]) -> str:
     """Return which parts were frozen during fine-tuning, with the digest that shows it."""
     trained, fixed = words.count(tuning["trainable_parameters"]), words.count(tuning["frozen_parameters"])
     text = f"{trained} parameters were trained, {fixed} were frozen."
@@ -162,7 +127,7 @@ def frozen(tuning: dict[str, Any]) -> str:
     return text
 
 
-def penalties(probe: dict[str, Any]) -> Picture:
+def penalties(probe: Mapping[str, Any]) -> Picture:
     """Return the cross-validated cross-entropy by L2 penalty."""
     tried = [(one["penalty"], one["loss"], one["loss_standard_error"]) for one in probe["penalties"]]
     values = "; ".join(f"{penalty:g}: {loss:.3f}" for penalty, loss, _ in tried)
@@ -172,11 +137,12 @@ def penalties(probe: dict[str, Any]) -> Picture:
     return Picture("Cross-validated cross-entropy", "with its standard error; lower is better", svg)
 
 
-def curves(summary: dict[str, Any], epochs: list[Row]) -> list[Picture]:
+def curves(summary: Mapping[str, Any], epochs: list[Row]) -> list[Picture]:
     """Return the charts of validation accuracy and training loss over epochs."""
     if not epochs:
         return []
-    at, label = [row["epoch"] for row in epochs], names(summary)["tuned"].lower()
+    scratch = summary["recipe"]["from_scratch"]
+    at, label = [row["epoch"] for row in epochs], "from scratch" if scratch else "fine-tuned"
     accuracy = [charts.Line("student", label, ((at, [row["validation"]["accuracy"] for row in epochs]),))]
     if summary["choice"]:
         accuracy.append(charts.Line("control", "probe", ((at, [summary["choice"]["probe"]] * len(at)),)))

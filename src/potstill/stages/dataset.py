@@ -105,16 +105,21 @@ class Data:
 
     def facts(self, path: str) -> dict[str, Any]:
         """Return the data's part of the summary."""
-        manifest = self.manifest
-        splits = {split: len(manifest.rows(split)) for split in ("train", "validation", "test")}
-        height, width = self.crop
-        return {
-            "source": path,
-            "fingerprint": manifest.fingerprint,
-            "classes": list(manifest.classes),
-            "splits": splits,
-            "image": {"channels": self.channels, "height": height, "width": width},
-        }
+        return facts_of(self.manifest, path, self.channels, self.crop)
+
+
+def facts_of(manifest: Manifest, path: str, channels: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the data's part of the summary. size: (height, width) as models are shown the images."""
+    counts = {split: manifest.label[manifest.rows(split, labelled=True)] for split in SPLITS}
+    each = {split: np.bincount(label, minlength=len(manifest.classes)).tolist() for split, label in counts.items()}
+    return {
+        "source": path,
+        "fingerprint": manifest.fingerprint,
+        "classes": list(manifest.classes),
+        "splits": {split: len(manifest.rows(split)) for split in SPLITS},
+        "counts": {name: [each[split][k] for split in SPLITS] for k, name in enumerate(manifest.classes)},
+        "image": {"channels": channels, "height": size[0], "width": size[1]},
+    }
 
 
 def unsplit(config: DataConfig) -> Manifest:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from potstill.config import Config
+from potstill.config import Bytes, Config, Milliseconds
 from potstill.evaluation.rejection import required_precision
+from potstill.evaluation.shipping import Goal
 from potstill.model_files.onnx_input import InputForm
 from potstill.models.card import Fit
 from potstill.names import SafeName
@@ -205,6 +206,22 @@ class ObjectiveConfig(Config):
         return dict(part) if own else super().completed(part)
 
 
+class GoalConfig(Config):
+    """What the shipped file must reach and may cost: the report states whether it does."""
+
+    min_accuracy: float | None = Field(default=None, gt=0, le=100, description="minimum accuracy in percent")
+    max_drop: float | None = Field(default=None, ge=0, le=100, description="maximum points below the teacher")
+    max_bytes: Bytes | None = Field(default=None, description="maximum bytes of the file that is shipped")
+    max_latency: Milliseconds | None = Field(
+        default=None, description="maximum latency in milliseconds: one image, one thread, this machine"
+    )
+
+    @property
+    def goal(self) -> Goal:
+        """The same for the verdict."""
+        return Goal(self.min_accuracy, self.max_drop, self.max_bytes, self.max_latency)
+
+
 class ExportConfig(Config):
     """The exported files."""
 
@@ -232,9 +249,12 @@ class Recipe(Config):
     seeds: int = Field(default=3, ge=1, description="number of seeds")
     seed: int = Field(default=0, ge=0, description="the first random seed")
     export: ExportConfig = ExportConfig()
+    goal: GoalConfig = GoalConfig()
     reject: Requirement | None = Field(default=None, description=REJECT)
     target: TargetDevice | None = Field(default=None, description=TARGET)
     comparisons: dict[SafeName, dict[str, Any]] = Field(default={}, description="other settings to compare, by name")
+
+    reusable: ClassVar[tuple[str, ...]] = ("goal",)
 
     @property
     def view_count(self) -> int:

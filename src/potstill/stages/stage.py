@@ -9,6 +9,7 @@ from typing import Any
 from potstill import artifacts, distributed, progress
 from potstill.config import Config
 from potstill.progress import parts
+from potstill.report import write_report
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
 from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
@@ -27,13 +28,13 @@ def stage(
     *,
     name: str,
     command: str = "",
-    report: Callable[[Path], object] | None = None,
+    tables: Callable[[Path], object] | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a stage (docs/summary.md), running its work in `folder` unless that is finished.
 
     kind: distill, compare, selftrain, finetune, label, prune, quantize, export or shrink. name: of the result. work:
     writes the files and returns the stage's own part of the summary; it resumes interrupted calls, and times its parts
-    with the journal. report: writes the report from the finished summary.
+    with the journal. tables: writes more files from the finished summary, besides the report.
 
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
     has other contents, another process works in it, or the images changed since it was made.
@@ -57,8 +58,9 @@ def stage(
             result["notes"] = list(dict.fromkeys([*journal.notes, *own.get("notes", [])]))
             summary.check(result)
             artifacts.write_json(folder / SUMMARY, result)
-            if report is not None:
-                report(folder)
+            if tables is not None:
+                tables(folder)
+            write_report(folder)
             artifacts.finish(folder, {"kind": kind, "recipe": artifacts.fingerprint(config.to_json())})
     return result
 

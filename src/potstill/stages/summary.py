@@ -109,6 +109,7 @@ class Images(Strict):
     fingerprint: str
     classes: list[str]
     splits: dict[str, int]
+    counts: dict[str, list[int]]
     image: dict[str, int]
 
 

@@ -13,7 +13,7 @@ from potstill.config import build
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
 from potstill.progress import parts
-from potstill.report import write_comparison
+from potstill.report.exports import write_tables
 from potstill.scheduling import Scheduler
 from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
@@ -53,7 +53,7 @@ def compare(
         lambda journal: _carry_out(config, candidates, folder, side, journal),
         name=config.name,
         command=command,
-        report=write_comparison,
+        tables=write_tables,
     )
 
 

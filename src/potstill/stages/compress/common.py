@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from potstill import artifacts, progress
-from potstill.artifacts import sha256
-from potstill.compress.quantize import quantized_layers
 from potstill.config import Config, build, read_yaml
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
-from potstill.evaluation.measured import measured
 from potstill.model_files import open
-from potstill.model_files.latency import from_photo, latency_ms
 from potstill.model_files.onnx_input import InputForm
-from potstill.model_files.packed import load_packed
-from potstill.model_files.runtimes import Exported, open_exported
 from potstill.models import zoo
-from potstill.models.inspect.macs import cost
 from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
@@ -46,7 +38,6 @@ from potstill.stages.recipe import (
     Views,
 )
 from potstill.stages.run_folder import recorded_data
-from potstill.stages.target import device_figures, with_device_figures
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -132,6 +123,12 @@ class CompressionSetup:
         return self.data.facts(self.source)
 
     @property
+    def test_label(self) -> np.ndarray:
+        """The labels of the test images, int64 [N]."""
+        manifest = self.data.manifest
+        return manifest.label[manifest.rows("test", labelled=True)]
+
+    @property
     def example(self) -> Tensor:
         """Two images, to trace the network."""
         return self.calibration[:2]
@@ -146,24 +143,10 @@ class CompressionSetup:
     def loss(self, network: torch.nn.Module) -> float:
         """Return the cross-entropy of a network on the held-out images."""
         image, label = self.held_out
-        return float(torch.nn.functional.cross_entropy(_logits(network, image), torch.from_numpy(label)))
-
-    def divergence(self, floating: torch.nn.Module, images: int) -> Callable[[torch.nn.Module], float]:
-        """Return a function of a network: its mean KL divergence from the float one on so many held-out images."""
-        image = self.held_out[0][:images]
-        target = _logits(floating, image).log_softmax(1)
-
-        def loss(network: torch.nn.Module) -> float:
-            own = _logits(network, image).log_softmax(1)
-            return float(torch.nn.functional.kl_div(own, target, reduction="batchmean", log_target=True))
-
-        return loss
-
-
-def _logits(network: torch.nn.Module, image: Tensor) -> Tensor:
-    network.eval()
-    with torch.inference_mode():
-        return torch.cat([network(part) for part in image.split(256)])
+        network.eval()
+        with torch.inference_mode():
+            logits = torch.cat([network(part) for part in image.split(256)])
+        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)))
 
 
 def open_model(config: CompressConfig) -> CompressionSetup:
@@ -310,54 +293,6 @@ def validation_accuracy(model: Classifier, setup: CompressionSetup) -> float:
     """Return the accuracy on the validation split, in percent."""
     rows = setup.data.manifest.rows("validation", labelled=True)
     return metrics.accuracy(test_split.clean_logits(model, setup.data, rows), setup.data.manifest.label[rows])
-
-
-def measured_files(
-    networks: Mapping[str, Classifier], files: Mapping[str, Path], setup: CompressionSetup, folder: Path
-) -> dict[str, Any]:
-    """Evaluate the test split once for all files; return the metrics of each by name (docs/summary.md).
-
-    files: loaded and run; the others are compared with the first, the original. networks: from which the files were
-    made, for parameters and multiply-accumulates. The latency of ONNX files is measured (one image, one thread): of
-    the network, and from a photo where the file takes photos.
-    """
-    original, *others = files
-    device = {original: device_figures(files[original])}
-    for name in [name for name in others if files[name].suffix == ".onnx"]:
-        rejection.file_with_threshold(files[name], setup.data, setup.precision)
-        device[name] = with_device_figures(files[name], bits=_commonest_bits(networks[name]))
-    models = {name: _read_back(file) for name, file in files.items()}
-    identities = {name: sha256(file) for name, file in files.items()}
-    logits = test_split.open_test(models, identities, setup.data, folder / "evaluation")
-    manifest = setup.data.manifest
-    label = manifest.label[manifest.rows("test", labelled=True)]
-    timed = {name: file for name, file in files.items() if file.suffix == ".onnx"}
-    latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
-    figures = {}
-    for name, file in files.items():
-        counted = cost(networks[name].network, setup.example)
-        figures[name] = {
-            "file": file.name,
-            "bytes": file.stat().st_size,
-            "parameters": counted.params,
-            "macs": counted.total_macs,
-            **measured(logits[name], label, classes=manifest.classes, reference=logits[original]),
-            **rejection.tested(name, models[name], logits[name], label),
-            **{key: device[name][key] for key in ("flash", "ram") if name in device},
-        }
-        if name in latency:
-            figures[name] |= {"latency_ms": round(latency[name].median_ms, 4), **from_photo(file)}
-    return figures
-
-
-def _commonest_bits(model: Classifier) -> int | None:
-    """Return the bits that most quantized layers have; None without quantized layers."""
-    bits = Counter(layer.weight_quantizer.bits for layer in quantized_layers(model.network).values())
-    return bits.most_common(1)[0][0] if bits else None
-
-
-def _read_back(file: Path) -> Exported | Classifier:
-    return open_exported(file) if file.suffix == ".onnx" else load_packed(file)
 
 
 def warn_of_slow(figures: Mapping[str, Any]) -> bool:

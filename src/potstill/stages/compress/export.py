@@ -22,6 +22,7 @@ from potstill.compress.quantize import quantized_layers
 from potstill.errors import ModelError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
+from potstill.evaluation.shipping import Preference
 from potstill.exporters import c_source, export_int8, export_onnx, export_quantized, gate, tflite
 from potstill.exporters.footprint import FLOAT as FLOAT_BITS
 from potstill.exporters.onnx_float import OPSET
@@ -35,9 +36,11 @@ from potstill.progress import parts
 from potstill.stages import rejection, test_split
 from potstill.stages.compress.common import CompressConfig, CompressionSetup, note_of_depthwise, open_model
 from potstill.stages.compress.compiled import compiled
-from potstill.stages.compress.recommend import Preference, recommended
+from potstill.stages.compress.recommend import candidate, recommended
+from potstill.stages.examples import Reference
 from potstill.stages.golden import IMAGES, golden_of_validation
 from potstill.stages.run_folder import Journal
+from potstill.stages.shipped import Delivered, Gain, shipped
 from potstill.stages.stage import stage
 from potstill.stages.target import check_fit, with_device_figures
 
@@ -94,7 +97,11 @@ def _carry_out(config: ExportStageConfig, folder: Path, journal: Journal) -> dic
     models = journal.timed("latency", "Measured the latency", lambda: _measured(setup, files, logits))
     if INT8 in models and models[INT8]["latency"][0]["speed_up"] < 1:
         note_of_depthwise(setup.model.network)
-    own = {"data": setup.facts, "temperature": temperature, "recommended": recommended(models, config.prefer)}
+    own = {
+        "data": setup.facts,
+        "temperature": temperature,
+        **_shipped(config, setup, models, _calibrated(logits, temperature), folder),
+    }
     if "c" in config.to:
         onnx = [file for file in files if file.suffix == ".onnx"]
         models |= journal.timed("c", "Wrote and ran C", lambda: compiled(setup, onnx, logits))
@@ -197,10 +204,8 @@ def _logits(setup: CompressionSetup, files: list[Path], folder: Path) -> dict[st
 
 def _measured(setup: CompressionSetup, files: list[Path], logits: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return the test metrics of each file against the network, its bytes and latencies."""
-    manifest = setup.data.manifest
-    label = manifest.label[manifest.rows("test", labelled=True)]
+    label, classes = setup.test_label, setup.data.manifest.classes
     network = logits["network"]
-    classes = manifest.classes
     figures = {"network": measured(network, label, classes=classes)}
     latencies = _latencies(files)
     for file in files:
@@ -216,6 +221,29 @@ def _measured(setup: CompressionSetup, files: list[Path], logits: dict[str, np.n
             **from_photo(file),
         }
     return figures
+
+
+def _calibrated(logits: dict[str, np.ndarray], temperature: float | None) -> dict[str, np.ndarray]:
+    """Return the logits whose softmax are the calibrated probabilities."""
+    return {name: one / np.float32(temperature or 1) for name, one in logits.items()}
+
+
+def _shipped(
+    config: ExportStageConfig,
+    setup: CompressionSetup,
+    models: dict[str, Any],
+    logits: dict[str, np.ndarray],
+    folder: Path,
+) -> dict[str, Any]:
+    """Return the recommended file, and the figures behind it."""
+    found = recommended(models, config.prefer)
+    one = candidate(found["file"], models[found["file"]])
+    more = {"because": found["because"] if found["others"] else "", "others": found["others"]}
+    card = setup.model.card
+    delivered = Delivered(one.name, one.name, logits[one.name], one.bytes, one.latency_ms, card=card, **more)
+    network = logits["network"]
+    gains = [Gain(f"{name}, against the network", network, made) for name, made in logits.items() if name != "network"]
+    return shipped(delivered, setup.data.manifest, folder, Reference("network", network), gains=gains)
 
 
 def _parts(file: Path) -> list[Path]:

@@ -23,12 +23,10 @@ from potstill.models import zoo
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from potstill.progress import parts
-from potstill.report.sensitivity import write_sensitivity
 from potstill.stages import rejection
 from potstill.stages.compress.common import (
     CompressConfig,
     CompressionSetup,
-    measured_files,
     one_target,
     open_model,
     recover,
@@ -36,8 +34,9 @@ from potstill.stages.compress.common import (
     validation_accuracy,
     warn_of_slow,
 )
+from potstill.stages.compress.measuring import measured_files
 from potstill.stages.run_folder import Journal
-from potstill.stages.stage import SUMMARY, stage
+from potstill.stages.stage import stage
 from potstill.stages.target import check_fit
 from potstill.training.settings import TrainConfig
 
@@ -86,15 +85,7 @@ def prune(config: PruneConfig, folder: Path, *, stores: Path | None = None, comm
         lambda journal: _carry_out(config, folder, stores, journal),
         name=folder.name,
         command=command,
-        report=_draw_sensitivity,
     )
-
-
-def _draw_sensitivity(folder: Path) -> None:
-    rises = artifacts.read_json(folder / SUMMARY)["sensitivity"]
-    if rises:
-        layers = {name: {float(share): rise for share, rise in of.items()} for name, of in rises.items()}
-        write_sensitivity(layers, folder / "sensitivity.svg")
 
 
 def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
@@ -115,11 +106,11 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
     gate.check_float(folder / MODEL, pruned, setup.gated)
     files = {"original": folder / BEFORE, "pruned": folder / MODEL}
     networks = {"original": setup.model, "pruned": pruned}
-    figures = journal.timed(
+    measured = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
-    warn_of_slow(figures)
-    return _summary(setup, pruned, figures, records, rises) | device
+    warn_of_slow(measured["models"])
+    return _summary(setup, pruned, measured["models"], records, rises) | measured | device
 
 
 def _aim(config: PruneConfig, setup: CompressionSetup) -> tuple[Measure, float]:

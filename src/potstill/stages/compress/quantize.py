@@ -20,7 +20,6 @@ from potstill.stages import rejection
 from potstill.stages.compress import simulation
 from potstill.stages.compress.common import (
     CompressionSetup,
-    measured_files,
     note_of_depthwise,
     open_model,
     recover,
@@ -28,6 +27,7 @@ from potstill.stages.compress.common import (
     validation_accuracy,
     warn_of_slow,
 )
+from potstill.stages.compress.measuring import measured_files
 from potstill.stages.compress.post_training import calibrated, with_inputs, without_inputs
 from potstill.stages.compress.quantize_config import QuantizeConfig
 from potstill.stages.run_folder import Journal
@@ -102,12 +102,12 @@ def _finish(
     save_model(start, folder)
     files = _files(config, setup, start, folder)
     networks = {"original": setup.model, **dict.fromkeys(list(files)[1:], start)}
-    figures = journal.timed(
+    measured = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: measured_files(networks, files, setup, folder)
     )
-    if warn_of_slow(figures):
+    if warn_of_slow(measured["models"]):
         note_of_depthwise(start.network)
-    return _summary(config, setup, figures, record, bits)
+    return _summary(config, setup, measured["models"], record, bits) | measured
 
 
 def learned(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill import artifacts, distributed, progress
+from potstill import distributed, progress
 from potstill.evaluation.measured import measured, over_seeds, parity
 from potstill.exporters.footprint import FLOAT
 from potstill.model_files.latency import from_photo, latency_ms
@@ -16,13 +15,11 @@ from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.progress import parts
-from potstill.report import write_report
 from potstill.scheduling import Scheduler
 from potstill.stages import rejection, summary, test_split
 from potstill.stages.dataset import Data
-from potstill.stages.distill import train
+from potstill.stages.distill import shipping, train
 from potstill.stages.distill.chain import prepare_with_chain
-from potstill.stages.distill.examples import write_examples
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
 from potstill.stages.distill.recipes import data_of, inside, links_of, recipes_of, replay
@@ -37,6 +34,9 @@ from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.training import Trained
 from potstill.training.predict import Model
 from potstill.words import plural
+
+KINDS = {"student": "onnx", "student_int8": "int8"}
+"""The name of a role's file in the evaluation file."""
 
 
 @dataclass
@@ -74,7 +74,6 @@ def run_recipe(
         lambda journal: _carry_out(recipe, recipes, folder, stores, side, journal, why),
         name=recipe.name,
         command=command,
-        report=write_report,
     )
 
 
@@ -133,10 +132,9 @@ def _evaluate(
     logits = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: _open_test(experiments, teacher, data, folder)
     )
-    result = _summary(recipe, experiments, teacher, teacher_files, data, logits)
-    if "teacher" in logits:
-        write_examples(folder / "examples.json", data, recipe, logits)
-    golden_of_validation(_deliver(experiments[0], folder), data, folder / "golden")
+    result = _summary(recipe, experiments, teacher, teacher_files, data, logits, folder)
+    copies = shipping.deliver(experiments[0].pair.students, experiments[0].exports, folder)
+    golden_of_validation(copies, data, folder / "golden")
     return result | {"notes": _findings(result)}
 
 
@@ -234,6 +232,7 @@ def _summary(
     teacher_files: list[Path],
     data: Data,
     logits: dict[str, Any],
+    folder: Path,
 ) -> dict[str, Any]:
     manifest = data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
@@ -250,6 +249,9 @@ def _summary(
         facts |= figures
     result["models"] = {"teacher": facts, **described["models"]}
     result["verdict"], result["export"] = described["verdict"], described["export"]
+    own, students = _delivered(main, logits), main.pair.students
+    teachers = logits.get("teacher")
+    result |= shipping.ship(result["models"], own, manifest, students, teachers, recipe, folder)
     if main.pair.search is not None:
         result["search"] = main.pair.search
     result["comparisons"] = []
@@ -260,6 +262,14 @@ def _summary(
             {"name": other.name, "text": text, "models": figures["models"], "verdict": figures["verdict"]}
         )
     return result
+
+
+def _delivered(experiment: Experiment, logits: dict[str, Any]) -> dict[str, Any]:
+    """Return the logits of the delivered files by role."""
+    students = experiment.pair.students
+    place = shipping.best_seed(students)
+    own = {role: key(experiment.name, kind, students[place].seed) for role, kind in KINDS.items()}
+    return {role: logits[name] for role, name in own.items() if name in logits}
 
 
 def _teacher(
@@ -291,8 +301,9 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         return [logits[key(name, kind, trained.seed)] for trained in group]
 
     students, controls = logits_of("student", pair.students), logits_of("control", pair.controls)
-    first = experiment.exports[0]
-    files = [experiment.control_export.model, first.model, *([first.int8] if first.int8 else []), *more_files]
+    best = shipping.best_seed(pair.students)
+    shown = experiment.exports[best]  # size and latency are those of the files that are delivered
+    files = [experiment.control_export.model, shown.model, *([shown.int8] if shown.int8 else []), *more_files]
     file_figures = [
         {"bytes": file.stat().st_size, "latency_ms": round(latency.median_ms, 4), **from_photo(file)}
         for file, latency in zip(files, latency_ms(files), strict=True)
@@ -315,11 +326,11 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
             ("student", students, pair.students, file_figures[1]),
         )
     }
-    exported = {"student": _parity(logits_of("onnx", pair.students)[0], students[0])}
-    if first.int8:
+    exported = {"student": _parity(logits_of("onnx", pair.students)[best], students[best])}
+    if shown.int8:
         int8 = logits_of("int8", pair.students)
         models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
-        exported["student_int8"] = _parity(int8[0], students[0])
+        exported["student_int8"] = _parity(int8[best], students[best])
     for role, figures in _on_device(experiment, logits, label).items():
         models[role] |= figures
     return {
@@ -332,7 +343,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
 
 def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> dict[str, dict[str, Any]]:
     """Return what the files of the delivered student need on a device, and what their thresholds do on test images."""
-    place = best_seed(experiment)
+    place = shipping.best_seed(experiment.pair.students)
     files, seed = experiment.exports[place], experiment.pair.students[place].seed
     result = {}
     for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
@@ -350,24 +361,3 @@ def _parity(file: Any, network: Any) -> dict[str, Any]:
 def _validation(group: list[Trained]) -> dict[str, Any]:
     recorded = [trained.record["validation_accuracy"] for trained in group]
     return {"validation_accuracy": {which: [one[which] for one in recorded] for which in ("last", "best")}}
-
-
-def best_seed(experiment: Experiment) -> int:
-    """Return the index of the student with the best validation accuracy, which is copied to the run folder."""
-    accuracy = [trained.record["validation_accuracy"]["last"] for trained in experiment.pair.students]
-    return accuracy.index(max(accuracy))
-
-
-def _deliver(experiment: Experiment, folder: Path) -> list[Path]:
-    """Copy the files of the student with the best validation accuracy to the run folder; return the copies."""
-    chosen = best_seed(experiment)
-    files, copies = experiment.exports[chosen], []
-    for source, name in ((files.model, "student.onnx"), (files.int8, "student_int8.onnx")):
-        if source is not None:
-            copies.append(folder / name)
-            with artifacts.atomic(folder / name) as temporary:
-                shutil.copyfile(source, temporary)
-    where = f"distill/seed-{experiment.pair.students[chosen].seed}"
-    reject = OnnxModel(files.model, threads=1).card.reject
-    artifacts.write_json(folder / "student.json", {"folder": where} | ({"reject": reject} if reject else {}))
-    return copies

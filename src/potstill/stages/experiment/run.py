@@ -49,7 +49,7 @@ def run_experiment(experiment: ExperimentConfig, folder: Path, *, command: str =
         done = [(part, _step(part, config, folder, journal)) for part, config in zip(parts, settings, strict=True)]
         return _summary(experiment, done)
 
-    return stage("experiment", experiment, folder, work, name=experiment.name, command=command, report=write_experiment)
+    return stage("experiment", experiment, folder, work, name=experiment.name, command=command, tables=write_experiment)
 
 
 def _step(part: Part, config: Config, folder: Path, journal: Journal) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from potstill.models import zoo
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.progress import parts
-from potstill.report import write_transfer
-from potstill.stages import rejection
+from potstill.stages import dataset, rejection
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.candidates import Candidate, candidate, sentence_of
 from potstill.stages.finetune.choice import PROBE, TUNED, Choice, choose
@@ -29,6 +28,7 @@ from potstill.stages.finetune.probe import Probe, probe
 from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.finetune.tune import tune
 from potstill.stages.run_folder import Journal
+from potstill.stages.shipped import Delivered, Gain, shipped
 from potstill.stages.stage import stage
 from potstill.stages.test_split import FILE, clean_logits
 from potstill.training import engine
@@ -50,7 +50,7 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
         best, candidates = _best(config, folder, journal)
         return best.carry_out() | {"candidates": [each.to_json() for each in candidates]}
 
-    return stage("finetune", config, folder, work, name=folder.name, command=command, report=write_transfer)
+    return stage("finetune", config, folder, work, name=folder.name, command=command)
 
 
 def _shared_out(config: FinetuneConfig, folder: Path, journal: Journal) -> dict[str, Any] | None:
@@ -240,13 +240,7 @@ class _Transfer:
         manifest, card = self.images.manifest, self.models[kept].card
         label = manifest.label[manifest.rows("test", labelled=True)]
         return {
-            "data": {
-                "source": self.config.data.path,
-                "fingerprint": manifest.fingerprint,
-                "classes": list(manifest.classes),
-                "splits": {split: len(manifest.rows(split)) for split in ("train", "validation", "test")},
-                "image": {"channels": self.images.shown.channels, "height": card.size[0], "width": card.size[1]},
-            },
+            "data": dataset.facts_of(manifest, self.config.data.path, self.images.shown.channels, card.size),
             "card": card.to_json(),
             "models": {
                 name: {
@@ -256,11 +250,20 @@ class _Transfer:
                 }
                 for name, logits in test.items()
             },
+            **self._shipped(kept, test),
             "kept": kept,
             "choice": choice.to_json() if choice else None,
             "probe": self.probe.to_json() if self.probe else None,
             "tuning": self.record or None,
         }
+
+    def _shipped(self, kept: str, test: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the kept model as what is shipped: its weights, of which `export` makes files."""
+        why = "" if len(test) == 1 else "the better of probe and fine-tuned model on validation"
+        size, card = (self.folder / zoo.WEIGHTS).stat().st_size, self.models[kept].card
+        one = Delivered(kept, zoo.WEIGHTS, test[kept], size, why=why, card=card)
+        gains = [] if len(test) == 1 else [Gain("Fine-tuning, against the probe", test[PROBE], test[TUNED])]
+        return shipped(one, self.images.manifest, self.folder, gains=gains)
 
 
 def _note_ignored(config: FinetuneConfig) -> None:

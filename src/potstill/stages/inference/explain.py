@@ -14,6 +14,8 @@ import numpy as np
 
 from potstill.errors import ConfigError, DataError, ModelError
 from potstill.evaluation import metrics
+from potstill.evaluation.insight import calibration
+from potstill.evaluation.statistics import compare
 from potstill.stages.inference.evaluate import split_logits
 from potstill.stages.inference.images import pictures
 from potstill.stages.inference.predict import logits_of, trained
@@ -114,21 +116,21 @@ def likeness(logits: dict[str, np.ndarray], label: np.ndarray, names: Sequence[s
             for role in others
         },
         "calibration": {role: calibration(one, label) for role, one in logits.items()},
-        "inherited": {role: inherited(teacher, logits[role], label) for role in others},
+        "inherited": _inherited(logits, label, others),
         "confusions": confusions(logits, label, names),
     }
 
 
-def calibration(logits: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-    """Return the ECE in points and the reliability diagram: confidence and accuracy of each non-empty bin, percent."""
-    result = metrics.reliability(logits, label)
-    filled = result.count > 0
-    return {
-        "error": round(result.error, 3),
-        "count": result.count[filled].tolist(),
-        "confidence": result.confidence[filled].round(2).tolist(),
-        "accuracy": result.accuracy[filled].round(2).tolist(),
-    }
+def _inherited(logits: dict[str, np.ndarray], label: np.ndarray, others: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the teacher's errors that each model repeats; of a control also the student's difference to it."""
+    result = {role: inherited(logits["teacher"], logits[role], label) for role in others}
+    if "control" in result and result["control"]["mistakes"]:
+        wrong = logits["teacher"].argmax(1) != label
+        same = {role: (logits[role].argmax(1) == logits["teacher"].argmax(1))[wrong] for role in others}
+        verdict = compare(same["student"], same["control"], trained=False)
+        points = {"points": round(verdict.difference, 2), "interval": [round(bound, 2) for bound in verdict.interval]}
+        result["control"]["difference"] = points
+    return result
 
 
 def inherited(teacher: np.ndarray, student: np.ndarray, label: np.ndarray) -> dict[str, Any]:

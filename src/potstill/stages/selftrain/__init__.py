@@ -212,8 +212,7 @@ def _write_review(
 
 def _deliver(rounds: Rounds, choice: Choice, folder: Path) -> None:
     """Write the folder of the kept row's model with the best validation accuracy into student.json."""
-    row = rounds.rows[choice.kept]
-    best = row.trained[int(np.argmax(rounds.accuracies(row)))]
+    best = rounds.best(rounds.rows[choice.kept])
     artifacts.write_json(folder / "student.json", {"folder": str(best.folder.relative_to(folder))})
 
 

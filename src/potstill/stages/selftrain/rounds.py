@@ -258,6 +258,10 @@ class Rounds:
         """Return the validation accuracy of each seed in percent."""
         return [round(100.0 * float(each.mean()), 3) for each in row.correct]
 
+    def best(self, row: Row) -> Trained:
+        """Return the model of a row with the best validation accuracy."""
+        return row.trained[int(np.argmax(self.accuracies(row)))]
+
 
 def correct(model: Classifier, data: Data, rows: np.ndarray) -> np.ndarray:
     """Return the correct predictions of a model on these rows, bool [N]."""

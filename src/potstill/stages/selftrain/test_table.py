@@ -14,9 +14,12 @@ from potstill.evaluation.statistics import compare
 from potstill.models import zoo
 from potstill.stages import summary, test_split
 from potstill.stages.dataset import Data
+from potstill.stages.examples import Reference
 from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, ensemble_of
 from potstill.stages.selftrain.rounds import ALONE, Rounds, Row
+from potstill.stages.shipped import Delivered, shipped
 from potstill.training.predict import Model
+from potstill.words import plural
 
 TEACHERS = "teachers, averaged"
 
@@ -29,7 +32,19 @@ def table(rounds: Rounds, teachers: list[CalibratedTeacher], kept: str, folder: 
     average = logits[TEACHERS]
     models = {TEACHERS: {"pool": False, "test_accuracy": [_accuracy(average, label)], **measured(average, label)}}
     models |= {row.name: _row(rounds, row, logits, label) for row in rounds.rows.values()}
-    return {"models": models, "recall": _recalls(rounds, logits, label, kept)}
+    own = {"models": models, "recall": _recalls(rounds, logits, label, kept)}
+    return own | _shipped(rounds, rounds.rows[kept], logits)
+
+
+def _shipped(rounds: Rounds, row: Row, logits: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the kept model, compared with the averaged teachers."""
+    best = rounds.best(row)
+    weights = best.folder / zoo.WEIGHTS
+    why = f"the best of {plural(len(row.trained), 'seed')} on validation" if len(row.trained) > 1 else ""
+    file = str(weights.relative_to(rounds.folder))
+    own, card = logits[_key(row, best.seed)], best.load().card
+    one = Delivered(row.name, file, own, weights.stat().st_size, seed=best.seed, why=why, card=card)
+    return shipped(one, rounds.data.manifest, rounds.folder, Reference(TEACHERS, logits[TEACHERS]))
 
 
 def _evaluate(rounds: Rounds, teachers: list[CalibratedTeacher], data: Data, folder: Path) -> dict[str, np.ndarray]:

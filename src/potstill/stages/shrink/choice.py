@@ -44,13 +44,6 @@ class Choice:
         }
 
 
-def target(budgets: Budgets, teacher: float) -> float | None:
-    """Return the accuracy to be reached, in percent; None if none was asked for."""
-    wanted = [budgets.min_accuracy, None if budgets.max_drop is None else teacher - budgets.max_drop]
-    given = [one for one in wanted if one is not None]
-    return max(given) if given else None
-
-
 def size_key(budgets: Budgets) -> str:
     """Return the figure by which small is measured: that of the first limit, or bytes."""
     return FIGURES[next(iter(budgets.limits), "max_bytes")]
@@ -58,7 +51,7 @@ def size_key(budgets: Budgets) -> str:
 
 def choose(entries: Sequence[Entry], found: Found, budgets: Budgets, teacher: float) -> Choice:
     """Return the choice among candidates that were trained to the end."""
-    key, goal = size_key(budgets), target(budgets, teacher)
+    key, goal = size_key(budgets), budgets.goal.least(teacher)
     accuracy = np.array([found.accuracy(entry.candidate) for entry in entries])
     size = np.array([getattr(entry.costed.cost, key) for entry in entries], float)
     number = pick(accuracy, size, goal, bool(budgets.limits))

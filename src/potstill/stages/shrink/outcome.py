@@ -10,7 +10,6 @@ from potstill.stages.shrink.choice import Choice
 from potstill.stages.shrink.costs import Costs
 from potstill.stages.shrink.look import Look
 from potstill.stages.shrink.search import Entry, Found
-from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.ship import Picked
 from potstill.stages.shrink.teacher import Made
 
@@ -28,16 +27,13 @@ def summary(
     proof: dict[str, Any],
     shipped: dict[str, Any],
     picked: Picked,
-    budgets: Budgets,
 ) -> dict[str, Any]:
-    """Return the stage's part of the summary (docs/summary.md)."""
+    """Return the stage's part of the summary (docs/summary.md). shipped: `ship` and the figures behind it."""
+    ship = shipped["ship"]
     models, candidate = proof["models"], chosen.entry.candidate
     cost = costs.of(candidate).cost
-    measured = {
-        key: shipped[key] for key in ("accuracy", "interval", "images", "recall", "bytes", "latency_ms", "file")
-    }
+    measured = {key: ship[key] for key in ("accuracy", "interval", "images", "recall", "bytes", "latency_ms", "file")}
     front = {one.candidate.name for one in choice.costed_front(entries, found)}
-    goal = choice.target(budgets, models["teacher"].get("accuracy", teacher.accuracy))
     parameters = models[picked.kind]["parameters"]
     return {
         "data": proof["data"],
@@ -47,8 +43,9 @@ def summary(
             **{role: models[role] for role in ROLES if role in models},
         },
         "verdict": proof["verdict"],
+        **shipped,
         "ship": {
-            **shipped,
+            **ship,
             "ram": cost.ram_int8,
             "macs": cost.macs,
             "parameters": parameters,
@@ -56,8 +53,7 @@ def summary(
         },
         "teacher": {"name": teacher.name, "validation_accuracy": teacher.accuracy, **teacher.facts},
         "choice": chosen.to_json(),
-        "target": None if goal is None else {"accuracy": round(goal, 2), "met": shipped["accuracy"] >= goal},
-        "forecast": forecast | {"outcome": _held(forecast["student"]["interval"], shipped["accuracy"])},
+        "forecast": forecast | {"outcome": _held(forecast["student"]["interval"], ship["accuracy"])},
         "candidates": [_row(entry, found, chosen) | {"front": entry.candidate.name in front} for entry in entries],
         "run": str(picked.folder.parent.parent),
     }

@@ -8,6 +8,7 @@ interrupted goes on, and other budgets reuse every training.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from potstill.model_files.runtimes import require
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.progress import parts
-from potstill.report.shrink import write_shrink
 from potstill.scheduling import Scheduler, Serial, carried_out
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.run_folder import Journal
@@ -52,7 +52,6 @@ def shrink(
         lambda journal: _Shrink(config, folder, journal, scheduler or Serial()).carry_out(),
         name=folder.name,
         command=command,
-        report=write_shrink,
     )
 
 
@@ -156,15 +155,16 @@ class _Shrink:
             "Wrote and measured the files",
             lambda: ship.files(picked, chosen.entry.costed, teacher.folder, self.goal, config.to),
         )
-        shipped = ship.delivered(files, picked, chosen.entry.candidate.bits, self.goal / "export", self.folder)
+        goal, bits = config.budgets.goal, chosen.entry.candidate.bits
+        goal = replace(goal, max_latency=None) if config.device else goal  # that is the latency there
+        exported, manifest = self.goal / "export", self.look.manifest
+        shipped = ship.delivered(files, picked, bits, exported, self.folder, manifest, goal)
         limits = {
             name: limit for name, limit in config.budgets.limits.items() if not config.device or name == "max_bytes"
         }
-        for sentence in ship.exceeded(shipped, limits):
+        for sentence in ship.exceeded(shipped["ship"], limits):
             progress.note(sentence)
-        return outcome.summary(
-            self.look, self.forecast, chosen, found, entries, costs, teacher, proof, shipped, picked, config.budgets
-        )
+        return outcome.summary(self.look, self.forecast, chosen, found, entries, costs, teacher, proof, shipped, picked)
 
     def _backbones(self, found: list[Base]) -> None:
         """Probe the pretrained networks at their own sizes."""

@@ -7,24 +7,18 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from potstill.config import Bytes, Config, Count, Milliseconds, Minutes
-from potstill.stages.recipe import DataConfig, OneTeacher
+from potstill.config import Bytes, Config, Count, Minutes
+from potstill.stages.recipe import DataConfig, GoalConfig, OneTeacher
 
 WORTH_PROCESSES = 6.0  # minutes
 VALIDATION = 0.2  # choosing among many candidates needs more validation images than one training does
 
 
-class Budgets(Config):
+class Budgets(GoalConfig):
     """What the model may cost on the device, and what it must reach. Budgets only filter: they train nothing anew."""
 
-    max_bytes: Bytes | None = Field(default=None, description="maximum bytes of the file that is shipped")
-    max_latency: Milliseconds | None = Field(
-        default=None, description="maximum latency in milliseconds: one image, one thread, this machine"
-    )
     max_ram: Bytes | None = Field(default=None, description="maximum peak of the activations in bytes, in 8 bits")
     max_macs: Count | None = Field(default=None, description="maximum multiply-accumulates per image")
-    min_accuracy: float | None = Field(default=None, gt=0, le=100, description="minimum accuracy in percent")
-    max_drop: float | None = Field(default=None, ge=0, le=100, description="maximum points below the teacher")
 
     @property
     def limits(self) -> dict[str, float]:

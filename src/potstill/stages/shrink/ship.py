@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from potstill import artifacts, progress, words
 from potstill.config import build
+from potstill.data.manifest import Manifest
+from potstill.evaluation.shipping import Goal, against
+from potstill.model_files.folder import load_model
+from potstill.stages import test_split
 from potstill.stages.compress.export import FLOAT, INT8, ExportStageConfig, export_files
 from potstill.stages.compress.quantize import QuantizeConfig, quantize
+from potstill.stages.compress.recommend import candidate
+from potstill.stages.examples import Reference
+from potstill.stages.shipped import Delivered, shipped
 from potstill.stages.shrink.costs import Costed
 from potstill.stages.shrink.jobs import CALIBRATION, Kind, Outcome
 from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
 QAT_EPOCHS = 2
-SENSITIVITY_IMAGES = 48
 OTHER_FILES = (".tflite", ".txt", ".c", ".h", ".xml", ".bin", ".pte")
 
 
@@ -100,12 +107,14 @@ def _settings(one: Picked, entry: Costed, mode: Literal["ptq", "qat"], **more: A
     )
     bits: dict[str, Any] = {"weight_bits": entry.candidate.bits}
     if entry.candidate.bits < 8:
-        bits |= {"max_bytes": entry.cost.bytes, "sensitivity_images": SENSITIVITY_IMAGES}
+        bits |= {"max_bytes": entry.cost.bytes}
     return QuantizeConfig(model=str(one.folder), train=train, calibration=CALIBRATION, mode=mode, **bits, **more)
 
 
-def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path, folder: Path) -> dict[str, Any]:
-    """Copy the files from the folder `exported` into `folder`; return the figures of the one that is shipped."""
+def delivered(
+    export: Mapping[str, Any], one: Picked, bits: int, exported: Path, folder: Path, manifest: Manifest, goal: Goal
+) -> dict[str, Any]:
+    """Copy the files from the folder `exported` into `folder`; return `ship` and the figures behind it."""
     models = export["models"]
     small = INT8 if INT8 in models else FLOAT  # a network with integer weights has one file
     names = {small: f"model_int{bits}.onnx"} | ({FLOAT: FLOAT} if small == INT8 else {})
@@ -115,20 +124,27 @@ def delivered(export: Mapping[str, Any], one: Picked, bits: int, exported: Path,
         if file.suffix in OTHER_FILES:
             _copy(file, folder / file.name)
     artifacts.write_json(folder / "student.json", {"folder": str(one.folder.relative_to(folder))})
-    figures = models[small]
-    latency = next(row["median_ms"] for row in figures["latency"] if (row["batch"], row["threads"]) == (1, 1))
-    kept = ("accuracy", "interval", "images", "recall", "calibration_error", "bytes", "lost", "agreement")
-    return {
-        "file": names[small],
-        "kind": one.kind,
-        "seed": one.seed,
-        "bits": bits,
-        "latency_ms": latency,
-        "float_latency_ms": next(
-            row["median_ms"] for row in models[FLOAT]["latency"] if (row["batch"], row["threads"]) == (1, 1)
-        ),
-        **{key: figures[key] for key in kept if key in figures},
-    }
+    files = {name: replace(candidate(source, models[source]), name=name) for source, name in names.items()}
+    file = files.pop(names[small])
+    others = {name: against(other, file) for name, other in files.items()}
+    logits = load_file(exported / "evaluation" / test_split.FILE)[small]
+    seeds = f"{one.kind}, seed {one.seed}, the best on validation"
+    card = load_model(one.folder).card
+    chosen = Delivered(
+        "shipped", file.name, logits, file.bytes, file.latency_ms, one.seed, seeds, others=others, card=card
+    )
+    result = shipped(chosen, manifest, folder, _teacher(one.folder.parents[1]), goal=goal)
+    latency = next(iter(files.values())).latency_ms if files else file.latency_ms
+    facts = {"kind": one.kind, "bits": bits, "float_latency_ms": latency}
+    kept = ("recall", "calibration_error", "lost", "agreement")
+    result["ship"] |= facts | {key: models[small][key] for key in kept if key in models[small]}
+    return result
+
+
+def _teacher(run: Path) -> Reference | None:
+    """Return the teacher's logits for the test images, evaluated with the proof; None where it has none."""
+    logits = load_file(run / "evaluation" / test_split.FILE)
+    return Reference("teacher", logits["teacher"]) if "teacher" in logits else None
 
 
 def exceeded(shipped: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
