@@ -123,7 +123,7 @@ class World:
         self._straight: dict[tuple[str, str], Straight] = {}
         frugal(folder / "graphs")
         self._carry_out(["distill", str(self.photos), "--teacher", "builtin:mlp", *SMALL], self.base)
-        for name in ("export", "prune"):
+        for name in {"export", "prune"} & COMMANDS.keys():
             self._carry_out(self.words(name), folder / f"imported-{name}")
 
     def _carry_out(self, words: list[str], out: Path) -> None:

@@ -25,6 +25,7 @@ import argparse
 import contextlib
 import json
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -44,6 +45,8 @@ KILLS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.
 ENDS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130}
 SHARES = {"quantize": 0.4, "export": 0.3, "distill": 0.3, "run": 0.3, "selftrain": 0.3, "shrink": 0.15}
 """Trials of a long command, in comparison with the others."""
+TRACKER = re.compile(r'Traceback [^\n]*\n  File "[^"\n]*resource_tracker.py".*?\nKeyError: [^\n]*\n', re.DOTALL)
+"""What the helper of a pool prints that was inherited by a fork, and by which names are unregistered twice."""
 MOST = 12
 """Kills of one trial."""
 
@@ -108,6 +111,7 @@ def workers(world: World, chance: random.Random, trials: int) -> Outcomes:
             told = status == 2 and "was killed from outside" in text
             outcome = f"a sentence: {name}" if told else f"ended before the kill: {name}" if not killed else ""
             outcome = outcome or (f"finished without the worker: {name}" if status == 0 else "")
+            text = TRACKER.sub("", text)
             if outcome and "Traceback" not in text:
                 counts[outcome] += 1
             else:

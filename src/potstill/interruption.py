@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,9 +24,6 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(saved)
         self.number, self.saved = number, saved
 
-    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:
-        return type(self), (self.number, self.saved)  # from a worker process
-
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _pending
@@ -37,9 +34,9 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def handled(*numbers: signal.Signals) -> Iterator[None]:
-    """Let both signals, or the given ones, raise `Interrupted` in the block; for commands, in the main thread."""
-    with _installed(numbers or SIGNALS):
+def handled() -> Iterator[None]:
+    """Let both signals raise `Interrupted` in the block; for commands, in the main thread."""
+    with _installed(SIGNALS):
         yield
 
 
@@ -67,7 +64,7 @@ def deferred() -> Iterator[Callable[[], int | None]]:
 
 
 @contextlib.contextmanager
-def _installed(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+def _installed(numbers: tuple[signal.Signals, ...] | list[signal.Signals]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

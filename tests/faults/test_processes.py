@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,6 @@ from potstill.data.workers import in_processes
 from potstill.errors import RunError
 from potstill.interruption import Interrupted
 from potstill.stages import run_lock
-from potstill.stages.shrink import jobs
 from potstill.stages.stage import stage
 from potstill.torch_context import threads
 from tests.faults.damage import results, write_photos
@@ -174,49 +170,6 @@ def test_a_killed_worker_is_a_sentence() -> None:
     with pytest.raises(RunError, match="worker processes that read images was killed"):
         list(in_processes(_killed, [(number,) for number in range(8)], seconds=9.0))
     assert list(in_processes(abs, [(-1,), (-2,)], seconds=9.0)) == [1, 2]
-
-
-def _waits(job: jobs.Job) -> tuple[None, list[str]]:
-    """Stop the parent once it waits for both workers, and wait for an hour."""
-    with interruption.handled(signal.SIGTERM):
-        if job.seed:
-            time.sleep(1)
-            os.kill(os.getppid(), signal.SIGTERM)
-        time.sleep(3600)
-    return None, []
-
-
-def _dies(job: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.fixture
-def trainers() -> Iterator[jobs.Workers]:
-    """Two processes that train; forked, so that they need not import torch again."""
-    made = jobs.Workers(2)
-    made._pool = ProcessPoolExecutor(
-        2, mp_context=get_context("fork"), initializer=jobs._begin, initargs=(os.getpid(),)
-    )
-    yield made
-    made._pool.shutdown(cancel_futures=True)
-
-
-JOBS = [jobs.Job("{}", "folder", "stores", "student", seed) for seed in (0, 1)]
-
-
-def test_a_killed_trainer_is_a_sentence(trainers: jobs.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_in_worker", _dies)
-    with pytest.raises(RunError, match="One of 2 worker processes that train was killed .* --workers 1"), trainers:
-        trainers.all(JOBS, "Training")
-
-
-def test_a_stopped_search_ends_its_trainers(trainers: jobs.Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM reaches the parent only; the workers are told, and a Ctrl-C in a terminal is not theirs."""
-    monkeypatch.setattr(jobs, "_in_worker", _waits)
-    with pytest.raises(Interrupted), interruption.handled(), trainers:
-        trainers.all(JOBS, "Training")
-    stopped = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM, "saved")))
-    assert (stopped.number, stopped.saved) == (signal.SIGTERM, "saved")
 
 
 @pytest.mark.slow
