@@ -1,7 +1,7 @@
 """`potstill shrink` at several budgets: what it ships, how good, in what time, and whether its forecast held.
 
     python benchmarks/shrink.py dogs-vs-cats --data DOGS-VS-CATS --minutes 20 --budgets 500kB 2.5MB
-    python benchmarks/shrink.py digits --minutes 2 --budgets 10kB 50kB
+    python benchmarks/shrink.py digits --minutes 2 --budgets 12kB 50kB --typed
 
 Adds to docs/shrink.json and writes docs/shrink-measured.md from it. A search that is recorded in the folder --work is
 not made again.
@@ -33,8 +33,7 @@ def searched(options: argparse.Namespace, budget: str, folder: Path) -> dict[str
     keywords: dict[str, Any] = {"max_bytes": budget, "minutes": options.minutes}
     if options.teacher:
         keywords |= {"teacher": options.teacher, "teacher_weights": options.teacher_weights}
-    data: Any = options.data if options.limit is None else {"path": options.data, "limit": options.limit}
-    result = potstill.shrink(data, out=folder, **keywords)
+    result = potstill.shrink(options.images, out=folder, **keywords)
     now = os.times()
     ship, forecast = result.summary["ship"], result.forecast
     return {
@@ -64,6 +63,39 @@ def random_choice(summary: Path, seed: int = 0) -> dict[str, Any]:
     return {"network": drawn["name"], "validation_accuracy": drawn["validation_accuracy"], "bytes": drawn["bytes"]}
 
 
+def typed(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the 8-bit student of `potstill distill DATA` with its defaults: what one would type by hand."""
+    began = os.times()
+    result = potstill.distill(options.images, out=options.work / f"typed-{options.name}")
+    return _alternative("distill, defaults", result.summary["models"]["student_int8"], began)
+
+
+def tuned(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the 8-bit file of a small pretrained network that is fine-tuned without a teacher."""
+    began, place = os.times(), options.work / f"tuned-{options.name}"
+    scaling = {"mean": options.small_mean, "std": options.small_std} if options.small_mean else {}
+    potstill.finetune(options.images, model=options.small, weights=options.small_weights, out=place, **scaling)
+    files = potstill.export(place, out=options.work / f"tuned-{options.name}-files")
+    return _alternative(f"{options.small}, fine-tuned", files.summary["models"]["model_int8.onnx"], began)
+
+
+def _alternative(name: str, model: dict[str, Any], began: os.times_result) -> dict[str, Any]:
+    minutes = (sum(os.times()[:4]) - sum(began[:4])) / 60
+    kept = {key: model[key] for key in ("accuracy", "interval", "images", "bytes")}
+    return {"name": name, **kept, "processor_minutes": round(minutes, 1)}
+
+
+def beaten(run: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
+    """Return what is not larger and better by more than one standard error of the difference of two test accuracies."""
+    result = []
+    for one in others:
+        shares = [(each["accuracy"] / 100, each["images"]) for each in (run, one)]
+        error = 100 * sum(p * (1 - p) / n for p, n in shares) ** 0.5
+        if one["bytes"] <= run["bytes"] and one["accuracy"] > run["accuracy"] + error:
+            result.append(one["name"])
+    return result
+
+
 def table(record: dict[str, Any]) -> str:
     """Return the Markdown page of the record."""
     lines = [
@@ -85,6 +117,7 @@ def table(record: dict[str, Any]) -> str:
             f"{one['forecast'][0]:.1f} to {one['forecast'][1]:.1f}: {'held' if one['held'] else 'missed'} | "
             f"{one['minutes']:.1f} of {one['allowed']:g} |"
         )
+    lines += _alternatives(record)
     held = sum(one["held"] for one in record["runs"])
     facts = record["machine"]
     lines += [
@@ -96,19 +129,41 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _alternatives(record: dict[str, Any]) -> list[str]:
+    """Return the lines about what one would do otherwise."""
+    lines = []
+    for data, others in sorted(record.get("alternatives", {}).items()):
+        runs = [one for one in record["runs"] if one["data"] == data]
+        for other in others:
+            better = [one["budget"] for one in runs if beaten(one, [other])]
+            low, high = other["interval"]
+            lines.append(
+                f"- {data}, {other['name']}: {other['accuracy']:.2f} % ({low:.1f} to {high:.1f}) in "
+                f"{words.size(other['bytes'], ' ')}, {other['processor_minutes']:.1f} processor minutes; "
+                + (f"better than the search at {', '.join(better)}." if better else "no search is behind it.")
+            )
+    return ["", *lines] if lines else []
+
+
 def main() -> None:
     """Run the searches that are asked for and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the data, in the record")
     parser.add_argument("--data", help="folder (default: the name)")
-    parser.add_argument("--budgets", nargs="+", required=True)
+    parser.add_argument("--budgets", nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--teacher")
     parser.add_argument("--teacher-weights")
+    parser.add_argument("--typed", action="store_true", help="also run `potstill distill` with its defaults")
+    parser.add_argument("--small", help="a small pretrained network to fine-tune beside it, with --small-weights")
+    parser.add_argument("--small-weights")
+    parser.add_argument("--small-mean", type=float, nargs="+")
+    parser.add_argument("--small-std", type=float, nargs="+")
     parser.add_argument("--work", type=Path, default=ROOT / "runs")
     options = parser.parse_args()
-    options.data = options.data or options.name
+    data = options.data or options.name
+    options.images = data if options.limit is None else {"path": data, "limit": options.limit}
     record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.is_file() else {"runs": []}
     for budget in options.budgets:
         folder = options.work / f"shrink-{options.name}-{budget}"
@@ -116,14 +171,23 @@ def main() -> None:
         run |= {"data": options.name, "budget": budget, "allowed": options.minutes}
         run["random"] = random_choice(folder / "summary.json")
         others = [one for one in record["runs"] if (one["data"], one["budget"]) != (options.name, budget)]
-        record = {
+        record |= {
             "runs": sorted([*others, run], key=lambda one: (one["data"], one["bytes"])),
             "machine": machine(),
             "versions": versions(),
             "date": time.strftime("%Y-%m-%d"),
         }
-        RECORD.write_text(json.dumps(record, indent=1) + "\n")
-        TABLE.write_text(table(record))
+        write(record)
+    ways = [way for way, wanted in ((typed, options.typed), (tuned, options.small)) if wanted]
+    if ways:
+        record.setdefault("alternatives", {})[options.name] = [way(options) for way in ways]
+        write(record)
+
+
+def write(record: dict[str, Any]) -> None:
+    """Write the record and its table."""
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    TABLE.write_text(table(record))
 
 
 if __name__ == "__main__":

@@ -68,17 +68,18 @@ def test_bias_correction_adds_a_bias_where_there_was_none():
         torch.testing.assert_close(better(IMAGE).mean(0), model(IMAGE).mean(0), rtol=1e-4, atol=1e-4)
 
 
-def test_sensitivity_sees_the_layer_that_matters():
+def test_sensitivity_predicts_how_far_the_logits_move():
     model = fold_batchnorm(lived_in(separable()), IMAGE)
-    wanted = model(IMAGE).detach()
-
-    def loss(candidate: nn.Module) -> float:
-        with torch.no_grad():
-            return (candidate(IMAGE) - wanted).square().mean().item()
-
-    rises = sensitivity(model, observe(model, [IMAGE]), loss, bits=(2, 8))
+    observed = observe(model, [IMAGE])
+    rises = sensitivity(model, observed, IMAGE, bits=(3, 5, 8))
     assert list(rises) == ["0", "3", "6", "9", "12", "17"]
-    assert all(widths[2] > widths[8] > 0 for widths in rises.values())
+    assert all(widths[3] > widths[5] > widths[8] > 0 for widths in rises.values())
+    for name, widths in rises.items():
+        others = [other for other in rises if other != name]
+        moved = quantized(model, observed, weight_bits=5, activation_bits=None, first_last_bits=None, skip=others)
+        with torch.no_grad():
+            change = (moved(IMAGE) - model(IMAGE)).square().sum(1).mean().item()
+        assert 0.2 < widths[5] / change < 5, name
 
 
 def test_bits_are_taken_where_they_hurt_least():

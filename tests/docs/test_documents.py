@@ -20,6 +20,7 @@ from typer.main import get_command
 
 import potstill
 from potstill import config
+from potstill.api.experiments import packaged, text_of
 from potstill.cli import app
 from potstill.cli.examples import EXAMPLES
 from potstill.losses import SPECS
@@ -27,6 +28,7 @@ from potstill.models.registry import family_of
 from potstill.objectives.objective import check
 from potstill.stages.compare.settings import CompareConfig, plan
 from potstill.stages.distill.run import with_overrides
+from potstill.stages.experiment.expand import chosen
 from potstill.stages.recipe import Recipe
 from tests.docs.blocks import DOCUMENTS, LANGUAGES, ROOT, Block, blocks, shell_lines, value_of, words
 
@@ -122,7 +124,7 @@ def test_command_lines_are_real(place: str, line: str) -> None:
             return
         raise
     if typed[0] in ("run", "compare") and context.params.get("overrides"):
-        _check_overrides(typed[0], context.params["overrides"])
+        _check_overrides(typed[0], context.params["recipe"], context.params["overrides"])
 
 
 def _check_foreign(typed: list[str]) -> None:
@@ -148,11 +150,14 @@ def known(name: str) -> None:
         family_of(name)
 
 
-def _check_overrides(command: str, overrides: list[str]) -> None:
-    """Raise `ConfigError` for settings that do not exist; KEY=VALUE stands for any."""
+def _check_overrides(command: str, recipe: str | Path, overrides: list[str]) -> None:
+    """Raise `ConfigError` for settings that do not exist, or knobs of an experiment; KEY=VALUE stands for any."""
     settings = {"data": {"path": "x"}, "students": {"s": {"model": "builtin:mlp"}}, "methods": {"kd": {}}}
     kind, least = (Recipe, {"data": {"path": "x"}}) if command == "run" else (CompareConfig, settings)
     given = [override for override in overrides if override != "KEY=VALUE"]
+    if str(recipe) in packaged():
+        chosen(yaml.safe_load(text_of(str(recipe))), given, None)
+        return
     config.build(kind, config.override(least, given))
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 import potstill
 from potstill.api.experiments import packaged, text_of
 from potstill.errors import ConfigError
+from potstill.models import zoo
+from potstill.report.experiment import rows
+from potstill.report.experiment_words import Language
 from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
 from potstill.stages.experiment.verdicts import judged
+from tests.worlds import shapes
 
 ROOT = Path(__file__).parents[2]
-GIVEN = {"data": "photos", "weights": "w.safetensors", "teacher_weights": "t.safetensors"}
+GIVEN = {"data": "photos", "weights": "w.pt", "teacher_weights": "t.pt"}
 """A value for every knob that a recipe may need."""
 
 
@@ -45,31 +51,99 @@ def test_every_setting_of_every_step_is_valid(name: str, tmp_path: Path) -> None
     assert all(one.korean for one in texts) and made.korean.shows and made.korean.title
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return paths of images in colour, 48 to train on and 24 to test, and of weights of two small networks."""
+    folder = tmp_path_factory.mktemp("world")
+    manifest = shapes(90, size=16, channels=3)
+    arrays: dict[str, np.ndarray] = {}
+    for name, split in (("train", "train"), ("test", "test")):
+        rows = manifest.rows(split)
+        arrays |= {f"x_{name}": np.stack([manifest.image(row) for row in rows]), f"y_{name}": manifest.label[rows]}
+    np.savez(folder / "photos.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    for name in ("tiny-cnn", "resnet8-cifar"):
+        network = zoo.create(f"builtin:{name}", classes=("0", "1", "2"), size=(16, 16)).network
+        save_file(network.state_dict(), folder / f"{name}.safetensors")
+    return {name: str(next(folder.glob(f"{name.lower()}*"))) for name in ("PHOTOS", "TINY", "RESNET")}
+
+
+QUICK = "epochs=1 views=1 seeds=1 "
 TOY = {
-    "number-formats": "limit=120 epochs=1 qat_epochs=1 seeds=1 fixed=[q1.7] floating=[e4m3] both=[] bits=[3] "
-    "gradients=[q1.7] options.width=4",
-    "mnist-distillation": "limit=120 sweep_limit=64 epochs=1 teacher_epochs=1 sweep_epochs=1 views=1 seeds=1 "
-    "teacher=builtin:mlp",
+    "number-formats": (
+        "limit=120 epochs=1 qat_epochs=1 seeds=1 fixed=[q1.7] floating=[e4m3] both=[] bits=[3] gradients=[q1.7] "
+        "network=builtin:tiny-cnn options={} steps.after-training.each.bit=[]",
+        ("with-training/3/packed", "rounded-gradients/q1.7/network", "fixed-weights/q1.7/simulated"),
+    ),
+    "mnist-distillation": (
+        "limit=120 sweep_limit=64 epochs=1 teacher_epochs=1 sweep_epochs=1 views=1 seeds=1 teacher=builtin:mlp",
+        ("distilled/conv/network", "labels-only/tiny/network", "sweep/dense/T4-alpha0.1"),
+    ),
+    "mnist-100-labels": (
+        "data=PHOTOS labels=24 draws=1 steps=4 teacher_steps=3 batch_size=16 teacher=builtin:mlp options.width=4",
+        ("conv/distilled with the pool",),
+    ),
+    "noisy-student": (
+        "data=PHOTOS labels=24 rounds=1 seeds=1 steps=4 teacher_steps=3",
+        ("rounds-of/noise/round 1", "rounds-of/quiet/labels only"),
+    ),
+    "dogs-vs-cats": (
+        QUICK
+        + "data=PHOTOS far=PHOTOS model=builtin:resnet8-cifar weights=RESNET size=16 far_size=16 scratch_epochs=1 "
+        "steps.far-frozen.each.depth={2:stage:2/4,auto:auto}",
+        ("top/tuned", "far-frozen/2/probe", "far-frozen/auto/probe", "scratch/tuned"),
+    ),
+    "resnet-vs-plain": (
+        "data=PHOTOS epochs=1 seeds=1 networks={plain20:{model:builtin:plain20-cifar,options:{width:4}},"
+        "resnet20:{model:builtin:resnet20-cifar,options:{width:4}}}",
+        ("networks-of/plain20/network",),
+    ),
+    "googlenet-aux": (
+        "data=PHOTOS epochs=1 seeds=1 network.size=8 batch_size=24 steps.heads.each.weight={with:0.3}",
+        ("heads/with/network",),
+    ),
+    "distil-vs-transfer": (
+        QUICK + "data=PHOTOS network=builtin:tiny-cnn weights=TINY teacher=builtin:tiny-cnn teacher_weights=TINY "
+        "size=16 teacher_size=16",
+        ("from-pretrained/student", "big/probe"),
+    ),
+    "prune-then-distil": (
+        "limit=120 network={model:builtin:tiny-cnn,options:{separated:false}} epochs=1 "
+        "prune_epochs=1 qat_epochs=1 kept=[0.5] bits=[4] seeds=1 steps.pruned-alone.each.share=[]",
+        ("pruned/0.5/pruned", "quantized/4/packed", "both/0.5/packed"),
+    ),
+    "mlperf-tiny": (
+        QUICK + "data=PHOTOS teacher=builtin:tiny-cnn teacher_weights=TINY limit=null calibration=16 "
+        "network={model:builtin:tiny-cnn,options:{separated:false}} max_bytes=9000 "
+        "steps.file.settings.mode=ptq steps.file.settings.rounding=nearest",
+        ("file/onnx",),
+    ),
 }
-TIMED = {"number-formats": ("with-training/3/packed",), "mnist-distillation": ("students/conv/kd",)}
-"""A result of each that must be there."""
+"""Knobs with which each experiment takes seconds, and results that it must have."""
+
+
+def test_every_experiment_has_a_toy_size() -> None:
+    assert sorted(TOY) == packaged()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOY)
-def test_it_runs_at_toy_size(name: str, tmp_path: Path) -> None:
-    done = potstill.run(name, TOY[name].split(), out=tmp_path / "run")
+def test_it_runs_at_toy_size(name: str, world: dict[str, str], tmp_path: Path) -> None:
+    text, expected = TOY[name]
+    for word, path in world.items():
+        text = text.replace(word, path)
+    spaced = [re.sub(r"(?<=[{,])(\w+):(?=[^,}])", r"\1: ", word) for word in text.split()]  # YAML wants the space
+    done = potstill.run(name, spaced, out=tmp_path / "run")
     assert isinstance(done, potstill.ExperimentResult)
-    for result in TIMED[name]:
-        figures = done.results[result]
-        assert figures["mean"] == pytest.approx(np.mean(figures["accuracy"]), abs=1e-3)
-    assert {one["result"] for one in done.summary["claims"]} <= {"undecided", "not measured"}  # there is one seed
+    assert set(expected) <= set(done.results)
+    shown = [result for _, result in rows(done.summary, Language({}))]
     english = (tmp_path / "run" / "experiment.md").read_text(encoding="utf-8")
     korean = (tmp_path / "run" / "experiment.ko.md").read_text(encoding="utf-8")
-    figure = f"{done.results[TIMED[name][0]]['mean']:.2f}"
-    assert figure in english and figure in korean and str(tmp_path) not in english + korean
-    plots = len(done.summary["recipe"]["plots"])
-    assert len(list((tmp_path / "run").glob("plot-*.svg"))) == plots
+    for result in (done.results[name] for name in expected):
+        figure = f"{result['mean']:.2f}"
+        assert result in shown and (figure in english or f"{100 - result['mean']:.2f}" in english)
+    assert english.count("\n| ") == korean.count("\n| ") and str(tmp_path.parents[1]) not in english + korean
+    assert {one["result"] for one in done.summary["claims"]} <= {"undecided", "not measured"}  # there is one seed
+    assert len(list((tmp_path / "run").glob("plot-*.svg"))) == len(done.summary["recipe"]["plots"])
     json.dumps(done.to_dict())
 
 
@@ -140,7 +214,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest
 
 def test_recorded_pages_hold_the_figures_of_their_recipes() -> None:
     """A page under docs/experiments is of a packaged recipe, in both languages, and names no path."""
-    recorded = sorted((ROOT / "docs" / "experiments").glob("*.md"))
+    recorded = sorted(set((ROOT / "docs" / "experiments").glob("*.md")) - {ROOT / "docs" / "experiments" / "README.md"})
     for file in recorded:
         twin = ROOT / "docs" / "ko" / "experiments" / file.name
         assert file.stem in packaged() and twin.is_file()
@@ -148,3 +222,10 @@ def test_recorded_pages_hold_the_figures_of_their_recipes() -> None:
             assert "commit " in text and f"potstill run {file.stem}" in text
             pictures = [line for line in text.splitlines() if line.startswith("![")]
             assert len(pictures) == len(yaml.safe_load(text_of(file.stem)).get("plots", []))
+
+
+def test_both_languages_map_the_same_statements() -> None:
+    english, korean = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("lectures.md", "ko/lectures.md"))
+    assert re.findall(r"`potstill [^`]+`", english) == re.findall(r"`potstill [^`]+`", korean)
+    assert english.count("\n| ") == korean.count("\n| ")
+    assert set(re.findall(r"potstill run ([\w-]+)", english)) == set(packaged())

@@ -99,7 +99,6 @@ def quantize(
     equalize: bool | None = None,
     correct_bias: bool | None = None,
     max_bytes: int | str | None = None,
-    sensitivity_images: int | None = None,
     weight_format: str | None = None,
     activation_format: str | None = None,
     simulate: bool | None = None,
@@ -133,7 +132,7 @@ def quantize(
         weight_bits, activation_bits, first_last_bits: 2 to 8; the last for the first and the last layer.
         mode: "ptq" or "qat". calibrate, calibration: how activation ranges are chosen, on how many training images.
         weight_steps, rounding, learn_activations, equalize, correct_bias: docs/compression.md.
-        max_bytes, sensitivity_images: of each file, such as "300kB": bits then differ by layer, by their effect.
+        max_bytes: of each file, such as "300kB"; bits then differ by layer, by how far they move the logits.
         simulate, weight_format, activation_format: measure formats such as "fixed4.4" and "e4m3", and write no file.
         data, limit, group, test_from: the images, by default those of the run; as in `prune`.
         teacher, teacher_weights, objective, epochs, batch_size, images, lr, train, augment, views, seed: of the

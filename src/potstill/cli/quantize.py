@@ -42,9 +42,6 @@ def quantize(
     max_bytes: Annotated[
         str | None, option(BITS, "Size of each file, such as 300kB; bits then differ by layer.")
     ] = None,
-    sensitivity_images: Annotated[
-        int | None, option(BITS, "Validation images to choose the bits of layers on (default: 1024).")
-    ] = None,
     mode: Annotated[str | None, option(METHOD, "ptq: after training (default); qat: with training.")] = None,
     calibrate: Annotated[
         str | None, option(METHOD, "minmax, percentile, mse or entropy (default: auto).", rare=True)

@@ -44,7 +44,7 @@ def page(summary: Mapping[str, Any], language: str = "en", *, plot: str = PLOT, 
         *_published(recipe, korean, say),
         f"## {say('The recipe')}",
         f"{say('Images')}: {recipe['data']}. {say('Knobs')} (`KEY=VALUE`):",
-        f"```yaml\n{yaml.safe_dump(knobs(recipe), sort_keys=False, allow_unicode=True).strip()}\n```",
+        f"```text\n{yaml.safe_dump(knobs(recipe), sort_keys=False, allow_unicode=True).strip()}\n```",
         say("The steps: `potstill recipes show NAME`; a copy to change: `potstill recipes copy NAME`.").replace(
             "NAME", recipe["name"]
         ),

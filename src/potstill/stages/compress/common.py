@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,24 +143,10 @@ class CompressionSetup:
     def loss(self, network: torch.nn.Module) -> float:
         """Return the cross-entropy of a network on the held-out images."""
         image, label = self.held_out
-        return float(torch.nn.functional.cross_entropy(_logits(network, image), torch.from_numpy(label)))
-
-    def divergence(self, floating: torch.nn.Module, images: int) -> Callable[[torch.nn.Module], float]:
-        """Return a function of a network: its mean KL divergence from the float one on so many held-out images."""
-        image = self.held_out[0][:images]
-        target = _logits(floating, image).log_softmax(1)
-
-        def loss(network: torch.nn.Module) -> float:
-            own = _logits(network, image).log_softmax(1)
-            return float(torch.nn.functional.kl_div(own, target, reduction="batchmean", log_target=True))
-
-        return loss
-
-
-def _logits(network: torch.nn.Module, image: Tensor) -> Tensor:
-    network.eval()
-    with torch.inference_mode():
-        return torch.cat([network(part) for part in image.split(256)])
+        network.eval()
+        with torch.inference_mode():
+            logits = torch.cat([network(part) for part in image.split(256)])
+        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(label)))
 
 
 def open_model(config: CompressConfig) -> CompressionSetup:

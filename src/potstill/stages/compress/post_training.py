@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from potstill import progress
 from potstill.compress import quantize as quantizing
 from potstill.compress.quantize import Histogram, Reconstruction
 from potstill.errors import ConfigError
@@ -25,6 +24,7 @@ from potstill.stages.compress.quantize_config import Methods, QuantizeConfig
 from potstill.training import engine
 
 CORRECTED = 256  # calibration images for bias correction
+SENSED = 64  # calibration images for the sensitivity of layers
 METADATA, WIDTH, LAYER = 700, 1400, 40
 """Bytes of an ONNX file: for metadata that is added later, for the operators of other widths, and for each layer."""
 
@@ -107,10 +107,9 @@ def onnx_beside(model: Classifier, calibration: np.ndarray, input: InputForm) ->
 def _mixed(
     config: QuantizeConfig, setup: CompressionSetup, floating: nn.Module, observed: Mapping[str, Histogram], room: int
 ) -> dict[str, int]:
-    """Choose the bits of each layer by their divergence on validation images, so that the codes have `room` bytes."""
-    progress.note("Measuring the sensitivity of each layer to each number of bits; this takes a while.")
-    loss = setup.divergence(floating, config.sensitivity_images)
-    rises = quantizing.sensitivity(floating, observed, loss, weight_method=config.methods(floating).weight_steps)
+    """Choose the bits of each layer by how far they move the logits, so that the codes have `room` bytes."""
+    images, method = setup.calibration[:SENSED], config.methods(floating).weight_steps
+    rises = quantizing.sensitivity(floating, observed, images, weight_method=method)
     weights = {name: layer.weight.numel() for name, layer in plain_layers(floating).items()}
     return quantizing.allocate(rises, weights, max_bytes=room)
 

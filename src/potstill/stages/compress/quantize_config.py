@@ -61,9 +61,6 @@ class QuantizeConfig(CompressConfig):
         default=None, description="bias correction; null: if rounded to nearest below 6 bits or with depthwise layers"
     )
     max_bytes: Bytes | None = Field(default=None, description="maximum bytes of each file; bits then differ by layer")
-    sensitivity_images: int = Field(
-        default=1024, ge=8, description="validation images for the sensitivity of each layer, with max_bytes"
-    )
     weight_format: str | None = Field(
         default=None, description="simulated format of weights: fixed4.4, e4m3, fp16, ...; null: float"
     )

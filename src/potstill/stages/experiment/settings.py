@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,7 +102,14 @@ class ExperimentConfig(Config):
     shows: what a reader sees in it. data: the images it is made for, in words. needs: what to give for each knob that
     is null. minutes: about how long it takes on two cores, by budget. knobs: named values; `budgets` has other values
     of them. columns: measures in the table. explained: why its results differ from the published ones.
+
+    A folder with other settings than its name can be continued: each step knows its own settings, and refuses others.
     """
+
+    reusable: ClassVar[tuple[str, ...]] = (
+        "title", "shows", "data", "needs", "minutes", "knobs", "budgets", "steps", "rows", "columns", "plots", "goals",
+        "claims", "published", "explained", "korean",
+    )  # fmt: skip
 
     name: SafeName
     title: str

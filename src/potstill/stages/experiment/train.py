@@ -1,7 +1,11 @@
-"""The step `train`: a network with labels alone, for several seeds, and how its gradients and errors develop."""
+"""The step `train`: a network with labels alone or with a teacher, and how its gradients and errors develop.
+
+Unlike `distill` it trains no control beside it: an experiment has the controls that it compares.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +29,29 @@ from potstill.stages.distill import train
 from potstill.stages.distill.student import start_of
 from potstill.stages.distill.train import StudentSetup
 from potstill.stages.experiment import gradients
-from potstill.stages.recipe import DataConfig, StudentConfig, Views
+from potstill.stages.recipe import DataConfig, ObjectiveConfig, StudentConfig, TeacherConfig, Views
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
+from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
+from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.stages.training import Trained, train_classifier
 from potstill.training.settings import TrainConfig
 
-NETWORK, LOSS = "network", Term(loss="cross_entropy")
+NETWORK, LABELS = "network", Term(loss="cross_entropy")
 
 
 class TrainStepConfig(Config):
-    """A network, its images and its training. gradient_format: to which gradients are rounded, such as "q4.4"."""
+    """A network, its images and its training.
+
+    teacher, objective: labels alone without a teacher. gradient_format: to which gradients are rounded, such as "q4.4".
+    """
 
     name: SafeName = NETWORK
     data: DataConfig
     network: StudentConfig = StudentConfig()
+    teacher: TeacherConfig | None = None
+    objective: ObjectiveConfig = ObjectiveConfig()
     aux_weight: float = Field(default=0.3, ge=0, description="weight of auxiliary heads; 0: not trained")
     gradient_format: str | None = Field(default=None, description="number format of gradients; null: float32")
     train: TrainConfig = TrainConfig()
@@ -71,13 +82,13 @@ def _format(text: str | None) -> NumberFormat | None:
 
 
 def _carry_out(config: TrainStepConfig, number: NumberFormat | None, folder: Path, journal: Journal) -> dict[str, Any]:
-    size = input_size.of_student(config.network)
+    size = max(input_size.of_student(config.network), teacher_size(config.teacher) if config.teacher else 0)
     data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
     data = train.with_labels_of(config.network, data, seed=config.data.seed)
+    teacher = journal.timed("teacher", "Prepared the teacher", lambda: _teacher(config, data, folder))
+    training = _Training(config, data, teacher, number, folder)
     seeds = range(config.seed, config.seed + config.seeds)
-    group = journal.timed(
-        "training", "Trained", lambda: [_trained(config, data, number, folder / f"seed-{seed}", seed) for seed in seeds]
-    )
+    group = journal.timed("training", "Trained", lambda: [training.of(seed) for seed in seeds])
     artifacts.write_json(folder / "student.json", {"folder": f"seed-{config.seed}"})
     models = {f"seed-{one.seed}": one.load() for one in group}
     identities = {name: model.card.weights_sha256 for name, model in models.items()}
@@ -104,27 +115,52 @@ def _carry_out(config: TrainStepConfig, number: NumberFormat | None, folder: Pat
     }
 
 
-def _trained(config: TrainStepConfig, data: Data, number: NumberFormat | None, folder: Path, seed: int) -> Trained:
-    """Return the network of a seed, trained unless it exists."""
-    setup = StudentSetup(
-        config.network, config.train, Views(config.augment, config.views, config.seed), config.aux_weight
-    )
-    inputs = {
-        "data": data.manifest.fingerprint,
-        "settings": config.model_dump(mode="json", exclude={"name", "seeds", "seed"}),
-        "seed": seed,
-        **start_of(config.network),
-    }
+def _views(config: TrainStepConfig) -> Views:
+    return Views(config.augment, config.views, config.seed)
 
-    def work() -> dict[str, Any]:
-        network = train.new_student(config.network, data, seed)
-        if number is not None:
-            gradients.round_gradients(network, number)
-        record = train_classifier(network, data, setup.job((LOSS,), None, seed), folder).record
+
+def _teacher(config: TrainStepConfig, data: Data, folder: Path) -> TeacherSource | None:
+    """Return the teacher, whose logits are cached beside the folder, for the other networks of the step."""
+    if config.teacher is None:
+        return None
+    views = _views(config)
+    teacher = prepare_teacher(config.teacher, data, folder / "teacher", views=views, seed=config.seed)
+    replay = Replay(views, config.train.epochs, config.seeds, folder.parent / "stores", stored=config.teacher.stored)
+    return teacher.bind(data, replay)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The trainings of a step, one for each seed."""
+
+    config: TrainStepConfig
+    data: Data
+    teacher: TeacherSource | None
+    number: NumberFormat | None
+    folder: Path
+
+    def of(self, seed: int) -> Trained:
+        """Return the network of a seed, trained unless it exists."""
+        config, folder = self.config, self.folder / f"seed-{seed}"
+        inputs = {
+            "data": self.data.manifest.fingerprint,
+            "settings": config.model_dump(mode="json", exclude={"name", "seeds", "seed"}),
+            "teacher": self.teacher.identity if self.teacher else None,
+            "seed": seed,
+            **start_of(config.network),
+        }
+        return Trained(folder, seed, artifacts.stage(folder, inputs, lambda: self._train(seed, folder)))
+
+    def _train(self, seed: int, folder: Path) -> dict[str, Any]:
+        config = self.config
+        network = train.new_student(config.network, self.data, seed)
+        if self.number is not None:
+            gradients.round_gradients(network, self.number)
+        terms = config.objective.loss_terms if self.teacher else (LABELS,)
+        setup = StudentSetup(config.network, config.train, _views(config), config.aux_weight)
+        record = train_classifier(network, self.data, setup.job(terms, self.teacher, seed), folder).record
         artifacts.write_json(folder / "curve.json", _curve(folder))
         return record
-
-    return Trained(folder, seed, artifacts.stage(folder, inputs, work))
 
 
 def _curve(folder: Path) -> dict[str, list[float]]:

@@ -28,7 +28,6 @@ from potstill.training.settings import TrainConfig
 
 LOST = 0.5  # points of validation accuracy that post-training quantization may cost before weights are trained for it
 QAT_EPOCHS = 2
-SENSITIVITY_IMAGES = 48
 OTHER_FILES = (".tflite", ".txt", ".c", ".h", ".xml", ".bin", ".pte")
 
 
@@ -108,7 +107,7 @@ def _settings(one: Picked, entry: Costed, mode: Literal["ptq", "qat"], **more: A
     )
     bits: dict[str, Any] = {"weight_bits": entry.candidate.bits}
     if entry.candidate.bits < 8:
-        bits |= {"max_bytes": entry.cost.bytes, "sensitivity_images": SENSITIVITY_IMAGES}
+        bits |= {"max_bytes": entry.cost.bytes}
     return QuantizeConfig(model=str(one.folder), train=train, calibration=CALIBRATION, mode=mode, **bits, **more)
 
 
