@@ -15,10 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 from potstill.artifacts import atomic
 from potstill.data.checks import Finding, Report, examine
 from potstill.data.checks.fix import fix as write_fixed
-from potstill.data.checks.page import write_page
 from potstill.data.manifest import Manifest
 from potstill.errors import ConfigError
 from potstill.output_files import SOFTWARE, check_output
+from potstill.report.checks import write_page
 from potstill.words import percent, plural
 
 _SHEET_ROWS = 12
