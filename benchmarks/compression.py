@@ -6,6 +6,7 @@
     python benchmarks/compression.py longer --data CIFAR10 --weights FOLDER --out runs/prune --images 51200
     python benchmarks/compression.py half --data CIFAR10 --weights FOLDER --out runs/half --epochs 16
     python benchmarks/compression.py rounding --data CIFAR10 --weights FOLDER --out runs/rounding [--only 4,3]
+    python benchmarks/compression.py activations --data CIFAR10 --weights FOLDER --out runs/w4a4
     python benchmarks/compression.py depthwise --data CIFAR100 --weights FOLDER --out runs/depthwise
 
 CIFAR10 holds train/CLASS and test/CLASS (2,100 training images a class are used, by `half` all of them), FOLDER the
@@ -255,8 +256,26 @@ def rounding(options: argparse.Namespace) -> dict[str, Any]:
     return {"models": result}
 
 
+def activations(options: argparse.Namespace) -> dict[str, Any]:
+    """ResNet-20 with weights and activations of 4 bits, without training and with it; packed files only."""
+    result = {}
+    for mode in ("ptq", "qat"):
+        config = QuantizeConfig(
+            **source(options, 20),
+            weight_bits=4,
+            activation_bits=4,
+            mode=mode,
+            teacher="builtin:resnet56-cifar",
+            teacher_weights=str(options.weights / "cifar10-resnet56.safetensors"),
+            train=TrainConfig(epochs=1, optimizer="adamw", lr=options.lr or 5e-4, weight_decay=0),
+            images=options.images,
+        )
+        result[f"w4a4/{mode}"] = models(quantize(config, options.out / mode, stores=options.out.parent / "stores"))
+    return {"models": result}
+
+
 def depthwise(options: argparse.Namespace) -> dict[str, Any]:
-    """MobileNetV1 0.25, fresh from fine-tuning, in 8 bits: rounded to nearest, and as by default."""
+    """MobileNetV1 0.25, fresh from fine-tuning, in 8 bits: without corrected biases, with them, reconstructed."""
     images = decoded(Path(options.data), options.out / "images.npz", most=250, classes=CLASSES)
     weights = options.weights / "imagenet-mobilenet_v1_025_128-fp16.safetensors"
     tuned = potstill.finetune(
@@ -274,8 +293,8 @@ def depthwise(options: argparse.Namespace) -> dict[str, Any]:
     )
     settings = {
         "nearest": {"rounding": "nearest", "correct_bias": False},
-        "corrected": {"rounding": "nearest"},
         "default": {},
+        "reconstruct": {"rounding": "reconstruct"},
     }
     result = {}
     for name, setting in settings.items():
@@ -363,6 +382,7 @@ WORK = {
     "longer": longer,
     "half": half,
     "rounding": rounding,
+    "activations": activations,
     "depthwise": depthwise,
 }
 

@@ -20,7 +20,7 @@ def methods(network: nn.Module, **settings: Any) -> Methods:
 @pytest.mark.parametrize(
     ("settings", "residual", "depthwise"),
     [
-        ({}, ("nearest", "absmax", False, False), ("reconstruct", "absmax", False, True)),
+        ({}, ("nearest", "absmax", False, False), ("nearest", "absmax", True, False)),
         ({"weight_bits": 4}, ("reconstruct", "mse", False, False), ("reconstruct", "mse", False, True)),
         ({"max_bytes": 10_000}, ("reconstruct", "absmax", False, False), ("reconstruct", "absmax", False, True)),
         ({"rounding": "nearest"}, ("nearest", "absmax", False, False), ("nearest", "absmax", True, False)),

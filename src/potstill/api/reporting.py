@@ -15,6 +15,7 @@ from potstill.api.verb import built, one_process, verb
 from potstill.errors import RunError
 from potstill.evaluation.shipping import Goal
 from potstill.report import write_report
+from potstill.report.language import translator
 from potstill.report.read import read_run
 from potstill.stages.recipe import GoalConfig
 
@@ -59,6 +60,7 @@ def report(
     max_drop: float | None = None,
     max_bytes: str | int | None = None,
     max_latency: str | float | None = None,
+    lang: str = "en",
     open: bool = False,
 ) -> Reports:
     """Write report.html of finished stages anew, and return what each of them ships.
@@ -67,17 +69,19 @@ def report(
         runs: folders of runs or stages.
         min_accuracy, max_drop, max_bytes, max_latency: what the shipped file must reach (percent, points below the
             teacher) and may cost (300kB, 2ms): the summary and the page then state whether it does.
+        lang: language of the pages, "en" or "ko"; what has no translation stays English.
         open: show the pages in the browser.
     """
     asked = {"min_accuracy": min_accuracy, "max_drop": max_drop, "max_bytes": max_bytes, "max_latency": max_latency}
     goal = built(GoalConfig, {name: value for name, value in asked.items() if value is not None}).goal
+    translator(lang)  # refuses an unknown language
     folders = [Path(one) for one in ([runs] if isinstance(runs, str | Path) else runs)]
     found = [read_run(folder).summary for folder in folders]  # all are there before one is written
     reports = []
     for folder, summary in zip(folders, found, strict=True):
         if goal:
             _judge(folder, summary, goal)
-        page = write_report(folder)
+        page = write_report(folder, language=lang)
         if open:
             webbrowser.open(page.resolve().as_uri())
         reports.append({"folder": str(folder), "report": str(page), "ship": summary.get("ship")})

@@ -38,7 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "potstill quantize runs/distill-photos --weight-bits 4 --mode qat --epochs 5",
     ),
     "export": ("potstill export runs/distill-photos", "potstill export runs/distill-photos --to tflite,c"),
-    "report": ("potstill report runs/distill-photos --open", "potstill report runs/* --min-accuracy 95"),
+    "report": ("potstill report runs/distill-photos --open", "potstill report runs/shrink-photos --lang ko"),
     "evaluate": (
         "potstill evaluate runs/distill-photos photos",
         "potstill evaluate student_int8.onnx photos --split validation",

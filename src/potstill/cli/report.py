@@ -16,6 +16,7 @@ def report(
     max_drop: MaxDrop = None,
     max_bytes: MaxBytes = None,
     max_latency: MaxLatency = None,
+    lang: Annotated[str, typer.Option(help="Language of the pages: en or ko.")] = "en",
     open: Annotated[bool, typer.Option("--open", help="Show the pages in the browser.")] = False,
     quiet: Quiet = False,
     as_json: Json = False,

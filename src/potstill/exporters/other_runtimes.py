@@ -17,8 +17,7 @@ from potstill.errors import ModelError
 from potstill.exporters.onnx_file import read_prepared
 from potstill.exporters.onnx_float import Graph
 from potstill.exporters.quiet import quiet
-from potstill.model_files.onnx import TEMPERATURE
-from potstill.model_files.onnx_input import CARD
+from potstill.model_files.onnx_input import CARD, TEMPERATURE
 from potstill.model_files.runtimes import require
 from potstill.models.outputs import Classifier
 

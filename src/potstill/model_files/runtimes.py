@@ -21,8 +21,8 @@ from torch import Tensor
 
 from potstill import artifacts
 from potstill.errors import ModelError
-from potstill.model_files.onnx import TEMPERATURE, OnnxModel, temperature_in
-from potstill.model_files.onnx_input import CARD
+from potstill.model_files.onnx import OnnxModel, temperature_in
+from potstill.model_files.onnx_input import CARD, TEMPERATURE
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json, card_from_text
 from potstill.models.outputs import Outputs, resized

@@ -51,7 +51,7 @@ class QuantizeConfig(CompressConfig):
     )
     rounding: Literal["auto", "nearest", "reconstruct"] = Field(
         default="auto",
-        description="rounding; auto: reconstruct if ptq has fewer than 8 bits or depthwise layers",
+        description="rounding; auto: reconstruct if ptq has fewer than 8 bits",
     )
     learn_activations: bool | None = Field(
         default=None, description="quantize activations while weights are learned; null: only below 8 bits"
@@ -115,7 +115,8 @@ class QuantizeConfig(CompressConfig):
         if self.rounding != "auto":
             return self.rounding == "reconstruct"
         few = self.weight_bits < 8 or self.max_bytes is not None
-        return self.mode == "ptq" and (few or (sensitive and self.activation_bits is not None))
+        narrow = self.activation_bits is not None and self.activation_bits < 8
+        return self.mode == "ptq" and (few or (sensitive and narrow))
 
     def _weight_steps(self, reconstruct: bool) -> WeightMethod:
         if self.weight_steps != "auto":
