@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from potstill import progress
 from potstill.data.augment import parse_policy
 from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
@@ -258,12 +261,26 @@ def test_batches_made_ahead_are_the_same(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_metrics_have_every_term_of_every_epoch(tmp_path: Path) -> None:
-    _, rows = train(tmp_path, LiveTeacher(teacher()))
+    shown: list[str] = []
+
+    class Bar(progress.Task):
+        def advance(self, steps: int = 1, text: str = "") -> None:
+            shown.append(text)
+
+    class Seen(progress.Display):
+        @contextlib.contextmanager
+        def task(self, title: str, total: int, done: int = 0) -> Iterator[progress.Task]:
+            yield Bar()
+
+    with progress.use(Seen()):
+        _, rows = train(tmp_path, LiveTeacher(teacher()))
     written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in written] == [1, 2, 3] and written[0]["train"] == rows[0]["train"]
     for row in written:
         parts = row["train"]
         assert parts["loss"] == pytest.approx(0.5 * parts["cross_entropy"] + 0.5 * parts["kd"], rel=1e-5)
+    between = [text for text in shown if "kd" in text]  # and, between the epochs, on the display
+    assert between and all("cross_entropy" in text and "loss" in text for text in between)
 
 
 @pytest.mark.parametrize("mix", [None, "mixup", "cutmix"])

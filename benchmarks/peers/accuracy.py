@@ -31,7 +31,7 @@ from potstill.words import plural
 
 from . import sides
 from .bars import Bar, judge, provenance
-from .rivals import SGD, published
+from .rivals import PUBLISHED, SGD, VARIANTS, Variant, published
 from .world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
 
 BARS = {
@@ -69,17 +69,62 @@ def measure(
     }
 
 
+def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threads: int = 2) -> dict[str, list[float]]:
+    """Return the test accuracies, percent by seed, of the published loop with each of potstill's differences alone."""
+    found = {}
+    with limited(threads), progress.task("training", len(VARIANTS) * seeds) as task:
+        for name, variant in VARIANTS.items():
+            found[name] = []
+            for seed in range(seeds):
+                logits = _answers(Plain(world, epochs, variant).trained(seed), test)
+                found[name] += _accuracies([logits], test.label)
+                task.advance(text=name)
+    return found
+
+
+def until(
+    world: World,
+    test: World,
+    target: float,
+    *,
+    budgets: tuple[int, ...] = (8, 16, 32, 64),
+    views: int = 2,
+    threads: int = 2,
+) -> dict[str, dict[str, float | None]]:
+    """Return minutes and epochs until a loop reaches `target` percent of test accuracy, None if it does not.
+
+    Each budget of epochs is a training of its own, whose learning rate falls to 0, so the shortest that reaches the
+    target counts; the minutes are those of that training, with the teacher's answers.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    with limited(threads), tempfile.TemporaryDirectory() as folder:
+        for name in ("potstill", "plain"):
+            found[name] = {"minutes": None, "epochs": None, "accuracy": None}
+            for epochs in budgets:
+                began = time.perf_counter()
+                place = Path(folder) / f"{name}-{epochs}"
+                side = Plain(world, epochs) if name == "plain" else Potstill(world, epochs, views, place)
+                student = side.trained(0)
+                minutes = (time.perf_counter() - began) / 60
+                reached = _accuracies([_answers(student, test)], test.label)[0]
+                if reached >= target:
+                    found[name] = {"minutes": round(minutes, 2), "epochs": epochs, "accuracy": reached}
+                    break
+    return found
+
+
 class Plain:
     """The published loop, to its end."""
 
-    def __init__(self, world: World, epochs: int) -> None:
+    def __init__(self, world: World, epochs: int, variant: Variant = PUBLISHED) -> None:
         self._world, self._steps, self.ready = world, epochs * (len(world.label) // BATCH), 0.0
+        self._variant = variant
 
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
         torch.manual_seed(seed)
         student = self._world.network(STUDENT, seed)
-        step = published(self._world, student, steps=self._steps)
+        step = published(self._world, student, steps=self._steps, variant=self._variant)
         for _ in range(self._steps):
             step()
         return student.eval()

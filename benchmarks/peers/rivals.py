@@ -7,7 +7,9 @@ step, and train with SGD.
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from potstill.models.outputs import Classifier
+from potstill.torch_context import autocast
 from potstill.training import devices
 
 from .world import ALPHA, BATCH, MEAN, STD, STUDENT, TEACHER, TEMPERATURE, World
@@ -24,16 +27,40 @@ Step = Callable[[], int]
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What potstill's loop does otherwise, one at a time: Nesterov momentum, mirrored borders of shifted images, bf16,
+    and `views` fixed views of each image instead of new ones.
+    """
+
+    nesterov: bool = False
+    mirrored: bool = False
+    bf16: bool = False
+    views: int | None = None
+
+
+PUBLISHED = Variant()
+VARIANTS = {
+    "published": PUBLISHED,
+    "nesterov": Variant(nesterov=True),
+    "mirrored borders": Variant(mirrored=True),
+    "bf16": Variant(bf16=True),
+    "2 repeated views": Variant(views=2),
+    "all four": Variant(True, True, True, 2),
+}
+
+
 class InMemory(torch.utils.data.Dataset):
     """Images in memory behind torchvision transforms, as torchvision's own CIFAR-10 is."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, variant: Variant = PUBLISHED) -> None:
         from torchvision import transforms
 
-        self._images, self._label = world.images, world.label.tolist()
+        self._images, self._label, self._views = world.images, world.label.tolist(), variant.views
+        self._random = random.Random(0)
         self._transform = transforms.Compose(
             [
-                transforms.RandomCrop(32, padding=4),
+                transforms.RandomCrop(32, padding=4, padding_mode="reflect" if variant.mirrored else "constant"),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(MEAN, STD),
@@ -46,7 +73,12 @@ class InMemory(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         from PIL import Image
 
-        return self._transform(Image.fromarray(self._images[row])), self._label[row]
+        image = Image.fromarray(self._images[row])
+        if self._views is None:
+            return self._transform(image), self._label[row]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(row * self._views + self._random.randrange(self._views))
+            return self._transform(image), self._label[row]
 
 
 def plain(world: World, folder: Path, *, workers: int) -> Step:
@@ -54,22 +86,31 @@ def plain(world: World, folder: Path, *, workers: int) -> Step:
     return published(world, world.network(STUDENT), workers=workers)
 
 
-def published(world: World, classifier: Classifier, *, workers: int = 0, steps: int | None = None) -> Step:
+def published(
+    world: World,
+    classifier: Classifier,
+    *,
+    workers: int = 0,
+    steps: int | None = None,
+    variant: Variant = PUBLISHED,
+) -> Step:
     """Return a step that trains a student: teacher in eval mode without gradient, temperature 4, SGD.
 
     steps: over which the learning rate falls to 0 (cosine); None keeps it.
     """
     on = devices.device()
     teacher, student = world.network(TEACHER).network.eval().to(on), classifier.network.train().to(on)
-    optimizer = torch.optim.SGD(student.parameters(), **SGD)
+    optimizer = torch.optim.SGD(student.parameters(), **SGD, nesterov=variant.nesterov)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if steps else None
-    batches = _batches(InMemory(world), workers)
+    batches = _batches(InMemory(world, variant), workers)
 
     def step() -> int:
         image, label = (part.to(on) for part in next(batches))
         with torch.no_grad():
             target = teacher(image)
-        said = student(image)
+        with autocast(on, "bf16" if variant.bf16 else "fp32"):
+            said = student(image)
+        said = said.float()
         soft = F.kl_div(F.log_softmax(said / TEMPERATURE, 1), F.softmax(target / TEMPERATURE, 1), reduction="batchmean")
         loss = ALPHA * F.cross_entropy(said, label) + (1 - ALPHA) * TEMPERATURE**2 * soft
         optimizer.zero_grad()

@@ -151,6 +151,17 @@ def read_json_if_whole(file: Path) -> Any | None:
         return None
 
 
+def write_first(file: Path, value: Any) -> Any:
+    """Write a JSON file unless it exists, also where several processes do at once; return what it holds."""
+    if not file.is_file():
+        own = file.with_name(f".{file.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+        write_json(own, value)
+        with contextlib.suppress(FileExistsError):
+            os.link(own, file)  # unlike a rename, it never replaces
+        own.unlink()
+    return read_json(file)
+
+
 def sha256(file: Path) -> str:
     """Return the sha256 (hex) of a file."""
     with file.open("rb") as handle:

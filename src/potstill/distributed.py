@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+T = TypeVar("T")
 
 _alone = False
 
@@ -62,6 +64,15 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _alone = before
+
+
+def by_main(work: Callable[[], T]) -> T:
+    """Return what `work` returns in process 0, which does it alone while the others wait; all must call it."""
+    value: Any = None
+    if is_main():
+        with alone():
+            value = work()
+    return broadcast(value)
 
 
 def gather(value: Any) -> list[Any]:

@@ -46,6 +46,11 @@ def allowing(*files: str | Path) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allowed() -> frozenset[Path]:
+    """Return the files that may be executed here, absolute."""
+    return _allowed.get()
+
+
 def check(names: Iterable[str]) -> None:
     """Raise `ConfigError` with all of these losses that are Python files and not allowed."""
     refused = sorted({name for name in names if names_a_file(name) and file_of(name) not in _allowed.get()})

@@ -91,6 +91,19 @@ def test_both_loops_are_trained_and_compared() -> None:
     )
 
 
+@pytest.mark.usefixtures("small")
+def test_each_difference_is_trained_alone_and_the_time_to_an_accuracy_is_measured() -> None:
+    world = generated(128)
+    test = World(world.images[:20], world.label[:20])
+    found = accuracy.explain(world, test, epochs=1, seeds=1, threads=1)
+    assert list(found) == list(rivals.VARIANTS) and all(len(values) == 1 for values in found.values())
+    reached = accuracy.until(world, test, 0.0, budgets=(1,), views=1, threads=1)
+    assert all(side["epochs"] == 1 and (side["minutes"] or 0) > 0 for side in reached.values())
+    assert accuracy.until(world, test, 101.0, budgets=(1,), views=1, threads=1)["plain"]["epochs"] is None
+    one, two = (rivals.InMemory(world, rivals.Variant(views=1))[0][0] for _ in range(2))
+    assert (one == two).all() and not (one == rivals.InMemory(world)[0][0]).all()
+
+
 def test_torchdistill_works() -> None:
     pytest.importorskip("torchdistill")
     assert sides.SIDES["torchdistill"](generated(256), Path())() == 128

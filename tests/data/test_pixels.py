@@ -108,6 +108,25 @@ def test_the_second_time_nothing_is_decoded(photos, monkeypatch):
     assert torch.equal(again.take(np.arange(6)), first)
 
 
+def test_one_more_photo_decodes_one_photo(photos, cache, monkeypatch):
+    first = load_pixels(read_manifest(photos), **PHOTO)
+    picture("one more", (130, 90)).save(photos / "cat" / "1more.png")
+    (photos / "dog" / "3.png").unlink()
+    manifest, written = read_manifest(photos), []
+    write = squares.write_fitted
+
+    def noting(source, *rest):
+        written.extend(source.names)
+        return write(source, *rest)
+
+    monkeypatch.setattr(squares, "write_fitted", noting)
+    pixels = load_pixels(manifest, **PHOTO)
+    assert [str(name) for name in written] == ["cat/1more.png"]
+    alone = load_pixels(manifest, **PHOTO, cache=cache / "other").take(np.arange(6))
+    assert len(written) == 7 and torch.equal(pixels.take(np.arange(6)), alone)
+    assert torch.equal(first.take(np.array([0])), alone[:1])
+
+
 def test_an_interrupted_run_goes_on(photos, cache, monkeypatch):
     manifest = read_manifest(photos)
     whole = load_pixels(manifest, **PHOTO).take(np.arange(6))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from potstill.config import build
 from potstill.data.pixels import load_pixels
 from potstill.errors import RunError
 from potstill.models.freeze import bits
 from potstill.models.outputs import Classifier
 from potstill.stages.dataset import Data
-from potstill.stages.label import label
+from potstill.stages.label import LabelConfig, label
 from potstill.stages.teacher.network import NetworkTeacher
 from tests.distill.lessons import model
 from tests.worlds import shapes
@@ -30,7 +31,8 @@ def source(network: Classifier) -> NetworkTeacher:
 def write(folder: Path, *, seed: int = 1, images: int = 0, mean: float = 0.5, **settings: Any) -> None:
     network = model("mlp", seed=seed, hidden=8).eval()
     network = network.with_card(network.card.replace(mean=(mean,)))
-    label(data(images), source(network), folder, **{"views": 1, "augment": "shift", **settings})
+    config = build(LabelConfig, {"data": {"path": "shapes"}, "augment": "shift", **settings})
+    label(config, data(images), source(network), folder)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from potstill.errors import ConfigError, DataError, RunError
 from potstill.exporters import export_onnx
 from potstill.model_files.folder import load_model, save_model
 from potstill.models.freeze import bits
-from potstill.stages import label
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
 from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
+from potstill.stages.label import LabelConfig, label
 from potstill.stages.recipe import Recipe
 from potstill.stages.teacher import replay
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -167,16 +167,21 @@ def several(folder: Path) -> dict[str, Any]:
     return {"ensemble": members}
 
 
+def write_labels(source: TeacherSource, folder: Path, **settings: Any) -> dict[str, Any]:
+    config = build(LabelConfig, {"data": {"path": "shapes"}, **settings})
+    return label(config, data(), source, folder)
+
+
 def soft_labels(folder: Path) -> dict[str, Any]:
     settings = recipe(saved(folder))
     source = prepare(settings, folder / "for-labels")
-    label.label(data(), source, folder / "soft", views=8, augment="shift", name="saved")
+    write_labels(source, folder / "soft", views=8, augment="shift")
     return {"model": str(folder / "soft")}
 
 
 def best_of_soft_labels(folder: Path) -> dict[str, Any]:
     source = prepare(recipe(saved(folder)), folder / "for-best")
-    label.label(data(), source, folder / "best", views=8, augment="shift", top_k=2)
+    write_labels(source, folder / "best", views=8, augment="shift", top_k=2)
     assert json.loads((folder / "best" / "labels.json").read_text())["classes_kept"] == 2
     return {"model": str(folder / "best")}
 
@@ -308,20 +313,20 @@ def test_peers_share_logits_only(tmp_path: Path) -> None:
 def test_soft_labels_are_written_once_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.teachers.prediction_store.PART_ROWS", 50)
     source = prepare(recipe(saved(tmp_path)), tmp_path / "t")
-    facts = label.label(data(), source, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
+    facts = write_labels(source, tmp_path / "soft", views=2, augment="shift", top_k=2, teacher={"model": "T"})
     assert facts["images"] == 144 and facts["bytes"] > 2 * 144 * (2 * 4 + 2) and facts["accuracy"] > 90
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "soft").rglob("part-*")}
     assert len(files) == 2 * 3
     next(iter(files)).unlink()
-    label.label(data(), source, tmp_path / "soft", views=2, augment="shift", top_k=2, name="T")
+    write_labels(source, tmp_path / "soft", views=2, augment="shift", top_k=2, teacher={"model": "T"})
     assert sum(file.stat().st_mtime_ns == files[file] for file in files) == 5
     with pytest.raises(RunError, match="different: views"):
-        label.label(data(), source, tmp_path / "soft", views=3, augment="shift", top_k=2, name="T")
+        write_labels(source, tmp_path / "soft", views=3, augment="shift", top_k=2, teacher={"model": "T"})
 
 
 def test_a_recipe_takes_as_many_views_as_there_are_soft_labels_of(tmp_path: Path) -> None:
     source = prepare(recipe(saved(tmp_path)), tmp_path / "t")
-    label.label(data(), source, tmp_path / "soft", views=2, augment="shift")
+    write_labels(source, tmp_path / "soft", views=2, augment="shift")
     _, trained, rows = learn(recipe({"model": str(tmp_path / "soft")}), tmp_path / "run")
     assert len(rows) == 8 and rows[-1]["train"]["kd"] < 0.5 * rows[0]["train"]["kd"]
     assert any("soft labels for 2 views of each image" in note for note in progress.display().notes)

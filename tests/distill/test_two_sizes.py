@@ -12,7 +12,7 @@ from PIL import Image
 
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
-from potstill.stages.distill.run import data_of
+from potstill.stages.distill.recipes import data_of
 from potstill.stages.recipe import DataConfig, Recipe, Views
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepared import Replay

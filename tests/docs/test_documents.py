@@ -27,7 +27,7 @@ from potstill.losses import SPECS
 from potstill.models.registry import family_of
 from potstill.objectives.objective import check
 from potstill.stages.compare.settings import CompareConfig, plan
-from potstill.stages.distill.run import with_overrides
+from potstill.stages.distill.recipes import with_overrides
 from potstill.stages.experiment.expand import chosen
 from potstill.stages.recipe import Recipe
 from tests.docs.blocks import DOCUMENTS, LANGUAGES, ROOT, Block, blocks, shell_lines, value_of, words

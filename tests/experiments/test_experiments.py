@@ -16,8 +16,7 @@ import potstill
 from potstill.api.experiments import packaged, text_of
 from potstill.errors import ConfigError
 from potstill.models import zoo
-from potstill.report.experiment import rows
-from potstill.report.experiment_words import Language
+from potstill.report.experiment import Language, rows
 from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -135,7 +134,7 @@ def test_it_runs_at_toy_size(name: str, world: dict[str, str], tmp_path: Path) -
     done = potstill.run(name, spaced, out=tmp_path / "run")
     assert isinstance(done, potstill.ExperimentResult)
     assert set(expected) <= set(done.results)
-    shown = [result for _, result in rows(done.summary, Language({}))]
+    shown = [result for _, result in rows(done.summary, Language())]
     english = (tmp_path / "run" / "experiment.md").read_text(encoding="utf-8")
     korean = (tmp_path / "run" / "experiment.ko.md").read_text(encoding="utf-8")
     for result in (done.results[name] for name in expected):

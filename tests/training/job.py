@@ -16,6 +16,7 @@ from potstill.data.loader import Loader, Order
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
 from potstill.evaluation.metrics import accuracy
+from potstill.model_files.folder import save_model
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective, lecture_terms
@@ -94,6 +95,28 @@ def _go(folder: Path, data: Path) -> None:
         "export": {"int8": False},
     }
     potstill.run(recipe, out=folder / "road")
+    _adapt(folder, data)
+
+
+def _adapt(folder: Path, data: Path) -> None:
+    """Leave what finetune, selftrain and quantize make of one untrained network."""
+    import potstill
+
+    train = {"epochs": 2, "batch_size": 32, "lr": 0.01, "precision": "fp32"}
+    classes = shapes(12).classes
+    network = zoo.create("builtin:mlp", classes=classes, size=(12, 12), channels=3, options={"hidden": 8}, seed=0)
+    start, settings = folder / "start", {"path": str(data)}
+    save_model(network, start)
+    distributed.wait()
+    potstill.finetune(
+        settings, model=start, features="pooled", views=0, augment="none", train=train, out=folder / "fine"
+    )
+    potstill.quantize(start, data=settings, mode="qat", teacher="none", train=train, out=folder / "qat")
+    potstill.selftrain(
+        settings, labels=30, teacher="builtin:mlp", folds=2, rounds=0, student="builtin:mlp", steps=20, seeds=1,
+        teacher_steps=20, train={"batch_size": 16, "precision": "fp32"}, max_distance=100, noise="none",
+        out=folder / "self",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def _nothing_measured_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let every training be worth a measurement, and say what it finds: seconds by plan."""
     monkeypatch.setattr(plan_module, "WORTH_A_TRIAL", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
     def set_times(times: dict[ExecutionPlan, float]) -> None:
         monkeypatch.setattr(plan_module, "_alternating", lambda steps, *_: {p: times[p] for p in steps})
@@ -69,6 +70,17 @@ def test_the_usual_way_unless_another_is_clearly_faster(
     assert chosen(network()) == expected
     told = progress.display().notes[0]
     assert told.startswith(f"Training: {expected.words}") and ("fastest on this machine" in told) == (expected == FULL)
+
+
+@pytest.mark.parametrize(("one", "expected"), [(0.2, 1), (0.99, 2), (3.0, 2)])
+def test_one_thread_is_taken_where_two_are_slower(
+    takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, one: float, expected: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(threads=1): one, ExecutionPlan(threads=2): 1.0})
+    assert chosen(network()).threads == expected
+    assert ("1 thread (5.0x faster than 2)" in progress.display().notes[0]) == (expected == 1)
+    assert chosen(network(), training=False, images=10**12).threads == 0  # inference is not a training step
 
 
 def test_what_was_measured_is_kept(takes: Callable[..., None]) -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from potstill import distributed
 from potstill.errors import UserError
+from potstill.objectives.objective import check, lecture_terms
 from potstill.teachers import prediction_store as store_module
 from potstill.teachers.prediction_store import Store
 from tests.test_road import write_tree
@@ -101,6 +102,29 @@ def test_a_whole_run_is_the_same_but_for_what_is_measured(folders: tuple[Path, P
         assert two["models"][kind]["parameters"] == one["models"][kind]["parameters"]
     record = json.loads((folders[1] / "road" / "distill" / "seed-0" / "manifest.json").read_text())
     assert record["computed"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    "place", ["fine/tuned", "qat/trained", "self/teachers/teacher-0/fold-0/seed-0", "self/labels-only/seed-0"]
+)
+def test_commands_that_train_have_the_loss_curve_of_one_process(folders: tuple[Path, Path], place: str) -> None:
+    one, two = (rows(folder / place) for folder in folders)
+    assert len(one) == len(two) > 0
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["train"] == pytest.approx(theirs["train"], rel=1e-3)
+    kind = place.partition("/")[0]
+    summaries = [json.loads((folder / kind / "summary.json").read_text()) for folder in folders]
+    assert summaries[0]["models"].keys() == summaries[1]["models"].keys()
+    record = json.loads((folders[1] / place / "manifest.json").read_text())
+    assert record["computed"]["processes"] == 2
+
+
+def test_what_needs_the_whole_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="The loss dist compares the images of a whole batch"):
+        check(lecture_terms(alpha=0.5, temperature=2.0, loss="dist"), classes=10, teacher=True)
+    check(lecture_terms(alpha=0.5, temperature=2.0), classes=10, teacher=True)
 
 
 def test_commands_that_are_not_shared_out_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

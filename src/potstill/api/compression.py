@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompressResult
-from potstill.api.verb import built, last_name, new_folder, one_process, verb
+from potstill.api.verb import built, last_name, new_folder, one_process, shared_folder, verb
 from potstill.stages.compress.export import ExportStageConfig, export_files
 from potstill.stages.compress.prune import PruneConfig
 from potstill.stages.compress.prune import prune as prune_stage
@@ -83,7 +83,6 @@ def prune(
 
 
 @verb
-@one_process
 def quantize(
     model: str | Path,
     *,
@@ -141,7 +140,7 @@ def quantize(
         out: the folder of the files (default: a new one under runs/).
     """
     config = built(QuantizeConfig, settings_of("quantize", locals()))
-    folder = new_folder(f"quantize-{last_name(model)}", "quantize", config, out)
+    folder = shared_folder(f"quantize-{last_name(model)}", "quantize", config, out)
     return CompressResult(quantize_stage(config, folder, command=command), folder)
 
 

@@ -16,8 +16,7 @@ from potstill.api.tables import Part, Table
 from potstill.api.verb import new_folder, verb
 from potstill.artifacts import read_object, write_text
 from potstill.errors import ConfigError, did_you_mean
-from potstill.report.experiment import PAGE, PLOT, cell, page, rows
-from potstill.report.experiment_words import Language
+from potstill.report.experiment import PAGE, PLOT, Language, cell, page, rows
 from potstill.stages.experiment.expand import chosen
 from potstill.stages.experiment.run import run_experiment
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -66,7 +65,7 @@ class ExperimentResult(StageResult):
     def parts(self) -> Iterator[Part]:
         table = tuple(
             (label, cell(result, "accuracy"), cell(result, "interval"), cell(result, "parameters"))
-            for label, result in rows(self.summary, Language({}))
+            for label, result in rows(self.summary, Language())
         )
         headings = ("result", "accuracy, %", "95 % interval", "parameters")
         yield Table(headings, table, self.summary["recipe"]["title"])

@@ -12,8 +12,10 @@ from typing import Any
 
 from potstill.errors import ConfigError
 
-OF_THE_VERB = ("out", "command")
-"""Keywords that are no settings."""
+MACHINES = ("workers", "ray", "gpus", "part")
+"""Where the trainings of a verb run, which does not change their results."""
+OF_THE_VERB = ("out", "command", *MACHINES)
+"""Keywords that are no settings, unless `PLACES` has one."""
 
 TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience", "select", "balance")}
 DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size", "fit")}
@@ -30,7 +32,7 @@ PLACES: dict[str, dict[str, str]] = {
     "finetune": {**TRAIN, **DATA},
     "selftrain": {**TRAIN, **DATA},
     "label": {**DATA, **TEACHER},
-    "shrink": {**DATA, **BUDGETS, "teacher_weights": "teacher.weights"},
+    "shrink": {**DATA, **BUDGETS, "teacher_weights": "teacher.weights", "workers": "workers"},
     "prune": {**TRAIN, **DATA},
     "quantize": {**TRAIN, **DATA},
     "export": {**DATA},
@@ -58,7 +60,7 @@ def settings_of(verb: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in keywords.items():
-        if value is None or name in OF_THE_VERB:
+        if value is None or (name in OF_THE_VERB and name not in PLACES[verb]):
             continue
         place, plain = PLACES[verb].get(name, name), _plain(value)
         if name in PARTS[verb] and not isinstance(plain, Mapping):

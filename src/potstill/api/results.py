@@ -288,6 +288,9 @@ class LabelResult(StageResult):
     """Soft labels of every training image; the folder can be the teacher of any number of students."""
 
     def parts(self) -> Iterator[Part]:
+        if part := self.summary.get("part"):
+            done = f"{len(part['finished'])} of {part['of']} are finished"
+            yield f"Labelled part {part['number']} of {part['of']}; {done}. The last one completes {self.folder}."
         facts = self.summary.get("labels")
         if not facts:
             return

@@ -12,8 +12,9 @@ from potstill.api.experiments import STEPS, ExperimentResult, run_steps
 from potstill.api.experiments import settings_of as recipe_settings
 from potstill.api.keywords import settings_of
 from potstill.api.results import CompareResult, RunResult
-from potstill.api.verb import last_name, new_folder, one_process, verb
+from potstill.api.verb import last_name, new_folder, one_process, shared_folder, verb
 from potstill.errors import ConfigError
+from potstill.scheduling import opened
 from potstill.stages.compare import CompareConfig
 from potstill.stages.compare import compare as compare_stage
 from potstill.stages.distill.defaults import chosen
@@ -33,6 +34,9 @@ def run(
     budget: Literal["quick", "full"] | None = None,
     record: bool = False,
     allow_code: Sequence[str | Path] = (),
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult | ExperimentResult:
@@ -43,6 +47,8 @@ def run(
         overrides: "key=value" settings, such as "train.epochs=5"; of an experiment also its knobs, "epochs=5".
         budget, record: of an experiment: "quick" or "full"; write its pages below docs/experiments.
         allow_code: Python files whose losses may be executed; without it a recipe file executes no code.
+        workers: trainings at a time, in local processes of one thread each (default: 1, in this process).
+        ray: "auto" or the HOST:PORT of a Ray cluster that carries out the trainings; gpus: share of a GPU each needs.
         out: the run folder, by default runs/NAME; an unfinished run of the same recipe there is resumed.
         command: recorded in the summary as what was typed.
 
@@ -52,6 +58,8 @@ def run(
     if STEPS in settings:
         if distributed.world() > 1:
             raise ConfigError("An experiment works in one process. Start it without torchrun.")
+        if (workers or 1) > 1 or ray is not None:
+            raise ConfigError("An experiment carries out its steps in one process. Leave out --workers and --ray.")
         return run_steps(settings, overrides, budget, record, out, command)
     if budget or record:
         raise ConfigError(
@@ -62,15 +70,19 @@ def run(
     own_code.check(own_code.named_in(built.to_json()))
     init_process_group()
     built, why = chosen(built)
-    folder = Path(distributed.broadcast(str(new_folder(built.name, "distill", built, out))))
-    return RunResult(run_recipe(built, folder, why=why, command=command), folder)
+    folder = shared_folder(built.name, "distill", built, out)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return RunResult(run_recipe(built, folder, why=why, command=command, scheduler=scheduler), folder)
 
 
 @verb
-def demo(*, out: str | Path | None = None, command: str = "potstill demo") -> RunResult:
-    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network."""
+def demo(*, workers: int | None = None, out: str | Path | None = None, command: str = "potstill demo") -> RunResult:
+    """Run the built-in demonstration on scikit-learn's digits: under 90 seconds on two cores, no network.
+
+    workers: trainings at a time.
+    """
     with importlib.resources.as_file(importlib.resources.files("potstill") / "recipes" / "demo.yaml") as recipe:
-        return cast(RunResult, run(recipe, out=out, command=command))
+        return cast(RunResult, run(recipe, workers=workers, out=out, command=command))
 
 
 @verb
@@ -116,24 +128,24 @@ def distill(
     max_latency: str | float | None = None,
     reject: str | None = None,
     target: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> RunResult:
     """Train a small student with a large teacher, beside a control without one, and export, measure and report it.
 
-    Args:
-        data: a folder, archive or array file, 'digits', or settings such as {"path": "photos", "limit": 500}.
-        teacher, student: a name ("resnet18@stage:2" is truncated), a folder, an ONNX file (teacher), settings, "auto".
-        teacher_weights, student_weights: a file, "package:NAME", "hub", "auto". teacher_epochs; student_size in pixels.
-        alpha, temperature, loss: of the objective. epochs, batch_size, lr, select, balance: of student and control.
-        seeds, seed: how many pairs, the first seed. labels: of the student. limit, group, test_from, allow_empty, fit:
-            which images. views, augment, mix, mix_alpha: of training. input, objective, train, export, comparisons: as
-            in a recipe (docs/recipes.md). name, title: of the run. min_accuracy, max_drop, max_bytes, max_latency:
-            its goal. reject, target: "precision>=0.99"; device "NAME:FLASH/RAM" (docs/export.md). out: the run folder.
+    data: a path, 'digits', or settings. teacher, student: a name ("resnet18@stage:2" is truncated), a folder, an ONNX
+    file, settings, "auto". teacher_weights, student_weights: a file, "package:NAME", "hub", "auto". labels, seeds,
+    seed, teacher_epochs, student_size (pixels), alpha, temperature, loss, epochs, batch_size, lr, select, balance,
+    limit, group, test_from, allow_empty, fit, views, augment, mix, mix_alpha, input, objective, train, export,
+    comparisons, name, title: as in a recipe (docs/recipes.md). min_accuracy, max_drop, max_bytes, max_latency: the
+    goal. reject, target: docs/export.md. workers, ray, gpus: docs/scaling.md. out: the run folder.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")
-    return cast(RunResult, run(settings, out=out, command=command))
+    return cast(RunResult, run(settings, workers=workers, ray=ray, gpus=gpus, out=out, command=command))
 
 
 @verb
@@ -143,15 +155,19 @@ def compare(
     overrides: Sequence[str] = (),
     *,
     allow_code: Sequence[str | Path] = (),
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> CompareResult:
     """Compare methods, students and seeds at an equal budget, as a recipe defines them (docs/comparing.md).
 
-    recipe, overrides, allow_code, out, command: as in `run`.
+    recipe, overrides, allow_code, workers, ray, gpus, out, command: as in `run`.
     """
     settings = recipe if isinstance(recipe, Mapping) else config.read_yaml(Path(recipe))
     built = config.build(CompareConfig, config.override(settings, overrides))
     own_code.check(own_code.named_in(built.to_json()))
     folder = new_folder(built.name, "compare", built, out)
-    return CompareResult(compare_stage(built, folder, command=command), folder)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return CompareResult(compare_stage(built, folder, command=command, scheduler=scheduler), folder)

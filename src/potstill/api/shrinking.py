@@ -10,6 +10,7 @@ from potstill.api.keywords import settings_of
 from potstill.api.results import ShrinkResult
 from potstill.api.verb import built, last_name, new_folder, one_process, verb
 from potstill.errors import ConfigError
+from potstill.scheduling import check, opened
 from potstill.stages.shrink import ShrinkConfig
 from potstill.stages.shrink import shrink as shrink_stage
 
@@ -44,6 +45,8 @@ def shrink(
     seeds: int | None = None,
     seed: int | None = None,
     workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> ShrinkResult:
@@ -61,6 +64,7 @@ def shrink(
         device: profile of a device (`bench --device-profile`), whose latency is limited instead of this machine's.
         size, limit, group: pixels a side (default: several are tried); images used; images that stay in one split.
         seeds, seed: trained pairs of the proof (default: 3); the first seed. workers: trainings at a time.
+        ray, gpus: "auto" or HOST:PORT of a Ray cluster that trains instead; share of a GPU that a training takes.
         out: the folder (default: a new one under runs/). With other budgets it reuses every training in it.
     """
     keywords = dict(locals())
@@ -68,8 +72,12 @@ def shrink(
     keywords["to"] = [to] if isinstance(to, str) else to
     settings = settings_of("shrink", keywords) | _pretrained(own)
     config = built(ShrinkConfig, settings)
-    folder = new_folder(f"shrink-{last_name(config.data.path)}", "shrink", config, out)
-    return ShrinkResult(shrink_stage(config, folder, command=command), folder)
+    check(workers, ray, gpus)
+    with opened(workers=None if ray else config.processes, ray=ray, gpus=gpus) as scheduler:
+        if ray is not None:
+            config = config.model_copy(update={"workers": scheduler.count})
+        folder = new_folder(f"shrink-{last_name(config.data.path)}", "shrink", config, out)
+        return ShrinkResult(shrink_stage(config, folder, command=command, scheduler=scheduler), folder)
 
 
 def _pretrained(own: Mapping[str, Any]) -> dict[str, Any]:

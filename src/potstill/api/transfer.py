@@ -9,20 +9,19 @@ from typing import Any, Literal
 from potstill import distributed
 from potstill.api.keywords import settings_of
 from potstill.api.results import FinetuneResult, LabelResult, SelftrainResult
-from potstill.api.verb import built, last_name, new_folder, one_process, verb
+from potstill.api.verb import built, last_name, shared_folder, verb
 from potstill.errors import ConfigError
+from potstill.scheduling import opened
 from potstill.stages.finetune import FinetuneConfig
 from potstill.stages.finetune import finetune as finetune_stage
 from potstill.stages.label import LabelConfig, run_label
 from potstill.stages.selftrain import SelftrainConfig
 from potstill.stages.selftrain import selftrain as selftrain_stage
-from potstill.training.devices import init_process_group
 
 Settings = Mapping[str, Any]
 
 
 @verb
-@one_process
 def finetune(
     data: str | Path | Settings,
     *,
@@ -81,12 +80,11 @@ def finetune(
         out: the folder (default: a new one under runs/). reject: "precision>=0.99" to guarantee (docs/export.md).
     """
     config = built(FinetuneConfig, settings_of("finetune", locals()))
-    folder = new_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
+    folder = shared_folder(f"finetune-{last_name(config.data.path)}", "finetune", config, out)
     return FinetuneResult(finetune_stage(config, folder, command=command), folder)
 
 
 @verb
-@one_process
 def selftrain(
     data: str | Path | Settings,
     *,
@@ -130,6 +128,9 @@ def selftrain(
     seed: int | None = None,
     to_review: int | None = None,
     name: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> SelftrainResult:
@@ -138,11 +139,12 @@ def selftrain(
     data, unlabelled: images, and more without labels; those of `data` without a label are used too. teacher: one or
     several names, folders or ONNX files; teacher_weights, mean, std, size: pretrained weights of those given by name,
     their normalisation and input size; teachers: the same as settings. student, large: the network to keep, and a
-    larger one for the rounds. The others are documented in docs/selftrain.md.
+    larger one for the rounds. workers, ray, gpus: as in `run`. The others are documented in docs/selftrain.md.
     """
     config = _selftrain_config(locals())
-    folder = new_folder(config.name, "selftrain", config, out)
-    return SelftrainResult(selftrain_stage(config, folder, command=command), folder)
+    folder = shared_folder(config.name, "selftrain", config, out)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return SelftrainResult(selftrain_stage(config, folder, command=command, scheduler=scheduler), folder)
 
 
 def _selftrain_config(keywords: dict[str, Any]) -> SelftrainConfig:
@@ -189,6 +191,10 @@ def label(
     test_from: Literal["train", "val", "none"] | None = None,
     to_review: int | None = None,
     seed: int | None = None,
+    part: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     out: str | Path | None = None,
     command: str = "",
 ) -> LabelResult:
@@ -202,10 +208,24 @@ def label(
         limit: images used, stratified. group: which images stay in one split (docs/data.md). seed: of the views.
         test_from: what becomes the test split if the data have none.
         to_review: images to propose for labelling by hand.
+        part: "I/N" labels the I-th of N parts; N commands with the same `out` make one store, which the last completes.
+        workers, ray, gpus: processes at a time; a Ray cluster; share of a GPU each takes (docs/scaling.md).
         out: the folder, which `distill` takes as teacher= (default: a new one under runs/).
     """
     config = built(LabelConfig, settings_of("label", locals()))
-    init_process_group()
-    name = f"label-{last_name(config.data.path)}"
-    folder = Path(distributed.broadcast(str(new_folder(name, "label", config, out))))
-    return LabelResult(run_label(config, folder, command=command), folder)
+    stripe = None if part is None else _stripe(part, out, parallel=(workers or 1) > 1 or ray is not None)
+    folder = shared_folder(f"label-{last_name(config.data.path)}", "label", config, out)
+    with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+        return LabelResult(run_label(config, folder, part=stripe, command=command, scheduler=scheduler), folder)
+
+
+def _stripe(part: str, out: str | Path | None, *, parallel: bool) -> tuple[int, int]:
+    """Return (index from 0, count) of "I/N"."""
+    number, slash, count = part.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"--part {part} must be I/N with I from 1 to N, such as 2/8: the second of eight parts.")
+    if out is None:
+        raise ConfigError("--part needs the folder that all parts share: --out FOLDER.")
+    if parallel or distributed.world() > 1:
+        raise ConfigError("--part labels one part in this process: leave out --workers, --ray and torchrun.")
+    return int(number) - 1, int(count)

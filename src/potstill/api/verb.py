@@ -11,6 +11,7 @@ from potstill import artifacts, config, display, distributed, names
 from potstill.errors import UserError
 from potstill.own_code import allows_own_code
 from potstill.stages.run_folder import differences, has_results, record_name
+from potstill.training.devices import init_process_group
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,7 +37,7 @@ def one_process(work: Callable[P, R]) -> Callable[P, R]:
         if distributed.world() > 1:
             raise UserError(
                 f"{work.__name__} works in one process. Start it without torchrun. What is shared out among "
-                "processes: run, distill, demo, label and evaluate."
+                "processes: run, distill, demo, finetune, selftrain, label, evaluate and quantize --mode qat."
             )
         return work(*args, **keywords)
 
@@ -65,6 +66,12 @@ def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | 
             if not has_results(folder) or not differences(file, settings):
                 return folder
         number += 1
+
+
+def shared_folder(name: str, kind: str, settings: config.Config, out: str | Path | None) -> Path:
+    """Return `new_folder`, the same in all processes of torchrun, which meet here first."""
+    init_process_group()
+    return Path(distributed.broadcast(str(new_folder(name, kind, settings, out))))
 
 
 def last_name(path: str | Path) -> str:

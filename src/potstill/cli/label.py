@@ -6,19 +6,23 @@ from typing import Annotated
 
 from potstill.cli.common import call
 from potstill.cli.options import (
+    MACHINES,
     NETWORKS,
     Augment,
     Data,
     Fit,
+    Gpus,
     Group,
     Json,
     Limit,
     Out,
     Quiet,
+    Ray,
     Seed,
     TeacherWeights,
     TestFrom,
     Views,
+    Workers,
     option,
 )
 
@@ -35,6 +39,10 @@ def label(
     group: Group = None,
     test_from: TestFrom = None,
     seed: Seed = None,
+    part: Annotated[str | None, option(MACHINES, "Label the I-th of N parts only: I/N (docs/scaling.md).")] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -13,7 +13,7 @@ import typer
 
 from potstill.cli.command import Rare
 
-IMAGES, NETWORKS, TRAINING = "Images", "Networks", "Training"
+IMAGES, NETWORKS, TRAINING, MACHINES = "Images", "Networks", "Training", "Machines"
 
 
 def option(
@@ -65,6 +65,15 @@ AllowCode = Annotated[
     typer.Option("--allow-code", metavar="FILE.py", help="A Python file whose losses may be executed."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no notes and no progress.")]
+
+# machines
+Workers = Annotated[
+    int | None, option(MACHINES, "Trainings at a time, in processes of one thread (default: 1).", rare=True)
+]
+Ray = Annotated[
+    str | None, option(MACHINES, "A Ray cluster that trains: auto, or HOST:PORT (docs/scaling.md).", rare=True)
+]
+Gpus = Annotated[float | None, option(MACHINES, "With --ray: the share of a GPU that a training takes.", rare=True)]
 
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import AllowCode, Json, Out, Overrides, Quiet
+from potstill.cli.options import AllowCode, Gpus, Json, Out, Overrides, Quiet, Ray, Workers
 
 
 def run(
@@ -16,6 +16,9 @@ def run(
     budget: Annotated[str | None, typer.Option(help="Of an experiment: quick (default) or full.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Write its pages below docs/experiments.")] = False,
     allow_code: AllowCode = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
     out: Out = None,
     quiet: Quiet = False,
     as_json: Json = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Json, Mean, Out, Quiet, Std, names, option
+from potstill.cli.options import Data, Gpus, Json, Mean, Out, Quiet, Ray, Std, names, option
 
 BUDGETS, TIME, TEACHER, IMAGES = "Budgets", "Time", "Teacher and pretrained networks", "Images"
 
@@ -23,6 +23,8 @@ def shrink(
     minutes: Annotated[str | None, option(TIME, "Time for everything (default: 30).")] = None,
     seeds: Annotated[int | None, option(TIME, "Students and controls of the proof (default: 3).")] = None,
     workers: Annotated[int | None, option(TIME, "Trainings at a time (default: one a core, up to 4).")] = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
     teacher: Annotated[
         str | None, option(TEACHER, "A name or a folder (default: the best pretrained network at hand).")
     ] = None,

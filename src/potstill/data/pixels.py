@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from potstill import artifacts
-from potstill.data import decode, squares
+from potstill.data import decode, known_pixels, squares
 from potstill.data.cache import cache_folder, make_room, mark_used
 from potstill.data.manifest import Manifest, Source
 from potstill.data.squares import Window
@@ -31,7 +31,7 @@ from potstill.words import file_size, plural
 
 SMALL = 64  # pixels per side up to which images are kept in memory
 _MEMORY = 2 * 2**30  # bytes up to which they are
-_VERSION = 2
+_VERSION = 3
 _CHUNK = 128  # images per job of a worker process
 _SAMPLE = 16
 How = tuple[Window, int, Fit]  # window, channels and policy of `squares.fitted`
@@ -145,6 +145,16 @@ def _chunks(manifest: Manifest) -> Iterator[tuple[int, Source]]:
         yield start, manifest.source.only(rows)
 
 
+def _runs(manifest: Manifest, done: np.ndarray) -> Iterator[tuple[int, Source]]:
+    """Yield the first row and the source of each run of at most `_CHUNK` rows that are not done."""
+    rows = np.flatnonzero(~done)
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run in np.split(rows, breaks) if len(rows) else ():
+        for start in range(0, len(run), _CHUNK):
+            part = run[start : start + _CHUNK]
+            yield int(part[0]), manifest.source.only([manifest.source_row(int(row)) for row in part])
+
+
 def _in_memory(
     manifest: Manifest, work: Callable[..., np.ndarray | None], how: tuple[Any, ...], seconds: float
 ) -> np.ndarray | None:
@@ -208,13 +218,14 @@ def _fill(manifest: Manifest, how: How, folder: Path, seconds: float) -> None:
         journal.write_text("")
         with file.open("wb") as handle:
             handle.truncate(total)
-    done = _done(journal)
-    todo = [(start, source) for start, source in _chunks(manifest) if start not in done]
+    done = _done(journal, len(manifest)) | known_pixels.copied(file, manifest.digest, how)
+    todo = list(_runs(manifest, done))
     note(
-        f"Decoding {plural(len(manifest), 'image')} to {window[1]} x {window[0]} pixels once: {file_size(total)} in "
-        f"{folder}, which may be deleted at any time."
+        f"Decoding {plural(int((~done).sum()), 'image')} to {window[1]} x {window[0]} pixels once: {file_size(total)} "
+        f"in {folder}, which may be deleted at any time."
     )
     _write(manifest, todo, how, file, journal, seconds)
+    known_pixels.remember(folder, manifest.digest, how)
     facts = {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels}
     artifacts.finish(folder, {**facts, "changed": file.stat().st_mtime_ns}, files=False)
 
@@ -235,7 +246,7 @@ def _write(
         for (start, source), wrong in zip(todo, made, strict=True):
             problems += wrong
             if not wrong:
-                handle.write(f"{start}\n")
+                handle.write(f"{start} {len(source.names)}\n")
                 handle.flush()
             shown.advance(len(source.names))
     if problems:
@@ -246,10 +257,15 @@ def _write(
         )
 
 
-def _done(journal: Path) -> set[int]:
-    """Return the first rows of the chunks that were written; a line without a newline is incomplete."""
+def _done(journal: Path, count: int) -> np.ndarray:
+    """Return which rows were written, bool [N]; a line without a newline is incomplete."""
     text = journal.read_text() if journal.is_file() else ""
-    return {int(line) for line in text.splitlines(keepends=True) if line.endswith("\n")}
+    done = np.zeros(count, bool)
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            start, length = map(int, line.split())
+            done[start : start + length] = True
+    return done
 
 
 def _refuse_full_disk(folder: Path, total: int) -> None:

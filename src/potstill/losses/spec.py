@@ -56,8 +56,9 @@ class Spec:
     tap: default place of a term. projects: the student's features need a projector to the teacher's shape.
     least_places: minimum number of places in `on`. same_size: the larger map is average-pooled to the smaller.
     channels_first: tokens as [B, C, N]. before_relu: features before the ReLU. shares_head: the student reuses the
-    teacher's classifier. remembers: it keeps a memory of every image, in one process. two_classes: why it is
-    unsuitable for two classes.
+    teacher's classifier. remembers: it keeps a memory of every image, in one process. whole_batch: it compares the
+    images of a batch with each other, so a part of the batch gives another loss. two_classes: why it is unsuitable for
+    two classes.
     """
 
     function: Callable[..., Any]
@@ -70,6 +71,7 @@ class Spec:
     before_relu: bool = False
     shares_head: bool = False
     remembers: bool = False
+    whole_batch: bool = False
     two_classes: str = ""
 
     @property

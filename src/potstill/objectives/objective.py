@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from potstill import distributed
 from potstill.config import Config
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
@@ -265,6 +266,11 @@ def _problems(term: Term, classes: int, teacher: bool) -> list[str]:
     if term.spec.two_classes and classes < 3:
         why = term.spec.two_classes
         problems.append(f"The loss {term.loss} does not support {classes} classes: {why}. Use kd instead.")
+    if term.spec.whole_batch and term.weight > 0 and distributed.world() > 1:
+        problems.append(
+            f"The loss {term.loss} compares the images of a whole batch with each other, and each of the "
+            f"{distributed.world()} processes has only a part of it. Run it without torchrun, or use kd."
+        )
     if term.loss in SPECS and term.spec.on == "logits" and (term.on is not None or term.teacher_on is not None):
         problems.append(f"The loss {term.loss} compares logits, so it has no `on`. Leave it out, or use feature_mse.")
     return problems

@@ -97,6 +97,11 @@ def note(sentence: str) -> None:
     display().note(sentence)
 
 
+def no_task() -> contextlib.AbstractContextManager[Task]:
+    """Open a task that is not shown."""
+    return contextlib.nullcontext(Task())
+
+
 def starting(title: str) -> contextlib.AbstractContextManager[object]:
     """Show `title` at once, for seconds in which nothing can be counted; nothing if torch is imported already."""
     return contextlib.nullcontext() if "torch" in sys.modules else display().starting(title)

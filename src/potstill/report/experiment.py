@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,26 @@ import yaml
 from potstill import words
 from potstill.artifacts import read_object, write_text
 from potstill.report.experiment_plots import Curve, draw
-from potstill.report.experiment_words import KOREAN, Language
+from potstill.report.language import ENGLISH, translator
 
 PAGE = {"en": "experiment.md", "ko": "experiment.ko.md"}
 PLOT = "plot-{}.svg"
 NOT_RUN = "not measured"
+
+
+@dataclass(frozen=True)
+class Language:
+    """The language of a page: translates its texts, and has own ones in recipes."""
+
+    name: str = ENGLISH
+
+    @property
+    def translates(self) -> bool:
+        """Whether the page is not in English."""
+        return self.name != ENGLISH
+
+    def __call__(self, text: str) -> str:
+        return translator(self.name)(text)
 
 
 def write_experiment(folder: Path) -> Path:
@@ -29,10 +45,10 @@ def write_experiment(folder: Path) -> Path:
     return folder / PAGE["en"]
 
 
-def page(summary: Mapping[str, Any], language: str = "en", *, plot: str = PLOT, commit: str = "") -> str:
+def page(summary: Mapping[str, Any], language: str = ENGLISH, *, plot: str = PLOT, commit: str = "") -> str:
     """Return the page. plot: path of the plots, with {} for their number; commit: of the code, where it is known."""
-    recipe, say = summary["recipe"], Language(KOREAN if language == "ko" else {})
-    korean = recipe["korean"] if language == "ko" else {}
+    recipe, say = summary["recipe"], Language(language)
+    korean = recipe["korean"] if say.translates else {}
     parts = [
         f"# {korean.get('title') or recipe['title']}",
         (korean.get("shows") or recipe["shows"]).strip(),

@@ -17,7 +17,7 @@ from typing import Any
 
 from potstill import artifacts, progress
 from potstill.data.csv_files import write_csv
-from potstill.data.formats import hub, read_manifest
+from potstill.data.formats import hub, read_manifest, remote
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest
 from potstill.errors import RunError, UserError
 from potstill.stages.run_folder import IMAGES, SPLITS_FILE, has_results
@@ -139,7 +139,7 @@ def _split_rows(manifest: Manifest) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _absolute(path: str) -> str:
-    return path if path.startswith(hub.PREFIX) else str(Path(path).expanduser().absolute())
+    return path if path.startswith(hub.PREFIX) or remote.is_url(path) else str(Path(path).expanduser().absolute())
 
 
 def _described(manifest: Manifest) -> dict[str, Any]:

@@ -186,12 +186,8 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
     if distributed.is_main():
         artifacts.remove_abandoned(folder)
 
-    def write_record() -> None:
-        if not file.is_file() or differences(file, settings):
-            artifacts.write_text(file, yaml.safe_dump(settings.to_json(), sort_keys=False, allow_unicode=True))
-
     try:
-        with artifacts.before_first_write(folder, write_record):
+        with artifacts.before_first_write(folder, lambda: write_record(folder, settings, kind)):
             yield
     except UserError:
         if fresh and holds(folder) and not has_results(folder) and not has_failed_step(folder):
@@ -200,6 +196,13 @@ def claimed(folder: Path, settings: Config, kind: str) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     folder.parent.rmdir()  # runs/, unless another run has begun there meanwhile
         raise
+
+
+def write_record(folder: Path, settings: Config, kind: str) -> None:
+    """Write the settings that a folder belongs to, unless it has them."""
+    file = folder / record_name(kind)
+    if not file.is_file() or differences(file, settings):
+        artifacts.write_text(file, yaml.safe_dump(settings.to_json(), sort_keys=False, allow_unicode=True))
 
 
 def _clear(folder: Path, *, but: str) -> None:

@@ -23,6 +23,10 @@ LOCK = ".lock"
 _held: set[Path] = set()
 
 
+class Locked(RunError):
+    """Another process works in the folder."""
+
+
 def entries(folder: Path) -> set[str]:
     """Return the names in a folder, without the lock; none if there is no folder."""
     return {entry.name for entry in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
@@ -67,7 +71,7 @@ def _take(folder: Path) -> None:
         with _alone_with(file) as handle:
             holder = _read(handle)
             if holder is not None and (holder != own or holds(folder)) and _runs(holder):
-                raise RunError(_refused(folder, holder))
+                raise Locked(_refused(folder, holder))
             if holder is not None:
                 progress.display().note(f"Process {holder.get('pid')} left {folder} without finishing; resuming.")
             handle.truncate(0)

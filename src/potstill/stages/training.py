@@ -23,6 +23,7 @@ from potstill.stages.recipe import Views
 from potstill.stages.teacher.prepared import NO_TEACHER, TeacherSource, TrainingContext
 from potstill.stages.watch import Watch
 from potstill.training import devices, engine, loop
+from potstill.training.autotune import ExecutionPlan
 from potstill.training.settings import TrainConfig
 
 
@@ -105,6 +106,11 @@ def train_classifier(network: Classifier, data: Data, job: TrainingJob, folder: 
         "extra_parameters": zoo.count_parameters(objective.learned),
     }
     return Trained(folder, job.seed, {**fitted.to_json(), **counts})
+
+
+def plan_of_job(network: Classifier, data: Data, job: TrainingJob) -> ExecutionPlan:
+    """Return the execution plan of a training, which depends on the network alone."""
+    return engine.plan_training(network.to(devices.device()), job.train, _order(job, data))
 
 
 def _order(job: TrainingJob, data: Data) -> Order:

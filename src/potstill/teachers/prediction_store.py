@@ -30,6 +30,9 @@ PART_ROWS = 4096
 OPEN_PARTS = 512  # each has a file descriptor, of which a process has about a thousand
 KINDS = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I16": "<i2", "U16": "<u2", "U8": "u1"}
 Columns = dict[str, np.ndarray]
+Stripe = tuple[int, int]
+"""Which of how many stripes of the parts, counted from 0: of (1, 3) every third part, from the second."""
+WHOLE: Stripe = (0, 1)
 
 
 class Store:
@@ -73,9 +76,13 @@ class Store:
     def _parts_a_view(self) -> int:
         return -(-len(self.rows) // PART_ROWS)
 
-    def missing(self) -> list[tuple[int, int]]:
-        """Return the (view, part) pairs that are not written yet."""
-        return [pair for pair in self.parts if not self._file(*pair).is_file()]
+    def missing(self, stripe: Stripe = WHOLE) -> list[tuple[int, int]]:
+        """Return the (view, part) pairs of a stripe that are not written yet."""
+        return [pair for pair in self._of(stripe) if not self._file(*pair).is_file()]
+
+    def _of(self, stripe: Stripe) -> list[tuple[int, int]]:
+        first, count = stripe
+        return self.parts[first::count]
 
     def part_rows(self, part: int) -> np.ndarray:
         """Return the manifest rows of a part."""
@@ -88,9 +95,9 @@ class Store:
         with atomic(self._file(view, part), by_all=True) as temporary:
             temporary.write_bytes(save(columns, {"sha256": digest(columns, self._source)}))
 
-    def discard_damaged(self) -> None:
-        """Remove damaged parts, so that they count as missing, with a note."""
-        present = [pair for pair in self.parts if self._file(*pair).is_file()]
+    def discard_damaged(self, stripe: Stripe = WHOLE) -> None:
+        """Remove damaged parts of a stripe, so that they count as missing, with a note."""
+        present = [pair for pair in self._of(stripe) if self._file(*pair).is_file()]
         damaged = [pair for pair in present if self._checked(*pair) is None]
         for pair in damaged:
             self._file(*pair).unlink()

@@ -8,10 +8,12 @@ the plan was 1.2 to 1.6 times as fast as plain training (ResNet-20, MobileNetV2;
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -24,11 +26,11 @@ from potstill.data.cache import cache_folder
 from potstill.errors import RunError
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
-from potstill.torch_context import autocast
+from potstill.torch_context import autocast, threads
 
 Precision = Literal["fp32", "bf16"]
 
-VERSION = 1  # increased when the measurement changes
+VERSION = 2  # increased when the measurement changes
 TRIAL_SECONDS = 2.0
 WORTH_A_TRIAL = 2e12  # multiply-accumulates of a whole training, some 20 s on two cores
 WORTH_A_SHORT_TRIAL = 5e11  # of inference, some 10 s: half precision can be three times as fast there
@@ -41,11 +43,15 @@ TRIAL_MACS = 5e10  # maximum of one step of the trial, which limits its batch si
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """Precision of matrix products, memory format of images and weights, and whether torch.compile is used."""
+    """Precision of matrix products, memory format of images and weights, torch.compile, threads.
+
+    threads: of a training step on a CPU; 0 where they were not measured (`engine.threads_for`).
+    """
 
     precision: Precision = "fp32"
     channels_last: bool = False
     compiled: bool = False
+    threads: int = 0
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -61,6 +67,24 @@ class ExecutionPlan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan for checkpoints and manifests."""
         return dataclasses.asdict(self)
+
+
+_decided: contextvars.ContextVar[ExecutionPlan | None] = contextvars.ContextVar("potstill_plan", default=None)
+
+
+@contextlib.contextmanager
+def decided(plan: ExecutionPlan) -> Iterator[None]:
+    """Use this plan for the trainings in the block, which another process has measured for all of them."""
+    token = _decided.set(plan)
+    try:
+        yield
+    finally:
+        _decided.reset(token)
+
+
+def decision() -> ExecutionPlan | None:
+    """Return the plan of the block `decided`, None outside one."""
+    return _decided.get()
 
 
 def plan_of(precision: str | ExecutionPlan, model: object = None) -> ExecutionPlan:
@@ -143,6 +167,7 @@ class Trial:
         copy = deepcopy(self._classifier).to(memory_format=plan.memory_format).train(self.training)
         model = torch.compile(copy, dynamic=False) if plan.compiled else copy
         image, device = self._image, self.device
+        count = plan.threads or torch.get_num_threads()
 
         def forward() -> Tensor:
             with autocast(device, plan.precision):
@@ -153,10 +178,11 @@ class Trial:
             if not self.training:
                 with torch.inference_mode():
                     return forward()
-            copy.zero_grad(set_to_none=True)
-            logits = forward()
-            logits.logsumexp(1).mean().backward()
-            return logits.detach()
+            with threads(count):
+                copy.zero_grad(set_to_none=True)
+                logits = forward()
+                logits.logsumexp(1).mean().backward()
+                return logits.detach()
 
         return run
 
@@ -168,9 +194,21 @@ def measure(trial: Trial, precision: str, compile: str | bool, images: int) -> t
         times = _alternating({plan: trial.step(plan) for plan in plans}, TRIAL_SECONDS, trial)
         best = min(plans, key=lambda plan: times[plan] * (1 if plan == plans[0] else AT_LEAST))
         words = _sentence(best, plans[0], times, trial.training)
-        if compile is False:
-            return best, words
-        return _compiled(trial, best, times[best], images, words, required=compile is True)
+        if compile is not False:
+            best, words = _compiled(trial, best, times[best], images, words, required=compile is True)
+        return _threaded(trial, best, words)
+
+
+def _threaded(trial: Trial, plan: ExecutionPlan, words: str) -> tuple[ExecutionPlan, str]:
+    """Return the plan with one thread if a training step is faster so: cores may be shared, or the step short."""
+    count = torch.get_num_threads()
+    if not trial.training or trial.device.type != "cpu" or count == 1:
+        return plan, words
+    one, every = (dataclasses.replace(plan, threads=threads) for threads in (1, count))
+    times = _alternating({each: trial.step(each) for each in (every, one)}, TRIAL_SECONDS, trial)
+    if times[one] * COMPILED_AT_LEAST < times[every]:
+        return one, f"{words}; 1 thread ({times[every] / times[one]:.1f}x faster than {count})"
+    return every, f"{words}; {count} threads ({times[one] / times[every]:.1f}x faster than 1)"
 
 
 def _allowed(precision: str, trial: Trial) -> list[ExecutionPlan]:

@@ -29,7 +29,7 @@ from potstill.models.outputs import Classifier
 from potstill.objectives.objective import Objective
 from potstill.torch_context import threads
 from potstill.training import checkpoint, divergence, trackers
-from potstill.training.autotune import ExecutionPlan, choose, macs
+from potstill.training.autotune import ExecutionPlan, choose, decision, macs
 from potstill.training.devices import accelerator, device
 from potstill.training.loop import Fitted, Groups, Job, NotFinite, TrainingLoop, Validate, Watch
 from potstill.training.settings import TrainConfig
@@ -87,7 +87,7 @@ def _train(run: TrainingLoop, title: str) -> None:
         while run.step < job.steps and not run.stalled:
             run.train_step()
             last = run.step % job.order.steps_per_epoch == 0
-            task.advance(text=run.end_epoch() if last else "")
+            task.advance(text=run.end_epoch() if last else run.terms())
             if last:
                 run.remember()
             if (number := stop()) is not None:
@@ -109,6 +109,8 @@ def _tracked(run: TrainingLoop) -> Iterator[None]:
 
 def plan_training(classifier: Classifier, config: TrainConfig, order: Order) -> ExecutionPlan:
     """Return the execution plan of a training; all processes must call it."""
+    if (known := decision()) is not None:
+        return known
     stripes, images = distributed.world() * config.accumulate, config.epochs * order.steps_per_epoch * order.batch_size
     plan = choose(
         classifier.to(device()),
@@ -136,6 +138,8 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
     if computed:
         plan = _plan_of(computed)
     plan = plan or plan_training(job.classifier, job.config, job.order)
+    if plan.threads:
+        torch.set_num_threads(plan.threads)  # until the end of the training
     if plan.compiled:
         torch.compiler.reset()  # after several networks it would silently stop compiling
     model = job.classifier.to(memory_format=plan.memory_format)
@@ -149,9 +153,12 @@ def start_or_resume(job: Job, plan: ExecutionPlan | None = None) -> TrainingLoop
 
 def _plan_of(computed: dict[str, Any]) -> ExecutionPlan:
     """Return the execution plan of an interrupted or damaged training, and set its number of threads."""
-    if computed["threads"] != torch.get_num_threads():
+    if computed["threads"] != (own := torch.get_num_threads()):
         torch.set_num_threads(computed["threads"])
-        progress.note(f"Resumed with {computed['threads']} threads, as before, so that the result is bit-exact.")
+        progress.note(
+            f"Resumed with {plural(computed['threads'], 'thread')}, as before, so that the result is bit-exact; "
+            f"{own}, as this process has, are for new trainings only."
+        )
     return ExecutionPlan(**{field.name: computed[field.name] for field in dataclasses.fields(ExecutionPlan)})
 
 

@@ -35,6 +35,7 @@ from potstill.training.trackers import Training, figures
 Validate = Callable[[Classifier], dict[str, float]]
 Watch = Callable[[dict[str, Any]], str]  # metrics of an epoch -> text beside the progress bar
 Groups = Callable[[Classifier], list[dict[str, Any]]]  # parameter groups with other settings
+SHOWN = 5  # steps between two lines of loss terms beside the progress bar
 
 
 class NotFinite(Exception):
@@ -208,6 +209,18 @@ class TrainingLoop:
         """Average the sums of losses and the running statistics over the processes."""
         own = [*self.sums.values(), *floating_buffers(self.classifier)]
         distributed.mean_in_place([*own, *(self.average.state_dict().values() if self.average else ())])
+
+    def terms(self) -> str:
+        """Return the mean of each loss term over the epoch so far for the display, every `SHOWN` steps, else "".
+
+        Only on a CPU, where reading them does not wait for the device.
+        """
+        if self.step % SHOWN or self.device.type != "cpu":
+            return ""
+        parts = [f"{name} {value:.3f}" for name, value in self.means().items()]
+        if self.rows and "validation" in self.rows[-1]:
+            parts.append(f"validation {self.rows[-1]['validation']['accuracy']:.1f} %")
+        return ", ".join(parts)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the steps of this epoch so far."""

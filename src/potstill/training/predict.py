@@ -15,7 +15,7 @@ from potstill import distributed, progress
 from potstill.data.loader import Batch, Loader
 from potstill.models.outputs import Classifier, Outputs
 from potstill.teachers.logit_codec import from_logits
-from potstill.teachers.prediction_store import Store
+from potstill.teachers.prediction_store import WHOLE, Store, Stripe
 from potstill.torch_context import autocast
 from potstill.training.autotune import ExecutionPlan, choose, plan_of
 from potstill.training.devices import init_process_group
@@ -87,7 +87,7 @@ def predict_logits(
     rank, world = distributed.rank(), distributed.world()
     positions = np.arange(rank, len(rows), world)
     parts = []
-    bar = progress.task(title, total=len(positions)) if title else contextlib.nullcontext(progress.Task())
+    bar = progress.task(title, total=len(positions)) if title else progress.no_task()
     with bar as task:
         for batch, outputs in predict(model, clean_batches(loader, rows[positions]), precision=precision):
             parts.append(outputs.logits.cpu().numpy())
@@ -110,18 +110,19 @@ def fill_store(
     *,
     precision: str | ExecutionPlan = "fp32",
     best: int | None = None,
+    stripe: Stripe = WHOLE,
     title: str = "",
 ) -> None:
-    """Write every missing part of `store`: the logits of each row in each view, float16.
+    """Write every missing part of `store`, or of a stripe of it: the logits of each row in each view, float16.
 
     best: number of classes to keep, None for all (`potstill.teachers.logit_codec`). Under torchrun all processes must
     call it, and each writes its stripe of the missing parts. A part is written while the next one is computed.
     """
     init_process_group()
     if distributed.is_main():
-        store.discard_damaged()
+        store.discard_damaged(stripe)
     distributed.wait()
-    mine = store.missing()[distributed.rank() :: distributed.world()]
+    mine = store.missing(stripe)[distributed.rank() :: distributed.world()]
     distributed.wait()  # no process writes before all have listed the missing parts
     with progress.task(title or "Caching teacher logits", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
         writing: Future | None = None
@@ -134,7 +135,7 @@ def fill_store(
         if writing:
             writing.result()
     distributed.wait()
-    if distributed.is_main() and not store.complete:
+    if distributed.is_main() and stripe == WHOLE and not store.complete:
         store.close()
     distributed.wait()
 

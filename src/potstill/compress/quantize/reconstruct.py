@@ -27,6 +27,7 @@ Layer = QuantConv2d | QuantLinear
 
 STEPS = (100, 500)  # the smallest and the largest number per block
 WORK = 6.5e11  # multiply-accumulates of all forward passes: 500 steps for ResNet-20, fewer for larger networks
+CHANNELS_LAST = 65  # pixels from which this memory format is faster (photos), up to 1.5 times with depthwise layers
 MEMORY = 1.5e9  # bytes of all inputs and outputs of one block
 
 
@@ -77,6 +78,9 @@ def reconstruct(
     to nearest. The result is deterministic for a seed and a number of threads.
     """
     model = copy.deepcopy(model).eval()
+    if image.shape[-1] >= CHANNELS_LAST:
+        image = image.contiguous(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)
     size = min(settings.batch, len(image))
     parts = segments(model, image[:size], joined=depthwise)
     batches = image[: len(image) // size * size].split(size)

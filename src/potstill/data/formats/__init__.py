@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from potstill import bounded
-from potstill.data.formats import hub
+from potstill.data.formats import hub, remote
 from potstill.data.formats.archives import is_archive, list_archive, list_shards, shards_in
 from potstill.data.formats.arrays import from_arrays, read_array_file
 from potstill.data.formats.assemble import manifest_of_listing
@@ -30,7 +30,8 @@ def read_manifest(
     path: a folder of one folder per class (flat, or under train, validation and test), of `labelled/` and
     `unlabelled/`, of images alone (unlabelled), of MNIST's IDX files, of .npy files, of WebDataset shards or of Parquet
     files; a .csv, .tsv, .jsonl or .parquet table of path, label, split and group; a .tar (.gz, .bz2, .xz) of class
-    folders; an .npz or .npy file; "hf:NAME" of a Hugging Face data set, or a folder that one was saved to.
+    folders; an .npz or .npy file; "hf:NAME" of a Hugging Face data set, or a folder that one was saved to; a URL
+    of WebDataset shards.
     group: which images stay in one split: a regular expression over the path below `path`, whose groups are the same
     for images that belong together, "near-copies" or "exif" (`groups.groups_of`). allow_empty: accept a class without
     images.
@@ -47,6 +48,8 @@ def read_manifest(
 
 def list_images(path: str | Path, *, allow_empty: bool = False, trains: bool = True) -> Listing | Manifest:
     """Return the listing of the images, before they are read; for arrays the manifest."""
+    if remote.is_url(str(path)):
+        return remote.list_remote(str(path))
     if str(path).startswith(hub.PREFIX):
         return hub.list_hub(str(path))
     path = Path(path).expanduser()

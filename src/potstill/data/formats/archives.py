@@ -33,11 +33,11 @@ def shards_in(folder: Path) -> list[tuple[Path, str]]:
     """Return the archives of a folder, or of the split folders in it, each with the split it belongs to."""
     inner = [path for path in folder.iterdir() if path.is_dir() and split_of(path.name)]
     files = [(path, split_of(within.name) or "train") for within in inner for path in within.iterdir()]
-    files += [(path, _split_of_shard(path.name)) for path in folder.iterdir()]
+    files += [(path, split_of_shard(path.name)) for path in folder.iterdir()]
     return sorted(((p, s) for p, s in files if p.is_file() and is_archive(p)), key=lambda shard: natural(str(shard[0])))
 
 
-def _split_of_shard(name: str) -> str:
+def split_of_shard(name: str) -> str:
     """Return the split in a shard's name, as in imagenet-train-000001.tar; "train" if there is none."""
     return next((split for word in re.split(r"[-_.]", name) if (split := split_of(word))), "train")
 
@@ -91,11 +91,11 @@ def _content_key(file: Path) -> str:
     return key
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
+def _damaged(file: str | Path, error: Exception) -> DataError:
     return DataError(f"{file} is damaged or truncated: {error}. Download or copy it again.")
 
 
-def _members(plain: Path, file: Path) -> list[Member]:
+def _members(plain: Path, file: str | Path) -> list[Member]:
     try:
         with tarfile.open(plain, "r:") as archive:
             members = [(_clean(member.name), member.offset_data, member.size) for member in archive if _plain(member)]
@@ -138,14 +138,14 @@ def list_shards(root: Path, shards: Iterable[tuple[Path, str]]) -> Listing:
     for file, split in shards:
         plain = _uncompressed(file)
         changed = max(changed, plain.stat().st_mtime_ns)
-        for name, label, start, size in _samples(plain, file):
+        for name, label, start, size in samples_of(plain, str(file)):
             entries.append(Entry(f"{file.name}/{name}" if file != root else name, label, split))
             places.append((plain, start, size))
     return Listing(str(root), entries, Members(root, [entry.name for entry in entries], places, changed))
 
 
-def _samples(plain: Path, file: Path) -> Iterator[tuple[str, str | None, int, int]]:
-    """Yield (name, label, first byte, size) of every image in a shard."""
+def samples_of(plain: Path, file: str) -> Iterator[tuple[str, str | None, int, int]]:
+    """Yield (name, label, first byte, size) of every image in a shard. file: its name in messages."""
     members = _members(plain, file)
     labels: dict[str, str] = {}
     with plain.open("rb") as handle:
@@ -158,7 +158,7 @@ def _samples(plain: Path, file: Path) -> Iterator[tuple[str, str | None, int, in
             yield name, labels.get(_key(name)), start, size
 
 
-def _label(key: str, content: bytes, name: str, file: Path) -> dict[str, str]:
+def _label(key: str, content: bytes, name: str, file: str) -> dict[str, str]:
     if name.endswith(".cls"):
         return {key: content.decode("utf-8", "replace").strip()}
     try:

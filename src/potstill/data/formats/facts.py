@@ -8,6 +8,7 @@ the rest.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -26,6 +27,7 @@ _CHUNK = 64
 _SECONDS_PER_BYTE, _SECONDS_PER_FILE = 4e-8, 1e-4  # for JPEGs; they only decide whether processes are started
 _ORIENTATION, _MAKE, _MODEL, _DATE = 0x0112, 0x010F, 0x0110, 0x0132  # EXIF tags
 _EXIF, _TAKEN = 0x8769, 0x9003
+_SAVED_EVERY = 60.0  # seconds
 _LOW = 64  # of 255: the brightest pixel of 14 bits in 16; of 12 bits it is 16
 _LONGEST = 64  # characters of an EXIF text
 _PATH = "\0"  # placeholder for the path in cached values, because a file can be reached by several paths
@@ -67,12 +69,16 @@ def gather(source: Encoded) -> list[Facts]:
     }
     missing = [row for row in range(len(places)) if row not in values]
     size = sum(state[0] for row in missing if (state := states[row]))
+    saved = time.monotonic()
     with task("Reading images", len(places), len(values)) as shown:
         seconds = size * _SECONDS_PER_BYTE + len(missing) * _SECONDS_PER_FILE
         for row, value in zip(missing, _read(source, missing, seconds), strict=True):
             values[row] = value
             if state := states[row]:
                 remembered.put(places[row], state, value)
+            if time.monotonic() - saved > _SAVED_EVERY:
+                remembered.save()  # so that reading a large pool is resumed
+                saved = time.monotonic()
             shown.advance()
     remembered.save()
     return [_facts(values[row], source.path(row)) for row in range(len(places))]

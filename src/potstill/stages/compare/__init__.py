@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from potstill.config import build
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
 from potstill.progress import parts
 from potstill.report.exports import write_tables
+from potstill.scheduling import Scheduler
 from potstill.stages import dataset, test_split
 from potstill.stages.compare import figures
-from potstill.stages.compare.cells import Cells, Row, setup_of
+from potstill.stages.compare.cells import Cells, Plan, Row, setup_of
 from potstill.stages.compare.settings import Cell, CompareConfig, plan
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
 from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
 from potstill.stages.run_folder import Journal
+from potstill.stages.side_by_side import SideBySide, side_by_side
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepare import teacher_size
@@ -29,43 +34,65 @@ from potstill.words import plural
 __all__ = ["CompareConfig", "compare"]
 
 
-def compare(config: CompareConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+def compare(
+    config: CompareConfig, folder: Path, *, command: str = "", scheduler: Scheduler | None = None
+) -> dict[str, Any]:
     """Run a comparison in `folder`, resuming an interrupted call; return its summary.
 
     Trains the teacher if it has no weights, caches its logits for every view, trains every cell, evaluates the test
     split once for all of them and writes summary.json (docs/summary.md). Raises `ConfigError` before any work if the
-    recipe is wrong, `RunError` if the folder has other contents.
+    recipe is wrong, `RunError` if the folder has other contents. scheduler: carries out the cells, by default this
+    process.
     """
     candidates = plan(config)
+    side = side_by_side(scheduler, _replay, json.dumps(config.to_json()), folder)
     return stage(
         "compare",
         config,
         folder,
-        lambda journal: _carry_out(config, candidates, folder, journal),
+        lambda journal: _carry_out(config, candidates, folder, side, journal),
         name=config.name,
         command=command,
         tables=write_tables,
     )
 
 
+def _replay(settings: str, folder: Path, side: SideBySide) -> None:
+    """Carry out what `side` wants of the cells of a comparison whose teacher is prepared."""
+    cells, candidates = _prepared(settings, folder)
+    cells.run(candidates, side)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(settings: str, folder: Path) -> tuple[Cells, Plan]:
+    config = build(CompareConfig, json.loads(settings))
+    candidates, data = plan(config), _data(config)
+    return Cells(config, data, _bound(config, candidates, data, folder), folder), candidates
+
+
+def _bound(config: CompareConfig, candidates: Plan, data: Data, folder: Path) -> TeacherSource:
+    """Return the teacher for the training images, trained unless it exists."""
+    links = _links(config, next(iter(candidates.values()))[0])
+    teacher = prepare_with_chain(config.teacher, links, data, folder)
+    replay = Replay(
+        config.training_views, config.train.epochs, config.seeds, folder / "stores", stored=config.teacher.stored
+    )
+    return teacher.bind(data, replay)
+
+
 def _carry_out(
-    config: CompareConfig, candidates: dict[tuple[str, str], list[Cell]], folder: Path, journal: Journal
+    config: CompareConfig, candidates: Plan, folder: Path, side: SideBySide, journal: Journal
 ) -> dict[str, Any]:
     parts.announce("data", "teacher", *(["label"] if config.teacher.stored else []), ("cells", 1.0), "evaluation")
     data = journal.timed("data", "Read and split the images", lambda: _data(config))
-    links = _links(config, next(iter(candidates.values()))[0])
-    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(config.teacher, links, data, folder))
+    teacher = journal.timed("teacher", "", lambda: _bound(config, candidates, data, folder))
     journal.stages[-1]["title"] = teacher.title
-    views = config.training_views
-    teacher = teacher.bind(
-        data, Replay(views, config.train.epochs, config.seeds, folder / "stores", stored=config.teacher.stored)
-    )
     cells = Cells(config, data, teacher, folder)
     cells.check(candidates)
     if config.teacher.stored:
         text = f"Cached the teacher's logits for {plural(config.view_count, 'view')} of every image"
         journal.timed("label", text, teacher.function)
-    rows = journal.timed("cells", _title(config), lambda: cells.run(candidates))
+    rows = journal.timed("cells", _title(config), lambda: cells.run(candidates, side))
     logits = journal.timed(
         "evaluation", "Evaluated the test split once", lambda: _open_test(rows, teacher, data, folder)
     )

@@ -6,15 +6,16 @@ the outer loop, so that a comparison that is stopped early has complete seeds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill import progress
 from potstill.objectives.objective import Term
 from potstill.stages.compare.settings import CONTROL, Cell, CompareConfig
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
 from potstill.stages.distill.train import StudentSetup
+from potstill.stages.side_by_side import SERIAL, Part, SideBySide
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.training import Trained
 
@@ -22,6 +23,7 @@ TUNING_SEED = 1000  # added to the seed of tuning trials, so that no reported re
 
 Key = tuple[str, str]  # names of student and method
 Plan = dict[Key, list[Cell]]  # the candidates of each cell
+Tuned = tuple[Cell, list[dict[str, object]]]  # the chosen candidate, and the record of each trial
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,15 @@ class Cells:
                 setup = setup_of(self.config, cell)
                 train.check_terms(setup, self.data, terms_of(cell, method), self.teacher_of(method), self.config.seed)
 
-    def run(self, plan: Plan) -> list[Row]:
+    def run(self, plan: Plan, side: SideBySide = SERIAL) -> list[Row]:
         """Run the tuning trials, if any, then train every cell; return the rows by student."""
-        chosen = {key: self._tune(key, candidates) for key, candidates in plan.items()}
-        trained: dict[Key, list[Trained]] = {key: [] for key in plan}
+        chosen = self._tuned(plan, side)
         seeds = range(self.config.seed, self.config.seed + self.config.seeds)
-        with progress.task("Training students", total=len(plan) * len(seeds)) as task:
-            for seed in seeds:
-                for key, (cell, _) in chosen.items():
-                    trained[key].append(self._train(cell, key, self.folder / "cells", seed))
-                    task.advance(text=f"{key[0]}, {key[1]}, seed {seed}")
+        places = [(seed, key) for seed in seeds for key in chosen]
+        parts = [self._part(chosen[key][0], key, self.folder / "cells", seed) for seed, key in places]
+        trained: dict[Key, list[Trained]] = {key: [] for key in plan}
+        for (_, key), one in zip(places, side.all(parts, "Training students"), strict=True):
+            trained[key].append(one)
         return [Row(*key, cell, trained[key], trials) for key, (cell, trials) in chosen.items()]
 
     def teacher_of(self, method: str) -> TeacherSource | None:
@@ -74,15 +75,33 @@ class Cells:
         where = folder / student / method
         return train.train_one(setup, data, terms_of(cell, method), self.teacher_of(method), where, seed)
 
-    def _tune(self, key: Key, candidates: list[Cell]) -> tuple[Cell, list[dict[str, object]]]:
-        """Return the candidate with the best validation accuracy, and a record of each trial."""
+    def _part(self, cell: Cell, key: Key, folder: Path, seed: int) -> Part[Trained]:
+        place = folder / key[0] / key[1] / f"seed-{seed}"
+        return Part(
+            place,
+            lambda: self._train(cell, key, folder, seed),
+            lambda: train.planned(setup_of(self.config, cell), self.data, self.config.seed),
+        )
+
+    def _tuned(self, plan: Plan, side: SideBySide) -> dict[Key, Tuned]:
+        """Return the candidate of each cell with the best validation accuracy, and a record of each trial."""
+        parts = [
+            self._part(cell, key, self.folder / "tuning" / f"trial-{number}", self.config.seed + TUNING_SEED)
+            for key, candidates in plan.items()
+            for number, cell in enumerate(candidates)
+            if len(candidates) > 1
+        ]
+        trained = iter(side.all(parts) if parts else ())
+        return {key: self._tune(key, candidates, trained) for key, candidates in plan.items()}
+
+    def _tune(self, key: Key, candidates: list[Cell], trained: Iterator[Trained]) -> Tuned:
+        """Return the best of candidates, whose trials are the next of `trained`."""
         if len(candidates) == 1:
             return candidates[0], []
         trials, reached = [], []
         changes = self.config.candidates(key[1])
-        for number, (cell, changed) in enumerate(zip(candidates, changes, strict=True)):
-            folder = self.folder / "tuning" / f"trial-{number}"
-            trial = self._train(cell, key, folder, self.config.seed + TUNING_SEED)
+        for cell, changed in zip(candidates, changes, strict=True):
+            trial = next(trained)
             accuracy = kept_accuracy(trial, cell)
             reached.append(accuracy)
             trials.append({"settings": changed, "validation_accuracy": accuracy, "seconds": trial.record["seconds"]})

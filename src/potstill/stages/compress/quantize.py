@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from potstill import artifacts, progress
-from potstill.errors import ModelError
+from potstill import artifacts, distributed, progress
+from potstill.errors import ConfigError, ModelError
 from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_low_bit import export_quantized
 from potstill.model_files.folder import load_model, save_model
@@ -55,7 +55,9 @@ def quantize(config: QuantizeConfig, folder: Path, *, stores: Path | None = None
     )
 
 
-def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any]:
+def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journal: Journal) -> dict[str, Any] | None:
+    if distributed.world() > 1 and (config.mode != "qat" or config.simulate):
+        raise ConfigError("Only the training of --mode qat is shared out among processes: start without torchrun.")
     parts.announce("data", "calibration", *(["training"] if config.mode == "qat" else []), "evaluation")
     setup = journal.timed("data", "Read the model and the images", lambda: open_model(config))
     if "quantized" in setup.model.card.compressed:
@@ -63,8 +65,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     device = {} if config.simulate else check_fit(config.target, setup.model, bits=config.weight_bits)
     if config.simulate:
         return simulation.simulate(config.weight_format, config.activation_format, setup, folder, journal)
-    export_onnx(setup.model, folder / BEFORE, input=config.input)  # before the work, so that it fails early
-    gate.check_float(folder / BEFORE, setup.model, setup.gated)
+    distributed.by_main(lambda: _original(config, setup, folder))
     floating, start, bits = journal.timed("calibration", "Calibrated and quantized", lambda: calibrated(config, setup))
     record = {"validation_calibrated": validation_accuracy(start, setup)}
     if config.mode == "qat":
@@ -75,6 +76,28 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
             lambda: learned(config, setup, floating, quantized, folder / "trained", teacher_of(setup, folder, stores)),
         )
         record |= trained
+    if not distributed.is_main():
+        return None
+    with distributed.alone():
+        return _finish(config, setup, start, record, bits, folder, journal) | device
+
+
+def _original(config: QuantizeConfig, setup: CompressionSetup, folder: Path) -> None:
+    """Export the model as it is, before the work, so that it fails early."""
+    export_onnx(setup.model, folder / BEFORE, input=config.input)
+    gate.check_float(folder / BEFORE, setup.model, setup.gated)
+
+
+def _finish(
+    config: QuantizeConfig,
+    setup: CompressionSetup,
+    start: Classifier,
+    record: dict[str, Any],
+    bits: dict[str, int],
+    folder: Path,
+    journal: Journal,
+) -> dict[str, Any]:
+    """Write and measure the files; return the summary."""
     start = rejection.with_threshold(start, setup.data, setup.precision)
     save_model(start, folder)
     files = _files(config, setup, start, folder)
@@ -84,7 +107,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
     )
     if warn_of_slow(measured["models"]):
         note_of_depthwise(start.network)
-    return _summary(config, setup, measured["models"], record, bits) | measured | device
+    return _summary(config, setup, measured["models"], record, bits) | measured
 
 
 def learned(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from potstill import distributed, progress
-from potstill.config import build
-from potstill.errors import ConfigError
 from potstill.evaluation.measured import measured, over_seeds, parity
 from potstill.exporters.footprint import FLOAT
 from potstill.model_files.latency import from_photo, latency_ms
@@ -16,20 +15,21 @@ from potstill.model_files.onnx import OnnxModel
 from potstill.models import zoo
 from potstill.models.card import Card
 from potstill.progress import parts
-from potstill.stages import dataset, rejection, summary, test_split
+from potstill.scheduling import Scheduler
+from potstill.stages import rejection, summary, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import shipping, train
-from potstill.stages.distill.chain import LinkTraining, prepare_with_chain
+from potstill.stages.distill.chain import prepare_with_chain
 from potstill.stages.distill.files import Exported, export
 from potstill.stages.distill.findings import findings
+from potstill.stages.distill.recipes import data_of, inside, links_of, recipes_of, replay
 from potstill.stages.distill.train import Pair
 from potstill.stages.golden import golden_of_validation
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import Journal
+from potstill.stages.side_by_side import SideBySide, side_by_side
 from potstill.stages.stage import stage
 from potstill.stages.target import check_fit
-from potstill.stages.teacher import input_size
-from potstill.stages.teacher.prepare import teacher_size
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.training import Trained
 from potstill.training.predict import Model
@@ -51,26 +51,40 @@ class Experiment:
 
 
 def run_recipe(
-    recipe: Recipe, folder: Path, *, stores: Path | None = None, why: str = "", command: str = ""
+    recipe: Recipe,
+    folder: Path,
+    *,
+    stores: Path | None = None,
+    why: str = "",
+    command: str = "",
+    scheduler: Scheduler | None = None,
 ) -> dict[str, Any]:
     """Run a recipe in `folder`, resuming an interrupted call; return its summary.
 
     stores: of the teacher's logits, if several runs share them; by default `folder`/stores. why: a note on how its
-    models were chosen (`defaults.chosen`).
+    models were chosen (`defaults.chosen`). scheduler: carries out the trainings, by default this process.
     """
-    recipes = {"": recipe, **{name: with_overrides(recipe, name) for name in recipe.comparisons}}
+    recipes, stores = recipes_of(recipe), stores or folder / "stores"
+    settings = json.dumps([recipe.to_json(), str(stores.absolute())])
+    side = side_by_side(scheduler, replay, settings, folder)
     return stage(
         "distill",
         recipe,
         folder,
-        lambda journal: _carry_out(recipe, recipes, folder, stores or folder / "stores", journal, why),
+        lambda journal: _carry_out(recipe, recipes, folder, stores, side, journal, why),
         name=recipe.name,
         command=command,
     )
 
 
 def _carry_out(
-    recipe: Recipe, recipes: dict[str, Recipe], folder: Path, stores: Path, journal: Journal, why: str
+    recipe: Recipe,
+    recipes: dict[str, Recipe],
+    folder: Path,
+    stores: Path,
+    side: SideBySide,
+    journal: Journal,
+    why: str,
 ) -> dict[str, Any] | None:
     """Train, export and evaluate; return the stage's part of the summary, None in processes that only train."""
     if why:
@@ -80,11 +94,12 @@ def _carry_out(
     student = train.new_student(recipe.student, data, recipe.seed)
     rejection.refuse(rejection.precision_of(recipe.reject, student.card), data)
     device = check_fit(recipe.target, student, bits=8 if recipe.export.int8 else FLOAT)
-    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, _links(recipe), data, folder))
+    teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, links_of(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title
     train.warn_of_capacity(teacher, student)
     pairs = {
-        name: _pair(name, each, data, teacher, _inside(name, folder), stores, journal) for name, each in recipes.items()
+        name: _pair(name, each, data, teacher, inside(name, folder), stores, side, journal)
+        for name, each in recipes.items()
     }
     if not distributed.is_main():
         return None  # only training is distributed
@@ -95,17 +110,11 @@ def _carry_out(
 def _trainings(recipes: dict[str, Recipe], folder: Path) -> list[tuple[str, float]]:
     """Return the trainings of a run in their order, with their relative times."""
     return [
-        (train.part(_inside(name, folder), kind, seed), 1.0)
+        (train.part(inside(name, folder), kind, seed), 1.0)
         for name, recipe in recipes.items()
         for kind in ("control", "student")
         for seed in range(recipe.seed, recipe.seed + recipe.seeds)
     ]
-
-
-def _links(recipe: Recipe) -> LinkTraining:
-    """Return how the links between teacher and student are trained."""
-    setup = train.setup_of(recipe)
-    return LinkTraining(setup, recipe.objective.loss_terms, recipe.seed, recipe.seeds, recipe.data.seed)
 
 
 def _evaluate(
@@ -137,55 +146,28 @@ def _findings(result: dict[str, Any]) -> list[str]:
     return findings(teacher, student, control, result["verdict"])
 
 
-def with_overrides(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe of a comparison: the same except for the settings under `comparisons.NAME`."""
-    settings = recipe.to_json()
-    changes = {key: value for key, value in recipe.comparisons[name].items() if key != "description"}
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        inner = settings
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        if parents[:1] not in ([], ["student"], ["objective"], ["train"]) or key in ("data", "teacher"):
-            raise ConfigError(
-                f"comparisons.{name}.{key}: a comparison has the same data and teacher. It can change student, "
-                "objective, train, augment, mix and views."
-            )
-        inner[last] = value
-    settings["comparisons"] = {}
-    return build(Recipe, settings, origin=f"the comparison {name}")
-
-
-def data_of(recipe: Recipe) -> Data:
-    """Return the images of a recipe, decoded for its models.
-
-    With `data.size` only the students decide: a larger teacher gets larger pixels of the same crops.
-    """
-    sizes = [input_size.of_student(recipe.student)]
-    sizes += [input_size.own_size(assistant.model) for assistant in recipe.teacher.assistants]
-    teacher = 0 if recipe.data.size else teacher_size(recipe.teacher)
-    return dataset.prepare(recipe.data, at_least=max(teacher, *sizes))
-
-
-def _inside(name: str, folder: Path) -> Path:
-    return folder / "comparisons" / name if name else folder
-
-
 def _pair(
-    name: str, recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path, journal: Journal
+    name: str,
+    recipe: Recipe,
+    data: Data,
+    teacher: TeacherSource,
+    folder: Path,
+    stores: Path,
+    side: SideBySide,
+    journal: Journal,
 ) -> Pair:
     label = f" ({name})" if name else ""
     return journal.timed(
         "distill",
         f"Trained {plural(recipe.seeds, 'control')} and {plural(recipe.seeds, 'student')}{label}",
-        lambda: train.experiment(recipe, data, teacher, folder, stores),
+        lambda: train.experiment(recipe, data, teacher, folder, stores, side),
     )
 
 
 def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path, journal: Journal) -> Experiment:
     label = f" ({name})" if name else ""
     exports, control = journal.timed(
-        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, _inside(name, folder))
+        "export", f"Exported and quantized{label}", lambda: _files(pair, recipe, data, inside(name, folder))
     )
     return Experiment(name, recipe, pair, exports, control)
 

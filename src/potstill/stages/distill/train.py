@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ from potstill.stages.distill.search import choose
 from potstill.stages.distill.student import from_folder, start_of
 from potstill.stages.distill.views import affordable_views
 from potstill.stages.recipe import Recipe, StudentConfig, Views
+from potstill.stages.side_by_side import SERIAL, Part, SideBySide
 from potstill.stages.teacher.prepared import NO_TEACHER, Replay, TeacherSource
-from potstill.stages.training import Trained, TrainingJob, train_classifier, wire_terms
+from potstill.stages.training import Trained, TrainingJob, plan_of_job, train_classifier, wire_terms
+from potstill.torch_context import threads
+from potstill.training.autotune import ExecutionPlan
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
@@ -89,6 +93,20 @@ class Trainings:
         parts.enter(part(self.folder, "student", seed))
         return train_one(self.setup, self.data, self.terms, self.teacher, self.folder / "distill", seed)
 
+    def pairs(self, seeds: Sequence[int], side: SideBySide) -> tuple[list[Trained], list[Trained]]:
+        """Return the students and the controls of all seeds."""
+        plan = functools.cache(lambda: planned(self.setup, self.data, seeds[0]))
+
+        def one(kind: str, train: Callable[[int], Trained], seed: int) -> Part[Trained]:
+            return Part(self.folder / kind / f"seed-{seed}", lambda: train(seed), plan)
+
+        controls = [one("control", self.control, seed) for seed in seeds]
+        students = [one("distill", self.student, seed) for seed in seeds]
+        if side.scheduler.parallel and not any(term.sees_features for term in self.terms):
+            self.teacher.fill()
+        trained = side.all([*controls, *students])
+        return trained[len(seeds) :], trained[: len(seeds)]
+
 
 def part(folder: Path, kind: str, seed: int) -> str:
     """Return the name of a training among the parts of a command."""
@@ -108,11 +126,12 @@ def trainings(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, 
     return Trainings(setup, data, teacher, terms, folder, search)
 
 
-def experiment(recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path) -> Pair:
+def experiment(
+    recipe: Recipe, data: Data, teacher: TeacherSource, folder: Path, stores: Path, side: SideBySide = SERIAL
+) -> Pair:
     """Train control and student for every seed of the recipe, in `folder`/control and `folder`/distill."""
     each = trainings(recipe, data, teacher, folder, stores)
-    seeds = range(recipe.seed, recipe.seed + recipe.seeds)
-    controls, students = [each.control(seed) for seed in seeds], [each.student(seed) for seed in seeds]
+    students, controls = each.pairs(range(recipe.seed, recipe.seed + recipe.seeds), side)
     return Pair(students, controls, each.data.manifest, each.terms, each.search)
 
 
@@ -202,6 +221,12 @@ def train_one(
         return train_classifier(new_student(setup.student, data, seed), data, job, folder).record
 
     return Trained(folder, seed, artifacts.stage(folder, inputs, work))
+
+
+def planned(setup: StudentSetup, data: Data, seed: int) -> ExecutionPlan:
+    """Return the execution plan of trainings in other processes, which have one thread each; measured here, for all."""
+    with threads(1):
+        return plan_of_job(new_student(setup.student, data, seed), data, setup.job((), None, seed))
 
 
 def new_student(config: StudentConfig, data: Data, seed: int) -> Classifier:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill import artifacts
+from potstill import artifacts, distributed
 from potstill.data import decode
 from potstill.data.augment import default_policy, parse_policy
 from potstill.data.cache import cache_folder
@@ -77,6 +77,8 @@ class Images:
     @functools.cached_property
     def shown(self) -> Shown:
         """The channels, resize and crop of the images."""
+        if distributed.world() > 1:  # all processes decode the images, which only waits for them together
+            return shown_of(self.data)
         file = self.folder / "shown.json"
         if not file.is_file():
             shown = shown_of(self.data)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from potstill import artifacts, progress
+from potstill import artifacts, distributed, progress
+from potstill.errors import ConfigError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import measured
 from potstill.model_files.folder import load_model, save_model
@@ -40,8 +41,10 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
     of both.
     """
 
-    def work(journal: Journal) -> dict[str, Any]:
+    def work(journal: Journal) -> dict[str, Any] | None:
         _note_ignored(config)
+        if distributed.world() > 1:
+            return _shared_out(config, folder, journal)
         if len(config.networks) == 1:
             return _Transfer(config, folder, journal).carry_out()
         best, candidates = _best(config, folder, journal)
@@ -50,13 +53,29 @@ def finetune(config: FinetuneConfig, folder: Path, *, command: str = "") -> dict
     return stage("finetune", config, folder, work, name=folder.name, command=command)
 
 
+def _shared_out(config: FinetuneConfig, folder: Path, journal: Journal) -> dict[str, Any] | None:
+    """Carry out a transfer under torchrun: the processes share the tuning; process 0 does the rest, alone."""
+    if len(config.networks) > 1:
+        raise ConfigError("Several networks are compared by their probes in one process: start without torchrun.")
+    transfer = _Transfer(config, folder, journal)
+    if not config.from_scratch:
+        distributed.by_main(transfer.keep_probe)
+        transfer.models[PROBE] = load_model(folder / PROBE)
+    transfer.tune()
+    if not distributed.is_main():
+        return None
+    with distributed.alone():
+        return transfer.finish()
+
+
 def fitted(config: FinetuneConfig, folder: Path, journal: Journal) -> dict[str, Any]:
     """Fit the network and save it into `folder`, without a look at the test split; return the record of the model.
 
     kept: "probe" or "tuned"; validation_accuracy: in percent.
     """
     transfer = _Transfer(config, folder, journal)
-    kept, choice = transfer.fit()
+    transfer.fit()
+    kept, choice = transfer.choose()
     return {"kept": kept, "choice": choice and choice.to_json(), "validation_accuracy": transfer.validated(kept)}
 
 
@@ -93,23 +112,39 @@ class _Transfer:
     def carry_out(self) -> dict[str, Any]:
         """Fit the network, evaluate the test split; return the stage's part of the summary."""
         parts.announce(*self._parts(), "evaluation")
-        kept, choice = self.fit()
-        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
-        return self._summary(kept, choice, test)
+        self.fit()
+        return self.finish()
 
     def _parts(self) -> list[str]:
         """Return the parts before the evaluation, in their order."""
         probe = [] if self.config.from_scratch else ["features", "probe"]
         return [*probe, "tuning"] if self.config.from_scratch or self.config.unfreeze not in ("none", 0) else probe
 
-    def fit(self) -> tuple[str, Choice | None]:
-        """Train, choose and save the model; return its name and the choice."""
+    def finish(self) -> dict[str, Any]:
+        """Choose and save the model, evaluate the test split; return the stage's part of the summary."""
+        kept, choice = self.choose()
+        test = self.journal.timed("evaluation", "Evaluated the test split once", self._evaluate)
+        return self._summary(kept, choice, test)
+
+    def fit(self) -> None:
+        """Fit the probe and tune."""
+        if not self.config.from_scratch:
+            self.keep_probe()
+        self.tune()
+
+    def keep_probe(self) -> None:
+        """Fit the probe, unless that is done, and save the network with it."""
+        self._keep(self.probe or self.fit_probe())
+
+    def tune(self) -> None:
+        """Train the layers that are not frozen, if there are any."""
         scratch = self.config.from_scratch
-        if not scratch:
-            self._keep(self.probe or self.fit_probe())
         if scratch or self.config.unfreeze not in ("none", 0):
             title = "Trained from random weights" if scratch else "Fine-tuned"
             self.journal.timed("tuning", title, self._tune)
+
+    def choose(self) -> tuple[str, Choice | None]:
+        """Choose by validation and save the model; return its name and the choice."""
         choice = self._choose()
         kept = choice.kept if choice else next(iter(self.models))
         self._reject(kept)

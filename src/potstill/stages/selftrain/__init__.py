@@ -7,15 +7,19 @@ validation, and evaluate the test split once.
 
 from __future__ import annotations
 
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from potstill import artifacts, progress
-from potstill.errors import DataError
+from potstill import artifacts, distributed, progress
+from potstill.config import build
+from potstill.errors import ConfigError, DataError
 from potstill.progress import parts
+from potstill.scheduling import Scheduler
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import TeacherConfig
@@ -29,30 +33,77 @@ from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
 from potstill.stages.selftrain.settings import SelftrainConfig
 from potstill.stages.selftrain.teachers import prepare_teachers
+from potstill.stages.side_by_side import Only, SideBySide, side_by_side
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 from potstill.words import plural
 
 __all__ = ["SelftrainConfig", "selftrain"]
 
+TEACHERS = "teachers"  # folder of the teachers that are trained here
 
-def selftrain(config: SelftrainConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+
+def selftrain(
+    config: SelftrainConfig, folder: Path, *, command: str = "", scheduler: Scheduler | None = None
+) -> dict[str, Any]:
     """Run a self-training in `folder`, resuming an interrupted call; return its summary.
 
     The folder then has the kept model (`student.json` names its stage), summary.json, labels.csv, to-review.csv and
-    labels.html. Raises `DataError` if the pool is missing, empty, unreadable or has no new images.
+    labels.html. scheduler: carries out the trainings, by default this process. Raises `DataError` if the pool is
+    missing, empty, unreadable or has no new images.
     """
+    side = side_by_side(scheduler, _replay, json.dumps(config.to_json()), folder)
     return stage(
         "selftrain",
         config,
         folder,
-        lambda journal: _carry_out(config, folder, journal),
+        lambda journal: _carry_out(config, folder, side, journal),
         name=config.name,
         command=command,
     )
 
 
-def _carry_out(config: SelftrainConfig, folder: Path, journal: Journal) -> dict[str, Any]:
+def _replay(settings: str, folder: Path, side: Only) -> None:
+    """Carry out what `side` wants of the trainings of a self-training."""
+    config = build(SelftrainConfig, json.loads(settings))
+    data, deduplicated = _read_once(settings, folder)
+    if side.target.is_relative_to((folder / TEACHERS).absolute()):
+        prepare_teachers(config, data, folder / TEACHERS, side)
+    else:
+        _train(Rounds(config, data, deduplicated.kept, folder, side), _teachers_once(settings, folder))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(settings: str, folder: Path) -> tuple[Data, Deduplicated]:
+    return _read(build(SelftrainConfig, json.loads(settings)), folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _teachers_once(settings: str, folder: Path) -> list[CalibratedTeacher]:
+    config = build(SelftrainConfig, json.loads(settings))
+    return prepare_teachers(config, _read_once(settings, folder)[0], folder / TEACHERS)[0]
+
+
+def _refuse_shared(config: SelftrainConfig) -> None:
+    """Raise `ConfigError` for what several processes cannot do."""
+    problems = []
+    if config.method != "teachers":
+        problems.append(
+            f"method {config.method} compares the images of a whole batch, of which each process has a part. Start it "
+            "without torchrun, or use method: teachers."
+        )
+    if any(teacher.weights for teacher in config.teachers):
+        problems.append(
+            "Teachers with pretrained weights are fitted in one process: start without torchrun, or fit them first "
+            "with `potstill finetune` and give that folder."
+        )
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _carry_out(config: SelftrainConfig, folder: Path, side: SideBySide, journal: Journal) -> dict[str, Any] | None:
+    if distributed.world() > 1:
+        _refuse_shared(config)
     parts.announce("data", "teacher", "students", "evaluation")
     data, deduplicated = journal.timed(
         "data", "Read the images and deduplicated the pool", lambda: _read(config, folder)
@@ -60,12 +111,28 @@ def _carry_out(config: SelftrainConfig, folder: Path, journal: Journal) -> dict[
     teachers, label_quality = journal.timed(
         "teacher",
         f"Prepared {plural(len(config.teachers), 'teacher')}",
-        lambda: prepare_teachers(config, data, folder / "teachers"),
+        lambda: prepare_teachers(config, data, folder / TEACHERS, side),
     )
-    rounds = Rounds(config, data, deduplicated.kept, folder)
+    rounds = Rounds(config, data, deduplicated.kept, folder, side)
     journal.timed("students", "Labelled the pool and trained with and without it", lambda: _train(rounds, teachers))
     choice = _choose(rounds)
     progress.note(choice.sentence)
+    if not distributed.is_main():
+        return None
+    with distributed.alone():
+        return _finish(rounds, teachers, deduplicated, label_quality, choice, journal)
+
+
+def _finish(
+    rounds: Rounds,
+    teachers: list[CalibratedTeacher],
+    deduplicated: Deduplicated,
+    label_quality: dict[str, Any],
+    choice: Choice,
+    journal: Journal,
+) -> dict[str, Any]:
+    """Evaluate the test split, write the tables and name the model to keep; return the summary."""
+    config, folder = rounds.config, rounds.folder
     measured = journal.timed(
         "evaluation",
         "Evaluated the test split once",
@@ -95,7 +162,7 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
             temporary.write_bytes(save({"pool": result.pool, "reason": result.reason}))
         return {"left_out": result.counts()}
 
-    artifacts.stage(file.parent, {"data": manifest.fingerprint}, work)
+    artifacts.stage(file.parent, {"data": manifest.fingerprint}, lambda: distributed.by_main(work))
     stored = load_file(file)
     deduplicated = Deduplicated(stored["pool"], stored["reason"])
     progress.note(deduplicate.describe(manifest, deduplicated))

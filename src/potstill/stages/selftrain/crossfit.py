@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from potstill import progress
 from potstill.stages.selftrain.pseudo_labels import Fold, fold_column
 from potstill.stages.selftrain.rounds import TEACHERS, Evidence, Labels, Rounds, correct
 from potstill.stages.selftrain.students import (
@@ -19,10 +18,12 @@ from potstill.stages.selftrain.students import (
     from_itself,
     from_labels,
     from_teachers,
+    part,
     steps_of,
-    train,
     training_set,
 )
+from potstill.stages.side_by_side import Part
+from potstill.stages.training import Trained
 
 
 def crossfit(rounds: Rounds, labels: Labels) -> Evidence | None:
@@ -32,17 +33,19 @@ def crossfit(rounds: Rounds, labels: Labels) -> Evidence | None:
     """
     if not rounds.folds:
         return None
-    pairs = []
-    with progress.task("Cross-fitting on folds of the labels", len(rounds.folds)) as task:
-        for number, fold in enumerate(rounds.folds):
-            pairs.append(_pair(rounds, labels, fold, number))
-            task.advance()
-    without, with_pool = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    pairs = [_pair(rounds, labels, fold, number) for number, fold in enumerate(rounds.folds)]
+    parts = [part for pair in pairs for part in pair]
+    trained = iter(rounds.side.all(parts, "Cross-fitting on folds of the labels"))
+    results = [
+        [correct(next(trained).load(), rounds.data, fold.held) for _ in pair]
+        for pair, fold in zip(pairs, rounds.folds, strict=True)
+    ]
+    without, with_pool = (np.concatenate([pair[side] for pair in results]) for side in (0, -1))
     return Evidence(without, with_pool)
 
 
-def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the correct predictions of the students without and with the pool on a fold, bool [N] each.
+def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> list[Part[Trained]]:
+    """Return the trainings of the students without and with the pool; only the former if the pool is empty.
 
     Neither is trained on the labels of the fold. The other labelled images have hard labels only, because the teacher
     that labels the pool was trained on all of them.
@@ -54,12 +57,11 @@ def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> tuple[np.n
     if config.method_of_student != TEACHERS:
         rows, signal = rounds.unselected(), from_itself(config)
 
-    def student(name: str, images: TrainingSet, signal: TrainingSignal) -> np.ndarray:
+    def student(name: str, images: TrainingSet, signal: TrainingSignal) -> Part[Trained]:
         folder = rounds.folder / "crossfit" / f"fold-{number}" / name
-        trained = train(config, config.student, images, signal, folder, config.seed, noise=config.noise)
-        return correct(trained.load(), rounds.data, fold.held)
+        return part(config, config.student, images, signal, folder, config.seed, noise=config.noise)
 
     pool = training_set(rounds.data, np.concatenate([seen, rows]), config.steps, batch)
     alone = training_set(rounds.data, seen, steps_of(pool, batch), batch, evaluations=EVALUATIONS)
     without = student("without", alone, from_labels)
-    return without, student("with", pool, signal) if len(rows) else without
+    return [without, student("with", pool, signal)] if len(rows) else [without]

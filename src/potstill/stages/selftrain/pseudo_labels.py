@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from potstill import progress
+from potstill import distributed, progress
 from potstill.data.loader import Batch
 from potstill.data.manifest import UNLABELLED
 from potstill.evaluation import metrics
@@ -159,15 +159,19 @@ def label(
         "folds": [fold.teachers for fold in folds],
     }
     store = Store(folder, rows, 1, source)
-    if store.complete:
+    if distributed.broadcast(store.complete):
         return store
     distances = [_Distance(teacher, data) if with_distance else None for teacher in teachers]
-    missing = store.missing()
+    missing = store.missing()[distributed.rank() :: distributed.world()]
+    distributed.wait()  # all processes have listed what is missing
     with progress.task(title, len(missing)) as task:
         for view, part in missing:
             store.write(view, part, _part(teachers, distances, data, store.part_rows(part), folds))
             task.advance()
-    store.close()
+    distributed.wait()
+    if distributed.is_main():
+        store.close()
+    distributed.wait()
     return store
 
 

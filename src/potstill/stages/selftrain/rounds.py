@@ -32,10 +32,11 @@ from potstill.stages.selftrain.students import (
     from_itself,
     from_labels,
     from_teachers,
+    part,
     steps_of,
-    train,
     training_set,
 )
+from potstill.stages.side_by_side import SERIAL, SideBySide
 from potstill.stages.test_split import clean_logits
 from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
@@ -82,8 +83,10 @@ class Labels:
 class Rounds:
     """The state of one self-training. pool: int64, the rows of the deduplicated pool."""
 
-    def __init__(self, config: SelftrainConfig, data: Data, pool: np.ndarray, folder: Path) -> None:
-        self.config, self.data, self.pool, self.folder = config, data, pool, folder
+    def __init__(
+        self, config: SelftrainConfig, data: Data, pool: np.ndarray, folder: Path, side: SideBySide = SERIAL
+    ) -> None:
+        self.config, self.data, self.pool, self.folder, self.side = config, data, pool, folder, side
         manifest = data.manifest
         self.labelled = manifest.rows("train", labelled=True)
         self.validation = manifest.rows("validation", labelled=True)
@@ -201,7 +204,8 @@ class Rounds:
         config, folder = self.config, self.folder / name.replace(" ", "-")
         own = student == config.student
         noise = config.noise if own or config.large_noise is None else config.large_noise
-        trained = [train(config, student, images, signal, folder, seed, noise=noise) for seed in self.seeds]
+        parts = [part(config, student, images, signal, folder, seed, noise=noise) for seed in self.seeds]
+        trained = self.side.all(parts)
         steps = steps_of(images, config.train.batch_size)
         row = Row(name, student, trained, steps, pool, self._correct(trained), own)
         self.rows[name] = row

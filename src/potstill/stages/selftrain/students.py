@@ -20,11 +20,12 @@ from potstill.models import zoo
 from potstill.models.hooks import Tap
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
-from potstill.stages.distill.train import StudentSetup, train_one
+from potstill.stages.distill.train import StudentSetup, planned, train_one
 from potstill.stages.recipe import StudentConfig, Views
 from potstill.stages.selftrain.fixmatch import ConsistencyTeacher
 from potstill.stages.selftrain.pseudo_labels import Targets
 from potstill.stages.selftrain.settings import SelftrainConfig
+from potstill.stages.side_by_side import Part
 from potstill.stages.teacher.prepared import TeacherSource, plain_card
 from potstill.stages.training import Trained
 from potstill.teachers.prediction_store import Store
@@ -160,9 +161,33 @@ def train(
     slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
     start = last.student.model_copy(update={"weights": str(trained.folder / zoo.WEIGHTS)})
     clean = replace(last, student=start, train=slow)
-    after = _one(clean, few, signal, folder.with_name(f"{folder.name}-clean"), seed)
+    after = _one(clean, few, signal, _clean(folder), seed)
     seconds = trained.record["seconds"] + after.record["seconds"]
     return replace(after, record={**after.record, "seconds": seconds})
+
+
+def part(
+    config: SelftrainConfig,
+    student: StudentConfig,
+    images: TrainingSet,
+    signal: TrainingSignal,
+    folder: Path,
+    seed: int,
+    *,
+    noise: Any,
+) -> Part[Trained]:
+    """Return `train` as one of several trainings side by side."""
+    last = folder if not config.clean or noise == "none" else _clean(folder)
+    return Part(
+        last / f"seed-{seed}",
+        lambda: train(config, student, images, signal, folder, seed, noise=noise),
+        lambda: planned(setup_of(config, student, images, noise=noise), images.data, seed),
+    )
+
+
+def _clean(folder: Path) -> Path:
+    """Return the folder of the last steps without noise."""
+    return folder.with_name(f"{folder.name}-clean")
 
 
 def _one(setup: StudentSetup, images: TrainingSet, signal: TrainingSignal, folder: Path, seed: int) -> Trained:

@@ -17,11 +17,13 @@ from potstill.stages.recipe import StudentConfig, TeacherConfig
 from potstill.stages.selftrain.pretrained_teachers import transferred
 from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, calibrate, quality
 from potstill.stages.selftrain.settings import SelftrainConfig
-from potstill.stages.selftrain.students import EVALUATIONS, from_labels, train, training_set
+from potstill.stages.selftrain.students import EVALUATIONS, from_labels, part, training_set
+from potstill.stages.side_by_side import SERIAL, Part, SideBySide
+from potstill.stages.training import Trained
 
 
 def prepare_teachers(
-    config: SelftrainConfig, data: Data, folder: Path
+    config: SelftrainConfig, data: Data, folder: Path, side: SideBySide = SERIAL
 ) -> tuple[list[CalibratedTeacher], dict[str, Any]]:
     """Return the calibrated teachers, and the quality of their labels on images that they were not trained on."""
     calibrated: list[CalibratedTeacher] = []
@@ -29,7 +31,7 @@ def prepare_teachers(
     for number, teacher in enumerate(config.teachers):
         model = find(teacher.model)
         if model is None:
-            own = _trained_here(config, teacher, number, data, folder / f"teacher-{number}")
+            own = _trained_here(config, teacher, number, data, folder / f"teacher-{number}", side)
             rows = data.manifest.rows("train", labelled=True)
         else:
             own = [_trained_before(teacher.model, model, data)]
@@ -61,7 +63,7 @@ def _trained_before(name: str, model: Any, data: Data) -> CalibratedTeacher:
 
 
 def _trained_here(
-    config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path
+    config: SelftrainConfig, teacher: TeacherConfig, number: int, data: Data, folder: Path, side: SideBySide
 ) -> list[CalibratedTeacher]:
     """Return one model per fold of the labelled train rows, each trained on the other folds."""
     rows = data.manifest.rows("train", labelled=True)
@@ -71,16 +73,18 @@ def _trained_here(
         return [CalibratedTeacher(fold.model, fold.identity, fold.seen) for fold in folds]
     student = StudentConfig(model=teacher.model, options=teacher.options)
     batch = config.train.batch_size
-    models = []
-    for k, held in enumerate(parts):
-        seen = np.setdiff1d(rows, held)
-        images = training_set(data, seen, config.teacher_steps, batch, evaluations=EVALUATIONS)
+    noise = config.noise if config.teacher_noise is None else config.teacher_noise
+    each_seen = [np.setdiff1d(rows, held) for held in parts]
+
+    def fold(k: int) -> Part[Trained]:
+        images = training_set(data, each_seen[k], config.teacher_steps, batch, evaluations=EVALUATIONS)
         seed = config.seed + 1000 * number + k
-        noise = config.noise if config.teacher_noise is None else config.teacher_noise
-        trained = train(config, student, images, from_labels, folder / f"fold-{k}", seed, noise=noise)
-        model = trained.load()
-        models.append(CalibratedTeacher(model, model.card.weights_sha256, seen))
-    return models
+        return part(config, student, images, from_labels, folder / f"fold-{k}", seed, noise=noise)
+
+    models = [trained.load() for trained in side.all([fold(k) for k in range(len(parts))])]
+    return [
+        CalibratedTeacher(model, model.card.weights_sha256, seen) for model, seen in zip(models, each_seen, strict=True)
+    ]
 
 
 def _folds(config: SelftrainConfig, data: Data, rows: np.ndarray) -> list[np.ndarray]:

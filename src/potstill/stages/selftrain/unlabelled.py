@@ -88,7 +88,7 @@ def _few_labels(manifest: Manifest, config: SelftrainConfig, count: int) -> Mani
 def read_pool(path: str, *, group: str | None = None) -> Manifest:
     """Return the images at `path` as unlabelled, ignoring folder names; raise `DataError` if there are none."""
     try:
-        pool = _read_pool(Path(path).expanduser(), group)
+        pool = _read_pool(path, group)
     except PermissionError as error:
         raise DataError(
             f"The unlabelled images at {path} cannot be read ({error.strerror}: {error.filename}). Change the "
@@ -106,11 +106,12 @@ POOL = "unlabelled images"
 READERS[POOL] = read_pool
 
 
-def _read_pool(path: Path, group: str | None) -> Manifest:
-    if path.is_dir():
-        folder, left = scan(path)
+def _read_pool(path: str, group: str | None) -> Manifest:
+    place = Path(path).expanduser()
+    if place.is_dir():
+        folder, left = scan(place)
         if names := list(folder):
-            listing = Listing(str(path), [Entry(name) for name in names], Files(path, names), (), left)
+            listing = Listing(str(place), [Entry(name) for name in names], Files(place, names), (), left)
             return manifest_of_listing(listing, group=group)
     listed = list_images(path, allow_empty=True)
     if isinstance(listed, Manifest):

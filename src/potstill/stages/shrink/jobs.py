@@ -1,19 +1,10 @@
-"""Trainings as jobs: each is a student or a control of one recipe and seed, carried out here or in worker processes.
-
-A job is plain data, and its result lies in a folder with a done marker, so that a job that is finished is never carried
-out again, whoever did it.
-"""
+"""Trainings as jobs: each is a student or a control of one recipe and seed, a cell of `potstill.scheduling`."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from potstill import artifacts, progress
+from potstill import artifacts
 from potstill.compress import quantize as quantizing
 from potstill.config import build
 from potstill.models.outputs import Classifier, bare
@@ -35,11 +26,9 @@ from potstill.stages.teacher.prepare import prepare_teacher
 from potstill.stages.teacher.prepared import TeacherSource
 from potstill.stages.test_split import clean_logits
 from potstill.stages.training import Trained
-from potstill.torch_context import threads
 
 CALIBRATION = 256  # training images for the ranges of activations
 VALIDATED = "validated"
-ORPHAN_SECONDS = 1.0  # how often a worker looks whether its parent is still there
 
 
 Kind = Literal["student", "control"]
@@ -69,6 +58,19 @@ class Job:
         """The folder of the trained model."""
         return Path(self.folder) / {"student": "distill", "control": "control"}[self.kind] / f"seed-{self.seed}"
 
+    def carry_out(self) -> Outcome:
+        """Train and validate, unless that is finished."""
+        recipe = build(Recipe, json.loads(self.recipe))
+        each = trainings(recipe, *prepared(recipe, Path(self.stores)), Path(self.folder), Path(self.stores))
+        trained = each.student(self.seed) if self.kind == "student" else each.control(self.seed)
+        correct = _validated(self, trained, each.data)
+        return Outcome(
+            seconds=trained.record["seconds"],
+            epochs=recipe.train.epochs,
+            accuracy={bits: 100 * float(right.mean()) for bits, right in correct.items()},
+            correct=correct,
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -81,20 +83,6 @@ class Outcome:
     epochs: int
     accuracy: dict[int, float]
     correct: dict[int, np.ndarray]
-
-
-def carry_out(job: Job) -> Outcome:
-    """Train and validate, unless that is finished."""
-    recipe = build(Recipe, json.loads(job.recipe))
-    each = trainings(recipe, *prepared(recipe, Path(job.stores)), Path(job.folder), Path(job.stores))
-    trained = each.student(job.seed) if job.kind == "student" else each.control(job.seed)
-    correct = _validated(job, trained, each.data)
-    return Outcome(
-        seconds=trained.record["seconds"],
-        epochs=recipe.train.epochs,
-        accuracy={bits: 100 * float(right.mean()) for bits, right in correct.items()},
-        correct=correct,
-    )
 
 
 def _validated(job: Job, trained: Trained, data: Data) -> dict[int, np.ndarray]:
@@ -146,61 +134,3 @@ def validated(model: Classifier, data: Data, bits: Sequence[int]) -> dict[int, s
         for number in few:
             result[number] = marks(Classifier(quantizing.quantized(floating, observed, weight_bits=number), model.card))
     return result
-
-
-class Workers:
-    """Carries out jobs, `count` at a time, in processes of one thread each; with one worker in this process."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def all(self, jobs: Sequence[Job], title: str) -> list[Outcome]:
-        """Return the outcomes of jobs, in their order."""
-        with progress.task(title, total=len(jobs)) as task:
-            if self._count == 1 or len(jobs) == 1 and self._pool is None:
-                results = []
-                for job in jobs:
-                    results.append(carry_out(job))
-                    task.advance(text=Path(job.folder).name)
-                return results
-            futures = [self._started.submit(_in_worker, job) for job in jobs]
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                task.advance()
-        outcomes, notes = zip(*(future.result() for future in futures), strict=True)
-        for sentence in dict.fromkeys(sentence for each in notes for sentence in each):
-            progress.note(sentence)
-        return list(outcomes)
-
-    @property
-    def _started(self) -> concurrent.futures.ProcessPoolExecutor:
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                self._count, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
-            )
-        return self._pool
-
-
-def _begin(parent: int) -> None:
-    """Prepare a worker: it ends when its parent does, also when that was killed, so that nobody writes twice."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(ORPHAN_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _in_worker(job: Job) -> tuple[Outcome, list[str]]:
-    with progress.use(progress.Display()), progress.recorded() as notes, threads(1):
-        return carry_out(job), list(notes)

@@ -30,6 +30,7 @@ MOST = 24  # candidates in rung 0
 FEWEST_EPOCHS = 2
 PATIENCE = 6  # candidates that are passed over before the list is closed
 MOST_FINALISTS = 4
+ROUNDED = 7000  # images that the reconstruction of a network for photos takes as long as training on
 OVERHEAD = 6.0  # seconds around a training: loading, calibration, validation
 
 
@@ -112,7 +113,8 @@ def made(
     most = VIEWS["small"] if not photo else VIEWS["photo"] if limit.seconds > LONG else VIEWS["photo, quick"]
     views = min(most, max(epochs_of(*first, limit), 1)) if photo else most
     answers = views * limit.images * limit.answer
-    limit = replace(limit, seconds=limit.seconds - answers)
+    rounding = ROUNDED * first[1] / limit.workers if photo else 0.0
+    limit = replace(limit, seconds=limit.seconds - answers - rounding)
     epochs, spent = _brief(_fitting(ordered, costs, speeds, limit, budgets), limit, answers)
     if not epochs:
         raise ConfigError(_too_short(ordered, speeds, limit))

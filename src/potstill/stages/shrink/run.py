@@ -18,6 +18,7 @@ from potstill.model_files.runtimes import require
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.progress import parts
+from potstill.scheduling import Scheduler, Serial, carried_out
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.shrink import choice, forecast, jobs, outcome, plan, proposals, search, ship, starts
@@ -34,22 +35,24 @@ from potstill.words import percent
 FORECAST = "forecast.json"
 
 
-def shrink(config: ShrinkConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+def shrink(
+    config: ShrinkConfig, folder: Path, *, command: str = "", scheduler: Scheduler | None = None
+) -> dict[str, Any]:
     """Search the smallest model that does the job, in `folder`; return the summary (docs/summary.md).
 
     An interrupted call is resumed, and a call with other budgets or minutes reuses the finished trainings. Raises
-    `ConfigError` for budgets that no candidate keeps and for too little time, before any training.
+    `ConfigError` for budgets that no candidate keeps and for too little time, before any training. scheduler: carries
+    out `config.processes` trainings at a time, by default this process.
     """
     require(*(runtime for runtime in dict.fromkeys(config.to) if runtime != "onnx"))
-    with jobs.Workers(config.processes) as workers:
-        return stage(
-            "shrink",
-            config,
-            folder,
-            lambda journal: _Shrink(config, folder, journal, workers).carry_out(),
-            name=folder.name,
-            command=command,
-        )
+    return stage(
+        "shrink",
+        config,
+        folder,
+        lambda journal: _Shrink(config, folder, journal, scheduler or Serial()).carry_out(),
+        name=folder.name,
+        command=command,
+    )
 
 
 PARTS = (
@@ -72,8 +75,8 @@ PARTS = (
 class _Shrink:
     """The state of one search. goal: names the records that belong to these budgets and minutes."""
 
-    def __init__(self, config: ShrinkConfig, folder: Path, journal: Journal, workers: jobs.Workers) -> None:
-        self.config, self.folder, self.journal, self.workers = config, folder, journal, workers
+    def __init__(self, config: ShrinkConfig, folder: Path, journal: Journal, scheduler: Scheduler) -> None:
+        self.config, self.folder, self.journal, self.scheduler = config, folder, journal, scheduler
         goal = artifacts.fingerprint([config.budgets.to_json(), config.minutes])[:8]
         self.goal = folder / "goals" / goal
         self.look: Look
@@ -126,16 +129,16 @@ class _Shrink:
         for one in (entry.candidate for entry in entries if entry.candidate.weights):
             starts.made(one, bases_[0], config, self.look, self.folder)
         trials = Trials(self.folder / "search")
-        found = timed("pilots", "Trained pilots", lambda: search.pilots(place, entries, self.workers))
+        found = timed("pilots", "Trained pilots", lambda: search.pilots(place, entries, self.scheduler))
         self._expect(found, teacher)
         found = timed(
-            "search", "Trained candidates briefly", lambda: search.rung(place, entries, found, self.workers, trials)
+            "search", "Trained candidates briefly", lambda: search.rung(place, entries, found, self.scheduler, trials)
         )
         final = choice.finalists(entries, found, planned.finalists, config.budgets)
         found = timed(
             "finalists",
             "Trained the best to the end",
-            lambda: search.finalists(place, entries, final, found, self.workers, trials),
+            lambda: search.finalists(place, entries, final, found, self.scheduler, trials),
         )
         chosen = choice.choose(final, found, config.budgets, teacher.accuracy)
         progress.note(f"Chosen: {chosen.entry.candidate.name}, {chosen.reason}.")
@@ -251,4 +254,4 @@ class _Shrink:
         kinds: tuple[jobs.Kind, jobs.Kind] = ("student", "control")
         keys: list[tuple[jobs.Kind, int]] = [(kind, seed) for seed in seeds for kind in kinds]
         every = [first.of(kind, seed) for kind, seed in keys]
-        return dict(zip(keys, self.workers.all(every, "Training students and controls"), strict=True))
+        return dict(zip(keys, carried_out(self.scheduler, every, "Training students and controls"), strict=True))

@@ -16,6 +16,7 @@ import yaml
 
 from potstill import artifacts
 from potstill.evaluation.statistics import Verdict
+from potstill.scheduling import Scheduler, carried_out
 from potstill.stages.distill.train import trainings
 from potstill.stages.recipe import ExportConfig, ObjectiveConfig, Recipe, StudentConfig, TeacherConfig
 from potstill.stages.run_folder import record_name
@@ -23,7 +24,7 @@ from potstill.stages.shrink import starts
 from potstill.stages.shrink.candidates import Candidate, is_photo
 from potstill.stages.shrink.costs import Costed
 from potstill.stages.shrink.forecast import teacher_gain
-from potstill.stages.shrink.jobs import Job, Kind, Outcome, Workers, prepared
+from potstill.stages.shrink.jobs import Job, Kind, Outcome, prepared
 from potstill.stages.shrink.look import Look
 from potstill.stages.shrink.settings import ShrinkConfig
 from potstill.stages.shrink.speed import tier
@@ -165,7 +166,7 @@ class Found:
         return outcome.correct[candidate.bits if plain else 32]
 
 
-def pilots(place: Place, entries: Sequence[Entry], workers: Workers) -> Found:
+def pilots(place: Place, entries: Sequence[Entry], scheduler: Scheduler) -> Found:
     """Train the first candidates briefly, with the teacher and without it."""
     first = _networks(entries)[:PILOTS]
     fill(place, first)
@@ -174,7 +175,7 @@ def pilots(place: Place, entries: Sequence[Entry], workers: Workers) -> Found:
     jobs = [
         place.job(e, e.short, full=False, bits=bits[e.candidate.network], kind=kind) for kind in kinds for e in first
     ]
-    outcomes = workers.all(jobs, "Training pilots with and without the teacher")
+    outcomes = carried_out(scheduler, jobs, "Training pilots with and without the teacher")
     students, controls = outcomes[: len(first)], outcomes[len(first) :]
     right = [np.stack([one.correct[32] for one in group]) for group in (students, controls)]
     kind: Kind = "control" if _harms(*right) else "student"
@@ -189,14 +190,14 @@ def _harms(students: np.ndarray, controls: np.ndarray) -> bool:
     return delta.mean() < -2 * delta.std() / np.sqrt(len(delta))
 
 
-def rung(place: Place, entries: Sequence[Entry], found: Found, workers: Workers, trials: Trials) -> Found:
+def rung(place: Place, entries: Sequence[Entry], found: Found, scheduler: Scheduler, trials: Trials) -> Found:
     """Train the other candidates briefly, as the pilots' comparison says."""
     rest = [e for e in _networks(entries) if e.candidate.network not in found.short]
     if found.kind == "student":
         fill(place, rest)
     bits = _bits(entries)
     jobs = [place.job(e, e.short, full=False, bits=bits[e.candidate.network], kind=found.kind) for e in rest]
-    outcomes = workers.all(jobs, "Training candidates briefly") if jobs else []
+    outcomes = carried_out(scheduler, jobs, "Training candidates briefly") if jobs else []
     short = found.short | {e.candidate.network: one for e, one in zip(rest, outcomes, strict=True)}
     for entry in entries:
         trials.report(entry.costed, 0, short[entry.candidate.network].accuracy[entry.candidate.bits])
@@ -227,12 +228,12 @@ def fill(place: Place, entries: Sequence[Entry]) -> None:
 
 
 def finalists(
-    place: Place, entries: Sequence[Entry], chosen: Sequence[Entry], found: Found, workers: Workers, trials: Trials
+    place: Place, entries: Sequence[Entry], chosen: Sequence[Entry], found: Found, scheduler: Scheduler, trials: Trials
 ) -> Found:
     """Train the chosen candidates to the end; the others are pruned."""
     bits, unique = _bits(entries), _networks(chosen)
     jobs = [place.job(e, e.epochs, full=True, bits=bits[e.candidate.network], kind=found.kind) for e in unique]
-    outcomes = workers.all(jobs, "Training the best candidates to the end")
+    outcomes = carried_out(scheduler, jobs, "Training the best candidates to the end")
     full = {e.candidate.network: outcome for e, outcome in zip(unique, outcomes, strict=True)}
     result = replace(found, full=full)
     ended = [entry for entry in entries if entry.candidate.network in full]

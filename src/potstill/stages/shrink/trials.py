@@ -1,6 +1,7 @@
 """The record of the search: an Optuna study in a journal file, one trial a candidate.
 
 Other tools read it (optuna-dashboard, parameter importances), and a command that is started again goes on from it.
+Several processes may write it: each candidate has one trial that counts.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ class Trials:
                 storage=storage, study_name="shrink", direction="maximize", load_if_exists=True
             )
         self._states = optuna.trial.TrialState
-        self._numbers = {one.user_attrs.get("name"): one.number for one in self._study.trials}
 
     def report(self, one: Costed, rung: int, accuracy: float, **facts: Any) -> None:
         """Record the validation accuracy of a candidate, in percent, at a rung of the search."""
@@ -46,27 +46,39 @@ class Trials:
     def finish(self, accuracies: Mapping[str, float], kept: set[str]) -> None:
         """End the running trials of candidates by name: those not in `kept` are pruned."""
         for name, accuracy in accuracies.items():
-            number = self._numbers.get(name)
+            number = self._number(name)
             if number is None or self._study.trials[number].state.is_finished():
                 continue
             state = self._states.COMPLETE if name in kept else self._states.PRUNED
             with _quiet():
                 self._study.tell(number, accuracy if name in kept else None, state=state)
 
+    def _number(self, name: str) -> int | None:
+        """Return the number of a candidate's trial, the first if two processes began one at once."""
+        numbers = [one.number for one in self._study.trials if one.user_attrs.get("name") == name]
+        return min(numbers, default=None)
+
     def _trial(self, one: Costed) -> Any:
         import optuna
 
         name = one.candidate.name
-        if name not in self._numbers:
-            with _quiet():
-                self._study.enqueue_trial({key: getattr(one.cost, key) for key in PARAMETERS})
-                trial = self._study.ask()
-                for key in PARAMETERS:
-                    trial.suggest_int(key, 1, 10**12, log=True)
-            trial.set_user_attr("name", name)
-            trial.set_user_attr("candidate", one.candidate.to_json())
-            self._numbers[name] = trial.number
-        return optuna.trial.Trial(self._study, self._study.trials[self._numbers[name]]._trial_id)
+        if self._number(name) is None:
+            self._begin(one)
+        number = self._number(name)
+        assert number is not None, "the trial was begun"
+        return optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
+
+    def _begin(self, one: Costed) -> None:
+        """Begin the trial of a candidate; end it at once if another process has begun one meanwhile."""
+        with _quiet():
+            self._study.enqueue_trial({key: getattr(one.cost, key) for key in PARAMETERS})
+            trial = self._study.ask()
+            for key in PARAMETERS:
+                trial.suggest_int(key, 1, 10**12, log=True)
+        trial.set_user_attr("candidate", one.candidate.to_json())
+        trial.set_user_attr("name", one.candidate.name)
+        if self._number(one.candidate.name) != trial.number:
+            self._study.tell(trial, state=self._states.FAIL)
 
 
 @contextlib.contextmanager

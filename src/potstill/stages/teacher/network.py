@@ -70,7 +70,12 @@ def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource
         return _from_folder(model, config, data, work)
     if config.new_head:
         return _with_new_head(config, data, work)
-    return _with_weights(config, data, work) if config.weights else _trained_here(config, data, work)
+    return _trained_here(config, data, work) if is_trained_here(config) else _with_weights(config, data, work)
+
+
+def is_trained_here(config: OneTeacher) -> bool:
+    """Return whether a teacher of this kind has no weights, so that its preparation is a training."""
+    return not config.weights and not config.new_head and find(config.model) is None
 
 
 def _from_folder(model: Classifier, config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:

@@ -31,6 +31,12 @@ def prepare_teacher(config: TeacherConfig, data: Data, folder: Path, *, views: V
     return ensemble(config, members, data)
 
 
+def trained_here(config: TeacherConfig) -> list[str]:
+    """Return the names of the teachers that have no weights and are trained first."""
+    every = config.ensemble or (config,)
+    return [one.model for one in every if _kind(one) is network.KIND and network.is_trained_here(one)]
+
+
 def teacher_size(config: TeacherConfig) -> int:
     """Return the largest input size of the teachers in pixels, 0 if they accept any."""
     return max(_kind(one).own_size(one) for one in (config.ensemble or (config,)))

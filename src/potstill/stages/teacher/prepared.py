@@ -90,6 +90,10 @@ class TeacherSource(ABC):
         """Return this teacher for the training images of `data`, evaluated as `replay` says."""
         return self
 
+    def fill(self) -> None:
+        """Compute what several trainings read, before they begin at the same time."""
+        return None
+
     def logits(self, data: Data, rows: np.ndarray) -> np.ndarray | None:
         """Return its logits [N, K] for images without augmentation; None if it has none for them."""
         return None if self.model is None else clean_logits(self.model, data, rows)

@@ -23,7 +23,7 @@ from potstill.stages.teacher.prepared import Replay, TeacherSource
 from potstill.teachers import logit_codec
 from potstill.teachers.base import Teacher
 from potstill.teachers.live import ModelTeacher
-from potstill.teachers.prediction_store import Store
+from potstill.teachers.prediction_store import WHOLE, Store, Stripe
 from potstill.teachers.stored import StoredTeacher
 from potstill.training import devices, predict
 from potstill.training.predict import Model
@@ -73,6 +73,11 @@ class ReplayedTeacher(TeacherSource):
         progress.note(views_in_words(views, replay.epochs, replay.students))
         return self.stored(data, loader, replay.folder, views=views, precision=precision)
 
+    def fill(self) -> None:
+        """Compute its logits of every view, if they are cached."""
+        if self.replay is not None and self.replay.stored:
+            self.function()
+
     def placed(self) -> torch.device:
         """Return the device of the images, after moving the model to it if possible."""
         return devices.device()
@@ -103,10 +108,19 @@ def source_of(teacher: TeacherSource, data: Data, loader: Loader, precision: str
     }
 
 
-def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes: int, best: int | None) -> None:
-    """Compute the missing logits of a store and check it; note its size beforehand."""
+def fill(
+    store: Store,
+    model: Model,
+    loader: Loader,
+    *,
+    precision: str,
+    classes: int,
+    best: int | None,
+    stripe: Stripe = WHOLE,
+) -> None:
+    """Compute the missing logits of a store, or of a stripe of it, and check it; note its size beforehand."""
     if not store.complete:
-        count = len(store.rows) * store.views
+        count = len(store.rows) * store.views // stripe[1]
         size = count * logit_codec.row_bytes(classes, best)
         speed = predict.images_a_second(model, loader, store.rows, precision=precision) * distributed.world()
         progress.note(caching_in_words(count, size, count / speed))
@@ -117,8 +131,9 @@ def fill(store: Store, model: Model, loader: Loader, *, precision: str, classes:
             )
         if size > logit_codec.LARGEST_STORE:
             progress.note(f"The store needs {file_size(size)}; fewer `views` reduce it.")
-    predict.fill_store(store, model, loader, precision=precision, best=best)
-    verify(store, model, loader, classes=classes, precision=precision)
+    predict.fill_store(store, model, loader, precision=precision, best=best, stripe=stripe)
+    if stripe == WHOLE:
+        verify(store, model, loader, classes=classes, precision=precision)
 
 
 def views_in_words(views: int, epochs: int, students: int) -> str:
