@@ -9,6 +9,7 @@ import sys
 import warnings
 
 from potstill import runtime
+from potstill.cli.app import app as app_command
 from potstill.cli.bench import bench
 from potstill.cli.check import check
 from potstill.cli.clean import clean
@@ -41,7 +42,7 @@ ROAD = {
     "Check images": (check,),
     "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
     "Compress and export": (prune, quantize, export),
-    "Use": (report, evaluate, predict),
+    "Use": (report, evaluate, predict, app_command),
     "Inspect models": (models, layers, formats, bench),
     "Maintenance": (clean, debug),
 }
