@@ -257,7 +257,7 @@ def _damage(file: Path, fact: dict[str, Any]) -> str:
     if not file.is_file():
         return "is missing"
     stat = file.stat()
-    if not isinstance(fact, dict) or not fact.keys() >= {"bytes", "sha256"}:
+    if not isinstance(fact, dict) or type(fact.get("bytes")) is not int or type(fact.get("sha256")) is not str:
         return "has no complete record"
     if stat.st_size != fact["bytes"]:
         return f"has {stat.st_size:,} bytes instead of {fact['bytes']:,}"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from potstill.artifacts import MANIFEST, read_json, sealed, stage, write_json
+from potstill.artifacts import MANIFEST, damages, read_json, sealed, stage, write_json
 from potstill.data.checks import examine
 from potstill.data.formats import read_manifest
 from potstill.errors import DataError, ModelError
@@ -69,6 +69,13 @@ def test_records_of_other_contents_are_set_aside(tmp_path: Path, kind: str) -> N
     Journal(tmp_path, []).timed("a", "b", lambda: None)
     ImagesRecord(tmp_path, "potstill").compare()
     assert (tmp_path / f"{name}.damaged").is_file()
+
+
+@pytest.mark.parametrize("fact", [None, {}, {"bytes": [3], "sha256": ""}, {"bytes": 1, "sha256": None}])
+def test_a_manifest_of_odd_facts_is_damage(tmp_path: Path, fact: object) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    write_json(tmp_path / MANIFEST, sealed({"inputs": {}, "files": {"a.txt": fact}}))
+    assert damages(tmp_path) == {"a.txt": "has no complete record"}
 
 
 def test_a_manifest_without_inputs_is_set_aside_and_its_part_made_again(tmp_path: Path) -> None:
