@@ -189,7 +189,7 @@ def _claim(claim: Mapping[str, Any], say: Language) -> str:
 
 
 def _pictures(summary: Mapping[str, Any], say: Language, plot: str) -> Iterator[str]:
-    for number, one in enumerate(summary["recipe"]["plots"], 1):
+    for number, (one, _) in enumerate(plots(summary), 1):
         title = (one["korean"] if say.translates else "") or one["title"]
         yield f"![{title}]({plot.format(number)})"
 
@@ -223,10 +223,11 @@ def _how(summary: Mapping[str, Any], say: Language, commit: str) -> str:
 
 
 def plots(summary: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], list[Curve]]]:
-    """Yield every plot of the recipe and its curves."""
+    """Yield every plot of the recipe that has results, and its curves."""
     for plot in summary["recipe"]["plots"]:
-        found = list(selected(summary["results"], plot["of"]))
-        yield plot, list(_curves(plot, summary["results"], found))
+        curves = list(_curves(plot, summary["results"], list(selected(summary["results"], plot["of"]))))
+        if curves:
+            yield plot, curves
 
 
 def _curves(plot: Mapping[str, Any], results: Mapping[str, Any], found: Sequence[Any]) -> Iterator[Curve]:
