@@ -144,8 +144,8 @@ class Page:
         """Draw a line through points of the window, with the button held down."""
         kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 2), "mouseReleased"]
         for kind, (x, y) in zip(kinds, points, strict=True):
-            button = {"button": "left", "buttons": 1, "clickCount": 1}
-            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+            held = 0 if kind == "mouseReleased" else 1
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=held, clickCount=1)
 
     def key(self, key: str, code: int, text: str = "") -> None:
         """Press and release a key; code: its Windows virtual key code."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NetworkCost,
         Prediction,
     )
+    from potstill.api.app import app
     from potstill.api.compression import export, prune, quantize
     from potstill.api.experiments import ExperimentResult, Recipes, recipes
     from potstill.api.formats import Formats
@@ -78,6 +79,7 @@ __all__ = [
     "ShrinkResult",
     "UserError",
     "__version__",
+    "app",
     "bench",
     "check",
     "clean",
@@ -107,6 +109,7 @@ __all__ = [
 ]
 
 _CONTENTS = {
+    "api.app": "app",
     "api.runs": "run demo distill compare",
     "api.experiments": "recipes ExperimentResult Recipes",
     "api.shrinking": "shrink",

@@ -40,7 +40,7 @@ CONFIGS: dict[str, type[Config]] = {
 }
 VERBS = (
     "demo shrink check finetune selftrain label distill recipes run compare explain prune quantize export report "
-    "evaluate predict models layers formats bench clean debug"
+    "evaluate predict app models layers formats bench clean debug"
 ).split()
 LISTS = {("export", "to")}  # one may be given by itself
 IDLE = {"export": set("teacher teacher_weights objective train images augment views".split())}  # it does not train

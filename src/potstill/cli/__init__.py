@@ -5,15 +5,17 @@ Heavy imports stand inside the calls, so that `--help` is instant. Commands are 
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 
 from potstill import runtime
+from potstill.cli.app import app as app_command
 from potstill.cli.bench import bench
 from potstill.cli.check import check
 from potstill.cli.clean import clean
 from potstill.cli.command import Command
-from potstill.cli.common import app
+from potstill.cli.common import app, echo
 from potstill.cli.compare import compare
 from potstill.cli.debug import debug
 from potstill.cli.demo import demo
@@ -41,7 +43,7 @@ ROAD = {
     "Check images": (check,),
     "Train": (finetune, selftrain, label, distill, recipes, run, compare, explain),
     "Compress and export": (prune, quantize, export),
-    "Use": (report, evaluate, predict),
+    "Use": (report, evaluate, predict, app_command),
     "Inspect models": (models, layers, formats, bench),
     "Maintenance": (clean, debug),
 }
@@ -59,4 +61,8 @@ def main() -> None:
     runtime.set_environment()
     if not sys.warnoptions:  # warnings of libraries are for developers, who run python -W
         warnings.simplefilter("ignore")
-    app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command
+    try:
+        app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command
+    except KeyboardInterrupt:  # before the command listens, or after it has ended
+        echo("\nStopped.", err=True)
+        sys.exit(128 + signal.SIGINT)

@@ -38,7 +38,8 @@ def play(
 
     files: in the order of preference; those that do not exist are left out. If none can be run, the values are a
         sentence that says why. examples: data URLs of images of the data: where they are drawings (one channel, on a
-        plain ground), the page has an area to draw in. accuracy: of the file on the test images, as text.
+        plain ground), the page has an area to draw in. accuracy: of the first file on the test images, as
+        text; it is not shown for another.
         shown: the folder of the files as printed in a command; their own folder if it is empty.
     """
     files = [file for file in files if file.is_file()]
@@ -52,8 +53,8 @@ def play(
         except _TooLarge as error:
             problems.append(error.args[0])
             continue
-        drawing = _drawing(examples) if model["card"]["channels"] == 1 else None
-        more = {"drawing": drawing, "accuracy": accuracy, "enough": ENOUGH}
+        ground = drawing(examples) if model["card"]["channels"] == 1 else None
+        more = {"drawing": ground, "accuracy": accuracy if file == files[0] else "", "enough": ENOUGH}
         script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
         return {"problem": None, "file": file.name, "model": {**model, **more}, "script": script, **more}
     if not problems:
@@ -99,7 +100,7 @@ def preprocessing(card: Card) -> dict[str, Any]:
     return {"fit": card.fit, "window": window, "crop": card.crop, "size": card.size, "channels": card.channels}
 
 
-def _drawing(examples: Sequence[str]) -> dict[str, Any] | None:
+def drawing(examples: Sequence[str]) -> dict[str, Any] | None:
     """Return how images of the data are drawn: on a dark ground or not, the larger side's share of the image, and the
     width of strokes; None where they are no drawings."""
     images = [_grey(url) for url in examples]
