@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from potstill import artifacts
+from potstill.api.verb import verb
 from potstill.errors import RunError
 
 
@@ -23,6 +25,21 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_the_full_disk_of_another_library_is_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    with pytest.raises(RunError, match="The disk is full: .*w.safetensors"), artifacts.atomic(file):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    @verb
+    def writes() -> None:
+        with open("/dev/full", "w") as file:  # noqa: PTH123
+            file.write("x")
+
+    with pytest.raises(RunError, match="The disk is full"):
+        writes()
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -31,6 +48,14 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(RunError, match="The disk is full: .*figures.json.*run the same command again"):
         artifacts.write_json(tmp_path / "figures.json", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_of_a_finished_stage_is_removed(tmp_path: Path) -> None:
+    """A process was killed between the manifest and the checkpoint, or just now."""
+    for _ in range(2):
+        (tmp_path / artifacts.CHECKPOINT).touch()
+        artifacts.stage(tmp_path, {"seed": 1}, lambda: {"result": 7})
+        assert not (tmp_path / artifacts.CHECKPOINT).exists()
 
 
 def test_work_is_done_once_and_other_inputs_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,16 @@ from potstill.data.formats import from_arrays
 from potstill.data.pixels import load_pixels
 from potstill.errors import ConfigError
 from potstill.evaluation.measured import measured
+from potstill.evaluation.statistics import class_weights, compare, p_value
 from potstill.losses.logits import cross_entropy
 from potstill.objectives.balance import balanced
 from potstill.objectives.objective import Term, lecture_terms
 from potstill.stages.dataset import Data
+from potstill.stages.finetune.choice import PROBE, TUNED, choose
+from potstill.stages.finetune.features import Features
+from potstill.stages.finetune.probe import probe
 from potstill.stages.recipe import Views
+from potstill.stages.summary import verdict
 from potstill.stages.training import TrainingJob, train_classifier
 from potstill.training.settings import TrainConfig
 
@@ -58,6 +65,43 @@ def test_figures_tell_what_accuracy_hides():
     logits[:, 0] = 1
     found = measured(logits, np.array([0] * 95 + [1] * 5))
     assert (found["accuracy"], found["balanced_accuracy"], found["worst_recall"]) == (95.0, 50.0, 0.0)
+
+
+def test_a_verdict_by_balanced_accuracy_counts_classes_alike():
+    """The student wins the rare class and loses as many images of the common one: a tie, and a balanced gain."""
+    label = np.array([0] * 900 + [1] * 100)
+    control = np.array([[True] * 900 + [False] * 100] * 3)
+    student = control.copy()
+    student[:, 850:950] ^= True
+    weight = class_weights(label)
+    assert weight.mean() == pytest.approx(1)
+    plain, fair = compare(student, control), compare(student, control, weight=weight)
+    assert plain.difference == 0 and plain.result == "TIES" and plain.measure == "accuracy"
+    assert fair.difference == pytest.approx(100 * (0.5 - 50 / 900) / 2) and fair.result == "BEATS"
+    assert "points of balanced test accuracy" in fair.sentence and fair.to_json()["measure"] == "balanced accuracy"
+    assert p_value(student, control) == 1 and p_value(student, control, weight=weight) < 0.05
+    assert choose(control[0], student[0]).kept == PROBE and choose(control[0], student[0], weight=weight).kept == TUNED
+    logits = [np.eye(2)[np.where(one, label, 1 - label)] for one in (*student, *control)]
+    given = {select: TrainConfig(select=select) for select in ("last", "balanced")}
+    found = {select: verdict(logits[:3], logits[3:], label, train).result for select, train in given.items()}
+    assert found == {"last": "TIES", "balanced": "BEATS"}
+
+
+@pytest.mark.parametrize("balance", ["full", "logit-adjust"])
+def test_a_balanced_probe_has_the_border_of_equal_classes(balance):
+    """Two normal distributions at 0 and 2 with shares 9 : 1; without a balance the border is nearer to the rare one."""
+    draw = np.random.default_rng(0)
+    label = np.repeat([0, 1], [1800, 200])
+    x = (draw.normal(0, 1, (2000, 1)) + 2 * label[:, None]).astype(np.float32)
+    manifest = from_arrays(draw.integers(0, 256, (2000, 3, 3), dtype=np.uint8), label, ["train"] * 2000)
+    vectors: Any = SimpleNamespace(read=lambda rows, view: {"pooled": x[rows]})
+    features = Features(("pooled",), vectors, None)
+    border = {}
+    for each in ("none", balance):
+        head = probe(features, manifest, penalty=1e-6, folds=2, seed=0, balance=each).head
+        border[each] = float(-(head.bias[1] - head.bias[0]) / (head.weight[1, 0] - head.weight[0, 0]))
+    assert border[balance] == pytest.approx(1, abs=0.15)
+    assert border["none"] == pytest.approx(1 + np.log(9) / 2, abs=0.15)
 
 
 @pytest.mark.parametrize(("smaller", "told"), [(8, True), (9, False)])

@@ -22,7 +22,14 @@ class Settings(Config):
     train: Train = Train()
 
 
-DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+DATA = {
+    "source": "x",
+    "fingerprint": "0",
+    "classes": ["a"],
+    "splits": {"train": 1, "validation": 1, "test": 1},
+    "counts": {"train": [1], "validation": [1], "test": [1]},
+    "image": {"channels": 1, "height": 8, "width": 8},
+}
 
 
 def called(folder, *notes):
@@ -157,7 +164,7 @@ def test_notes_of_one_run_stay_out_of_the_next(tmp_path):
 
 def test_a_finished_stage_is_read_and_not_done_again(tmp_path):
     first = stage(
-        "prune", Settings(), tmp_path / "a", lambda _: summary_of(), name="a", report=lambda f: (f / "r").touch()
+        "prune", Settings(), tmp_path / "a", lambda _: summary_of(), name="a", tables=lambda f: (f / "r").touch()
     )
     again = stage("prune", Settings(), tmp_path / "a", lambda _: pytest.fail("worked again"), name="a")
     assert again == first and (tmp_path / "a" / "r").exists()

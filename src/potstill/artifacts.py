@@ -73,22 +73,30 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
             os.fsync(handle.fileno())
         if by_all or distributed.is_main():
             temporary.replace(file)
-    except OSError as error:
-        raise _disk_error(error, file) from error
+    except Exception as error:
+        wrong = disk_error(error, file)
+        if wrong is None:
+            raise
+        raise wrong from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _disk_error(error: OSError, file: Path) -> Exception:
-    if error.errno == errno.ENOSPC:
+def disk_error(error: Exception, file: object) -> RunError | None:
+    """Return the error for a file that cannot be written because of its disk or folder; None for any other error.
+
+    Libraries that write by themselves, such as safetensors, have errors of their own, which are known by their text.
+    """
+    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
         return RunError(
             f"The disk is full: {file} could not be written. No partial file was kept. "
             "Free some space and run the same command again; it resumes where it stopped."
         )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+    denied = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+    if isinstance(error, OSError) and error.errno in denied:
         return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder with --out.")
-    return error
+    return None
 
 
 def write_text(file: Path, text: str) -> None:
@@ -308,7 +316,7 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
     """
     inputs = json.loads(json.dumps(inputs))
     keep_whole(folder)
-    done = finished(folder)
+    done = _made(folder)
     distributed.wait()  # every rank has read the folder before rank 0 writes to it
     if done is None:
         _under_way[folder.absolute()] = inputs
@@ -317,8 +325,7 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
         finally:
             del _under_way[folder.absolute()]
         finish(folder, {"inputs": inputs, **recorded})
-        if distributed.is_main():
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+        _without_checkpoint(folder)
         distributed.wait()
         return _own(read_json(folder / MANIFEST))
     if different := differing(done["inputs"], inputs):
@@ -326,7 +333,24 @@ def stage(folder: Path, inputs: dict[str, Any], work: Callable[[], dict[str, Any
             f"{folder} was made with another {different}. "
             "Choose a new folder with --out, or remove this one if it is no longer needed."
         )
+    _without_checkpoint(folder)  # of a process that was killed right after it wrote the manifest
     return _own(done)
+
+
+def _without_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished training."""
+    if distributed.is_main():
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _made(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a complete stage; one that does not say what it was made from is set aside."""
+    done = finished(folder)
+    if done is None or isinstance(done.get("inputs"), dict):
+        return done
+    if distributed.is_main():
+        set_aside(folder, {MANIFEST: "lacks its inputs"})
+    return None
 
 
 def _own(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -350,11 +374,16 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def is_abandoned(file: Path) -> bool:
+    """Return whether a file is a temporary one of `atomic` whose writer no longer runs."""
+    pid = file.name.removesuffix(".tmp").rpartition("-")[2]
+    return file.name.startswith(".") and file.suffix == ".tmp" and pid.isdecimal() and not is_alive(int(pid))
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove temporary files below a folder whose writers no longer run."""
     for file in folder.rglob(".*.tmp"):
-        pid = file.name.removesuffix(".tmp").rpartition("-")[2]
-        if pid.isdecimal() and not is_alive(int(pid)):
+        if is_abandoned(file):
             file.unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator
 from potstill.errors import ConfigError, RunError
 
 LONGEST = 100  # characters; file systems allow 255 bytes, and potstill appends to some names
+LONGEST_PATH = 1000  # characters of a path inside a folder
 _SAFE = re.compile(r"\w[\w.+-]*")
 
 
@@ -57,11 +58,14 @@ def inside(folder: Path, relative: object, *, origin: Path) -> Path:
     relative: the value in the file, of any type. origin: the file, for the message. The user's links inside the folder
     are followed; absolute paths, drives and ".." are refused.
     """
-    if isinstance(relative, str) and relative and "\0" not in relative:
+    if isinstance(relative, str) and relative and "\0" not in relative and len(relative) <= LONGEST_PATH:
         path, windows = PurePosixPath(relative), PureWindowsPath(relative)
-        if not (path.is_absolute() or windows.drive or windows.root or ".." in {*path.parts, *windows.parts}):
+        outside = path.is_absolute() or windows.drive or windows.root or ".." in {*path.parts, *windows.parts}
+        if not outside and all(len(part) <= LONGEST for part in path.parts):
             return folder / path
+    shown = repr(relative)
     raise RunError(
-        f"{origin} holds the path {relative!r}, which is not inside {folder}. potstill does not write such paths: the "
+        f"{origin} holds the path {shown[:LONGEST]}{'...' * (len(shown) > LONGEST)}, which is not inside {folder}, or "
+        "has a name that is too long. potstill does not write such paths: the "
         "file is damaged or was changed. Give the folder of the stage itself, or run its command again."
     )

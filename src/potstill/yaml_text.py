@@ -7,10 +7,20 @@ from typing import Any
 import yaml
 
 _LONGEST, _MOST_VALUES, _DEEPEST = 1_000_000, 100_000, 50
+_TOO_DEEP = f"it is nested more than {_DEEPEST} deep, or holds itself"
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates stay text: as objects they would be neither JSON nor the name that was meant."""
+    """Dates stay text: as objects they would be neither JSON nor the name that was meant.
+
+    Nesting is bounded while the text is read, since the time for "[[[[..." grows with the square of its depth.
+    """
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Begin a [ or {."""
+        if self.flow_level >= _DEEPEST:
+            raise yaml.YAMLError(_TOO_DEEP)
+        super().fetch_flow_collection_start(token)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -43,7 +53,7 @@ def parse_yaml(text: str) -> Any:
 def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     """Return how many values a node stands for, its aliases expanded."""
     if depth > _DEEPEST or known.get(id(node)) == 0:
-        raise yaml.YAMLError(f"it is nested more than {_DEEPEST} deep, or holds itself")
+        raise yaml.YAMLError(_TOO_DEEP)
     if id(node) not in known:
         known[id(node)] = 0
         inner = node.value if isinstance(node, yaml.CollectionNode) else []

@@ -13,11 +13,11 @@ import potstill
 from potstill.cli import app
 from potstill.data.checks import check, examine
 from potstill.data.checks.fix import fix
-from potstill.data.checks.page import write_page
 from potstill.data.formats import from_arrays, read_manifest
 from potstill.data.formats.near import near_hashes
 from potstill.data.formats.rules import near_equal
 from potstill.errors import DataError, UserError
+from potstill.report.checks import write_page
 from potstill.stages.check import check as check_stage
 from tests.data.pictures import bomb, encoded, picture
 

@@ -19,7 +19,14 @@ from potstill.training import checkpoint
 from tests.faults.damage import DAMAGES, write_photos
 
 CPU = torch.device("cpu")
-DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+DATA = {
+    "source": "x",
+    "fingerprint": "0",
+    "classes": ["a"],
+    "splits": {"train": 1, "validation": 1, "test": 1},
+    "counts": {"train": [1], "validation": [1], "test": [1]},
+    "image": {"channels": 1, "height": 8, "width": 8},
+}
 
 
 class Settings(Config):

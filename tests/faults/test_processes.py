@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import potstill
 from potstill import artifacts, interruption, progress
 from potstill.config import Config
 from potstill.data.workers import in_processes
@@ -21,9 +22,17 @@ from potstill.errors import RunError
 from potstill.interruption import Interrupted
 from potstill.stages import run_lock
 from potstill.stages.stage import stage
+from potstill.torch_context import threads
 from tests.faults.damage import results, write_photos
 
-DATA = {"source": "x", "fingerprint": "0", "classes": ["a"], "splits": {"test": 1}, "image": {"channels": 1}}
+DATA = {
+    "source": "x",
+    "fingerprint": "0",
+    "classes": ["a"],
+    "splits": {"train": 1, "validation": 1, "test": 1},
+    "counts": {"train": [1], "validation": [1], "test": [1]},
+    "image": {"channels": 1, "height": 8, "width": 8},
+}
 
 
 class Settings(Config):
@@ -114,6 +123,18 @@ def test_temporary_files_of_killed_writers_are_removed_and_others_stay(tmp_path:
     assert not dead.exists() and mine.exists()
 
 
+def test_a_folder_whose_first_writer_was_killed_is_free(tmp_path: Path) -> None:
+    """The record of the settings was written under its temporary name, and nothing else."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f".prune.yaml.0-{ended.pid}.tmp").write_text("name:")
+    work_in(folder)
+    assert {entry.name for entry in folder.iterdir()} >= {"summary.json", "manifest.json"}
+    assert not list(folder.glob(".*"))
+
+
 @pytest.mark.parametrize("number", interruption.SIGNALS)
 def test_a_signal_waits_for_the_end_of_the_step(number: signal.Signals) -> None:
     steps = []
@@ -151,30 +172,25 @@ def test_a_killed_worker_is_a_sentence() -> None:
     assert list(in_processes(abs, [(-1,), (-2,)], seconds=9.0)) == [1, 2]
 
 
-def potstill_command(*words: object, cache: Path) -> subprocess.Popen:
-    environment = {**os.environ, "POTSTILL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "potstill", *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
-
-
 @pytest.mark.slow
-def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos")
-    words = ["distill", photos, "--teacher", "builtin:mlp", "--teacher-epochs", "1", "--epochs", "40", "--views", "1"]
-    words = [*words, "--seeds", "1", "--out"]
-    stopped = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
-    control = tmp_path / "run" / "control" / "seed-0"
+def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, run, settings = write_photos(tmp_path / "photos"), tmp_path / "run", {"from_scratch": True, "epochs": 200}
+    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+    words = f"-m potstill finetune {photos} --model builtin:mlp --from-scratch --epochs 200 --out {run}".split()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
-    while not (control / "metrics.jsonl").is_file() and time.monotonic() < deadline and stopped.poll() is None:
+    while not list(run.rglob("metrics.jsonl")) and time.monotonic() < deadline and stopped.poll() is None:
         time.sleep(0.02)
     os.kill(stopped.pid, signal.SIGTERM)
     text = stopped.communicate(timeout=60)[1]
     assert stopped.returncode == 143, text
     assert "is saved at step" in text and "Resume with the same command" in text
-    assert (control / artifacts.CHECKPOINT).is_file() and not list((tmp_path / "run").rglob(".*"))
-    resumed = potstill_command(*words, tmp_path / "run", cache=tmp_path / "cache")
-    text = resumed.communicate(timeout=240)[1]
-    assert resumed.returncode == 0 and ": resuming at step" in text, text
-    straight = potstill_command(*words, tmp_path / "straight", cache=tmp_path / "cache")
-    assert straight.communicate(timeout=240) and straight.returncode == 0
-    assert results(tmp_path / "run") == results(tmp_path / "straight")
+    assert len(list(run.rglob(artifacts.CHECKPOINT))) == 1 and not list(run.rglob(".*"))
+    with threads(1):
+        potstill.finetune(photos, model="builtin:mlp", out=run, **settings)
+        potstill.finetune(photos, model="builtin:mlp", out=tmp_path / "straight", **settings)
+    assert any(": resuming at step" in note for note in progress.display().notes)
+    assert results(run) == results(tmp_path / "straight") and results(run)

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from potstill import artifacts
 from potstill.cli import app
+from potstill.config import build
+from potstill.errors import ConfigError
 from potstill.report import charts
-from potstill.stages.compress import common
+from potstill.stages.compress import common, data_settings
 from potstill.stages.compress.quantize_config import QuantizeConfig
 
 
@@ -32,6 +34,14 @@ def test_a_run_brings_its_data_and_its_teacher(run: Path) -> None:
     given = common.open_model(QuantizeConfig(model=str(run), mode="qat", seed=3))
     assert len(given.data.manifest) < 1000  # the test images are not limited
     assert given.teacher.model == given.teacher_name == str(run / "teacher") and given.seed == 3
+
+
+def test_images_given_in_part_are_those_of_the_run(run: Path, trained: Path) -> None:
+    given = build(QuantizeConfig, {"model": str(run), "data": {"limit": 300, "group": "(.)"}})
+    settings = data_settings.settings_of(given.model, given.data)
+    assert (settings.path, settings.limit, settings.group) == ("digits", 300, "(.)")
+    with pytest.raises(ConfigError, match="No record tells which data .* Give them with --data"):
+        build(QuantizeConfig, {"model": str(trained), "data": {"limit": 300}})
 
 
 def test_a_model_without_a_run_is_its_own_teacher(trained: Path) -> None:

@@ -12,6 +12,7 @@ from potstill import words
 from potstill.report import advice, charts
 from potstill.report.charts import Line, mean_curve
 from potstill.report.layout import Box, place, spread
+from potstill.report.tables import forest
 
 
 @pytest.mark.parametrize(("found", "expected"), [
@@ -104,6 +105,15 @@ def test_charts_of_odd_curves(name):
         assert ("cut off" in svg) == (name == "rising" and not from_zero)
     low, high = charts._limits(lines, from_zero=False)
     assert high - low >= 2  # equal values are not drawn apart
+
+
+def test_intervals_on_one_scale_with_round_ticks():
+    rows = [{"difference": 3.0, "interval": [-2.0, 8.0]}, {"difference": -8.7, "interval": [-11.5, -5.9]}]
+    made = forest(rows, 1)
+    assert [text for _, text in made["ticks"]] == ["−10.0", "−5.0", "0.0", "+5.0"]
+    assert {text: at for at, text in made["ticks"]}["0.0"] == made["zero"]
+    assert all(0 <= row["low"] <= row["dot"] <= row["high"] <= 100 for row in made["rows"])
+    assert [text for _, text in forest([{"difference": 0.0, "interval": [0.0, 0.0]}], 1)["ticks"]] == ["0.0"]
 
 
 def test_charts_at_the_edges():

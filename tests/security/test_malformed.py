@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 
-from potstill.artifacts import read_json, write_json
+from potstill.artifacts import MANIFEST, read_json, sealed, stage, write_json
 from potstill.data.checks import examine
 from potstill.data.formats import read_manifest
 from potstill.errors import DataError, ModelError
+from potstill.model_files.onnx import OnnxModel
 from potstill.models.weights import read_state
+from potstill.stages.images_record import ImagesRecord
+from potstill.stages.run_folder import Journal
 from potstill.teachers.prediction_files import read_predictions
 from tests.data.pictures import picture
 
@@ -30,14 +35,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture(scope="module")
 def malformed() -> ModuleType:
     pytest.importorskip("hypothesis")
-    spec = importlib.util.spec_from_file_location("malformed", BENCHMARK)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARK.parent)
+        return importlib.import_module("malformed")
 
 
-KINDS = "recipe assignment table card answers checkpoint graph idx archive tree".split()
+KINDS = "recipe assignment table parquet card record answers checkpoint graph idx archive tree".split()
 
 
 @pytest.mark.slow
@@ -47,6 +50,45 @@ def test_inputs_of_odd_structure_are_read_or_refused(malformed, kind: str, monke
     assert sorted(malformed.KINDS) == sorted(KINDS)
     outcomes, bad = malformed.tried(kind, 6, 20)
     assert not bad and sum(outcomes.values()) >= 6
+
+
+RECORDS = {
+    "a list of notes": ("journal.json", {"seconds": {}, "notes": [["a"]]}),
+    "seconds as text": ("journal.json", {"seconds": {"a": "x"}, "notes": []}),
+    "no reads": ("images.json", {}),
+    "a read that is text": ("images.json", {"reads": ["x"]}),
+    "a read without images": ("images.json", {"reads": [{"reader": "images", "path": "x", "fingerprint": "0"}]}),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_of_other_contents_are_set_aside(tmp_path: Path, kind: str) -> None:
+    name, content = RECORDS[kind]
+    write_json(tmp_path / name, sealed(content) if name == "images.json" else content)
+    write_json(tmp_path / "part" / MANIFEST, {})
+    Journal(tmp_path, []).timed("a", "b", lambda: None)
+    ImagesRecord(tmp_path, "potstill").compare()
+    assert (tmp_path / f"{name}.damaged").is_file()
+
+
+def test_a_manifest_without_inputs_is_set_aside_and_its_part_made_again(tmp_path: Path) -> None:
+    write_json(tmp_path / MANIFEST, sealed({"figure": 7}))
+    assert stage(tmp_path, {"seed": 0}, lambda: {"figure": 8})["figure"] == 8
+    assert (tmp_path / f"{MANIFEST}.damaged").is_file()
+
+
+@pytest.mark.parametrize("size", [[1, 2, 3], 5, "88", [8]])
+def test_a_card_beside_a_foreign_graph_has_two_sides(tmp_path: Path, size: object) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 1, 1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 2])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx")
+    write_json(tmp_path / "m.card.json", {"classes": ["a", "b"], "mean": [0], "std": [1], "size": size})
+    with pytest.raises(ModelError, match=r"m\.(card\.json|onnx)"):
+        OnnxModel(tmp_path / "m.onnx", threads=1)
 
 
 ANSWERS = {

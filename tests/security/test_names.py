@@ -88,7 +88,8 @@ def test_names_made_of_a_path_are_safe(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "folder", ["../other", "/etc", "distill/../../other", "C:/x", "\\\\host\\x", "", None, 3, ["a"]]
+    "folder",
+    ["../other", "/etc", "distill/../../other", "C:/x", "\\\\host\\x", "", None, 3, ["a"], "x" * 300, "a/" * 900],
 )
 def test_student_json_leads_nowhere_else(tmp_path: Path, folder: object) -> None:
     save_model(zoo.create("builtin:mlp", classes="ab", size=(8, 8), channels=1), tmp_path / "other")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from potstill import artifacts
 from potstill.artifacts import read_json, read_object
@@ -18,6 +19,7 @@ from potstill.models import zoo
 from potstill.models.card_record import card_from_json
 from potstill.report.read import read_run
 from potstill.stages.teacher.soft_labels import _facts
+from potstill.yaml_text import parse_yaml
 
 CARD = zoo.create("builtin:mlp", classes=("a", "b"), size=(8, 8), channels=1).card.to_json()
 ODD: list[Any] = [None, True, -1, 1e308, float("nan"), "x", "", [], [None], {}, {"a": 1}, 10**30, [[["x"]]]]
@@ -91,3 +93,10 @@ def test_json_that_is_nested_too_deep_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[" * 100_000)
     with pytest.raises(RunError, match="is damaged"):
         read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("start", ["[", "{a: ", "- "])
+def test_yaml_that_is_nested_too_deep_is_refused_at_once(start: str) -> None:
+    """5,000 brackets took over 20 seconds on a busy machine before they were refused."""
+    with pytest.raises(yaml.YAMLError, match="nested more than 50 deep|recursion"):
+        parse_yaml(f"x: {start * 100_000}" if start != "- " else start * 100_000)

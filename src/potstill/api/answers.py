@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill import words
-from potstill.api.results import Result
+from potstill.api.results import BESIDE, Result
 from potstill.api.tables import Part, Table
+from potstill.evaluation.measured import BALANCED
 
 BAR_WIDTH = 20  # characters
 MOST_CLASSES = 12
@@ -319,7 +320,7 @@ class BenchResult(Result):
             yield Table(headings, rows, f"Batch of {batch}, {cores}")
         if result["accuracy"]:
             yield Table(
-                ("file", "size", "accuracy, %", "95 % interval"),
+                ("file", "size", "accuracy, %", "95 % interval", *BESIDE),
                 tuple(_accuracy_row(one) for one in result["accuracy"]),
                 f"Accuracy on {words.plural(result['accuracy'][0]['images'], 'image')} of {result['data']}",
             )
@@ -334,6 +335,7 @@ def _profile(one: dict[str, Any]) -> str:
     )
 
 
-def _accuracy_row(one: dict[str, Any]) -> tuple[str, str, str, str]:
+def _accuracy_row(one: dict[str, Any]) -> tuple[str, ...]:
     low, high = one["interval"]
-    return one["file"], words.file_size(one["bytes"]), f"{one['accuracy']:.2f}", f"{low:.2f} to {high:.2f}"
+    balanced = (f"{one[name]:.2f}" for name in BALANCED)
+    return one["file"], words.file_size(one["bytes"]), f"{one['accuracy']:.2f}", f"{low:.2f} to {high:.2f}", *balanced

@@ -14,6 +14,7 @@ from typing import Any
 
 from potstill import words
 from potstill.api.tables import Part, Table, as_html, as_text
+from potstill.evaluation.measured import BALANCED
 from potstill.evaluation.statistics import Verdict
 from potstill.model_files import snippets
 from potstill.plain_text import visible
@@ -231,9 +232,13 @@ class CompareResult(StageResult):
         return _verdict(methods[method].get("verdict"))
 
     def parts(self) -> Iterator[Part]:
-        headings = ("method", "accuracy, %", "vs control, points", "p (Holm)", "verdict")
+        headings = ("method", "accuracy, %", *BESIDE, "vs control, points", "p (Holm)", "verdict")
+        measures = ("accuracy", *BALANCED)
         for name, student in self.summary["students"].items():
-            rows = tuple((one["method"], f"{one['accuracy']:.2f}", *_against(one)) for one in student["methods"])
+            rows = tuple(
+                (one["method"], *(_shown(one.get(measure), "{:.2f}") for measure in measures), *_against(one))
+                for one in student["methods"]
+            )
             yield Table(headings, rows, f"{name} ({student['model']})")
         yield from (f"note: {note}" for note in self.notes)
         yield from super().parts()

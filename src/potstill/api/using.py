@@ -22,6 +22,7 @@ from potstill.api.answers import (
 from potstill.api.formats import Formats
 from potstill.api.model import data_settings, load
 from potstill.api.verb import one_process, verb
+from potstill.data.csv_files import write_csv
 from potstill.errors import ConfigError
 from potstill.output_files import check_output
 from potstill.report import write_likeness
@@ -42,7 +43,13 @@ TEMPERATURES = (1.0, 2.0, 4.0)
 @verb
 @one_process
 def predict(
-    model: str | Path, images: Any, *, weights: str | Path | None = None, classes: Sequence[str] | None = None
+    model: str | Path,
+    images: Any,
+    *,
+    weights: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    csv: str | Path | None = None,
+    force: bool = False,
 ) -> Prediction | list[Prediction]:
     """Classify images: return a `Prediction` for one, a list for several.
 
@@ -50,8 +57,16 @@ def predict(
         model: a run or stage folder, an exported or packed file, or a name with `weights`.
         images: as `Model.predict` takes them: paths, folders, Pillow images, arrays, tensors, and lists of these.
         classes: names, for weights that carry none.
+        csv: a table of the answers to write; force: replace a file that potstill did not write.
     """
-    return load(model, weights=weights, classes=classes).predict(images)
+    if csv is not None:
+        check_output(Path(csv), flag="--csv", force=force)
+    found = load(model, weights=weights, classes=classes).predict(images)
+    if csv is not None:
+        every = found if isinstance(found, list) else [found]
+        rows = ((one.image, one.class_name, f"{one.probability:.4f}") for one in every)
+        write_csv(Path(csv), ("path", "class", "probability"), rows)
+    return found
 
 
 @verb
@@ -137,10 +152,11 @@ def check(
     augment: str | Sequence[Any] | None = None,
     sheet: str | Path = "augmented.png",
     probe_augment: bool = False,
+    label_errors: str | Path | None = None,
     strict: bool = False,
     force: bool = False,
 ) -> CheckResult:
-    """Look at the images before training does: unreadable, duplicated, leaking, mislabelled. Changes nothing.
+    """Look at the images before training does: unreadable, duplicated, leaking; wrong labels. Changes nothing.
 
     Args:
         data: a folder, archive or array file, or 'digits'.
@@ -148,10 +164,11 @@ def check(
         html: a page with thumbnails to write. fix: a CSV manifest to write, without the images that would harm.
         augment, sheet: an augmentation policy whose views are written as a contact sheet, and its file.
         probe_augment: measure which augmentations change these labels.
+        label_errors: a CSV to write, of the labels that look wrong to a classifier that never saw the image.
         strict: whether the command exits with status 1 if there are errors; `exit_status` of the result.
         force: replace files that potstill did not write.
     """
-    outputs = {"strict": strict, "html": html, "fix": fix, "sheet": sheet, "force": force}
+    outputs = {"strict": strict, "label_errors": label_errors, "html": html, "fix": fix, "sheet": sheet, "force": force}
     return CheckResult(check_stage.check(str(data), group=group, augment=augment, probe=probe_augment, **outputs))
 
 

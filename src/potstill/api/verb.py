@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,12 @@ def verb(work: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(work)
     def shown(*args: P.args, **keywords: P.kwargs) -> R:
         with display.shown():
-            return work(*args, **keywords)
+            try:
+                return work(*args, **keywords)
+            except OSError as error:
+                if error.errno == errno.ENOSPC and (full := artifacts.disk_error(error, error.filename or "a file")):
+                    raise full from error
+                raise
 
     return allows_own_code(shown)
 

@@ -5,6 +5,7 @@ Heavy imports stand inside the calls, so that `--help` is instant. Commands are 
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 
@@ -14,7 +15,7 @@ from potstill.cli.bench import bench
 from potstill.cli.check import check
 from potstill.cli.clean import clean
 from potstill.cli.command import Command
-from potstill.cli.common import app
+from potstill.cli.common import app, echo
 from potstill.cli.compare import compare
 from potstill.cli.debug import debug
 from potstill.cli.demo import demo
@@ -60,4 +61,8 @@ def main() -> None:
     runtime.set_environment()
     if not sys.warnoptions:  # warnings of libraries are for developers, who run python -W
         warnings.simplefilter("ignore")
-    app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command
+    try:
+        app(prog_name="potstill")  # also as python -m potstill: examples and usage name one command
+    except KeyboardInterrupt:  # before the command listens, or after it has ended
+        echo("\nStopped.", err=True)
+        sys.exit(128 + signal.SIGINT)

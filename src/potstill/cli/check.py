@@ -21,10 +21,13 @@ def check(
     probe_augment: Annotated[
         bool, typer.Option("--probe-augment", help="Measure which augmentations change these labels.")
     ] = False,
+    label_errors: Annotated[
+        Path | None, typer.Option("--label-errors", help="Write a CSV of labels that look wrong (out of fold).")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if there are errors.")] = False,
     force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Find unreadable, duplicated, leaking and mislabelled images. Changes nothing."""
+    """Find unreadable, duplicated and leaking images, copies with other labels, wrong labels. Changes nothing."""
     call("check", locals())

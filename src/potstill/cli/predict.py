@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from potstill.cli.common import call
-from potstill.cli.options import Classes, Json, Model, Quiet, Weights
+from potstill.cli.options import Classes, Force, Json, Model, Quiet, Weights
 
 
 def predict(
@@ -16,6 +16,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders that are searched with all below.")],
     weights: Weights = None,
     classes: Classes = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a CSV of the answers: path, class, probability.")] = None,
+    force: Force = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

@@ -45,7 +45,7 @@ def suspicious(probability: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, 
     own = probability[np.arange(images), label]
     count = np.bincount(label, minlength=classes)
     mean = np.bincount(label, weights=own, minlength=classes) / np.maximum(count, 1)
-    least = np.where(count >= FEWEST, mean, np.inf)  # a class that nearly never occurs takes no images of others
+    least = np.where(count >= FEWEST, mean - 1e-9, np.inf)  # a class that nearly never occurs takes no images of others
     reached = np.where(probability >= least, probability, -1.0)
     looks = reached.argmax(1)
     wrong = np.flatnonzero((reached.max(1) >= 0) & (looks != label))

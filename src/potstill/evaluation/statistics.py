@@ -16,6 +16,7 @@ from scipy.special import ndtri, stdtrit
 from potstill.words import plural
 
 BEATS, TIES, LOSES = "BEATS", "TIES", "LOSES"
+ACCURACY, BALANCED_ACCURACY = "accuracy", "balanced accuracy"
 FINE = 2000  # with at least so many test images, differences are printed to hundredths of a point
 
 
@@ -32,6 +33,7 @@ class Verdict:
         images: test images.
         sentence: the same in words.
         confidence: confidence level of the interval, 0..1.
+        measure: what was compared: "accuracy", or "balanced accuracy".
     """
 
     result: str
@@ -41,6 +43,7 @@ class Verdict:
     images: int
     sentence: str
     confidence: float = 0.95
+    measure: str = ACCURACY
 
     def to_json(self) -> dict[str, object]:
         """Return the fields as JSON types, as `summary.json` holds them."""
@@ -56,6 +59,7 @@ def compare(
     confidence: float = 0.95,
     names: tuple[str, str] = ("the distilled student", "the control"),
     trained: bool = True,
+    weight: np.ndarray | None = None,
 ) -> Verdict:
     """Compare two models, trained in pairs over several seeds, on the same images: a paired bootstrap.
 
@@ -78,32 +82,50 @@ def compare(
         names: names of the two models in the sentence.
         trained: whether training is part of the comparison. False is for one trained model evaluated in two ways,
             where the test images are the only source of variance.
+        weight: of each image, float64 [N] with the mean 1 (`class_weights`): the balanced accuracies are compared.
 
     One trained seed gives no estimate of the variance of training. The interval then covers the images only, and of
     600 pairs of equal models it reported 38 % as better or worse (docs/honesty.md); so the verdict is always TIES.
     """
-    delta = _paired(student, control)
+    delta = _paired(student, control, weight)
     difference = 100.0 * float(delta.mean())
     low, high = _Spread(delta, resamples, seed).interval(confidence)
     seeds, images = delta.shape
     decidable = seeds > 1 or not trained
     result = BEATS if decidable and low > 0 else LOSES if decidable and high < 0 else TIES
+    measure = ACCURACY if weight is None else BALANCED_ACCURACY
     sentence = (
-        _sentence(result, difference, (low, high), seeds, images, confidence, names)
+        _sentence(result, difference, (low, high), seeds, images, confidence, names, measure)
         if decidable
-        else _undecided(difference, images, names)
+        else _undecided(difference, images, names, measure)
     )
-    return Verdict(result, difference, (low, high), seeds, images, sentence, confidence)
+    return Verdict(result, difference, (low, high), seeds, images, sentence, confidence, measure)
 
 
-def p_value(student: np.ndarray, control: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> float:
+def class_weights(label: np.ndarray) -> np.ndarray:
+    """Return the weight of each image, float64 [N] with the mean 1, by which classes count alike. label: int64 [N].
+
+    The mean of weighted correct predictions is the balanced accuracy: the mean recall of the classes that occur.
+    """
+    _, place, counts = np.unique(label, return_inverse=True, return_counts=True)
+    return (len(label) / len(counts) / counts)[place]
+
+
+def p_value(
+    student: np.ndarray,
+    control: np.ndarray,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    weight: np.ndarray | None = None,
+) -> float:
     """Return the two-sided p value that belongs to `compare`, so that several comparisons can be corrected with `holm`.
 
     It is 1 minus the highest confidence at which the interval of `compare` excludes zero, so it is below 0.05
     exactly where `compare` returns BEATS or LOSES. Between 2 / `resamples` and 1; 1 for one seed. Arguments as in
     `compare`.
     """
-    delta = _paired(student, control)
+    delta = _paired(student, control, weight)
     if len(delta) == 1:
         return 1.0
     spread = _Spread(delta, resamples, seed)
@@ -123,11 +145,12 @@ def p_value(student: np.ndarray, control: np.ndarray, *, resamples: int = 10_000
     return float(high)
 
 
-def _paired(student: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Return int64 [S, N]: 1 where only the student is correct, -1 where only the control is, else 0."""
+def _paired(student: np.ndarray, control: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Return [S, N]: 1 where only the student is correct, -1 where only the control is, else 0; times the weights."""
     first, second = np.atleast_2d(student), np.atleast_2d(control)
     assert first.shape == second.shape and first.size > 0, (first.shape, second.shape)
-    return first.astype(np.int64) - second.astype(np.int64)
+    delta = first.astype(np.int64) - second.astype(np.int64)
+    return delta if weight is None else delta * weight
 
 
 class _Spread:
@@ -155,8 +178,8 @@ class _Spread:
 def _by_image(delta: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
     """Return the deviations of the mean, in points [resamples], when the N images are resampled.
 
-    An image contributes only its sum over seeds, which has 2 S + 1 possible values: drawing how many of the N
-    images have each value is the same as drawing N images, and a thousand times faster.
+    An image contributes only its sum over seeds, which has 2 S + 1 possible values, with weights as many a class:
+    drawing how many of the N images have each value is the same as drawing N images, and a thousand times faster.
     """
     seeds, images = delta.shape
     values, counts = np.unique(delta.sum(axis=0), return_counts=True)
@@ -179,27 +202,31 @@ def _sentence(
     images: int,
     confidence: float,
     names: tuple[str, str],
+    measure: str,
 ) -> str:
     first, second = names[0][:1].upper() + names[0][1:], names[1]
     low, high = interval
     fewest = 2 if images >= FINE else 1
     digits = next((n for n in (fewest, 2, 3) if all(b == 0 or round(b, n) for b in interval)), 3)
-    points = f"{abs(difference):.{digits}f} points"
+    balanced = "balanced " * (measure == BALANCED_ACCURACY)
+    points = f"{abs(difference):.{digits}f} points of {balanced}test accuracy"
+    small = f"{_signed(difference, digits)} points{' of balanced accuracy' * bool(balanced)}"
     sentence = {
-        BEATS: f"{first} beats {second} by {points} of test accuracy",
-        LOSES: f"{first} loses to {second} by {points} of test accuracy",
-        TIES: f"{first} ties with {second}: the difference of {_signed(difference, digits)} points may be chance",
+        BEATS: f"{first} beats {second} by {points}",
+        LOSES: f"{first} loses to {second} by {points}",
+        TIES: f"{first} ties with {second}: the difference of {small} may be chance",
     }[result]
     span = f"{100 * confidence:g} % interval {_signed(low, digits)} to {_signed(high, digits)}"
     return f"{sentence} ({span}; {plural(seeds, 'seed')}, {plural(images, 'test image')})."
 
 
-def _undecided(difference: float, images: int, names: tuple[str, str]) -> str:
+def _undecided(difference: float, images: int, names: tuple[str, str], measure: str) -> str:
     """Return the sentence for one trained seed, which has no interval of the difference."""
     digits = 2 if images >= FINE else 1
     return (
         f"One seed cannot decide whether {names[0]} beats {names[1]}: the difference of {_signed(difference, digits)} "
-        f"points on {plural(images, 'test image')} may be chance. Train 3 seeds."
+        f"points{' of balanced accuracy' * (measure == BALANCED_ACCURACY)} on {plural(images, 'test image')} may be "
+        "chance. Train 3 seeds."
     )
 
 

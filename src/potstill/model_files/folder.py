@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from potstill.artifacts import atomic, check_file, read_json, sha256, write_json
 from potstill.errors import ModelError
@@ -36,7 +36,7 @@ def save_model(classifier: Classifier, folder: Path) -> Card:
             f"{folder}. Lower the learning rate, or use other weights to start from."
         )
     with atomic(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file has a temporary file of its own, which a kill leaves
         card = classifier.card.replace(weights_sha256=sha256(temporary))
     write_json(folder / CARD, card.to_json())
     return card

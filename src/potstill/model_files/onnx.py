@@ -59,7 +59,7 @@ def session(
         )
     source = file if graph is None else graph.SerializeToString()
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails becomes an error here
     options.intra_op_num_threads = threads or joblib.cpu_count()
     options.inter_op_num_threads = 1
     if not optimized:
@@ -154,11 +154,7 @@ class OnnxModel:
     def _judged(self, probabilities: bool | None) -> bool:
         """Return whether the output is probabilities; raise `ModelError` if the graph cannot be used."""
         image = torch.from_numpy(np.random.default_rng(0).random((_PROBED, self.card.channels, *self.card.crop)))
-        try:
-            values = self.run(self.arranged(image)).reshape(_PROBED, -1).astype(np.float64)
-        except Exception as error:  # see session
-            reason = str(error).splitlines()[0][:300]
-            raise ModelError(f"{self.file} cannot be run on images of {self.card.size} pixels: {reason}") from None
+        values = self._values(image).astype(np.float64)
         refuse_useless(self.file, values)
         return is_probabilities(self.file, self._graph.output, values) if probabilities is None else probabilities
 
@@ -169,11 +165,19 @@ class OnnxModel:
 
     def __call__(self, image: Tensor) -> Outputs:
         """Return the outputs for images [B, C, H, W] in 0..1, on the device of the images."""
-        output = self.run(self.arranged(image)).reshape(len(image), -1)
+        output = self._values(image)
         if output.shape[1] == 1 and len(self.card.classes) == 2:
             output = binary(output, self.probabilities)
         logits = torch.from_numpy(output.astype(np.float32, copy=False)).to(image.device)
         return Outputs(logits.clamp_min(torch.finfo(torch.float32).tiny).log() if self.probabilities else logits)
+
+    def _values(self, image: Tensor) -> np.ndarray:
+        """Return the output [B, K] for images; raise `ModelError` if the graph cannot be run on them."""
+        try:
+            return self.run(self.arranged(image)).reshape(len(image), -1)
+        except Exception as error:  # see session
+            reason = str(error).splitlines()[0][:300]
+            raise ModelError(f"{self.file} cannot be run on images of {self.card.size} pixels: {reason}") from None
 
     def arranged(self, image: Tensor) -> np.ndarray:
         """Return images [B, C, H, W] in 0..1 with the size, axes, range and type of the graph's input."""
@@ -244,7 +248,7 @@ def _foreign_card(file: Path) -> Card:
         )
     try:
         return describe(file, **artifacts.read_object(beside))
-    except (TypeError, RunError) as error:
+    except (TypeError, ValueError, RunError) as error:  # card_from_json judges the rest
         raise ModelError(
             f"{beside} must be a JSON object with classes, mean and std, and if needed size, resize, crop, source and "
             f"licence ({error})."

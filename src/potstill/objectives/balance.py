@@ -25,13 +25,29 @@ def balanced(terms: Sequence[Term], counts: np.ndarray, balance: Balance) -> tup
         return tuple(terms)
     if all(term.loss != _LOSS or not term.weight for term in terms):
         raise ConfigError(f"train.balance={balance} changes the cross-entropy with the labels, and there is none.")
-    sizes = np.maximum(counts, 1).astype(np.float64)
-    if balance == "logit-adjust":
-        options = {"prior": (sizes / sizes.sum()).tolist()}
-    else:
-        weight = sizes ** (-0.5 if balance == "sqrt" else -1.0)
-        options = {"class_weight": (weight * counts.sum() / max(float((weight * counts).sum()), 1e-12)).tolist()}
+    weight = class_weight(counts, balance)
+    options = {"prior": prior(counts).tolist()} if weight is None else {"class_weight": weight.tolist()}
     return tuple(
         term.model_copy(update={"options": {**options, **term.options}}) if term.loss == _LOSS else term
         for term in terms
     )
+
+
+def class_weight(counts: np.ndarray, balance: Balance) -> np.ndarray | None:
+    """Return the weight of an image of each class, float64 [K], whose mean over the images is 1; None for no weights.
+
+    counts: int64 [K], labelled training images of each class.
+    """
+    if balance not in ("sqrt", "full"):
+        return None
+    weight = _sizes(counts) ** (-0.5 if balance == "sqrt" else -1.0)
+    return weight * counts.sum() / max(float((weight * counts).sum()), 1e-12)
+
+
+def prior(counts: np.ndarray) -> np.ndarray:
+    """Return the share of each class, float64 [K]; a class without images counts as one image."""
+    return _sizes(counts) / _sizes(counts).sum()
+
+
+def _sizes(counts: np.ndarray) -> np.ndarray:
+    return np.maximum(counts, 1).astype(np.float64)

@@ -118,7 +118,14 @@ def described(summary: Mapping[str, Any], name: str, student: Mapping[str, Any])
         "control, left of it worse. The label at the end is the verdict after Holm's correction for the number of "
         "methods: TIES* marks a bar that is clear of the line by itself, but not after the correction."
     ]
-    values = {"text": text, "forest": plotted["rows"], "zero": plotted["zero"], "name": name, "trials": trials}
+    values = {
+        "text": text,
+        "forest": plotted["rows"],
+        "zero": plotted["zero"],
+        "ticks": plotted["ticks"],
+        "name": name,
+        "trials": trials,
+    }
     return values | {"headings": exports.HEADINGS, "rows": list(exports.table(summary, student))}
 
 

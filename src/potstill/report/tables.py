@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,7 +181,22 @@ def forest(rows: Sequence[Mapping[str, Any]], digits: int) -> dict[str, Any]:
         }
         for row in rows
     ]
-    return {"rows": shown, "zero": at(0.0)}
+    return {
+        "rows": shown,
+        "zero": at(0.0),
+        "ticks": [(at(value), words.signed(value, digits)) for value in _ticks(ends)],
+    }
+
+
+def _ticks(ends: Sequence[float]) -> list[float]:
+    """Return up to five round values between the lowest and the highest of `ends`."""
+    width = max(ends) - min(ends)
+    if not width:
+        return [0.0]
+    power = 10.0 ** math.floor(math.log10(width))
+    step = next(factor * power for factor in (0.2, 0.5, 1.0, 2.0, 5.0) if width / (factor * power) <= 4)
+    first, last = math.ceil(min(ends) / step - 1e-9), math.floor(max(ends) / step + 1e-9)
+    return [round(number * step, 6) for number in range(first, last + 1)]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
 from potstill.artifacts import atomic
-from potstill.data.checks import examine
+from potstill.data.checks import Finding, Report, examine
 from potstill.data.checks.fix import fix as write_fixed
-from potstill.data.checks.page import write_page
 from potstill.data.manifest import Manifest
 from potstill.errors import ConfigError
 from potstill.output_files import SOFTWARE, check_output
+from potstill.report.checks import write_page
+from potstill.words import percent, plural
 
 _SHEET_ROWS = 12
 
@@ -32,6 +33,7 @@ def check(
     augment: Any = None,
     sheet: str | Path = "augmented.png",
     probe: bool = False,
+    label_errors: str | Path | None = None,
     strict: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -39,11 +41,16 @@ def check(
 
     group: which images belong together (docs/data.md). html: a page to write. fix: a CSV to write, of the images that
     no finding excludes. augment: a policy, whose views of some images are written to `sheet`. probe: also measure which
-    operations change the labels. strict: whether errors make the command fail. force: replace existing files that
-    potstill did not write. Raises `DataError` if there are no images, `RunError` if a file would be overwritten.
+    operations change the labels. label_errors: a CSV to write, of the labels that look wrong.
+    strict: whether errors make the command fail. force: replace existing files that potstill did not write. Raises
+    `DataError` if there are no images, `RunError` if a file would be overwritten.
     """
     _check_outputs(html, fix, None if augment is None else sheet, force)
+    if label_errors is not None:
+        check_output(Path(label_errors), flag="--label-errors", force=force)
     report = examine(_digits() if path == "digits" else path, group=group)
+    if label_errors is not None:
+        report = with_label_errors(report, path, Path(label_errors), group)
     result = {**report.to_json(), "strict": strict}
     if html is not None:
         write_page(report, html)
@@ -55,6 +62,34 @@ def check(
     if probe:
         result["probe"] = probed(path)
     return result
+
+
+def with_label_errors(report: Report, path: str, table: Path, group: str | None) -> Report:
+    """Return the report with a finding about labels that look wrong, which are written to a table."""
+    from potstill.stages.label_check import suspicious_labels
+
+    found = suspicious_labels(path, table, group=group)
+    judged = found["all"]
+    if "suspicious" not in judged:
+        text = (
+            f"Wrong labels cannot be estimated: the classifier that would judge them is right on only "
+            f"{percent(judged['accuracy'])} of {plural(judged['images'], 'image')}."
+        )
+        return report.with_finding(Finding("label-errors", "info", 0, text, "A trained teacher judges better."))
+    row_of = {name: row for row, name in enumerate(report.survey.paths)}
+    low, high = judged["interval"]
+    test = found["splits"].get("test", {})
+    of_test = f"; of the test split {percent(test['share'])}" if "share" in test else ""
+    text = (
+        f"About {percent(judged['share'])} of the labels look wrong ({plural(judged['suspicious'], 'image')}; 95 % "
+        f"interval {low:.1f} to {high:.1f}{of_test})."
+    )
+    advice = (
+        f"Look at them: {table}. Fill in the column label where the recorded one is wrong (selftrain --corrections)."
+    )
+    rows = [[row_of[name]] for name in found["rows"] if name in row_of]
+    severity = "warning" if judged["suspicious"] else "info"
+    return report.with_finding(Finding("label-errors", severity, judged["suspicious"], text, advice, rows=rows))
 
 
 def _check_outputs(html: str | Path | None, fix: str | Path | None, sheet: str | Path | None, force: bool) -> None:

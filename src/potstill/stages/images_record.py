@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from potstill import artifacts, progress
 from potstill.data.csv_files import write_csv
 from potstill.data.formats import hub, read_manifest, remote
@@ -37,8 +39,8 @@ class ImagesRecord:
     def __init__(self, folder: Path, command: str) -> None:
         self.folder, self._command, self._file = folder, command, folder / IMAGES
         stored = artifacts.read_json_if_whole(self._file) if has_results(folder) else None
-        if stored is not None and not artifacts.is_sealed(stored):
-            artifacts.set_aside(folder, {IMAGES: "has another content (its digest differs)"})
+        if stored is not None and (wrong := _wrong(stored)):
+            artifacts.set_aside(folder, {IMAGES: wrong})
             stored = None
         self._reads: list[dict[str, Any]] = stored["reads"] if stored else []
         self._written = bool(self._reads)
@@ -88,7 +90,7 @@ class ImagesRecord:
             try:
                 with progress.use(progress.Display()):
                     manifest = READERS[read["reader"]](read["path"], **read["options"])
-            except (UserError, OSError):
+            except (UserError, OSError, KeyError, TypeError, ValueError):  # the last: a reader of another version
                 progress.note(
                     f"The images of {read['path']} cannot be read any more, so they were not compared with those that "
                     f"{self.folder} was made from."
@@ -105,6 +107,34 @@ class ImagesRecord:
             f"The images of {path} changed since {self.folder} {state}. {differences(made, now)} For the images as "
             f"they are now, choose a new folder: {_retyped(self._command, new)}"
         )
+
+
+class _Read(BaseModel):
+    """A data set that was read: its fingerprint, classes, and digest, label and split of each image by name."""
+
+    reader: str
+    path: str
+    options: dict[str, Any]
+    fingerprint: str
+    classes: list[str]
+    images: dict[str, tuple[str, str | None, str]]
+
+
+class _Reads(BaseModel):
+    """What images.json holds, beside its digest."""
+
+    reads: list[_Read]
+
+
+def _wrong(stored: object) -> str:
+    """Return what is wrong with the content of images.json; "" if nothing is."""
+    if not artifacts.is_sealed(stored):
+        return "has another content (its digest differs)"
+    try:
+        _Reads.model_validate(stored)
+    except ValidationError as error:
+        return f"has other contents ({artifacts.problems_of(error)})"
+    return ""
 
 
 def read_images(name: str, reader: Reader, path: str, **options: Any) -> Manifest:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 from potstill import artifacts, distributed
 from potstill.config import Config, build, read_yaml
@@ -43,6 +44,13 @@ RECORDS = (
 )
 LEFT_OVER = {JOURNAL, IMAGES, SPLITS_FILE, "original.onnx", *RECORDS} - {"recipe.yaml"}
 """Files that a start without a result leaves. A recipe.yaml is not among them: people write it too."""
+
+
+class _Stored(BaseModel):
+    """What journal.json holds."""
+
+    seconds: dict[str, float]
+    notes: list[str]
 
 
 class Journal:
@@ -97,11 +105,11 @@ def _earlier(file: Path) -> dict[str, Any]:
     stored = artifacts.read_json_if_whole(file)
     if stored is None:
         return {"seconds": {}, "notes": []}
-    kinds = {"seconds": dict, "notes": list}
-    if not isinstance(stored, dict) or any(not isinstance(stored.get(key), kind) for key, kind in kinds.items()):
-        artifacts.set_aside(file.parent, {file.name: "lacks its keys"})
+    try:
+        return _Stored.model_validate(stored).model_dump()
+    except ValidationError as error:
+        artifacts.set_aside(file.parent, {file.name: f"has other contents ({artifacts.problems_of(error)})"})
         return {"seconds": {}, "notes": []}
-    return stored
 
 
 def record_name(kind: str) -> str:

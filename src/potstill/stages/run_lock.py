@@ -28,8 +28,10 @@ class Locked(RunError):
 
 
 def entries(folder: Path) -> set[str]:
-    """Return the names in a folder, without the lock; none if there is no folder."""
-    return {entry.name for entry in folder.iterdir()} - {LOCK} if folder.is_dir() else set()
+    """Return the names in a folder, without the lock and files of killed writers; none if there is no folder."""
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir() if entry.name != LOCK and not artifacts.is_abandoned(entry)}
 
 
 def holds(folder: Path) -> bool:

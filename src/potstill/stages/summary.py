@@ -14,7 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from potstill._version import __version__
-from potstill.evaluation.statistics import Verdict, compare
+from potstill.evaluation.statistics import Verdict, class_weights, compare
+from potstill.training.settings import TrainConfig
 
 SCHEMA = 2
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime", "numpy")
@@ -161,6 +162,14 @@ def correct(logits: list[np.ndarray], label: np.ndarray) -> np.ndarray:
     return np.stack([one.argmax(1) == label for one in logits])
 
 
-def verdict(students: list[np.ndarray], controls: list[np.ndarray], label: np.ndarray) -> Verdict:
-    """Return BEATS, TIES or LOSES for the logits of students against controls, one of each per seed."""
-    return compare(correct(students, label), correct(controls, label))
+def verdict(students: list[np.ndarray], controls: list[np.ndarray], label: np.ndarray, train: TrainConfig) -> Verdict:
+    """Return BEATS, TIES or LOSES for the logits of students against controls, one of each per seed.
+
+    train: their settings. What validation selected by is what decides: balanced accuracy for select="balanced".
+    """
+    return compare(correct(students, label), correct(controls, label), weight=weights_of(label, train))
+
+
+def weights_of(label: np.ndarray, train: TrainConfig) -> np.ndarray | None:
+    """Return the weights of the images in a verdict, float64 [N]; None where all count alike. label: int64 [N]."""
+    return class_weights(label) if train.select == "balanced" else None

@@ -27,6 +27,10 @@ class Report:
         """The severity of the worst finding, "none" if there are no findings."""
         return self.findings[0].severity if self.findings else "none"
 
+    def with_finding(self, finding: Finding) -> Report:
+        """Return the report with one more finding, in its place."""
+        return Report(self.survey, _ordered([*self.findings, finding]))
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         seen = self.survey
@@ -65,7 +69,11 @@ def examine(path: str | Path | Manifest, *, group: str | None = None) -> Report:
         *grouping.groups(seen),
         *content.traits(seen),
     ]
-    return Report(seen, sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+    return Report(seen, _ordered(findings))
+
+
+def _ordered(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def check(path: str | Path | Manifest, *, group: str | None = None) -> list[Finding]:

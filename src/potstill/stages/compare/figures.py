@@ -28,15 +28,16 @@ def student_figures(
     """Return the metrics of one student: of the control and of each method, with corrected verdicts."""
     by_method = {row.method: [logits[key(row, trained.seed)] for trained in row.trained] for row in rows}
     correct = {method: summary.correct(own, label) for method, own in by_method.items()}
+    weight = summary.weights_of(label, rows[0].cell.train)
     methods = [row.method for row in rows if row.method != CONTROL]
-    p_values = np.array([p_value(correct[method], correct[CONTROL]) for method in methods])
+    p_values = np.array([p_value(correct[method], correct[CONTROL], weight=weight) for method in methods])
     corrected = dict(zip(methods, zip(p_values.tolist(), holm(p_values).tolist(), strict=True), strict=True))
     described = []
     for row in rows:
         metrics = _row(row, by_method[row.method], logits.get("teacher"), label, parameters)
         if row.method != CONTROL:
             names = f"the student distilled by {row.method}", "the control"
-            verdict = compare(correct[row.method], correct[CONTROL], names=names)
+            verdict = compare(correct[row.method], correct[CONTROL], names=names, weight=weight)
             metrics["verdict"] = verdict.to_json()
             metrics["p"], metrics["p_holm"] = (round(value, 5) for value in corrected[row.method])
             metrics["corrected"] = _corrected(verdict.result, metrics["p_holm"])

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from potstill import artifacts, progress
-from potstill.config import Config, build, read_yaml
-from potstill.errors import ConfigError, DataError, ModelError
+from potstill.config import Config, read_yaml
+from potstill.errors import ConfigError, ModelError
 from potstill.evaluation import metrics
 from potstill.model_files import open
 from potstill.model_files.onnx_input import InputForm
@@ -25,6 +25,7 @@ from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
 from potstill.objectives.objective import check, control_terms
 from potstill.stages import dataset, rejection, test_split
+from potstill.stages.compress import data_settings
 from potstill.stages.dataset import Data
 from potstill.stages.distill.files import calibration_images, gate_images
 from potstill.stages.recipe import (
@@ -37,7 +38,6 @@ from potstill.stages.recipe import (
     TeacherConfig,
     Views,
 )
-from potstill.stages.run_folder import recorded_data
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.network import NetworkTeacher
 from potstill.stages.teacher.prepare import prepare_teacher
@@ -74,6 +74,11 @@ class CompressConfig(Config):
         default="raw", description="what the ONNX files take: raw (photos of any size) or prepared (float32 in 0..1)"
     )
     calibration: int = Field(default=512, ge=8, description="training images for calibration and batch statistics")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images(cls, settings: Any) -> Any:
+        return data_settings.completed(settings)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
     model = open.find(config.model)
     if model is not None and not isinstance(model, Classifier):
         raise ModelError(f"{config.model} is an exported file. Give the run or stage folder that it came from.")
-    settings = _data_settings(config)
+    settings = data_settings.settings_of(config.model, config.data)
     size = max(model.card.crop) if model else input_size.own_size(config.model)
     if model is not None:
         settings = settings.model_copy(update={"fit": model.card.fit})
@@ -188,15 +193,6 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         seed=config.seed,
         precision=precision,
     )
-
-
-def _data_settings(config: CompressConfig) -> DataConfig:
-    recorded = recorded_data(Path(config.model))
-    if config.data is not None:
-        return build(DataConfig, (recorded or {}) | config.data.model_dump(mode="json", exclude_unset=True))
-    if recorded is None:
-        raise DataError(f"No record tells which data {config.model} was trained on. Give them with --data.")
-    return build(DataConfig, recorded)
 
 
 def _check(model: Classifier, data: Data, config: CompressConfig) -> None:

@@ -335,7 +335,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         models[role] |= figures
     return {
         "models": models,
-        "verdict": summary.verdict(students, controls, label).to_json(),
+        "verdict": summary.verdict(students, controls, label, experiment.recipe.train).to_json(),
         "export": exported,
         "files": file_figures[len(file_figures) - len(more_files) :],
     }

@@ -57,12 +57,20 @@ class Linear:
         return Linear(weight, self.bias - weight @ scaling.mean)
 
 
-def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear | None = None) -> Linear:
+def fit(
+    x: Tensor,
+    label: Tensor,
+    classes: int,
+    penalty: float,
+    *,
+    start: Linear | None = None,
+    class_weight: np.ndarray | None = None,
+) -> Linear:
     """Return the minimum of the mean cross-entropy + penalty / 2 * |weight|^2; the bias is not penalised.
 
     x: scaled features float32 [N, D]; label: int64 [N], 0..classes-1. start: initial solution, such as that for another
-    penalty. The logit of a class without examples is below those of all others on x. The largest entry of the final
-    gradient is at most 1e-4.
+    penalty. class_weight: of the cross-entropy of a row by its class, float64 [K]. The logit of a class without
+    examples is below those of all others on x. The largest entry of the final gradient is at most 1e-4.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
@@ -73,7 +81,7 @@ def fit(x: Tensor, label: Tensor, classes: int, penalty: float, *, start: Linear
     model = LogisticRegression(C=1 / (strength * len(x)), tol=TOLERANCE, max_iter=STEPS, warm_start=start is not None)
     if start is not None:
         model.coef_, model.intercept_ = _stored(start, present)
-    model.fit(x.numpy(), label.numpy())
+    model.fit(x.numpy(), label.numpy(), sample_weight=None if class_weight is None else class_weight[label.numpy()])
     return _absent_last(_as_linear(np.asarray(model.coef_), np.asarray(model.intercept_)), x, present, classes)
 
 

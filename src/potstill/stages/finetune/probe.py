@@ -19,6 +19,7 @@ from torch import Tensor
 from potstill import progress
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
+from potstill.objectives.balance import Balance, class_weight, prior
 from potstill.stages.finetune.features import Features
 from potstill.stages.finetune.logistic import Linear, Scaling, fit, in_threads, loss_of
 
@@ -86,11 +87,23 @@ def _layers(trials: Sequence[Trial]) -> list[str]:
 
 # The BLAS operations of scipy's optimiser are on short vectors, where several threads only busy-wait.
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def probe(features: Features, manifest: Manifest, *, penalty: float | None, folds: int, seed: int) -> Probe:
+def probe(
+    features: Features,
+    manifest: Manifest,
+    *,
+    penalty: float | None,
+    folds: int,
+    seed: int,
+    balance: Balance = "none",
+) -> Probe:
     """Return the best probe of the train split over the layers and, if `penalty` is None, over penalties.
 
-    Layers and penalties are compared by the cross-entropy of held-out images without augmentation.
+    Layers and penalties are compared by the cross-entropy of held-out images without augmentation. balance: "sqrt" and
+    "full" weigh the cross-entropy by the class, here too; "logit-adjust" subtracts the logarithm of the shares from the
+    logits of the fitted probe, which for a convex loss stands for adding it in training (arXiv:2007.07314, 4.1).
     """
+    counts = np.bincount(manifest.label[manifest.rows("train", labelled=True)], minlength=len(manifest.classes))
+    weight = class_weight(counts, balance)
     began = time.monotonic()
     parts = _parts(manifest, folds, seed)
     penalties, last_layer = (penalty,) if penalty else PENALTIES, features.layers[-1]
@@ -98,21 +111,23 @@ def probe(features: Features, manifest: Manifest, *, penalty: float | None, fold
     if len(parts) > 1 and (len(features.layers) > 1 or not penalty):
         with progress.task("Cross-validating the probe", len(features.layers)) as task:
             for layer in features.layers:
-                trials += _search(features, manifest, layer, penalties, parts)
+                trials += _search(features, manifest, layer, penalties, parts, weight)
                 task.advance()
     # The later of equally good layers: a map and its mean are equal for the probe, but not for the network.
     best = min(trials, key=lambda t: (round(t.loss, 4), -features.layers.index(t.layer))) if trials else None
     layer, chosen = (best.layer, best.penalty) if best else (last_layer, penalty or DEFAULT_PENALTY)
     x, label = _rows(features, manifest, manifest.rows("train", labelled=True), layer)
-    head = fit_head(x, label, len(manifest.classes), chosen)
+    head = fit_head(x, label, len(manifest.classes), chosen, weight)
+    if balance == "logit-adjust":
+        head = Linear(head.weight, head.bias - torch.from_numpy(np.log(prior(counts))).float())
     return Probe(layer, head, chosen, tuple(trials), time.monotonic() - began)
 
 
-def fit_head(x: Tensor, label: Tensor, classes: int, penalty: float) -> Linear:
+def fit_head(x: Tensor, label: Tensor, classes: int, penalty: float, class_weight: np.ndarray | None = None) -> Linear:
     """Return the head for features float32 [N, V, D] of V views per image, and label int64 [N]."""
     flat, repeated = x.flatten(0, 1), label.repeat_interleave(x.shape[1])
     scaling = Scaling.of(flat)
-    return fit(scaling(flat), repeated, classes, penalty).unscaled(scaling)
+    return fit(scaling(flat), repeated, classes, penalty, class_weight=class_weight).unscaled(scaling)
 
 
 def _rows(features: Features, manifest: Manifest, rows: np.ndarray, layer: str) -> tuple[Tensor, Tensor]:
@@ -137,10 +152,15 @@ def _parts(manifest: Manifest, count: int, seed: int) -> list[np.ndarray]:
 
 
 def _search(
-    features: Features, manifest: Manifest, layer: str, penalties: Sequence[float], parts: Sequence[np.ndarray]
+    features: Features,
+    manifest: Manifest,
+    layer: str,
+    penalties: Sequence[float],
+    parts: Sequence[np.ndarray],
+    weight: np.ndarray | None,
 ) -> list[Trial]:
     """Return a trial for each penalty at a layer, strong to weak, until `PATIENCE` of them are worse."""
-    folds = [_Fold(features, manifest, layer, parts, k) for k in range(len(parts))]
+    folds = [_Fold(features, manifest, layer, parts, k, weight) for k in range(len(parts))]
     trials: list[Trial] = []
     for penalty in penalties:
         results = in_threads(lambda k, penalty=penalty: folds[k].evaluate(penalty), len(folds))
@@ -156,9 +176,15 @@ class _Fold:
     """One fold: fitted on the views of the other parts, evaluated on its own images without augmentation."""
 
     def __init__(
-        self, features: Features, manifest: Manifest, layer: str, parts: Sequence[np.ndarray], held: int
+        self,
+        features: Features,
+        manifest: Manifest,
+        layer: str,
+        parts: Sequence[np.ndarray],
+        held: int,
+        weight: np.ndarray | None,
     ) -> None:
-        self._classes = len(manifest.classes)
+        self._classes, self._weight = len(manifest.classes), weight
         others = np.concatenate([part for number, part in enumerate(parts) if number != held])
         x, label = _rows(features, manifest, others, layer)
         self._scaling = Scaling.of(x.flatten(0, 1))
@@ -170,5 +196,6 @@ class _Fold:
 
     def evaluate(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Fit with a penalty, starting from the last solution; return loss and correctness of each held-out image."""
-        self._head = fit(self._x, self._label, self._classes, penalty, start=self._head)
-        return loss_of(self._head, self._held_x, self._held_label)
+        self._head = fit(self._x, self._label, self._classes, penalty, start=self._head, class_weight=self._weight)
+        loss, correct = loss_of(self._head, self._held_x, self._held_label)
+        return (loss if self._weight is None else loss * self._weight[self._held_label.numpy()]), correct

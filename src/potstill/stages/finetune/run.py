@@ -30,6 +30,7 @@ from potstill.stages.finetune.tune import tune
 from potstill.stages.run_folder import Journal
 from potstill.stages.shipped import Delivered, Gain, shipped
 from potstill.stages.stage import stage
+from potstill.stages.summary import weights_of
 from potstill.stages.test_split import FILE, clean_logits
 from potstill.training import engine
 
@@ -178,7 +179,14 @@ class _Transfer:
     def _probe(self) -> Probe:
         config = self.config
         assert self.features is not None
-        return probe(self.features, self.images.manifest, penalty=config.penalty, folds=config.folds, seed=config.seed)
+        return probe(
+            self.features,
+            self.images.manifest,
+            penalty=config.penalty,
+            folds=config.folds,
+            seed=config.seed,
+            balance=config.train.balance,
+        )
 
     def _keep(self, fitted: Probe) -> None:
         """Save the network with the probe as its head."""
@@ -203,7 +211,8 @@ class _Transfer:
             return None
         rows = self.images.manifest.rows("validation", labelled=True)
         label = self.images.manifest.label[rows]
-        choice = choose(*(self._logits(name, rows).argmax(1) == label for name in (PROBE, TUNED)))
+        correct = (self._logits(name, rows).argmax(1) == label for name in (PROBE, TUNED))
+        choice = choose(*correct, weight=weights_of(label, self.config.train))
         progress.note(choice.sentence)
         return choice
 

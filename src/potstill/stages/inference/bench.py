@@ -13,6 +13,7 @@ import onnxruntime
 
 from potstill import artifacts, progress
 from potstill.errors import ConfigError, ModelError, UserError
+from potstill.evaluation.measured import BALANCED
 from potstill.exporters.device_profile import measure, read_profile
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.open import find, weights_file
@@ -133,7 +134,7 @@ def _accuracies(
         opened = find(str(file))
         assert opened is not None, "_refuse checked that it exists"
         result = evaluate(opened, data, split=split, limit=limit, settings=settings, source=source)
-        figures = {name: result[name] for name in ("accuracy", "interval", "images")}
+        figures = {name: result[name] for name in ("accuracy", "interval", *BALANCED, "images")}
         results.append({"file": str(file), "bytes": _bytes(file), **figures})
     return results
 

@@ -49,12 +49,11 @@ def most_informative(probability: np.ndarray, disagreement: np.ndarray, count: i
 
 
 def corrected(manifest: Manifest, file: Path) -> Manifest:
-    """Return the manifest with the labels that were filled in; raise `DataError` that lists wrong rows."""
+    """Return the manifest with the labels that were filled in, of any image; raise `DataError` with wrong rows."""
     filled = _filled(file)
-    pool = manifest.rows("train", labelled=False)
-    row_of = {manifest.name(int(row)): int(row) for row in pool}
+    row_of = {manifest.name(row): row for row in range(len(manifest))}
     number = {name: k for k, name in enumerate(manifest.classes)}
-    problems = [f"{file}: there is no image {path} in the pool." for path in filled if path not in row_of]
+    problems = [f"{file}: there is no image {path} in the data or the pool." for path in filled if path not in row_of]
     problems += [
         f"{file}: the label '{name}' of {path} is not a class. Classes: {', '.join(manifest.classes[:10])}."
         for path, name in filled.items()
@@ -65,7 +64,7 @@ def corrected(manifest: Manifest, file: Path) -> Manifest:
     label = manifest.label.copy()
     for path, name in filled.items():
         label[row_of[path]] = number[name]
-    note(f"Using {plural(len(filled), 'label')} of pool images from {file}.")
+    note(f"Using {plural(len(filled), 'label')} from {file}.")
     return manifest.with_labels(label)
 
 

@@ -83,7 +83,8 @@ def _row(rounds: Rounds, row: Row, logits: dict[str, np.ndarray], label: np.ndar
     }
     if row.name != ALONE:
         before = summary.correct(_logits(rounds.rows[ALONE], logits), label)
-        verdict = compare(summary.correct(own, label), before, names=(row.name, "labels only"))
+        weight = summary.weights_of(label, rounds.config.train)
+        verdict = compare(summary.correct(own, label), before, names=(row.name, "labels only"), weight=weight)
         result["against_labels_only"] = verdict.to_json()
     return result
 
