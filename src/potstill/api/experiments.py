@@ -16,7 +16,7 @@ from potstill.api.tables import Part, Table
 from potstill.api.verb import new_folder, verb
 from potstill.artifacts import read_object, write_text
 from potstill.errors import ConfigError, did_you_mean
-from potstill.report.experiment import PAGE, PLOT, Language, cell, page, rows
+from potstill.report.experiment import PAGE, PLOT, Language, cell, page, plots, rows
 from potstill.stages.experiment.expand import chosen
 from potstill.stages.experiment.run import run_experiment
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -150,7 +150,7 @@ def _record(experiment: ExperimentConfig, folder: Path) -> None:
         pictures = "" if language == "en" else "../../experiments/"
         plot = f"{pictures}{experiment.name}-{{}}.svg"
         write_text(where / f"{experiment.name}.md", page(summary, language, plot=plot, commit=commit))
-    for number in range(1, len(experiment.plots) + 1):
+    for number, _ in enumerate(plots(summary), 1):
         text = (folder / PLOT.format(number)).read_text(encoding="utf-8")
         write_text(DOCS / "experiments" / f"{experiment.name}-{number}.svg", text)
 

@@ -91,7 +91,12 @@ def knobs(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def selected(results: Mapping[str, Any], pattern: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (name, parts) of the results that match a pattern with {names}, in their order."""
+    """Yield (name, parts) of the results that match a pattern with {names}, in order; "A | B" are two."""
+    for one in pattern.split(" | "):
+        yield from _matching(results, one)
+
+
+def _matching(results: Mapping[str, Any], pattern: str) -> Iterator[tuple[str, dict[str, str]]]:
     pieces = re.split(r"\{(\w+)\}", pattern)
     texts = [re.escape(text) if place % 2 == 0 else f"(?P<{text}>[^/]+?)" for place, text in enumerate(pieces)]
     whole = re.compile("".join(texts))
@@ -113,7 +118,7 @@ def table(summary: Mapping[str, Any], say: Language) -> str:
     head = [say("result"), *(say(HEADINGS[name] if name in HEADINGS else str(name)) for name in columns), say("seeds")]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for label, result in rows(summary, say):
-        lines.append([label, *(cell(result, name) for name in columns), str(len(result["accuracy"]))])
+        lines.append([label, *(say(cell(result, name)) for name in columns), str(len(result["accuracy"]))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -178,13 +183,13 @@ def _claim(claim: Mapping[str, Any], say: Language) -> str:
     if claim["result"] == NOT_RUN:
         return f"- {_text(claim, say)} **{say(NOT_RUN)}**."
     interval = claim["interval"]
-    span = say("one seed") if interval is None else "{:+.2f} to {:+.2f}".format(*interval)
-    seeds = "" if interval is None else f", {claim['seeds']} {say('seeds')}"
+    span = say("one seed") if interval is None else say("{:+.2f} to {:+.2f}".format(*interval))
+    seeds = "" if interval is None else f", {say(words.plural(claim['seeds'], 'seed'))}"
     return f"- {_text(claim, say)} **{say(claim['result'])}**: {claim['difference']:+.2f} ({span}{seeds})."
 
 
 def _pictures(summary: Mapping[str, Any], say: Language, plot: str) -> Iterator[str]:
-    for number, one in enumerate(summary["recipe"]["plots"], 1):
+    for number, (one, _) in enumerate(plots(summary), 1):
         title = (one["korean"] if say.translates else "") or one["title"]
         yield f"![{title}]({plot.format(number)})"
 
@@ -218,10 +223,11 @@ def _how(summary: Mapping[str, Any], say: Language, commit: str) -> str:
 
 
 def plots(summary: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], list[Curve]]]:
-    """Yield every plot of the recipe and its curves."""
+    """Yield every plot of the recipe that has results, and its curves."""
     for plot in summary["recipe"]["plots"]:
-        found = list(selected(summary["results"], plot["of"]))
-        yield plot, list(_curves(plot, summary["results"], found))
+        curves = list(_curves(plot, summary["results"], list(selected(summary["results"], plot["of"]))))
+        if curves:
+            yield plot, curves
 
 
 def _curves(plot: Mapping[str, Any], results: Mapping[str, Any], found: Sequence[Any]) -> Iterator[Curve]:

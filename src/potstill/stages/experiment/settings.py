@@ -37,8 +37,8 @@ class RowConfig(Config):
 class PlotConfig(Config):
     """One plot: a line for every value of `lines`, over x.
 
-    of: pattern as in a row. x, y: a part {name} of the pattern or a measure of the results; `epoch` and a measure of
-    an epoch, or `layer` and a measure of a layer. lines: a part of the pattern.
+    of: pattern as in a row, or several with " | " between. x, y: a part {name} of the pattern or a measure of the
+    results; `epoch` and a measure of an epoch, or `layer` and a measure of a layer. lines: a part of the pattern.
     """
 
     title: str
