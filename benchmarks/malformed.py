@@ -164,7 +164,7 @@ def main() -> int:
     parser.add_argument("--kinds", help="names with commas between (default: all)")
     parser.add_argument("--record", action="store_true", help="write RESULTS.json and RESULTS.md")
     given_ = parser.parse_args()
-    os.environ["POTSTILL_CACHE"] = tempfile.mkdtemp()
+    os.environ["POTSTILL_CACHE"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     with torch.no_grad():
         SMALL(torch.zeros(1, 3, 9, 7))  # imports the rest of torch, before the processes are forked
     kinds = given_.kinds.split(",") if given_.kinds else list(KINDS)

@@ -15,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _deferring = False
 _pending: int | None = None
+_raised: int | None = None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,16 +27,27 @@ class Interrupted(KeyboardInterrupt):
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _pending
+    global _pending, _raised
     if _deferring and _pending is None:
         _pending = number
     else:
+        _raised = number
         raise Interrupted(number)
+
+
+def raised() -> int | None:
+    """Return the number of the signal that stopped the block of `handled`, None without one.
+
+    For errors of libraries: code in C that is interrupted may put an error of its own in the place of `Interrupted`.
+    """
+    return _raised
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Let both signals raise `Interrupted` in the block; for commands, in the main thread."""
+    global _raised
+    _raised = None
     with _installed(SIGNALS):
         yield
 

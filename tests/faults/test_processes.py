@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 import potstill
 from potstill import artifacts, interruption, progress
+from potstill.cli.common import carry_out
 from potstill.config import Config
 from potstill.data.workers import in_processes
 from potstill.errors import RunError
@@ -157,6 +159,22 @@ def test_a_second_signal_stops_at_once_and_a_last_one_is_not_lost() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         assert caught.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_an_interruption_that_a_library_replaced_is_still_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """As torch does, which then says that it could not determine the shape of an object."""
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape") from None
+
+    with pytest.raises(typer.Exit) as caught:
+        carry_out(work, quiet=True, as_json=False)
+    assert caught.value.exit_code == 143 and "Stopped. What was finished is kept." in capsys.readouterr().err
+    with pytest.raises(ValueError, match="another"):
+        carry_out(lambda: int("another"), quiet=True, as_json=False)
 
 
 def _killed(number: int) -> int:

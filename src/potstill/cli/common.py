@@ -100,13 +100,21 @@ def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
             echo(f"error: {problem}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
-        saved = getattr(stop, "saved", "") or "What was finished is kept."
-        echo(f"\nStopped. {saved} Resume with the same command:\n  {typed()}", err=True)
-        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
+        raise _stopped(getattr(stop, "number", signal.SIGINT), getattr(stop, "saved", "")) from None
+    except Exception:
+        if (number := interruption.raised()) is None:
+            raise
+        raise _stopped(number) from None  # a library put an error of its own in the place of the interruption
     if main:
         _print(result, as_json)
     if status := getattr(result, "exit_status", 0):
         raise typer.Exit(status)
+
+
+def _stopped(number: int, saved: str = "") -> typer.Exit:
+    """Print what was saved and how to resume; return the exit of a command that a signal stopped."""
+    echo(f"\nStopped. {saved or 'What was finished is kept.'} Resume with the same command:\n  {typed()}", err=True)
+    return typer.Exit(128 + number)
 
 
 def _print(result: Any, as_json: bool) -> None:
