@@ -56,7 +56,7 @@ def measure(
                 seconds[name] += time.perf_counter() - began
                 said[name].append(_answers(student, test))
                 task.advance(text=name)
-    found = verdict(said["potstill"], said["plain"], test.label)
+    found = verdict(said["potstill"], said["plain"], test.label, TrainConfig())
     figures = {"difference": found.difference, "lower_end": found.interval[0], "upper_end": found.interval[1]}
     return {
         "figures": figures,
@@ -108,7 +108,7 @@ def until(
                 minutes = (time.perf_counter() - began) / 60
                 reached = _accuracies([_answers(student, test)], test.label)[0]
                 if reached >= target:
-                    found[name] = {"minutes": round(minutes, 2), "epochs": epochs, "accuracy": reached}
+                    found[name] = {"minutes": round(minutes, 4), "epochs": epochs, "accuracy": reached}
                     break
     return found
 

@@ -53,9 +53,9 @@ def test_a_flag_reaches_its_setting(flags: str, expected: Any, monkeypatch: pyte
 
 
 def test_the_help_has_a_section_for_each_step() -> None:
-    told = CliRunner().invoke(app, ["finetune", "--help"]).output
+    told = CliRunner().invoke(app, ["finetune", "--help-all"]).output
     places = [
-        told.index(f"\n{title}:\n") for title in ("Arguments", "Network", "Images", "Probe", "Fine-tuning", "Others")
+        told.index(f"\n{title}:\n") for title in ("Arguments", "Networks", "Images", "Probe", "Fine-tuning", "Others")
     ]
     assert places == sorted(places)
     assert places[3] < told.index("--penalty") < places[4] < told.index("--ema") < places[5] < told.index("--json")

@@ -12,6 +12,7 @@ from potstill.data import decode
 from potstill.data.views import CLEAN
 from potstill.models.hooks import as_vector
 from potstill.models.inspect.taps import resolve
+from potstill.stages import examples
 from potstill.stages.finetune import finetune
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.features import extract, layers_of
@@ -52,6 +53,7 @@ def test_a_second_probe_decodes_no_image(
     first = finetune(settings(tree, weights, unfreeze="none"), tmp_path / "first")
     assert len(decoded) >= 90
     decoded.clear()
+    monkeypatch.setattr(examples, "thumbnail_of", lambda manifest, row: "")  # pictures of the page
     second = finetune(settings(tree, weights, unfreeze="none", penalty=1.0), tmp_path / "second")
     assert decoded == []
     assert second["probe"]["penalty"] == 1.0

@@ -29,6 +29,7 @@ from potstill.stages.selftrain.probed import Probed
 from potstill.teachers.base import log_probabilities, mixed
 from potstill.teachers.ensemble import EnsembleModel
 from potstill.teachers.prediction_store import Store
+from potstill.torch_context import threads
 from potstill.training import devices, predict
 from potstill.training.predict import Model
 
@@ -58,13 +59,16 @@ class CalibratedTeacher:
 def calibrate(teachers: Sequence[CalibratedTeacher], data: Data, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fit one temperature for all teachers to the labelled `rows` that each was not trained on, and set it.
 
-    Returns (logits, labels) of all pairs of teacher and unseen row, which estimate the quality of pseudo-labels.
+    It is a part of the identity of what they label, so it is computed by one thread in every process: the last digits
+    of logits depend on the number of threads. Returns (logits, labels) of all pairs of teacher and unseen row, which
+    estimate the quality of pseudo-labels.
     """
     parts, labels = [], []
     for teacher in teachers:
         unseen = np.setdiff1d(rows, teacher.seen)
         if len(unseen):
-            parts.append(_logits(teacher, data, unseen))
+            with threads(1):
+                parts.append(_logits(teacher, data, unseen))
             labels.append(data.manifest.label[unseen])
     logits, label = np.concatenate(parts), np.concatenate(labels)
     temperature = metrics.fit_temperature(logits, label, low=LOWEST_TEMPERATURE, high=HIGHEST_TEMPERATURE)
