@@ -68,8 +68,13 @@ def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> 
     again = shrink(out, max_bytes="9kB")
     assert before and all(file.stat().st_mtime_ns == stamp for file, stamp in before.items())
     assert (again.shipped.bytes or 0) <= 9000 and again.shipped.bytes != result.shipped.bytes
+    name = result.summary["choice"]["candidate"]["name"]
+    damaged = min((out / "search").glob(f"{name}-*/*/seed-0/manifest.json"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
     back = shrink(out)
-    assert back.shipped == result.shipped
+    assert back.shipped == result.shipped  # the damaged training is made again, and what came after it is kept
 
 
 def test_a_killed_search_goes_on_with_its_plan(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from potstill import artifacts
 from potstill.compress import quantize as quantizing
 from potstill.config import build
+from potstill.model_files.folder import read_card
 from potstill.models.outputs import Classifier, bare
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -87,7 +88,7 @@ class Outcome:
 
 def _validated(job: Job, trained: Trained, data: Data) -> dict[int, np.ndarray]:
     """Return which validation images are classified correctly by bits, computing what is not recorded."""
-    inputs = {"weights": artifacts.fingerprint(trained.record)}
+    inputs = {"weights": read_card(trained.folder).weights_sha256}  # not the record, which has seconds
     place = job.place / VALIDATED
     every = (32, *job.bits)
     missing = [bits for bits in every if artifacts.finished(place / str(bits)) is None]
