@@ -164,7 +164,7 @@ RECIPES = {
             CompareConfig,
             {"data": DATA, "students": {"s": {}}, "methods": {"kd": {}, "f": {"terms": [{"loss": "fsp"}]}}},
         ),
-        (SelftrainConfig, {"data": DATA, "unlabelled": "y", "teachers": [{"model": "builtin:mlp"}]}),
+        (SelftrainConfig, {"data": {**DATA, "unlabelled": "y"}, "teachers": [{"model": "builtin:mlp"}]}),
         (PruneConfig, {"model": "x", "keep": 0.5}),
         (ShrinkConfig, {"data": DATA, "budgets": {"max_bytes": "10kB"}}),
     )

@@ -1,10 +1,12 @@
 """`potstill shrink` at several budgets: what it ships, how good, in what time, and whether its forecast held.
 
     python benchmarks/shrink.py dogs-vs-cats --data DOGS-VS-CATS --minutes 20 --budgets 500kB 2.5MB
+    python benchmarks/shrink.py dogs-vs-cats --data DOGS-VS-CATS --minutes 20 --budgets 500kB --kill 3
     python benchmarks/shrink.py digits --minutes 2 --budgets 12kB 50kB --typed
 
 Adds to docs/shrink.json and writes docs/shrink-measured.md from it. A search that is recorded in the folder --work is
-not made again.
+not made again. With --kill, a search is stopped by SIGKILL at random times and started again, in a folder of its own;
+its minutes are those of all its processes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,13 +32,30 @@ RECORD = ROOT / "docs" / "shrink.json"
 TABLE = ROOT / "docs" / "shrink-measured.md"
 
 
+SEARCH = "import json, sys, potstill; potstill.shrink(**json.loads(sys.argv[1]))"
+
+
+def killed(keywords: dict[str, Any], moments: list[float], began: float) -> None:
+    """Start a search and stop it by SIGKILL, once at each of these moments, in seconds since `began`."""
+    for moment in moments:
+        process = subprocess.Popen([sys.executable, "-c", SEARCH, json.dumps(keywords)], start_new_session=True)
+        try:
+            process.wait(max(began + moment - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def searched(options: argparse.Namespace, budget: str, folder: Path) -> dict[str, Any]:
-    """Return the outcome of a search at a budget."""
+    """Return the outcome of a search at a budget, after `options.kill` interruptions."""
     began, used = time.monotonic(), os.times()
-    keywords: dict[str, Any] = {"max_bytes": budget, "minutes": options.minutes}
+    keywords: dict[str, Any] = {"data": options.images, "out": str(folder), "max_bytes": budget}
+    keywords |= {"minutes": options.minutes}
     if options.teacher:
         keywords |= {"teacher": options.teacher, "teacher_weights": options.teacher_weights}
-    result = potstill.shrink(options.images, out=folder, **keywords)
+    moments = sorted(np.random.default_rng(options.kill).uniform(0, 60 * options.minutes, options.kill).tolist())
+    killed(keywords, moments, began)
+    result = potstill.shrink(**keywords)
     now = os.times()
     ship, forecast = result.summary["ship"], result.forecast
     return {
@@ -52,6 +74,7 @@ def searched(options: argparse.Namespace, budget: str, folder: Path) -> dict[str
         "optimism": result.summary["choice"]["optimism"],
         "minutes": round((time.monotonic() - began) / 60, 1),
         "processor_minutes": round(sum(now[:4]) / 60 - sum(used[:4]) / 60, 1),
+        "killed_after": [round(moment / 60, 1) for moment in moments],
         "stages": result.summary["stages"],
     }
 
@@ -112,7 +135,7 @@ def table(record: dict[str, Any]) -> str:
         teacher = "" if one["teacher"] is None else f"{one['teacher']:.1f} %"
         accuracy = f"{one['accuracy']:.2f} % | {low:.1f} to {high:.1f} (n = {one['images']:,})"
         lines.append(
-            f"| {one['data']} | {one['budget']} | {one['network']} ({one['kind']}) | {words.size(one['bytes'], ' ')} | "
+            f"| {one['data']} | {_budget(one)} | {one['network']} ({one['kind']}) | {words.size(one['bytes'], ' ')} | "
             f"{accuracy} | {teacher} | {one['verdict']} | "
             f"{one['forecast'][0]:.1f} to {one['forecast'][1]:.1f}: {'held' if one['held'] else 'missed'} | "
             f"{one['minutes']:.1f} of {one['allowed']:g} |"
@@ -127,6 +150,11 @@ def table(record: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _budget(run: dict[str, Any]) -> str:
+    moments = ", ".join(f"{moment:g}" for moment in run.get("killed_after", []))
+    return f"{run['budget']}, killed after {moments} min" if moments else run["budget"]
 
 
 def _alternatives(record: dict[str, Any]) -> list[str]:
@@ -153,6 +181,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="*", default=[])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--kill", type=int, default=0, help="times that a search is stopped and started again")
     parser.add_argument("--teacher")
     parser.add_argument("--teacher-weights")
     parser.add_argument("--typed", action="store_true", help="also run `potstill distill` with its defaults")
@@ -166,11 +195,11 @@ def main() -> None:
     options.images = data if options.limit is None else {"path": data, "limit": options.limit}
     record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.is_file() else {"runs": []}
     for budget in options.budgets:
-        folder = options.work / f"shrink-{options.name}-{budget}"
+        folder = options.work / f"shrink-{options.name}-{budget}{'-killed' * bool(options.kill)}"
         run = searched(options, budget, folder)
         run |= {"data": options.name, "budget": budget, "allowed": options.minutes}
         run["random"] = random_choice(folder / "summary.json")
-        others = [one for one in record["runs"] if (one["data"], one["budget"]) != (options.name, budget)]
+        others = [one for one in record["runs"] if _key(one) != _key(run)]
         record |= {
             "runs": sorted([*others, run], key=lambda one: (one["data"], one["bytes"])),
             "machine": machine(),
@@ -182,6 +211,10 @@ def main() -> None:
     if ways:
         record.setdefault("alternatives", {})[options.name] = [way(options) for way in ways]
         write(record)
+
+
+def _key(run: dict[str, Any]) -> tuple[str, str, bool]:
+    return run["data"], run["budget"], bool(run.get("killed_after"))
 
 
 def write(record: dict[str, Any]) -> None:

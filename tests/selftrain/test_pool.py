@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from potstill.data import duplicates
 from potstill.data.formats import from_arrays
+from potstill.data.joined import joined
 from potstill.data.manifest import UNLABELLED
 from potstill.errors import DataError
-from potstill.stages.selftrain import deduplicate
 from potstill.stages.selftrain.corrections import corrected
-from potstill.stages.selftrain.unlabelled import joined, read, read_pool
+from potstill.stages.selftrain.unlabelled import read
+from potstill.stages.unlabelled import read_pool
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
 
@@ -102,8 +104,8 @@ def test_copies_of_test_images_are_caught_exact_and_saved_again(tmp_path: Path) 
     folder_of(tmp_path / "pool" / "exact", pixels(data, test[:5]))
     folder_of(tmp_path / "pool" / "again", pixels(data, test[5:10]), ending="jpg")
     manifest = joined(data, read_pool(str(folder)))
-    found = deduplicate.deduplicate(manifest)
-    names = {manifest.name(int(row)) for row in found.pool[found.reason == deduplicate.COPY_OF_TEST]}
+    found = duplicates.deduplicate(manifest)
+    names = {manifest.name(int(row)) for row in found.pool[found.reason == duplicates.COPY_OF_TEST]}
     assert names == {f"{kind}/{n}.{end}" for kind, end in (("exact", "png"), ("again", "jpg")) for n in range(5)}
     assert len(found.kept) == 190
 
@@ -112,9 +114,9 @@ def test_copies_within_the_pool_and_of_labelled_images_count_once(tmp_path: Path
     data, made = labelled(tmp_path)
     new = more(20)
     twice = np.concatenate([new, new[:4], pixels(made, made.rows("train")[:3])])
-    found = deduplicate.deduplicate(read(settings(data, pool_file(tmp_path, twice))))
+    found = duplicates.deduplicate(read(settings(data, pool_file(tmp_path, twice))))
     assert len(found.kept) == 20
-    assert [int((found.reason == n).sum()) for n in (deduplicate.COPY, deduplicate.COPY_OF_LABELLED)] == [4, 3]
+    assert [int((found.reason == n).sum()) for n in (duplicates.COPY, duplicates.COPY_OF_LABELLED)] == [4, 3]
 
 
 def test_corrections_are_read_back_and_wrong_ones_named(tmp_path: Path) -> None:

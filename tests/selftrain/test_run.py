@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 
 import potstill
 from potstill import artifacts
+from potstill.data import duplicates
 from potstill.data.formats import from_arrays
 from potstill.model_files import open
-from potstill.stages.selftrain import SelftrainConfig, deduplicate, selftrain
+from potstill.stages.selftrain import SelftrainConfig, selftrain
 from potstill.stages.selftrain import rounds as rounds_module
 from potstill.stages.selftrain.rounds import Rounds
 from potstill.stages.selftrain.settings import VALIDATION
@@ -45,6 +47,13 @@ def test_the_table_is_whole_and_the_budgets_are_equal(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).is_file()
     assert len((tmp_path / "run" / "to-review.csv").read_text().splitlines()) == 1 + config.to_review
     assert open.find(str(tmp_path / "run")).card.classes == ("circle", "cross", "stripes")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    damaged = tmp_path / "copy" / "labels-only-clean" / "seed-0" / "manifest.json"
+    damaged.write_text(damaged.read_text().replace("seed", "sead", 1))
+    again = selftrain(config, tmp_path / "copy")  # a training that starts from another one in the folder is not moved
+    assert {name: row["test_accuracy"] for name, row in again["models"].items()} == {
+        name: row["test_accuracy"] for name, row in found["models"].items()
+    }
 
 
 def noise(random: np.random.Generator) -> np.ndarray:
@@ -78,7 +87,7 @@ def test_five_percent_copies_of_test_images_are_left_out(tmp_path: Path) -> None
     test = made.rows("test")
     images = np.concatenate([more(190), pixels(made, test[:10])])
     found = selftrain(settings(data, pool_file(tmp_path, images), rounds=0, seeds=1), tmp_path / "run")
-    assert found["pool"]["left_out"][deduplicate.REASONS[deduplicate.COPY_OF_TEST]] == 10
+    assert found["pool"]["left_out"][duplicates.REASONS[duplicates.COPY_OF_TEST]] == 10
     assert found["pool"]["kept"] == 190
     assert "10 duplicate or near duplicate of a test image" in " ".join(found["notes"])
 

@@ -43,8 +43,7 @@ def more(count: int = 300, seed: int = 9) -> np.ndarray:
 
 def settings(data: Path, unlabelled: Path | None, **changes: Any) -> SelftrainConfig:
     plain = {
-        "data": {"path": str(data)},
-        "unlabelled": None if unlabelled is None else str(unlabelled),
+        "data": {"path": str(data), "unlabelled": None if unlabelled is None else str(unlabelled)},
         "teachers": [{"model": "builtin:mlp"}],
         "folds": 3,
         "rounds": 1,

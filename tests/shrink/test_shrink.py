@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import potstill
@@ -77,18 +78,21 @@ def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> 
     assert back.shipped == result.shipped  # the damaged training is made again, and what came after it is kept
 
 
-def test_a_killed_search_goes_on_with_its_plan(tmp_path: Path) -> None:
+def test_a_killed_search_with_unlabelled_images_goes_on_with_its_plan(tmp_path: Path) -> None:
+    pool = tmp_path / "pool.npy"
+    np.save(pool, np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8))
     code = (
         "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 300}, out=sys.argv[1], max_bytes='16kB', "
-        "minutes=0.1, seeds=1, workers=1)"
+        "minutes=0.1, seeds=1, workers=1, unlabelled=sys.argv[2])"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    command = [sys.executable, "-c", code, str(tmp_path / "run"), str(pool)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list((tmp_path / "run" / "models").rglob("*.safetensors")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    first = shrink(tmp_path / "run")
+    first = shrink(tmp_path / "run", unlabelled=pool)
+    assert first.summary["data"]["splits"]["unlabelled"] == 40
     plans = [json.loads(file.read_text()) for file in (tmp_path / "run" / "goals").rglob("plan.json")]
     assert len(plans) == 1 and {one["name"] for one in first.summary["candidates"]} == set(plans[0]["short"])
     assert potstill.evaluate(str(first.model), DIGITS).accuracy == pytest.approx(first.shipped.accuracy, abs=1e-3)

@@ -18,7 +18,7 @@ OF_THE_VERB = ("out", "command", *MACHINES)
 """Keywords that are no settings, unless `PLACES` has one."""
 
 TRAIN = {name: f"train.{name}" for name in ("epochs", "batch_size", "lr", "ema", "patience", "select", "balance")}
-DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size", "fit")}
+DATA = {name: f"data.{name}" for name in ("limit", "group", "test_from", "allow_empty", "size", "fit", "unlabelled")}
 TEACHER = {"teacher_weights": "teacher.weights", "teacher_epochs": "teacher.train.epochs"}
 STUDENT = {"student_weights": "student.weights", "student_size": "student.size", "labels": "student.labels"}
 OBJECTIVE = {name: f"objective.{name}" for name in ("alpha", "temperature", "loss")}

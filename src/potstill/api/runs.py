@@ -106,6 +106,7 @@ def distill(
     seeds: int | None = None,
     seed: int | None = None,
     labels: int | None = None,
+    unlabelled: str | Path | None = None,
     limit: int | None = None,
     group: str | None = None,
     test_from: Literal["train", "val", "none"] | None = None,
@@ -136,12 +137,11 @@ def distill(
 ) -> RunResult:
     """Train a small student with a large teacher, beside a control without one, and export, measure and report it.
 
-    data: a path, 'digits', or settings. teacher, student: a name ("resnet18@stage:2" is truncated), a folder, an ONNX
-    file, settings, "auto". teacher_weights, student_weights: a file, "package:NAME", "hub", "auto". labels, seeds,
-    seed, teacher_epochs, student_size (pixels), alpha, temperature, loss, epochs, batch_size, lr, select, balance,
-    limit, group, test_from, allow_empty, fit, views, augment, mix, mix_alpha, input, objective, train, export,
-    comparisons, name, title: as in a recipe (docs/recipes.md). min_accuracy, max_drop, max_bytes, max_latency: the
-    goal. reject, target: docs/export.md. workers, ray, gpus: docs/scaling.md. out: the run folder.
+    data: a path, 'digits', or settings. teacher, student: a name, folder, ONNX file, settings, "auto". teacher_weights,
+    student_weights: a file, "package:NAME". workers, ray, gpus: docs/scaling.md. reject, target: docs/export.md. In
+    docs/recipes.md: labels, seeds, seed, teacher_epochs, student_size, unlabelled, alpha, temperature, loss, epochs,
+    batch_size, lr, select, balance, limit, group, test_from, allow_empty, fit, views, augment, mix, mix_alpha, input,
+    objective, train, export, comparisons, name, title, min_accuracy, max_drop, max_bytes, max_latency.
     """
     settings = settings_of("distill", locals())
     settings.setdefault("name", f"distill-{last_name(settings['data'].get('path', ''))}")

@@ -39,6 +39,7 @@ def shrink(
     std: Sequence[float] | None = None,
     to: str | Sequence[str] | None = None,
     device: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     size: int | None = None,
     limit: int | None = None,
     group: str | None = None,
@@ -62,6 +63,7 @@ def shrink(
         model, weights, mean, std: one more pretrained network to start from: its name, weights and normalisation.
         to: files for other runtimes, beside ONNX: "tflite", "c", "openvino", "executorch".
         device: profile of a device (`bench --device-profile`), whose latency is limited instead of this machine's.
+        unlabelled: more images, which the students learn from the teacher.
         size, limit, group: pixels a side (default: several are tried); images used; images that stay in one split.
         seeds, seed: trained pairs of the proof (default: 3); the first seed. workers: trainings at a time.
         ray, gpus: "auto" or HOST:PORT of a Ray cluster that trains instead; share of a GPU that a training takes.

@@ -35,6 +35,7 @@ from potstill.cli.options import (
     Target,
     TeacherWeights,
     TestFrom,
+    Unlabelled,
     Workers,
     option,
 )
@@ -67,6 +68,7 @@ def distill(
     seeds: Seeds = None,
     seed: FirstSeed = None,
     labels: Annotated[int | None, option(IMAGES, "Number of labels the student gets (default: all).")] = None,
+    unlabelled: Unlabelled = None,
     fit: Fit = None,
     limit: Limit = None,
     group: Group = None,

@@ -78,6 +78,7 @@ Gpus = Annotated[float | None, option(MACHINES, "With --ray: the share of a GPU 
 # images
 RunData = Annotated[str | None, option(IMAGES, "The images (default: those of the run).")]
 Limit = Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")]
+Unlabelled = Annotated[str | None, option(IMAGES, "A folder or archive of images without labels, to learn from too.")]
 Group = Annotated[
     str | None,
     option(IMAGES, "Keep images in one split: a pattern of paths below the data, near-copies or exif.", rare=True),

@@ -26,6 +26,7 @@ from potstill.cli.options import (
     Seeds,
     Std,
     TestFrom,
+    Unlabelled,
     Workers,
     option,
 )
@@ -35,7 +36,7 @@ METHOD = "Method"
 
 def selftrain(
     data: Data,
-    unlabelled: Annotated[str | None, option(IMAGES, "A folder or archive of images without labels.")] = None,
+    unlabelled: Unlabelled = None,
     teacher: Annotated[
         list[str] | None, option(NETWORKS, "A name to be trained, a folder or an ONNX file; may be repeated.")
     ] = None,

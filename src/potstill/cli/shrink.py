@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from potstill.cli.common import call
-from potstill.cli.options import Data, Gpus, Json, Mean, Out, Quiet, Ray, Std, names, option
+from potstill.cli.options import IMAGES, Data, Gpus, Json, Mean, Out, Quiet, Ray, Std, Unlabelled, names, option
 
-BUDGETS, TIME, TEACHER, IMAGES = "Budgets", "Time", "Teacher and pretrained networks", "Images"
+BUDGETS, TIME, TEACHER = "Budgets", "Time", "Teacher and pretrained networks"
 
 
 def shrink(
@@ -33,6 +33,7 @@ def shrink(
     weights: Annotated[str | None, option(TEACHER, "Its weights: a file, package:NAME, or hub.")] = None,
     mean: Mean = None,
     std: Std = None,
+    unlabelled: Unlabelled = None,
     size: Annotated[int | None, option(IMAGES, "Pixels a side (default: several are tried).")] = None,
     limit: Annotated[int | None, option(IMAGES, "Use about this many images, stratified by class.")] = None,
     group: Annotated[str | None, option(IMAGES, "Which images stay in one split (docs/data.md).")] = None,

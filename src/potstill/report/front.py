@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from potstill.report.charts import COLOURS, drawing, new_figure, svg_of
 
@@ -58,7 +59,7 @@ def _scale(axes: Axes, spots: Sequence[Spot], limit: float | None, tick: Callabl
     low, high = min(costs) / 1.8, max([*costs, limit or 0]) * 1.8
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 60 else (1.0, 3.0)))
+    axes.xaxis.set_major_locator(FixedLocator(ticks(low, high)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if limit is not None:
@@ -67,6 +68,24 @@ def _scale(axes: Axes, spots: Sequence[Spot], limit: float | None, tick: Callabl
     axes.set_ylim(max(min(accuracies) - 1.6 * margin, -1), 101)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
+
+
+STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+"""Ticks within a decade, from few to many."""
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return values for a logarithmic axis from `low` to `high`: at least three where it spans a factor of 3.2.
+
+    They are apart enough for labels of six characters beside each other.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in STEPS:
+        found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        found = [value for value in found if low <= value <= high]
+        if len(found) >= 3:
+            break
+    return found
 
 
 def _line(axes: Axes, height: float | None, label: str, colour: str) -> None:

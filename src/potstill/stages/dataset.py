@@ -25,6 +25,7 @@ from potstill.models.card import Card, Fit
 from potstill.models.outputs import Classifier
 from potstill.stages.images_record import read_labelled, record_splits
 from potstill.stages.recipe import DataConfig
+from potstill.stages.unlabelled import with_new_images
 from potstill.words import plural
 
 PHOTO_SIZE = 128  # pixels per side, if neither the recipe nor a model defines it
@@ -130,14 +131,14 @@ def unsplit(config: DataConfig) -> Manifest:
 
 
 def read(config: DataConfig) -> Manifest:
-    """Return the manifest of a recipe's data, with a validation and a test split."""
+    """Return the manifest of a recipe's data, with a validation and a test split, and its unlabelled images."""
     manifest = unsplit(config)
     if not len(manifest.rows("train", labelled=True)):
         raise DataError(
             f"{config.path} has no labelled images. Training needs them: {how_to_label(config.path)} Then type the "
             "command again."
         )
-    return record_splits(_with_splits(manifest, config))
+    return record_splits(with_new_images(_with_splits(manifest, config), config))
 
 
 def _with_splits(manifest: Manifest, config: DataConfig) -> Manifest:

@@ -61,6 +61,9 @@ class DataConfig(Config):
         default=None, description="pattern of paths below the data, 'near-copies' or 'exif': what stays in one split"
     )
     allow_empty: bool = Field(default=False, description="accept classes without images")
+    unlabelled: str | None = Field(
+        default=None, description="a folder, archive or array file of images without labels, for training too"
+    )
     seed: int = Field(default=0, ge=0, description="random seed of the splits")
 
 

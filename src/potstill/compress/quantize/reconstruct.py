@@ -20,13 +20,14 @@ from potstill import progress
 from potstill.compress.quantize.fake import QuantConv2d, QuantLinear, quantized_layers
 from potstill.models.inspect.dataflow import evaluating
 from potstill.models.inspect.macs import cost
-from potstill.models.inspect.plain_layers import depthwise, plain_layers
+from potstill.models.inspect.plain_layers import depthwise, has_depthwise, plain_layers
 from potstill.models.inspect.segments import Segment, segments
 
 Layer = QuantConv2d | QuantLinear
 
-STEPS = (100, 500)  # the smallest and the largest number per block
+STEPS = (50, 500)  # the smallest and the largest number per block
 WORK = 6.5e11  # multiply-accumulates of all forward passes: 500 steps for ResNet-20, fewer for larger networks
+DEPTHWISE = 2  # networks with depthwise layers take so many times as long for a multiply-accumulate
 CHANNELS_LAST = 65  # pixels from which this memory format is faster (photos), up to 1.5 times with depthwise layers
 MEMORY = 1.5e9  # bytes of all inputs and outputs of one block
 
@@ -103,7 +104,8 @@ def reconstruct(
 
 def _steps(model: nn.Module, image: Tensor, batch: int) -> int:
     fewest, most = STEPS
-    return int(min(max(WORK / (cost(model, image).total_macs * batch), fewest), most))
+    work = cost(model, image).total_macs * batch * (DEPTHWISE if has_depthwise(model) else 1)
+    return int(min(max(WORK / work, fewest), most))
 
 
 def _layers_that_run_once(model: nn.Module, image: Tensor) -> dict[str, Layer]:

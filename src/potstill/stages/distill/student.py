@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from potstill.artifacts import sha256
 from potstill.errors import ConfigError, ModelError
@@ -37,10 +38,16 @@ def from_folder(config: StudentConfig, data: Data) -> Classifier | None:
     return data.shown_to(model).train()
 
 
-def start_of(config: StudentConfig) -> dict[str, str]:
-    """Return a digest of the initial weights of a student, if they are in a folder or a file."""
+def identity_of(config: StudentConfig) -> dict[str, Any]:
+    """Return the settings of a student, with the digest of its initial weights instead of their folder or file.
+
+    So a run folder that was copied or moved, whose trainings start from each other, is the same.
+    """
+    settings = config.to_json()
     model = find(config.model)
     if model is not None:
-        return {"start": model.card.weights_sha256}
+        return settings | {"model": None, "start": model.card.weights_sha256}
     file = packages.resolved(config.model, config.weights)
-    return {"start": sha256(file)} if isinstance(file, Path) and file.is_file() else {}
+    if isinstance(file, Path) and file.is_file():
+        return settings | {"weights": None, "start": sha256(file)}
+    return settings

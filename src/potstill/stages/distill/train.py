@@ -21,7 +21,7 @@ from potstill.progress import parts
 from potstill.stages.dataset import Data
 from potstill.stages.distill.search import SEED as SEARCH_SEED
 from potstill.stages.distill.search import choose
-from potstill.stages.distill.student import from_folder, start_of
+from potstill.stages.distill.student import from_folder, identity_of
 from potstill.stages.distill.views import affordable_views
 from potstill.stages.recipe import Recipe, StudentConfig, Views
 from potstill.stages.side_by_side import SERIAL, Part, SideBySide
@@ -208,7 +208,7 @@ def train_one(
     folder, views = parent / f"seed-{seed}", setup.views
     inputs = {
         "data": data.manifest.fingerprint,
-        "student": setup.student.to_json() | start_of(setup.student),
+        "student": identity_of(setup.student),
         "terms": [term.to_json() for term in terms],
         "train": setup.train.to_json(),
         "augment": [views.augment, views.mix, views.mix_alpha, views.number(setup.train.epochs)],

@@ -26,7 +26,7 @@ from potstill.objectives.objective import Term
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
-from potstill.stages.distill.student import start_of
+from potstill.stages.distill.student import identity_of
 from potstill.stages.distill.train import StudentSetup
 from potstill.stages.experiment import gradients
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, StudentConfig, TeacherConfig, Views
@@ -145,10 +145,10 @@ class _Training:
         config, folder = self.config, self.folder / f"seed-{seed}"
         inputs = {
             "data": self.data.manifest.fingerprint,
-            "settings": config.model_dump(mode="json", exclude={"name", "seeds", "seed"}),
+            "settings": config.model_dump(mode="json", exclude={"name", "seeds", "seed", "network"}),
             "teacher": self.teacher.identity if self.teacher else None,
             "seed": seed,
-            **start_of(config.network),
+            "network": identity_of(config.network),
         }
         return Trained(folder, seed, artifacts.stage(folder, inputs, lambda: self._train(seed, folder)))
 

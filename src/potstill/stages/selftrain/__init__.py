@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save
 
 from potstill import artifacts, distributed, progress
 from potstill.config import build
+from potstill.data import duplicates
+from potstill.data.duplicates import Deduplicated
 from potstill.errors import ConfigError, DataError
 from potstill.progress import parts
 from potstill.scheduling import Scheduler
@@ -24,10 +26,9 @@ from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import TeacherConfig
 from potstill.stages.run_folder import Journal
-from potstill.stages.selftrain import corrections, deduplicate, test_table, unlabelled
+from potstill.stages.selftrain import corrections, test_table, unlabelled
 from potstill.stages.selftrain.choice import Choice, choose
 from potstill.stages.selftrain.crossfit import crossfit
-from potstill.stages.selftrain.deduplicate import Deduplicated
 from potstill.stages.selftrain.pseudo_labels import CalibratedTeacher, probabilities
 from potstill.stages.selftrain.review import write_review
 from potstill.stages.selftrain.rounds import WITH_POOL, Rounds
@@ -157,7 +158,7 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
     file = folder / "pool" / "pool.safetensors"
 
     def work() -> dict[str, Any]:
-        result = deduplicate.deduplicate(manifest)
+        result = duplicates.deduplicate(manifest)
         with artifacts.atomic(file) as temporary:
             temporary.write_bytes(save({"pool": result.pool, "reason": result.reason}))
         return {"left_out": result.counts()}
@@ -165,7 +166,7 @@ def _read(config: SelftrainConfig, folder: Path) -> tuple[Data, Deduplicated]:
     artifacts.stage(file.parent, {"data": manifest.fingerprint}, lambda: distributed.by_main(work))
     stored = load_file(file)
     deduplicated = Deduplicated(stored["pool"], stored["reason"])
-    progress.note(deduplicate.describe(manifest, deduplicated))
+    progress.note(duplicates.describe(manifest, deduplicated))
     return dataset.prepare(config.data, manifest=manifest, at_least=own), deduplicated
 
 
@@ -226,7 +227,8 @@ def _summary(
 ) -> dict[str, Any]:
     result: dict[str, Any] = {"data": rounds.data.facts(config.data.path)}
     result["data"]["splits"] |= {"labelled": len(rounds.labelled), "pool": len(deduplicated.pool)}
-    result["pool"] = {"source": config.unlabelled, "kept": len(deduplicated.kept), "left_out": deduplicated.counts()}
+    pool = {"kept": len(deduplicated.kept), "left_out": deduplicated.counts()}
+    result["pool"] = {"source": config.data.unlabelled, **pool}
     result["labels"] = {"quality": label_quality, "generations": [labels.record for labels in rounds.labels]}
     result["kept"] = choice.kept
     result["helped"] = choice.helped

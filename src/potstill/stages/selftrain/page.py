@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from potstill.artifacts import write_text
+from potstill.data.duplicates import REASONS, Deduplicated
 from potstill.stages.dataset import Data
-from potstill.stages.selftrain.deduplicate import REASONS, Deduplicated
 from potstill.stages.selftrain.selection import STATES, USED, Selection
 
 SIDE = 64  # pixels of a thumbnail

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from potstill.data.duplicates import Deduplicated
 from potstill.stages.dataset import Data
 from potstill.stages.selftrain import corrections
-from potstill.stages.selftrain.deduplicate import Deduplicated
 from potstill.stages.selftrain.page import write_page
 from potstill.stages.selftrain.selection import USED, Selection
 

@@ -34,7 +34,6 @@ class SelftrainConfig(Config):
 
     name: SafeName = "selftrain"
     data: DataConfig
-    unlabelled: str | None = Field(default=None, description="a folder, archive or array file of images without labels")
     labels: int | None = Field(
         default=None, ge=2, description="use only this many labels; the other images join the pool"
     )

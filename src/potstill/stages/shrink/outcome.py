@@ -49,12 +49,13 @@ def summary(
             "ram": cost.ram_int8,
             "macs": cost.macs,
             "parameters": parameters,
-            "validation_accuracy": round(picked.outcome.accuracy[candidate.bits], 3),
         },
         "teacher": {"name": teacher.name, "validation_accuracy": teacher.accuracy, **teacher.facts},
         "choice": chosen.to_json(),
         "forecast": forecast | {"outcome": _held(forecast["student"]["interval"], ship["accuracy"])},
-        "candidates": [_row(entry, found, chosen) | {"front": entry.candidate.name in front} for entry in entries],
+        "candidates": [
+            _row(entry, found, chosen, ship) | {"front": entry.candidate.name in front} for entry in entries
+        ],
         "run": str(picked.folder.parent.parent),
     }
 
@@ -63,8 +64,11 @@ def _held(interval: Sequence[float], accuracy: float) -> dict[str, Any]:
     return {"accuracy": accuracy, "held": interval[0] <= accuracy <= interval[1]}
 
 
-def _row(entry: Entry, found: Found, chosen: Choice) -> dict[str, Any]:
-    """Return one candidate: its cost, and its validation accuracy after the short and the full training."""
+def _row(entry: Entry, found: Found, chosen: Choice, ship: dict[str, Any]) -> dict[str, Any]:
+    """Return one candidate: its cost, and its validation accuracy after the short and the full training.
+
+    The chosen one has the bytes of the file that is shipped.
+    """
     candidate = entry.candidate
     full = found.full.get(candidate.network)
     return {
@@ -77,4 +81,5 @@ def _row(entry: Entry, found: Found, chosen: Choice) -> dict[str, Any]:
         "finalist": full is not None,
         "chosen": candidate.name == chosen.entry.candidate.name,
         **entry.costed.cost.to_json(),
+        **({"bytes": ship["bytes"]} if candidate.name == chosen.entry.candidate.name else {}),
     }

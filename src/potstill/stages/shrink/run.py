@@ -196,7 +196,7 @@ class _Shrink:
         config, folder = self.config, self.folder / "teacher"
         if config.teacher is not None:
             return teachers.given(config, folder)
-        images, file = len(self.look.manifest.rows("train")), self.folder / "teacher.json"
+        images, file = len(self.look.manifest.rows("train", labelled=True)), self.folder / "teacher.json"
         classes = self.look.manifest.classes
         if found:
             accuracies = {one["model"]: one["accuracy"] for one in self.forecast["backbones"]}

@@ -91,7 +91,7 @@ class Place:
             views=self.views,
             seeds=self.config.seeds,
             seed=self.config.seed,
-            export=ExportConfig(calibration=256),
+            export=ExportConfig(int8=False),  # the file that is shipped is written and measured at the end
         )
 
     def student(self, candidate: Candidate) -> StudentConfig:

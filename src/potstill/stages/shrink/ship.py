@@ -69,20 +69,22 @@ def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -
 def files(one: Picked, entry: Costed, teacher: Path, folder: Path, to: tuple[str, ...]) -> dict[str, Any]:
     """Write and measure the files, for ONNX and the runtimes `to`; return the summary of the export.
 
+    With the validation accuracy of the weights that are shipped, in percent, as `validation_accuracy`.
+
     entry: the candidate, with the bytes that its file may have. Weights of fewer than 8 bits, and those that lose more
     than `LOST` points on validation after post-training quantization, are reconstructed block by block; if that still
     loses more, they are trained for their bits, and the better of both is kept.
     """
-    source = one.folder
     bits = entry.candidate.bits
-    lost = one.outcome.accuracy[32] - one.outcome.accuracy[bits]
-    if bits < 8 or lost > LOST:
-        source = _quantized(one, entry, teacher, folder)
-    return export_files(build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]}), folder / "export")
+    source, accuracy = one.folder, one.outcome.accuracy[bits]
+    if bits < 8 or one.outcome.accuracy[32] - accuracy > LOST:
+        source, accuracy = _quantized(one, entry, teacher, folder)
+    settings = build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]})
+    return export_files(settings, folder / "export") | {"validation_accuracy": round(accuracy, 3)}
 
 
-def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> Path:
-    """Return the folder of the better quantized network."""
+def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> tuple[Path, float]:
+    """Return the folder of the better quantized network, and its validation accuracy in percent."""
     place = folder / "quantized"
     record = quantize(_settings(one, entry, "ptq"), place)
     accuracy = record["record"]["validation_calibrated"]
@@ -91,14 +93,15 @@ def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> Path:
         used = sorted(set(record["bits"].values()))
         progress.note(f"The weights have {used[0]} to {used[-1]} bits, chosen by layer for the budget.")
     if lost <= LOST:
-        return place
+        return place, accuracy
     progress.note(
         f"Quantization after training loses {lost:.1f} points on validation: training the weights for it "
         f"({QAT_EPOCHS} epochs)."
     )
     trained = folder / "trained-for-its-bits"
     record = quantize(_settings(one, entry, "qat", teacher=str(teacher)), trained)["record"]
-    return trained if record["validation_accuracy"]["last"] > accuracy else place
+    after = record["validation_accuracy"]["last"]
+    return (trained, after) if after > accuracy else (place, accuracy)
 
 
 def _settings(one: Picked, entry: Costed, mode: Literal["ptq", "qat"], **more: Any) -> QuantizeConfig:
@@ -136,6 +139,7 @@ def delivered(
     result = shipped(chosen, manifest, folder, _teacher(one.folder.parents[1]), goal=goal)
     latency = next(iter(files.values())).latency_ms if files else file.latency_ms
     facts = {"kind": one.kind, "bits": bits, "float_latency_ms": latency}
+    facts["validation_accuracy"] = export["validation_accuracy"]
     kept = ("recall", "calibration_error", "lost", "agreement")
     result["ship"] |= facts | {key: models[small][key] for key in kept if key in models[small]}
     return result

@@ -17,8 +17,8 @@ from potstill.data.cache import cache_folder
 from potstill.data.formats.facts import gather, likeness
 from potstill.data.formats.near import ALIKE, DISTANCE, miniature, near_hashes
 from potstill.data.formats.sources import Encoded
+from potstill.data.joined import Joined
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
-from potstill.stages.selftrain.unlabelled import Joined
 from potstill.words import plural
 
 NEAREST = 8  # images of the held-out splits whose pixels are compared with those of one pool image
