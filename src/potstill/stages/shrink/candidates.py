@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from potstill.data.augment.policy import LARGEST_SMALL
 from potstill.models import packages, truncated, zoo
 from potstill.models.outputs import Classifier
@@ -15,6 +17,9 @@ from potstill.stages.recipe import StudentConfig
 from potstill.stages.shrink.settings import Pretrained
 
 FEWEST_BITS = 3.3  # on average: below, weights lose more than a smaller network would
+BITS_COST = {3.0: 3.0, 4.0: 1.0, 6.0: 0.5}
+"""Points of accuracy that weights of so many bits on average may cost after reconstruction or training for them."""
+OVERHEAD = 0.12  # share of a file that is not weights
 PHOTO_SIZES = (96, 128, 160, 224)
 SMALL = "small"
 SCRATCH: dict[str, Sequence[tuple[str, dict[str, Any]]]] = {
@@ -146,6 +151,16 @@ def places(network: Classifier) -> list[str]:
 
 def _number(path: str) -> int:
     return int(path.rpartition(".")[2])
+
+
+def average_bits(size: float, parameters: int) -> float:
+    """Return the bits of a weight, on average, in a file of `size` bytes; 8 at most."""
+    return min(8 * (1 - OVERHEAD) * size / parameters, 8.0)
+
+
+def lost_by(bits: float) -> float:
+    """Return the points of accuracy that weights of so many bits on average may cost."""
+    return float(np.interp(bits, list(BITS_COST), list(BITS_COST.values())))
 
 
 def truncations(base: Base, layers: Sequence[str], size: int) -> list[Candidate]:

@@ -52,12 +52,12 @@ def size_key(budgets: Budgets) -> str:
 def choose(entries: Sequence[Entry], found: Found, budgets: Budgets, teacher: float) -> Choice:
     """Return the choice among candidates that were trained to the end."""
     key, goal = size_key(budgets), budgets.goal.least(teacher)
-    accuracy = np.array([found.accuracy(entry.candidate) for entry in entries])
+    accuracy = np.array([found.accuracy(entry.costed) for entry in entries])
     size = np.array([getattr(entry.costed.cost, key) for entry in entries], float)
     number = pick(accuracy, size, goal, bool(budgets.limits))
     entry = entries[number]
     met = None if goal is None else bool(accuracy[number] >= goal)
-    flattery = optimism(np.stack([found.correct(each.candidate) for each in entries]), size, goal, bool(budgets.limits))
+    flattery = optimism(np.stack([found.correct(each.costed) for each in entries]), size, goal, bool(budgets.limits))
     reason = _reason(accuracy, number, goal, met, bool(budgets.limits))
     return Choice(entry, reason, met, flattery, len(found.short))
 
@@ -106,7 +106,7 @@ def finalists(entries: Sequence[Entry], found: Found, count: int, budgets: Budge
     With limits, the most accurate ones; without, also smaller ones on the front, from the most accurate downwards.
     """
     key = size_key(budgets)
-    ordered = sorted(entries, key=lambda e: (-found.accuracy(e.candidate), getattr(e.costed.cost, key)))
+    ordered = sorted(entries, key=lambda e: (-found.accuracy(e.costed), getattr(e.costed.cost, key)))
     if not budgets.limits:
         ordered = _front_first(ordered, key)
     networks = list(dict.fromkeys(entry.candidate.network for entry in ordered))[:count]
@@ -125,4 +125,4 @@ def _front_first(ordered: list[Entry], key: str) -> list[Entry]:
 
 def costed_front(entries: Sequence[Entry], found: Found) -> list[Costed]:
     """Return the candidates that no other one beats in validation accuracy and bytes, the smallest first."""
-    return front((e.costed for e in entries), {e.candidate.name: found.accuracy(e.candidate) for e in entries})
+    return front((e.costed for e in entries), {e.candidate.name: found.accuracy(e.costed) for e in entries})

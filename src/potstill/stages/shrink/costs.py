@@ -18,7 +18,7 @@ from potstill.exporters.device_profile import DeviceProfile
 from potstill.exporters.footprint import Footprint, footprint
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
-from potstill.stages.shrink.candidates import Candidate
+from potstill.stages.shrink.candidates import Candidate, average_bits, lost_by
 from potstill.stages.shrink.settings import Budgets
 
 FIGURES = {"max_bytes": "bytes", "max_latency": "latency_ms", "max_ram": "ram_int8", "max_macs": "macs"}
@@ -75,6 +75,12 @@ class Costed:
             return self
         size = limit if not budgets.wants_accuracy else min(self.cost.bytes, limit)
         return replace(self, cost=replace(self.cost, bytes=size))
+
+    @property
+    def lost(self) -> float:
+        """The points of accuracy that its weights may cost when they have their bits."""
+        few = self.candidate.bits < 8
+        return lost_by(average_bits(self.cost.bytes, self.cost.parameters) if few else self.candidate.bits)
 
     @property
     def least(self) -> Footprint:

@@ -77,7 +77,7 @@ def _row(entry: Entry, found: Found, chosen: Choice, ship: dict[str, Any]) -> di
         "bits": candidate.bits,
         "prior": candidate.prior,
         "epochs": entry.epochs if full else entry.short,
-        "validation_accuracy": round(found.accuracy(candidate), 3),
+        "validation_accuracy": round(found.accuracy(entry.costed), 3),
         "finalist": full is not None,
         "chosen": candidate.name == chosen.entry.candidate.name,
         **entry.costed.cost.to_json(),

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from potstill import artifacts
@@ -21,8 +20,10 @@ from potstill.stages.shrink.candidates import (
     PHOTO_SIZES,
     Base,
     Candidate,
+    average_bits,
     from_scratch,
     is_photo,
+    lost_by,
     places,
     truncations,
 )
@@ -35,9 +36,6 @@ from potstill.words import plural
 
 MOST_LAYERS = 7  # layers after which a pretrained network is truncated
 FEW_BITS = 4
-FEW_BITS_COST = {3.0: 3.0, 4.0: 1.0, 6.0: 0.0}
-"""Points of accuracy that weights of so many bits on average are expected to cost."""
-OVERHEAD = 0.12  # share of a file that is not weights
 FILE_SHARE = 1.1  # bytes of an 8-bit file for each parameter, at least
 QUICK_MINUTES = 40.0  # below, the largest input size is left out
 
@@ -180,8 +178,7 @@ def _promise(one: Sketch, limit: int | None) -> float:
     assert one.candidate.prior is not None
     if one.candidate.bits >= 8:
         return one.candidate.prior
-    average = FEW_BITS if limit is None else 8 * (1 - OVERHEAD) * limit / one.parameters
-    return one.candidate.prior - float(np.interp(average, list(FEW_BITS_COST), list(FEW_BITS_COST.values())))
+    return one.candidate.prior - lost_by(FEW_BITS if limit is None else average_bits(limit, one.parameters))
 
 
 def _spread(family: list[Sketch]) -> Iterable[Sketch]:

@@ -34,8 +34,6 @@ from potstill.training.settings import TrainConfig
 
 SHORT = 4  # a training of rung 0 has one in so many of the epochs
 PILOTS = 2  # candidates of rung 0 that are trained without the teacher too
-MENDED = {8: 0.5, 4: 1.5}
-"""Points that weights of so many bits are expected to lose after reconstruction or training for their bits."""
 LONGEST = {"pretrained": 16, "scratch": 64}
 
 
@@ -150,20 +148,19 @@ class Found:
         """Return the longest training of a candidate."""
         return self.full.get(candidate.network) or self.short[candidate.network]
 
-    def accuracy(self, candidate: Candidate) -> float:
-        """Return its validation accuracy with its bits, in percent.
+    def accuracy(self, costed: Costed) -> float:
+        """Return the validation accuracy of a candidate with its bits, in percent.
 
-        Simulated with plain rounding. Where that loses more than `MENDED`, it is the float accuracy less that, because
-        weights that are shipped are reconstructed or trained for their bits.
+        Simulated with plain rounding. Where that loses more than `Costed.lost`, it is the float accuracy less that,
+        because weights that are shipped are reconstructed or trained for their bits.
         """
-        accuracy = self.of(candidate).accuracy
-        return max(accuracy[candidate.bits], accuracy[32] - MENDED[candidate.bits])
+        accuracy = self.of(costed.candidate).accuracy
+        return max(accuracy[costed.candidate.bits], accuracy[32] - costed.lost)
 
-    def correct(self, candidate: Candidate) -> np.ndarray:
+    def correct(self, costed: Costed) -> np.ndarray:
         """Return which validation images it classifies correctly, bool [N]."""
-        outcome = self.of(candidate)
-        plain = outcome.accuracy[candidate.bits] >= outcome.accuracy[32] - MENDED[candidate.bits]
-        return outcome.correct[candidate.bits if plain else 32]
+        outcome, bits = self.of(costed.candidate), costed.candidate.bits
+        return outcome.correct[bits if outcome.accuracy[bits] >= outcome.accuracy[32] - costed.lost else 32]
 
 
 def pilots(place: Place, entries: Sequence[Entry], scheduler: Scheduler) -> Found:
@@ -238,7 +235,7 @@ def finalists(
     result = replace(found, full=full)
     ended = [entry for entry in entries if entry.candidate.network in full]
     for entry in ended:
-        trials.report(entry.costed, 1, result.accuracy(entry.candidate))
-    accuracies = {entry.candidate.name: result.accuracy(entry.candidate) for entry in entries}
+        trials.report(entry.costed, 1, result.accuracy(entry.costed))
+    accuracies = {entry.candidate.name: result.accuracy(entry.costed) for entry in entries}
     trials.finish(accuracies, {entry.candidate.name for entry in ended})
     return result
