@@ -67,8 +67,7 @@ def run(settings: dict[str, Any], folder: Path, draw: int) -> dict[str, Any]:
 def figures_of(runs: list[dict[str, Any]], folders: list[Path], command: str) -> dict[str, Any]:
     """Return the figures over all draws; a row that some draws do not have is left out of the table."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    names = [row["name"] for row in runs[0]["test"]["rows"]]
-    shared = [n for n in names if all(n in [row["name"] for row in r["test"]["rows"]] for r in runs)]
+    shared = [name for name in runs[0]["models"] if all(name in one["models"] for one in runs)]
     right = _right(runs, folders, shared)
     rows = [_row(runs, name, right) for name in shared]
     kept = ("choice", "labels", "pool", "seconds")
@@ -84,7 +83,7 @@ def figures_of(runs: list[dict[str, Any]], folders: list[Path], command: str) ->
         "versions": runs[-1]["versions"],
         "recipe": settings,
         "splits": runs[0]["data"]["splits"],
-        "images": runs[0]["test"]["images"],
+        "images": runs[0]["models"][ALONE]["images"],
         "rows": rows,
         "draws": [{"draw": one["recipe"]["seed"], **{key: one[key] for key in kept}} for one in runs],
     }
@@ -105,7 +104,7 @@ def _right(runs: list[dict[str, Any]], folders: list[Path], names: list[str]) ->
 
 
 def _row(runs: list[dict[str, Any]], name: str, right: dict[str, np.ndarray]) -> dict[str, Any]:
-    rows = [next(row for row in one["test"]["rows"] if row["name"] == name) for one in runs]
+    rows = [one["models"][name] for one in runs]
     error = [round(100 - row["test_accuracy"][0], 3) for row in rows]
     interval = mean_interval(np.array(error))
     found = {

@@ -83,16 +83,16 @@ def rows(out: Path) -> Iterator[dict[str, Any]]:
             continue
         found = [artifacts.read_json(folder / "summary.json") for folder in folders]
         spent = [artifacts.read_json(folder / "spent.json") for folder in folders]
-        model = "tuned" if "tuned" in found[0]["test"] else "probe"
+        model = "tuned" if "tuned" in found[0]["models"] else "probe"
         yield {
             "name": name,
             "title": title,
             "pixels": changes.get("data", {}).get("size", SIDE),
-            "test_accuracy": [summary["test"][model]["accuracy"] for summary in found],
-            "delivered_accuracy": [summary["test"][summary["kept"]]["accuracy"] for summary in found],
+            "test_accuracy": [summary["models"][model]["accuracy"] for summary in found],
+            "delivered_accuracy": [summary["models"][summary["kept"]]["accuracy"] for summary in found],
             "kept": [summary["kept"] for summary in found],
             "choice": [summary["choice"] for summary in found],
-            "probe_seconds": [summary["seconds"].get("probe") for summary in found],
+            "probe_seconds": [(summary["probe"] or {}).get("seconds") for summary in found],
             "processor_minutes": [round(each["processor"] / 60, 2) for each in spent],
             "wall_minutes": [round(each["wall"] / 60, 2) for each in spent],
             "splits": found[0]["data"]["splits"],

@@ -98,7 +98,8 @@ def _data_settings(model: str, path: str, settings: dict[str, Any]) -> tuple[Dat
     place = Path(model)
     recorded = (recorded_data(place.parent if place.is_file() else place) if model else None) or {}
     own = "path" in recorded and Path(recorded["path"]).expanduser().resolve() == Path(path).expanduser().resolve()
-    return config.build(DataConfig, {**(recorded if own else {}), **settings, "path": path}), own
+    kept = {name: value for name, value in recorded.items() if name != "unlabelled"} if own else {}
+    return config.build(DataConfig, {**kept, **settings, "path": path}), own
 
 
 def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:

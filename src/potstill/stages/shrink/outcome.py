@@ -13,7 +13,7 @@ from potstill.stages.shrink.search import Entry, Found
 from potstill.stages.shrink.ship import Picked
 from potstill.stages.shrink.teacher import Made
 
-ROLES = ("teacher", "student", "control", "student_int8")
+ROLES = ("teacher", "student", "control")
 
 
 def summary(
