@@ -18,11 +18,11 @@ from potstill.errors import ConfigError
 from potstill.stages.shrink import teacher
 from potstill.stages.shrink.candidates import Candidate
 from potstill.stages.shrink.costs import Costs
-from potstill.stages.shrink.search import cap, short_of
+from potstill.stages.shrink.search import PILOTS, cap, short_of
 from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.speed import Speeds, tier
 
-SEARCH, PROOF = 0.34, 0.5  # shares of the time that is left once the teacher is made
+SEARCH, PROOF = 0.32, 0.48  # shares of the time that is left once the teacher is made
 VIEWS = {"photo": 12, "photo, quick": 8, "small": 8}  # cached of each training image
 LONG = 2400.0  # seconds
 MOST_SIZES = 2  # input sizes of photos, because the teacher's logits are computed for each
@@ -31,7 +31,7 @@ FEWEST_EPOCHS = 2
 PATIENCE = 6  # candidates that are passed over before the list is closed
 MOST_FINALISTS = 4
 ROUNDED = 7000  # images that the reconstruction of a network for photos takes as long as training on
-OVERHEAD = 6.0  # seconds around a training: loading, calibration, validation
+OVERHEAD = {"photo": 20.0, "small": 6.0}  # seconds around a training: loading, calibration, validation
 
 
 class Clock:
@@ -81,23 +81,33 @@ class Plan:
 @dataclass(frozen=True)
 class Time:
     """What a plan divides. seconds: left for search and proof; images: of the train split; workers, seeds: counts;
-    answer: seconds in which the teacher answers one image."""
+    answer: seconds in which the teacher answers one image; overhead: around a training, where there are minutes."""
 
     seconds: float
     images: int
     workers: int
     seeds: int
     answer: float = 0.0
+    overhead: float = 0.0
+
+    @property
+    def around(self) -> float:
+        """The seconds around a training."""
+        return self.overhead * min(self.seconds / 600, 1)
 
     def training(self, epochs: int, speed: float) -> float:
         """Return the wall seconds of a training in one worker; speed: seconds an image."""
-        return epochs * self.images * speed + OVERHEAD * min(self.seconds / 600, 1)
+        return epochs * self.images * speed + self.around
+
+    def turns(self, trainings: int) -> int:
+        """Return how often all workers are busy with so many trainings."""
+        return -(-trainings // self.workers)
 
 
 def epochs_of(one: Candidate, speed: float, limit: Time) -> int:
     """Return the epochs that the proof has time for: students and controls of all seeds; 0 if not even one."""
-    proof = PROOF * limit.seconds * limit.workers / (2 * limit.seeds)
-    return min(tier(proof / (limit.images * speed)), cap(one))
+    proof = PROOF * limit.seconds / limit.turns(2 * limit.seeds)
+    return min(tier((proof - limit.around) / (limit.images * speed)), cap(one))
 
 
 def made(
@@ -107,6 +117,7 @@ def made(
 
     Raises `ConfigError` if the time is too short for any of them, with the shortest that works.
     """
+    limit = replace(limit, overhead=OVERHEAD["photo" if photo else "small"])
     first = next((each for each in _fitting(ordered, costs, speeds, limit, budgets)), None)
     if first is None:
         raise ConfigError(_too_short(ordered, speeds, limit))
@@ -119,8 +130,8 @@ def made(
     if not epochs:
         raise ConfigError(_too_short(ordered, speeds, limit))
     longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
-    finalists = int((SEARCH * limit.seconds - spent) * limit.workers / longest)
-    return Plan(epochs, tuple(epochs), max(1, min(finalists, MOST_FINALISTS)), views, limit.seconds)
+    turns = max(int((SEARCH * limit.seconds - spent) / longest), 1)
+    return Plan(epochs, tuple(epochs), min(turns * limit.workers, MOST_FINALISTS), views, limit.seconds)
 
 
 def _fitting(
@@ -154,7 +165,9 @@ def _brief(fitting: Iterable[tuple[Candidate, float]], limit: Time, answers: flo
     for one, speed in fitting:
         number = epochs_of(one, speed, limit)
         more = answers if sizes and one.size not in sizes else 0.0
-        cost = 0.0 if one.network in networks else more + limit.training(short_of(number), speed) / limit.workers
+        trainings = 2 if len(networks) < PILOTS else 1
+        training = trainings * limit.training(short_of(number), speed) / limit.workers
+        cost = 0.0 if one.network in networks else more + training
         if epochs and (spent + cost > halves or (one.size not in sizes and len(sizes) >= MOST_SIZES)):
             skipped += 1
             if skipped >= PATIENCE:
