@@ -69,7 +69,7 @@ def picked(run: Path, outcomes: Mapping[tuple[Kind, int], Outcome], bits: int) -
 def files(one: Picked, entry: Costed, teacher: Path, folder: Path, to: tuple[str, ...]) -> dict[str, Any]:
     """Write and measure the files, for ONNX and the runtimes `to`; return the summary of the export.
 
-    With the validation accuracy of the weights that are shipped, in percent, as `validation_accuracy`.
+    With the `folder` of the weights that are shipped, and their `validation_accuracy` in percent.
 
     entry: the candidate, with the bytes that its file may have. Weights of fewer than 8 bits, and those that lose more
     than `LOST` points on validation after post-training quantization, are reconstructed block by block; if that still
@@ -80,7 +80,7 @@ def files(one: Picked, entry: Costed, teacher: Path, folder: Path, to: tuple[str
     if bits < 8 or one.outcome.accuracy[32] - accuracy > LOST:
         source, accuracy = _quantized(one, entry, teacher, folder)
     settings = build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]})
-    return export_files(settings, folder / "export") | {"validation_accuracy": round(accuracy, 3)}
+    return export_files(settings, folder / "export") | {"folder": source, "validation_accuracy": round(accuracy, 3)}
 
 
 def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> tuple[Path, float]:
@@ -126,7 +126,7 @@ def delivered(
     for file in exported.iterdir():
         if file.suffix in OTHER_FILES:
             _copy(file, folder / file.name)
-    artifacts.write_json(folder / "student.json", {"folder": str(one.folder.relative_to(folder))})
+    artifacts.write_json(folder / "student.json", {"folder": str(export["folder"].relative_to(folder))})
     files = {name: replace(candidate(source, models[source]), name=name) for source, name in names.items()}
     file = files.pop(names[small])
     others = {name: against(other, file) for name, other in files.items()}
