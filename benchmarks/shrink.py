@@ -74,9 +74,18 @@ def searched(options: argparse.Namespace, budget: str, folder: Path) -> dict[str
         "optimism": result.summary["choice"]["optimism"],
         "minutes": round((time.monotonic() - began) / 60, 1),
         "processor_minutes": round(sum(now[:4]) / 60 - sum(used[:4]) / 60, 1),
+        "commit": commit(),
         "killed_after": [round(moment / 60, 1) for moment in moments],
         "stages": result.summary["stages"],
     }
+
+
+def commit() -> str:
+    """Return the commit that the searches are made with."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
 
 
 def random_choice(summary: Path, seed: int = 0) -> dict[str, Any]:
@@ -127,8 +136,8 @@ def table(record: dict[str, Any]) -> str:
         "Written by `benchmarks/shrink.py` from docs/shrink.json. Test accuracy of the file that is shipped, chosen on",
         "validation, the test split evaluated once; 95 % interval over the test images (Wilson).",
         "",
-        "| data | budget | shipped | size | accuracy | interval | teacher | verdict | forecast | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | budget | shipped | size | accuracy | interval | teacher | verdict | forecast | minutes | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in record["runs"]:
         low, high = one["interval"]
@@ -138,7 +147,7 @@ def table(record: dict[str, Any]) -> str:
             f"| {one['data']} | {_budget(one)} | {one['network']} ({one['kind']}) | {words.size(one['bytes'], ' ')} | "
             f"{accuracy} | {teacher} | {one['verdict']} | "
             f"{one['forecast'][0]:.1f} to {one['forecast'][1]:.1f}: {'held' if one['held'] else 'missed'} | "
-            f"{one['minutes']:.1f} of {one['allowed']:g} |"
+            f"{one['minutes']:.1f} of {one['allowed']:g} | {one['commit']} |"
         )
     lines += _alternatives(record)
     held = sum(one["held"] for one in record["runs"])
