@@ -93,9 +93,12 @@ def _state(one: Mapping[str, Any]) -> str:
 
 
 def around(summary: Mapping[str, Any]) -> list[str]:
-    """Return what it costs to go smaller, and what a larger candidate brings, among those trained to the end."""
+    """Return what it costs to go smaller, and what a larger candidate brings, among those trained to the end.
+
+    Those with few bits would use the whole budget, whatever their network: their size says nothing.
+    """
     chosen = next(one for one in summary["candidates"] if one["chosen"])
-    others = [one for one in summary["candidates"] if one["finalist"] and not one["chosen"]]
+    others = [one for one in summary["candidates"] if one["finalist"] and not one["chosen"] and one["bits"] >= 8]
     sentences = []
     smaller = [one for one in others if one["bytes"] < chosen["bytes"]]
     larger = [one for one in others if one["bytes"] > chosen["bytes"]]
