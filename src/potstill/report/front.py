@@ -29,6 +29,10 @@ SHAPES = {
 }
 
 
+STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+"""Ticks within a decade, from few to many."""
+
+
 def front(
     spots: Sequence[Spot],
     *,
@@ -68,10 +72,6 @@ def _scale(axes: Axes, spots: Sequence[Spot], limit: float | None, tick: Callabl
     axes.set_ylim(max(min(accuracies) - 1.6 * margin, -1), 101)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-
-
-STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-"""Ticks within a decade, from few to many."""
 
 
 def ticks(low: float, high: float) -> list[float]:
