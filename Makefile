@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
+APP    := $(VENV)/app
 
-.PHONY: demo test quick lint check docs format audit clean
+.PHONY: demo test test-app quick lint check docs format audit clean
 
 demo: $(STAMP)
 	$(BIN)/potstill demo
@@ -12,6 +13,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-app: $(APP)/installed
+	$(APP)/bin/python -m pytest tests/api/test_app.py
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
@@ -42,10 +46,22 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# axe-playwright-python carries axe-core, which the tests of the pages run in Chromium. --no-deps: Playwright is not used.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps axe-playwright-python==0.1.8
 	touch $(STAMP)
+
+# The extra [app] needs pillow < 13, the tested versions have a newer one: an environment of its own, over the other one.
+$(APP)/installed: $(STAMP)
+	$(PYTHON) -m venv $(APP)
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$($(APP)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/tested-together.pth"
+	grep -v '^pillow=' constraints.txt > $(APP)/constraints.txt
+	$(APP)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(APP)/constraints.txt \
+	  --editable '.[app]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist site src/*.egg-info

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser import Browser, browser
+
 ROOT = Path(__file__).parents[1]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: see potstill.runtime
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is: for matrices this small, threads cost tenfold
@@ -27,6 +29,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the development data is not at {folder} (set POTSTILL_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser, which each test opens windows of its own in; skips where there is none."""
+    with browser() as running:
+        yield running
 
 
 def pytest_collection_finish() -> None:

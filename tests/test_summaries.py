@@ -31,6 +31,8 @@ from potstill.stages.label import LabelConfig, run_label
 from potstill.stages.recipe import Recipe
 from potstill.stages.run_folder import record_name
 from potstill.stages.selftrain import SelftrainConfig, selftrain
+from tests.browser import Browser
+from tests.report import looks
 from tests.report.test_report import Page
 
 pytestmark = pytest.mark.slow
@@ -103,6 +105,22 @@ def test_the_page_of_every_stage(done: tuple[Path, dict[str, dict[str, Any]]], k
         assert f"expected calibration error {insight['calibration']['error']:.1f} points" in page.text
         for row in insight["recall"]:
             assert f"{row['recall']:.1f} % ({row['interval'][0]:.1f} to {row['interval'][1]:.1f})" in page.text
+
+
+@pytest.mark.parametrize("page", [*(f"{kind}/report.html" for kind in stages(Path())), "selftrain/labels.html"])
+def test_pages_in_a_browser(done: tuple[Path, dict[str, dict[str, Any]]], page: str, chromium: Browser) -> None:
+    looks.check(chromium, done[0] / page)
+
+
+def test_the_page_of_an_agreement_in_a_browser(
+    done: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, chromium: Browser
+) -> None:
+    student, file = done[0] / "distill", tmp_path / "agreement.html"
+    found = CliRunner().invoke(
+        app, ["explain", str(student), "digits", "--teacher", str(student / "teacher"), "--html", str(file)]
+    )
+    assert found.exit_code == 0, found.output
+    looks.check(chromium, file)
 
 
 PRINTED = [

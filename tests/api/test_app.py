@@ -17,18 +17,12 @@ import pytest
 
 import potstill
 from potstill.errors import UserError
-from tests.browser import Browser, Page, browser
+from tests.browser import Browser, Page
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 
 NAME = "<b>digits"
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
 from potstill.stages.experiment.verdicts import judged
+from tests.browser import Browser
+from tests.report import looks
 from tests.worlds import shapes
 
 ROOT = Path(__file__).parents[2]
@@ -124,27 +128,48 @@ def test_every_experiment_has_a_toy_size() -> None:
     assert sorted(TOY) == packaged()
 
 
+Made = Callable[[str], potstill.ExperimentResult]
+
+
+@pytest.fixture(scope="module")
+def made(world: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return the outcome of an experiment at toy size, which is run once."""
+
+    @functools.cache
+    def run(name: str) -> potstill.ExperimentResult:
+        text, _ = TOY[name]
+        for word, path in world.items():
+            text = text.replace(word, path)
+        spaced = [re.sub(r"(?<=[{,])(\w+):(?=[^,}])", r"\1: ", word) for word in text.split()]  # YAML wants the space
+        done = potstill.run(name, spaced, out=tmp_path_factory.mktemp(name) / "run")
+        assert isinstance(done, potstill.ExperimentResult)
+        return done
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOY)
-def test_it_runs_at_toy_size(name: str, world: dict[str, str], tmp_path: Path) -> None:
-    text, expected = TOY[name]
-    for word, path in world.items():
-        text = text.replace(word, path)
-    spaced = [re.sub(r"(?<=[{,])(\w+):(?=[^,}])", r"\1: ", word) for word in text.split()]  # YAML wants the space
-    done = potstill.run(name, spaced, out=tmp_path / "run")
-    assert isinstance(done, potstill.ExperimentResult)
+def test_it_runs_at_toy_size(name: str, made: Made) -> None:
+    done, expected = made(name), TOY[name][1]
+    folder = done.folder or Path()
     assert set(expected) <= set(done.results)
     shown = [result for _, result in rows(done.summary, Language())]
-    english = (tmp_path / "run" / "experiment.md").read_text(encoding="utf-8")
-    korean = (tmp_path / "run" / "experiment.ko.md").read_text(encoding="utf-8")
+    english = (folder / "experiment.md").read_text(encoding="utf-8")
+    korean = (folder / "experiment.ko.md").read_text(encoding="utf-8")
     for result in (done.results[name] for name in expected):
         figure = f"{result['mean']:.2f}"
         assert result in shown and (figure in english or f"{100 - result['mean']:.2f}" in english)
-    assert english.count("\n| ") == korean.count("\n| ") and str(tmp_path.parents[1]) not in english + korean
+    assert english.count("\n| ") == korean.count("\n| ") and str(folder.parents[1]) not in english + korean
     assert {one["result"] for one in done.summary["claims"]} <= {"undecided", "not measured"}  # there is one seed
-    assert len(list((tmp_path / "run").glob("plot-*.svg"))) == english.count("\n![") == korean.count("\n![")
+    assert len(list(folder.glob("plot-*.svg"))) == english.count("\n![") == korean.count("\n![")
     assert ("\n![" in english) == bool(done.summary["recipe"]["plots"])
     json.dumps(done.to_dict())
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(made: Made, chromium: Browser) -> None:
+    looks.check(chromium, (made("noisy-student").folder or Path()) / "report.html")
 
 
 def test_a_knob_a_budget_and_a_dotted_key_change_the_settings() -> None:

@@ -22,6 +22,7 @@ from potstill.config import Config
 from potstill.data.workers import in_processes
 from potstill.errors import RunError
 from potstill.interruption import Interrupted
+from potstill.scheduling import claims
 from potstill.stages import run_lock
 from potstill.stages.stage import stage
 from potstill.torch_context import threads
@@ -49,7 +50,7 @@ def hold(folder: Path, **changes: object) -> Path:
     """Write the lock of a process into a folder that has a result: of this one, except for `changes`."""
     artifacts.write_text(folder / "prune.yaml", "name: x\n")
     artifacts.write_json(folder / "part" / artifacts.MANIFEST, {})
-    (folder / run_lock.LOCK).write_text(json.dumps({**run_lock.identity(), **changes}))
+    (folder / run_lock.LOCK).write_text(json.dumps({**claims.identity(), **changes}))
     return folder
 
 
@@ -61,7 +62,7 @@ def other() -> Iterator[subprocess.Popen]:
 
 
 def test_a_folder_of_a_process_that_runs_is_refused(tmp_path: Path, other: subprocess.Popen) -> None:
-    folder = hold(tmp_path / "run", pid=other.pid, started=run_lock.started(other.pid))
+    folder = hold(tmp_path / "run", pid=other.pid, started=claims.started(other.pid))
     with pytest.raises(RunError, match=f"Process {other.pid} works in .*run. Wait until it has finished"):
         work_in(folder)
     assert (folder / run_lock.LOCK).is_file()
@@ -76,11 +77,15 @@ def test_a_stale_lock_is_taken_over(tmp_path: Path, other: subprocess.Popen) -> 
     assert "left" in progress.display().notes[0] and not list(tmp_path.rglob(run_lock.LOCK))
 
 
-def test_the_lock_of_another_machine_is_not_judged(tmp_path: Path) -> None:
+def test_the_lock_of_another_machine_holds_while_it_is_touched(tmp_path: Path) -> None:
     folder = hold(tmp_path / "run", host="elsewhere", pid=1)
-    with pytest.raises(RunError, match=r"Process 1 on elsewhere works in .* remove .*\.lock"):
+    with pytest.raises(RunError, match=r"Process 1 on elsewhere works in .* is free 120 seconds after its end"):
         work_in(folder)
     assert socket.gethostname() != "elsewhere"
+    long_ago = time.time() - claims.STALE_SECONDS - 60
+    os.utime(folder / run_lock.LOCK, (long_ago, long_ago))
+    work_in(folder)
+    assert not (folder / run_lock.LOCK).exists()
 
 
 def test_a_new_folder_is_locked_with_its_first_file_and_left_without_a_lock(tmp_path: Path) -> None:
@@ -110,7 +115,7 @@ def _filled_by(folder: Path, other: subprocess.Popen) -> None:
     folder.mkdir()
     (folder / "theirs").write_text("kept")
     (folder / run_lock.LOCK).write_text(
-        json.dumps({**run_lock.identity(), "pid": other.pid, "started": run_lock.started(other.pid)})
+        json.dumps({**claims.identity(), "pid": other.pid, "started": claims.started(other.pid)})
     )
 
 

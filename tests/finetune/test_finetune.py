@@ -108,7 +108,7 @@ def test_the_page_says_what_was_kept_and_why(done) -> None:
     assert {"effect", "models", "gains", "recall", "confusion", "probe", "tuning", "steps", "data"} <= set(
         page.sections()
     )
-    assert summary["choice"]["sentence"] in page.text
+    assert summary["choice"]["sentence"].partition(": fine-")[2] in page.text
     for figures in summary["models"].values():
         assert words.percent(figures["accuracy"]).replace(words.NBSP, " ") in page.text
     assert summary["tuning"]["frozen_bits"][:12] in page.text

@@ -13,6 +13,7 @@ from potstill.report import write_report
 from potstill.report.advice import compared, effect
 from potstill.report.first import below
 from potstill.report.language import PLACE, Catalogue, catalogue, languages, translator
+from potstill.report.templates import drawn
 from tests.report import example
 from tests.report.test_report import Page
 from tests.test_voice import PACKAGE, strings
@@ -92,6 +93,15 @@ def test_every_verdict_is_translated(language: str, student: float, control: flo
     assert "1.5" in say(below(ship, 1)) and "points" not in say(below(ship, 1))
 
 
+def test_drawings_are_translated_and_stay_drawings() -> None:
+    texts = {"epoch": "에폭", "Accuracy over epochs: {values}.": "에폭에 따른 정확도: {values}."}
+    rest = "<text>&lt;b&gt;</text><path/></svg>"
+    svg = f'<svg aria-label="Accuracy over epochs: &lt;b&gt; 9."><text x="1">epoch</text>{rest}'
+    own = f'<svg aria-label="에폭에 따른 정확도: &lt;b&gt; 9."><text x="1">에폭</text>{rest}'
+    assert drawn(svg, Catalogue(texts).translated) == own
+    assert drawn(svg, translator("en")) == svg
+
+
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(UserError, match="Choose one of en, ko"):
         translator("xx")
@@ -107,6 +117,7 @@ def test_the_page_has_the_same_figures(language: str, tmp_path: Path) -> None:
         html = write_report(tmp_path, language=one).read_text(encoding="utf-8")
         pages[one] = Page(re.sub(r"<svg.*?</svg>", "", html, flags=re.S))
         assert f'<html lang="{one}">' in html
+        assert (">epoch</text>" in html) == (one == "en") and ("Training loss over epochs" in html) == (one == "en")
     numbers = {one: sorted(re.findall(r"\d[\d.,]*\d", page.text)) for one, page in pages.items()}
     assert numbers["en"] == numbers[language]
     screen = translator(language)("Next steps")

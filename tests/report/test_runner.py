@@ -26,7 +26,7 @@ from potstill.report.runner import play as playing
 from potstill.report.runner.compiler import read_program
 from potstill.report.runner.program import Unsupported
 from potstill.report.templates import filled
-from tests.browser import Browser, Page, browser
+from tests.browser import Browser, Page
 from tests.export import graphs, nets
 from tests.export.graphs import CHANNELS, SIDE, normal, step
 
@@ -34,12 +34,6 @@ pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(playing.__file__).parent
 IMAGES = 200
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

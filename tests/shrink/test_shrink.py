@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import potstill
+from potstill import progress
 from potstill.api.results import ShrinkResult
+from tests.browser import Browser
+from tests.report import looks
 
 DIGITS = {"path": "digits", "limit": 300}
 pytestmark = pytest.mark.slow
@@ -64,6 +67,10 @@ def test_the_page_says_what_to_ship_first(result: ShrinkResult) -> None:
     assert "Ship model_int8.onnx" in repr(result) and result.summary["ship"]["reference"]["role"] == "teacher"
 
 
+def test_the_page_in_a_browser(result: ShrinkResult, chromium: Browser) -> None:
+    looks.check(chromium, result.report or Path())
+
+
 def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in (out / "search").rglob("model.safetensors")}
     again = shrink(out, max_bytes="9kB")
@@ -96,6 +103,27 @@ def test_a_killed_search_with_unlabelled_images_goes_on_with_its_plan(tmp_path: 
     plans = [json.loads(file.read_text()) for file in (tmp_path / "run" / "goals").rglob("plan.json")]
     assert len(plans) == 1 and {one["name"] for one in first.summary["candidates"]} == set(plans[0]["short"])
     assert potstill.evaluate(str(first.model), DIGITS).accuracy == pytest.approx(first.shipped.accuracy, abs=1e-3)
+
+
+def test_two_processes_search_together(result: ShrinkResult, tmp_path: Path) -> None:
+    """Both end with the same choice, which is that of one process, and no training is made twice."""
+    code = (
+        "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 300}, out=sys.argv[1], max_bytes='16kB', "
+        "minutes=0.1, seeds=1, workers=1)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while first.poll() is None and not list((tmp_path / "run" / "offers").glob("*.json")):
+        time.sleep(0.02)
+    notes = progress.Display()
+    with progress.use(notes):
+        second = shrink(tmp_path / "run")
+    assert first.wait(60) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == second.summary
+    assert second.summary["choice"]["candidate"] == result.summary["choice"]["candidate"]
+    told = " ".join(notes.notes)
+    assert f"Process {first.pid} on" in told and "this one finished" in told
+    assert not (tmp_path / "run" / "offers").exists() and not list((tmp_path / "run").rglob("*.claim"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from potstill.errors import ConfigError
 from potstill.scheduling import check, opened
 from potstill.stages.shrink import ShrinkConfig
 from potstill.stages.shrink import shrink as shrink_stage
+from potstill.stages.shrink.together import together
 
 Settings = Mapping[str, Any]
 PRETRAINED = ("model", "weights", "mean", "std")
@@ -79,7 +81,8 @@ def shrink(
         if ray is not None:
             config = config.model_copy(update={"workers": scheduler.count})
         folder = new_folder(f"shrink-{last_name(config.data.path)}", "shrink", config, out)
-        return ShrinkResult(shrink_stage(config, folder, command=command, scheduler=scheduler), folder)
+        search = functools.partial(shrink_stage, config, folder, command=command, scheduler=scheduler)
+        return ShrinkResult(together(config, folder, scheduler, search), folder)
 
 
 def _pretrained(own: Mapping[str, Any]) -> dict[str, Any]:

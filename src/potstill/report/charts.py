@@ -311,6 +311,8 @@ def svg_of(figure: Figure, alt: str) -> str:
     text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)  # it would apply to the whole page
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))  # the rest, such as axes_1, would repeat in each chart
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     for variable, colour in COLOURS.items():
         text = text.replace(colour, f"var(--{variable.replace('_', '-')})")
     title = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")

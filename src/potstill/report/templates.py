@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import html
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from potstill import words
 from potstill.report.language import ENGLISH, translator
 
 HERE = Path(__file__).parent
+SHOWN = re.compile(r'(?<=aria-label=")[^"]+(?=")|(?<=>)[^<>]*\w[^<>]*(?=</text>)')
+"""What a reader sees or hears of a drawing: its alternative text, and the texts in it."""
 
 
 @functools.cache
@@ -28,8 +33,15 @@ def _environment() -> jinja2.Environment:
 def filled(template: str, *, language: str = ENGLISH, **values: Any) -> str:
     """Return a rendered template of this folder.
 
-    Every template also gets `css`, `words` (potstill.words), `language` and `_`, which translates a fixed text.
+    Every template also gets `css`, `words` (potstill.words), `language`, `_`, which translates a fixed text, and
+    `drawn`, which translates the texts of a drawing.
     """
-    css = (HERE / "report.css").read_text(encoding="utf-8")
-    shared = {"css": css, "words": words, "language": language, "_": translator(language)}
+    css, translate = (HERE / "report.css").read_text(encoding="utf-8"), translator(language)
+    shared = {"css": css, "words": words, "language": language, "_": translate}
+    shared["drawn"] = functools.partial(drawn, translate=translate)
     return _environment().get_template(template).render({**shared, **values})
+
+
+def drawn(svg: str, translate: Callable[[str], str]) -> str:
+    """Return a drawing (SVG) with its texts and its alternative text translated."""
+    return SHOWN.sub(lambda found: html.escape(translate(html.unescape(found[0]))), svg)

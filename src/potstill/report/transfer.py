@@ -27,18 +27,18 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Return what was kept in one sentence."""
     choice = summary["choice"]
     if choice and choice["kept"] == "tuned":
-        return f"Kept the fine-tuned model: {choice['difference']:.1f} points better than the linear probe"
+        return "Kept the fine-tuned model"
     if choice:
-        images = words.plural(summary["data"]["splits"]["validation"], "validation image")
-        return f"Kept the linear probe: fine-tuning was not measurably better on {images}"
+        return "Kept the linear probe"
     return "Trained from scratch" if summary["recipe"]["from_scratch"] else "Linear probe"
 
 
 def meaning(summary: Mapping[str, Any]) -> str:
     """Return why the model was kept."""
     if summary["choice"]:
+        why = summary["choice"]["sentence"].partition(": ")[2]  # what was kept is the headline
         return (
-            f"{summary['choice']['sentence']} Fine-tuning is kept only if it beats the probe by more than one "
+            f"{why[:1].upper()}{why[1:]} Fine-tuning is kept only if it beats the probe by more than one "
             "standard error on validation."
         )
     if summary["recipe"]["from_scratch"]:

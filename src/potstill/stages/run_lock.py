@@ -1,16 +1,8 @@
-"""The lock of a run folder: `.lock` names the process that works in it, so that no two of them do.
-
-A lock is stale if its process no longer runs: no process of this machine has its number, or the one that has it
-started at another time. The lock of another machine cannot be judged, so its message says what to remove.
-"""
+"""The lock of a run folder: `.lock` names the process that works in it, so that no two of them do."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +10,10 @@ from typing import Any
 
 from potstill import artifacts, distributed, progress
 from potstill.errors import RunError
+from potstill.scheduling.claims import STALE_SECONDS, Claim, holder_of, unwritable
 
 LOCK = ".lock"
-_held: set[Path] = set()
+_held: dict[Path, Claim] = {}
 
 
 class Locked(RunError):
@@ -39,12 +32,17 @@ def holds(folder: Path) -> bool:
     return folder.absolute() in _held
 
 
+def at_work(folder: Path) -> dict[str, Any] | None:
+    """Return the process that holds the lock of a folder: its pid and host; None if there is none."""
+    return holder_of(folder / LOCK)
+
+
 @contextlib.contextmanager
 def locked(folder: Path, *, now: bool) -> Iterator[None]:
     """Hold the lock of a folder in the block, from its beginning or from the first file that is written there.
 
     now: False for a folder that is new, and is not to be made before there is something to write. With several
-    processes rank 0 holds it. Raises `RunError` if another process does, or has filled the new folder meanwhile.
+    processes rank 0 holds it. Raises `Locked` if another process does, or has filled the new folder meanwhile.
     """
     if not distributed.is_main():
         yield
@@ -55,7 +53,7 @@ def locked(folder: Path, *, now: bool) -> Iterator[None]:
         _take(folder)
         if entries(folder) - before:
             _release(folder)
-            raise RunError(f"Another process has just worked in {folder}. Run the same command again.")
+            raise Locked(f"Another process has just worked in {folder}. Run the same command again.")
 
     try:
         if now:
@@ -67,77 +65,32 @@ def locked(folder: Path, *, now: bool) -> Iterator[None]:
 
 
 def _take(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    file, own = folder / LOCK, identity()
+    claim = Claim(folder / LOCK)
+    if holds(folder):
+        raise Locked(_refused(folder, at_work(folder) or {}))
     try:
-        with _alone_with(file) as handle:
-            holder = _read(handle)
-            if holder is not None and (holder != own or holds(folder)) and _runs(holder):
-                raise Locked(_refused(folder, holder))
-            if holder is not None:
-                progress.display().note(f"Process {holder.get('pid')} left {folder} without finishing; resuming.")
-            handle.truncate(0)
-            handle.seek(0)
-            handle.write(json.dumps(own))
+        holder = claim.take()
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if not unwritable(error):
             raise
         return  # a folder that cannot be written: a finished run can still be read
-    _held.add(folder.absolute())
+    if holder is not None:
+        raise Locked(_refused(folder, holder))
+    if claim.left is not None:
+        progress.display().note(f"Process {claim.left.get('pid')} left {folder} without finishing; resuming.")
+    _held[folder.absolute()] = claim
 
 
 def _release(folder: Path) -> None:
-    if holds(folder):
-        _held.discard(folder.absolute())
-        with contextlib.suppress(OSError):
-            (folder / LOCK).unlink()
-
-
-@contextlib.contextmanager
-def _alone_with(file: Path) -> Iterator[Any]:
-    """Open a lock file while no other process reads or writes it."""
-    while True:
-        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as handle:
-            with contextlib.suppress(OSError):  # some network file systems have no such locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if file.exists() and os.fstat(handle.fileno()).st_ino == file.stat().st_ino:
-                yield handle
-                return  # closing the file releases it
-
-
-def _read(handle: Any) -> dict[str, Any] | None:
-    try:
-        holder = json.loads(handle.read())
-    except ValueError:
-        return None
-    return holder if isinstance(holder, dict) and isinstance(holder.get("pid"), int) else None
-
-
-def identity() -> dict[str, Any]:
-    """Return what identifies this process: its number, the time it started, and the machine."""
-    return {"pid": os.getpid(), "started": started(os.getpid()), "host": socket.gethostname()}
-
-
-def started(pid: int) -> str | None:
-    """Return when a process of this machine started, in ticks since a named boot; None if it does not run."""
-    if not Path("/proc/self/stat").exists():
-        return "" if artifacts.is_alive(pid) else None
-    with contextlib.suppress(OSError):
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if after_name[0] not in "ZX":  # not a process that has ended and waits for its parent
-            return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {after_name[19]}"
-    return None
-
-
-def _runs(holder: dict[str, Any]) -> bool:
-    return holder.get("host") != socket.gethostname() or started(holder["pid"]) == holder.get("started")
+    if claim := _held.pop(folder.absolute(), None):
+        claim.release()
 
 
 def _refused(folder: Path, holder: dict[str, Any]) -> str:
     here = holder.get("host") == socket.gethostname()
     where = "" if here else f" on {holder.get('host')}"
-    advice = "" if here else f" If that process no longer runs, remove {folder / LOCK}."
+    lost = f" If that process no longer runs, the folder is free {STALE_SECONDS:.0f} seconds after its end."
     return (
-        f"Process {holder['pid']}{where} works in {folder}. Wait until it has finished, or choose another folder with "
-        f"--out.{advice}"
+        f"Process {holder.get('pid')}{where} works in {folder}. Wait until it has finished, or choose another folder "
+        f"with --out.{'' if here else lost}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +18,13 @@ from potstill.models.outputs import Classifier, Outputs
 from potstill.teachers.logit_codec import from_logits
 from potstill.teachers.prediction_store import WHOLE, Store, Stripe
 from potstill.torch_context import autocast
-from potstill.training.autotune import ExecutionPlan, choose, plan_of
+from potstill.training.autotune import ExecutionPlan, choose, convolves, plan_of
 from potstill.training.devices import init_process_group
 from potstill.training.loop import in_float
 
 EVALUATION_BATCH = 512
+BATCH_PIXELS, FEWEST = 2**21, 16
+"""On a CPU a batch has at most so many pixels, and at least so many images: activations that stay in the caches."""
 
 
 MANY_IMAGES = 10**6  # default number of images of an inference, enough for a measurement
@@ -49,12 +52,21 @@ def predict(
 
     model: a `Classifier`, a loaded exported file, or any function from images [B, C, H, W] in 0..1 to `Outputs`.
     """
-    plan = plan_of(precision, model)
+    plan = inference_plan(precision, model)
     with _evaluating(model), torch.inference_mode():
         for batch in batches:
             with autocast(batch.image.device, plan.precision):
                 outputs = model(batch.image.contiguous(memory_format=plan.memory_format))
             yield batch, in_float(outputs)
+
+
+def inference_plan(precision: str | ExecutionPlan, model: object) -> ExecutionPlan:
+    """Return a plan as it is; for a precision the plan in which convolutions are computed in channels_last.
+
+    For photos on a CPU that is 1.2 to 1.8 times as fast (depthwise convolutions gain most), for small images no slower.
+    """
+    plan = plan_of(precision, model)
+    return plan if isinstance(precision, ExecutionPlan) else dataclasses.replace(plan, channels_last=convolves(model))
 
 
 @contextlib.contextmanager
@@ -69,10 +81,22 @@ def _evaluating(model: Model) -> Iterator[None]:
             module.train()
 
 
-def clean_batches(loader: Loader, rows: np.ndarray, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
-    """Yield `rows` in order, without augmentation."""
+def evaluation_batch(loader: Loader) -> int:
+    """Return how many images are evaluated at a time."""
+    height, width = loader.view.size
+    fitting = BATCH_PIXELS // (height * width) if loader.device.type == "cpu" else EVALUATION_BATCH
+    return max(FEWEST, min(EVALUATION_BATCH, fitting))
+
+
+def clean_batches(loader: Loader, rows: np.ndarray, size: int | None = None) -> Iterator[Batch]:
+    """Yield `rows` in order, `size` at a time (default: as many as are computed fast), without augmentation."""
+    for part in _parts(rows, size or evaluation_batch(loader)):
+        yield loader.clean_batch(part)
+
+
+def _parts(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), size):
-        yield loader.clean_batch(rows[start : start + size])
+        yield rows[start : start + size]
 
 
 def predict_logits(
@@ -127,7 +151,7 @@ def fill_store(
     with progress.task(title or "Caching teacher logits", total=len(mine)) as task, ThreadPoolExecutor(1) as writer:
         writing: Future | None = None
         for view, part in mine:
-            columns = _columns(model, loader, store.part_rows(part), view, plan_of(precision, model), best)
+            columns = _columns(model, loader, store.part_rows(part), view, inference_plan(precision, model), best)
             if writing:
                 writing.result()
             writing = writer.submit(store.write, view, part, columns)
@@ -145,7 +169,7 @@ def images_a_second(
 ) -> float:
     """Return the images per second of a model's inference, from one batch after a warm-up batch."""
     began = time.perf_counter()
-    chunk = rows[:EVALUATION_BATCH]
+    chunk = rows[: evaluation_batch(loader)]
     for _ in range(2):
         began = time.perf_counter()
         batches = [loader.batch(chunk, np.zeros(len(chunk), np.int64))]
@@ -158,7 +182,7 @@ def _columns(
     model: Model, loader: Loader, rows: np.ndarray, view: int, plan: ExecutionPlan, best: int | None
 ) -> dict[str, np.ndarray]:
     """Return the columns of some rows in a view."""
-    chunks = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
-    batches = (loader.batch(chunk, np.full(len(chunk), view)) for chunk in chunks)
-    parts = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
-    return {name: np.concatenate([columns[name] for columns in parts]) for name in parts[0]}
+    parts = _parts(rows, evaluation_batch(loader))
+    batches = (loader.batch(part, np.full(len(part), view)) for part in parts)
+    found = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
+    return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,10 @@ class Job:
     def of(self, kind: Kind, seed: int) -> Job:
         """Return the same training of another kind or seed."""
         return dataclasses.replace(self, kind=kind, seed=seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return dataclasses.asdict(self)
 
     @property
     def place(self) -> Path:

@@ -19,6 +19,7 @@ from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.progress import parts
 from potstill.scheduling import Scheduler, Serial, carried_out
+from potstill.scheduling.joint import Joint
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.run_folder import Journal
 from potstill.stages.shrink import choice, forecast, jobs, outcome, plan, proposals, search, ship, starts
@@ -76,7 +77,8 @@ class _Shrink:
     """The state of one search. goal: names the records that belong to these budgets and minutes."""
 
     def __init__(self, config: ShrinkConfig, folder: Path, journal: Journal, scheduler: Scheduler) -> None:
-        self.config, self.folder, self.journal, self.scheduler = config, folder, journal, scheduler
+        self.config, self.folder, self.journal = config, folder, journal
+        self.scheduler = Joint(scheduler, folder, jobs.Job.to_json)  # the same command, started again, takes some
         goal = artifacts.fingerprint([config.budgets.to_json(), config.minutes])[:8]
         self.goal = folder / "goals" / goal
         self.look: Look
