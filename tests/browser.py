@@ -89,7 +89,7 @@ class Browser:
         """Open a page in a new window, wait until it has loaded, and return it."""
         target = self.send("Target.createTarget", url="about:blank", newWindow=True)["targetId"]
         session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = Page(self, session)
+        page = Page(self, session, target)
         for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
             page.send(f"{domain}.enable")
         page.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
@@ -103,8 +103,8 @@ class Browser:
 class Page:
     """An open page."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
-        self._browser, self._session = browser, session
+    def __init__(self, browser: Browser, session: str, target: str) -> None:
+        self._browser, self._session, self._target = browser, session, target
 
     def send(self, method: str, **values: Any) -> dict[str, Any]:
         return self._browser.send(method, self._session, **values)
@@ -157,6 +157,10 @@ class Page:
         """Write a picture of the whole page (PNG)."""
         answer = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         file.write_bytes(b64decode(answer["data"]))
+
+    def close(self) -> None:
+        """Close the window."""
+        self._browser.send("Target.closeTarget", targetId=self._target)
 
     def _events(self, method: str) -> list[dict[str, Any]]:
         mine = (one for one in self._browser.events if one.get("sessionId") == self._session)

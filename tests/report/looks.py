@@ -33,14 +33,19 @@ def axe() -> str:
     return (Path(found.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
 
 
-def check(chromium: Browser, file: Path) -> Page:
-    """Open a page wide and light, narrow and dark, and as it prints; return the first."""
+def check(chromium: Browser, file: Path, *, dark: bool = False) -> Page:
+    """Open a page wide and light, narrow and dark, and as it prints; return the first.
+
+    dark: whether axe-core looks at the dark colours too, which all pages share.
+    """
     assert file.is_file(), "Chromium would show a page of its own"
     wide = chromium.page(file, width=1400)
-    for page in (wide, chromium.page(file, width=390, dark=True)):
+    narrow = chromium.page(file, width=390, dark=True)
+    for page in (wide, narrow) if dark else (wide,):
         page.run(axe() + ";0")
         assert page.run(AXE) == []
-        _whole(page)
+    _whole(wide)
+    _whole(narrow)
     printed = chromium.page(file, width=A4, dark=True)
     printed.send("Emulation.setEmulatedMedia", media="print", features=[])
     printed.run("dispatchEvent(new Event('beforeprint'))")
@@ -49,6 +54,8 @@ def check(chromium: Browser, file: Path) -> Page:
     assert printed.run(white) == "rgb(255, 255, 255)" and not printed.run(
         "!!document.querySelector('details:not([open])')"
     )
+    narrow.close()
+    printed.close()
     return wide
 
 

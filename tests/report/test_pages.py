@@ -24,7 +24,7 @@ def test_classes_of_a_run_that_look_like_markup(tmp_path: Path, chromium: Browse
     summary = example.write_run(tmp_path, classes=(*MEAN, *"456789"))
     summary["notes"] = ["</section><i>"]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    page = looks.check(chromium, write_report(tmp_path))
+    page = looks.check(chromium, write_report(tmp_path), dark=True)
     text = page.run("document.body.innerText")
     assert all(name in text for name in (*MEAN, "</section><i>"))
     assert page.run("document.querySelectorAll('[onerror], p i, li i, th b, td b').length") == 0

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,7 @@ def test_the_page_says_what_to_ship_first(result: ShrinkResult) -> None:
 
 
 def test_the_page_in_a_browser(result: ShrinkResult, chromium: Browser) -> None:
-    looks.check(chromium, result.report or Path())
+    looks.check(chromium, result.report or Path(), dark=True)
 
 
 def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> None:
@@ -85,45 +87,41 @@ def test_other_budgets_reuse_every_training(result: ShrinkResult, out: Path) -> 
     assert back.shipped == result.shipped  # the damaged training is made again, and what came after it is kept
 
 
-def test_a_killed_search_with_unlabelled_images_goes_on_with_its_plan(tmp_path: Path) -> None:
+def test_a_search_with_unlabelled_images_outlives_its_first_process(tmp_path: Path) -> None:
+    """The second process helps the first; when that is killed, it goes on with the same plan and trainings."""
     pool = tmp_path / "pool.npy"
     np.save(pool, np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8))
     code = (
         "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 300}, out=sys.argv[1], max_bytes='16kB', "
         "minutes=0.1, seeds=1, workers=1, unlabelled=sys.argv[2])"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "run"), str(pool)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list((tmp_path / "run" / "models").rglob("*.safetensors")):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    first = shrink(tmp_path / "run", unlabelled=pool)
-    assert first.summary["data"]["splits"]["unlabelled"] == 40
-    plans = [json.loads(file.read_text()) for file in (tmp_path / "run" / "goals").rglob("plan.json")]
-    assert len(plans) == 1 and {one["name"] for one in first.summary["candidates"]} == set(plans[0]["short"])
-    assert potstill.evaluate(str(first.model), DIGITS).accuracy == pytest.approx(first.shipped.accuracy, abs=1e-3)
+    run, command = tmp_path / "run", [sys.executable, "-c", code, str(tmp_path / "run"), str(pool)]
+    first = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_for(first, lambda: list((run / "offers").glob("*.json")))
+
+    def kill() -> None:
+        wait_for(first, lambda: list((run / "models").rglob("*.safetensors")))
+        os.killpg(first.pid, signal.SIGKILL)
+
+    killer, display = threading.Thread(target=kill, daemon=True), progress.Display()
+    killer.start()
+    with progress.use(display):
+        second = shrink(run, unlabelled=pool)
+    killer.join(10)
+    assert first.wait(10) == -signal.SIGKILL
+    notes = " ".join(display.notes)
+    assert f"Process {first.pid} on" in notes and f"Process {first.pid} has ended; this one finished" in notes
+    assert second.summary["data"]["splits"]["unlabelled"] == 40
+    plans = [json.loads(file.read_text()) for file in (run / "goals").rglob("plan.json")]
+    assert len(plans) == 1 and {one["name"] for one in second.summary["candidates"]} == set(plans[0]["short"])
+    assert potstill.evaluate(str(second.model), DIGITS).accuracy == pytest.approx(second.shipped.accuracy, abs=1e-3)
+    assert not (run / "offers").exists() and not list(run.rglob("*.claim"))
 
 
-def test_two_processes_search_together(result: ShrinkResult, tmp_path: Path) -> None:
-    """Both end with the same choice, which is that of one process, and no training is made twice."""
-    code = (
-        "import sys, potstill; potstill.shrink({'path': 'digits', 'limit': 300}, out=sys.argv[1], max_bytes='16kB', "
-        "minutes=0.1, seeds=1, workers=1)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while first.poll() is None and not list((tmp_path / "run" / "offers").glob("*.json")):
+def wait_for(process: subprocess.Popen, condition: Callable[[], object]) -> None:
+    """Return as soon as a condition holds, or the process has ended."""
+    while process.poll() is None and not condition():
         time.sleep(0.02)
-    notes = progress.Display()
-    with progress.use(notes):
-        second = shrink(tmp_path / "run")
-    assert first.wait(60) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == second.summary
-    assert second.summary["choice"]["candidate"] == result.summary["choice"]["candidate"]
-    told = " ".join(notes.notes)
-    assert f"Process {first.pid} on" in told and "this one finished" in told
-    assert not (tmp_path / "run" / "offers").exists() and not list((tmp_path / "run").rglob("*.claim"))
 
 
 @pytest.mark.parametrize(
