@@ -6,8 +6,8 @@
 
 Adds to docs/shrink.json and writes docs/shrink-measured.md from it. A search that is recorded in the folder --work is
 not made again. Each begins with an empty cache of decoded images and features, as on a machine that is new to the
-images. With --kill, a search is stopped by SIGKILL at random times and started again, in a folder of its own; its minutes
-are those of all its processes.
+images. With --kill, a search is stopped by SIGKILL at random times and started again, in a folder of its own; its
+minutes are those of all its processes.
 """
 
 from __future__ import annotations
@@ -135,10 +135,11 @@ def table(record: dict[str, Any]) -> str:
         "# Shrink, measured",
         "",
         "Written by `benchmarks/shrink.py` from docs/shrink.json. Test accuracy of the file that is shipped, chosen on",
-        "validation, the test split evaluated once; 95 % interval over the test images (Wilson). Cache: whether photos and",
-        "features of an earlier search were decoded and computed already.",
+        "validation, the test split evaluated once; 95 % interval over the test images (Wilson). Cache: empty, or warm",
+        "with the decoded photos and the features of an earlier search.",
         "",
-        "| data | budget | shipped | size | accuracy | interval | teacher | verdict | forecast | minutes | cache | commit |",
+        "| data | budget | shipped | size | accuracy | interval | teacher | verdict | forecast | minutes | cache | "
+        "commit |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in record["runs"]:

@@ -93,7 +93,7 @@ def is_there(holder: dict[str, Any], file: Path) -> bool:
 
 def _now(folder: Path) -> float:
     """Return the time as the file system of a folder has it, which may differ from this machine's."""
-    file = folder / f".{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.tmp"
+    file = folder / f".now.{threading.get_ident()}-{os.getpid()}.tmp"
     try:
         file.touch()
         return file.stat().st_mtime
