@@ -120,7 +120,7 @@ def delivered(
     """Copy the files from the folder `exported` into `folder`; return `ship` and the figures behind it."""
     models = export["models"]
     small = INT8 if INT8 in models else FLOAT  # a network with integer weights has one file
-    names = {small: f"model_int{bits}.onnx"} | ({FLOAT: FLOAT} if small == INT8 else {})
+    names = {small: INT8} | ({FLOAT: FLOAT} if small == INT8 else {})
     for source, name in names.items():
         _copy(exported / source, folder / name)
     for file in exported.iterdir():
