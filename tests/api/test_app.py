@@ -1,4 +1,4 @@
-"""The app, driven in a real browser: draw, drop, temperature; start, stop, curves that grow; two windows."""
+"""The app, driven in a real browser: draw, drop, temperature; start, stop, curves that grow; two browsers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 import potstill
 from potstill.errors import UserError
-from tests.browser import Browser, Page
+from tests.browser import Browser, Page, browser
 
 pytest.importorskip("gradio", reason="the extra [app] is not installed")
 
@@ -47,6 +47,13 @@ def app(chromium: Browser, run: potstill.RunResult, tmp_path_factory: pytest.Tem
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and json.loads(printed) == {"url": f"http://127.0.0.1:{port}"}
+
+
+@pytest.fixture
+def other_chromium() -> Iterator[Browser]:
+    """A second browser, as of another person."""
+    with browser() as running:
+        yield running
 
 
 def free_port() -> int:
@@ -96,8 +103,10 @@ def test_a_file_that_is_no_image_gets_a_sentence(chromium: Browser, app: Started
     page.wait(f"{value('#message textarea')} === \"notes.txt is text, not an image: it begins with 'no image'.\"")
 
 
-def test_a_training_starts_grows_and_stops_in_two_windows(chromium: Browser, app: Started) -> None:
-    first, second = (opened(chromium, app, "Distil") for _ in range(2))
+def test_a_training_starts_grows_and_stops_in_two_browsers(
+    chromium: Browser, other_chromium: Browser, app: Started
+) -> None:
+    first, second = (opened(each, app, "Distil") for each in (chromium, other_chromium))
     first.run("document.querySelector('#start').click()")
     for page in (first, second):
         page.wait(f"{value('#status textarea')}.startsWith('Training app-digits-1: epoch')", 90)

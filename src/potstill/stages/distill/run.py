@@ -41,13 +41,18 @@ KINDS = {"student": "onnx", "student_int8": "int8"}
 
 @dataclass
 class Experiment:
-    """One comparison of students with controls, and its files."""
+    """One comparison of students with controls, and its files. exports: by place in `pair.students`."""
 
     name: str
     recipe: Recipe
     pair: Pair
-    exports: list[Exported]
+    exports: dict[int, Exported]
     control_export: Exported
+
+    @property
+    def best(self) -> int:
+        """The place of the student that is delivered."""
+        return shipping.best_seed(self.pair.students)
 
 
 def run_recipe(
@@ -133,7 +138,8 @@ def _evaluate(
         "evaluation", "Evaluated the test split once", lambda: _open_test(experiments, teacher, data, folder)
     )
     result = _summary(recipe, experiments, teacher, teacher_files, data, logits, folder)
-    copies = shipping.deliver(experiments[0].pair.students, experiments[0].exports, folder)
+    main = experiments[0]
+    copies = shipping.deliver(main.pair.students[main.best], main.exports[main.best], folder)
     golden_of_validation(copies, data, folder / "golden")
     return result | {"notes": _findings(result)}
 
@@ -172,15 +178,21 @@ def _experiment(name: str, recipe: Recipe, pair: Pair, data: Data, folder: Path,
     return Experiment(name, recipe, pair, exports, control)
 
 
-def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[list[Exported], Exported]:
+def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[dict[int, Exported], Exported]:
+    """Return the files of the students by their place, and of the first control.
+
+    Without 8 bits of the delivered student only: the float files of the others would answer as their networks do.
+    """
     settings, int8 = recipe.export, recipe.export.int8
-    with progress.task("Exporting", total=len(pair.students) + 1) as task:
-        students = []
-        for trained in pair.students:
+    places = range(len(pair.students)) if int8 else (shipping.best_seed(pair.students),)
+    students = {}
+    with progress.task("Exporting", total=len(places) + 1) as task:
+        for place in places:
+            trained = pair.students[place]
             where = folder / "export" / f"seed-{trained.seed}"
             model = trained.load()
             precision = rejection.precision_of(recipe.reject, model.card)
-            students.append(export(model, data, settings, where, int8=int8, precision=precision))
+            students[place] = export(model, data, settings, where, int8=int8, precision=precision)
             task.advance()
         control = export(pair.controls[0].load(), data, settings, folder / "export" / "control", int8=False)
         task.advance()
@@ -210,11 +222,11 @@ def _open_test(experiments: list[Experiment], teacher: TeacherSource, data: Data
             for trained in group:
                 model = trained.load()
                 add(key(experiment.name, kind, trained.seed), model, model.card)
-        for trained, files in zip(experiment.pair.students, experiment.exports, strict=True):
+        for place, files in experiment.exports.items():
             for kind, file in (("onnx", files.model), ("int8", files.int8)):
                 if file is not None:
                     model = OnnxModel(file)
-                    add(key(experiment.name, kind, trained.seed), model, model.card)
+                    add(key(experiment.name, kind, experiment.pair.students[place].seed), model, model.card)
     logits = test_split.open_test(models, identities, data, folder / "evaluation")
     stored = teacher.logits(data, rows) if tested is None else None
     return logits if stored is None else logits | {"teacher": stored}
@@ -266,9 +278,8 @@ def _summary(
 
 def _delivered(experiment: Experiment, logits: dict[str, Any]) -> dict[str, Any]:
     """Return the logits of the delivered files by role."""
-    students = experiment.pair.students
-    place = shipping.best_seed(students)
-    own = {role: key(experiment.name, kind, students[place].seed) for role, kind in KINDS.items()}
+    seed = experiment.pair.students[experiment.best].seed
+    own = {role: key(experiment.name, kind, seed) for role, kind in KINDS.items()}
     return {role: logits[name] for role, name in own.items() if name in logits}
 
 
@@ -301,7 +312,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
         return [logits[key(name, kind, trained.seed)] for trained in group]
 
     students, controls = logits_of("student", pair.students), logits_of("control", pair.controls)
-    best = shipping.best_seed(pair.students)
+    best, delivered = experiment.best, pair.students[experiment.best]
     shown = experiment.exports[best]  # size and latency are those of the files that are delivered
     files = [experiment.control_export.model, shown.model, *([shown.int8] if shown.int8 else []), *more_files]
     file_figures = [
@@ -326,7 +337,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
             ("student", students, pair.students, file_figures[1]),
         )
     }
-    exported = {"student": _parity(logits_of("onnx", pair.students)[best], students[best])}
+    exported = {"student": _parity(logits[key(name, "onnx", delivered.seed)], students[best])}
     if shown.int8:
         int8 = logits_of("int8", pair.students)
         models["student_int8"] = {**facts, **over_seeds(int8, label), **file_figures[2]}
@@ -343,8 +354,7 @@ def _described(experiment: Experiment, logits: dict[str, Any], label: Any, more_
 
 def _on_device(experiment: Experiment, logits: dict[str, Any], label: Any) -> dict[str, dict[str, Any]]:
     """Return what the files of the delivered student need on a device, and what their thresholds do on test images."""
-    place = shipping.best_seed(experiment.pair.students)
-    files, seed = experiment.exports[place], experiment.pair.students[place].seed
+    files, seed = experiment.exports[experiment.best], experiment.pair.students[experiment.best].seed
     result = {}
     for role, kind, file in (("student", "onnx", files.model), ("student_int8", "int8", files.int8)):
         if file is not None:

@@ -31,17 +31,16 @@ def best_seed(students: Sequence[Trained]) -> int:
     return accuracy.index(max(accuracy))
 
 
-def deliver(students: Sequence[Trained], exports: Sequence[Exported], folder: Path) -> list[Path]:
-    """Copy the files of the student with the best validation accuracy to the run folder; return the copies."""
-    chosen = best_seed(students)
-    files, copies = exports[chosen], []
+def deliver(student: Trained, files: Exported, folder: Path) -> list[Path]:
+    """Copy the files of a student to the run folder; return the copies."""
+    copies = []
     for source, name in ((files.model, FILES["student"]), (files.int8, FILES["student_int8"])):
         if source is not None:
             copies.append(folder / name)
             with artifacts.atomic(folder / name) as temporary:
                 shutil.copyfile(source, temporary)
     reject = OnnxModel(files.model, threads=1).card.reject
-    where = {"folder": f"distill/seed-{students[chosen].seed}"}
+    where = {"folder": f"distill/seed-{student.seed}"}
     artifacts.write_json(folder / "student.json", where | ({"reject": reject} if reject else {}))
     return copies
 
