@@ -11,7 +11,6 @@ cores, nearly all of it the published loop.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import results
@@ -32,16 +31,13 @@ def main() -> None:
     given = parser.parse_args()
     train = world.cifar(given.cifar, given.weights, count=given.images)
     test = world.cifar(given.cifar, split="test", count=given.test_images)
-    if given.explain or given.until:
-        common = {"threads": given.threads}
-        found = (
-            {}
-            if not given.explain
-            else {"explain": accuracy.explain(train, test, epochs=given.epochs, seeds=given.seeds, **common)}
-        )
-        if given.until:
-            found["until"] = accuracy.until(train, test, given.until, views=given.views, **common)
-        print(json.dumps(found, indent=1))
+    if given.explain:
+        found = accuracy.explain(train, test, epochs=given.epochs, seeds=given.seeds, threads=given.threads)
+        results.tell("explain", found, accuracy.explained(found), given)
+        return
+    if given.until:
+        found = accuracy.until(train, test, given.until, views=given.views, threads=given.threads)
+        results.tell("until", found, accuracy.reached(found), given)
         return
     settings = {"epochs": given.epochs, "seeds": given.seeds, "views": given.views, "threads": given.threads}
     found = accuracy.measure(train, test, **settings)

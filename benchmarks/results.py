@@ -27,7 +27,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def tell(name: str, found: Mapping[str, Any], details: str, given: argparse.Namespace) -> None:
     """Print what was measured, and record it where that was asked for. details: a second table."""
-    text = "\n\n".join([table(found["bars"]), details])
+    text = "\n\n".join([table(found["bars"]), details]) if found["bars"] else details
     print(json.dumps(as_json(found), indent=1) if given.json else text)
     if given.record:
         command = given.command or shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])

@@ -69,9 +69,9 @@ def measure(
     }
 
 
-def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threads: int = 2) -> dict[str, list[float]]:
+def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threads: int = 2) -> dict[str, Any]:
     """Return the test accuracies, percent by seed, of the published loop with each of potstill's differences alone."""
-    found = {}
+    found: dict[str, list[float]] = {}
     with limited(threads), progress.task("training", len(VARIANTS) * seeds) as task:
         for name, variant in VARIANTS.items():
             found[name] = []
@@ -79,7 +79,8 @@ def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threa
                 logits = _answers(Plain(world, epochs, variant).trained(seed), test)
                 found[name] += _accuracies([logits], test.label)
                 task.advance(text=name)
-    return found
+    settings = {"images": len(world.label), "test_images": len(test.label), "epochs": epochs}
+    return {"figures": {}, "bars": {}, "accuracy": found, "settings": settings, **provenance(threads)}
 
 
 def until(
@@ -90,7 +91,7 @@ def until(
     budgets: tuple[int, ...] = (8, 16, 32, 64),
     views: int = 2,
     threads: int = 2,
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, Any]:
     """Return minutes and epochs until a loop reaches `target` percent of test accuracy, None if it does not.
 
     Each budget of epochs is a training of its own, whose learning rate falls to 0, so the shortest that reaches the
@@ -110,7 +111,8 @@ def until(
                 if reached >= target:
                     found[name] = {"minutes": round(minutes, 4), "epochs": epochs, "accuracy": reached}
                     break
-    return found
+    settings = {"target": target, "images": len(world.label), "test_images": len(test.label), "views": views}
+    return {"figures": {}, "bars": {}, "loops": found, "settings": settings, **provenance(threads)}
 
 
 class Plain:
@@ -180,4 +182,30 @@ def table(found: Mapping[str, Any]) -> str:
         f"{plural(settings['images'], 'training image')}, {plural(settings['epochs'], 'epoch')}, "
         f"{plural(settings['views'], 'view')}."
     )
+    return "\n".join(lines) + "\n\n" + told
+
+
+def explained(found: Mapping[str, Any]) -> str:
+    """Return what `explain` found as a Markdown table: the published loop, then each difference alone."""
+    plain = np.mean(found["accuracy"]["published"])
+    lines = ["| published loop with | test accuracy % | seeds | difference, points |", "|---|---:|---|---:|"]
+    for name, values in found["accuracy"].items():
+        each, mean = ", ".join(f"{value:.2f}" for value in values), float(np.mean(values))
+        lines.append(f"| {name} | {mean:.2f} | {each} | {mean - plain:+.2f} |")
+    settings = found["settings"]
+    told = (
+        f"{settings['images']:,} training images, {settings['epochs']} epochs, {settings['test_images']:,} test images."
+    )
+    return "\n".join(lines) + "\n\n" + told
+
+
+def reached(found: Mapping[str, Any]) -> str:
+    """Return what `until` found as a Markdown table."""
+    lines = ["| loop | minutes | epochs | test accuracy % |", "|---|---:|---:|---:|"]
+    for name, one in found["loops"].items():
+        shown = ["not reached" if one[key] is None else f"{one[key]:.4g}" for key in ("minutes", "epochs", "accuracy")]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    settings = found["settings"]
+    images = f"{settings['test_images']:,} test images; {settings['images']:,} training images"
+    told = f"Until {settings['target']:g} % of {images}."
     return "\n".join(lines) + "\n\n" + told

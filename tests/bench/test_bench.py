@@ -96,10 +96,13 @@ def test_each_difference_is_trained_alone_and_the_time_to_an_accuracy_is_measure
     world = generated(128)
     test = World(world.images[:20], world.label[:20])
     found = accuracy.explain(world, test, epochs=1, seeds=1, threads=1)
-    assert list(found) == list(rivals.VARIANTS) and all(len(values) == 1 for values in found.values())
+    assert list(found["accuracy"]) == list(rivals.VARIANTS)
+    assert all(len(values) == 1 for values in found["accuracy"].values())
+    assert f"| nesterov | {found['accuracy']['nesterov'][0]:.2f} |" in accuracy.explained(found)
     reached = accuracy.until(world, test, 0.0, budgets=(1,), views=1, threads=1)
-    assert all(side["epochs"] == 1 and (side["minutes"] or 0) > 0 for side in reached.values())
-    assert accuracy.until(world, test, 101.0, budgets=(1,), views=1, threads=1)["plain"]["epochs"] is None
+    assert all(side["epochs"] == 1 and (side["minutes"] or 0) > 0 for side in reached["loops"].values())
+    never = accuracy.until(world, test, 101.0, budgets=(1,), views=1, threads=1)
+    assert never["loops"]["plain"]["epochs"] is None and "not reached" in accuracy.reached(never)
     one, two = (rivals.InMemory(world, rivals.Variant(views=1))[0][0] for _ in range(2))
     assert (one == two).all() and not (one == rivals.InMemory(world)[0][0]).all()
 
