@@ -105,11 +105,17 @@ def _matching(results: Mapping[str, Any], pattern: str) -> Iterator[tuple[str, d
 
 def rows(summary: Mapping[str, Any], say: Language) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (label, result) of every row of the table; every result where the recipe lists none."""
+    for label, name in labels(summary, say):
+        yield label, summary["results"][name]
+
+
+def labels(summary: Mapping[str, Any], say: Language) -> Iterator[tuple[str, str]]:
+    """Yield (label, name of the result) of every row of the table."""
     results = summary["results"]
     for row in summary["recipe"]["rows"] or [{"of": name, "label": "", "korean": ""} for name in results]:
         label = (row["korean"] if say.translates else "") or row["label"]
         for name, parts in selected(results, row["of"]):
-            yield label.format(**parts) or name, results[name]
+            yield label.format(**parts) or name, name
 
 
 def table(summary: Mapping[str, Any], say: Language) -> str:
@@ -161,31 +167,41 @@ def cell(result: Mapping[str, Any], name: str) -> str:
 def _judged(summary: Mapping[str, Any], say: Language) -> Iterator[str]:
     if summary["goals"]:
         yield f"## {say('Goals')}"
-        yield "\n".join(_goal(goal, say) for goal in summary["goals"])
+        yield "\n".join(_item(judged_goal(goal, say)) for goal in summary["goals"])
     if summary["claims"]:
         yield f"## {say('The statements of the lecture')}"
-        yield "\n".join(_claim(claim, say) for claim in summary["claims"])
+        yield "\n".join(_item(judged_claim(claim, say)) for claim in summary["claims"])
 
 
 def _text(one: Mapping[str, Any], say: Language) -> str:
     return (one["korean"] if say.translates else "") or one["text"]
 
 
-def _goal(goal: Mapping[str, Any], say: Language) -> str:
+Judged = tuple[str, str, str]  # what was to be judged, the result, the figures that it was judged by
+
+
+def judged_goal(goal: Mapping[str, Any], say: Language) -> Judged:
+    """Return a goal, whether it is met, and what was measured."""
     if goal["result"] == NOT_RUN:
-        return f"- {_text(goal, say)} **{say(NOT_RUN)}**."
+        return _text(goal, say), say(NOT_RUN), ""
     distance = "" if goal["result"] == "met" else f", {say('short by')} {goal['distance']:g}"
     each = ", ".join(f"{value:g}" for value in goal["values"])
-    return f"- {_text(goal, say)} **{say(goal['result'])}**: {goal['mean']:g} ({each}){distance}."
+    return _text(goal, say), say(goal["result"]), f"{goal['mean']:g} ({each}){distance}"
 
 
-def _claim(claim: Mapping[str, Any], say: Language) -> str:
+def judged_claim(claim: Mapping[str, Any], say: Language) -> Judged:
+    """Return a statement, whether it holds, and the difference that was measured."""
     if claim["result"] == NOT_RUN:
-        return f"- {_text(claim, say)} **{say(NOT_RUN)}**."
+        return _text(claim, say), say(NOT_RUN), ""
     interval = claim["interval"]
     span = say("one seed") if interval is None else say("{:+.2f} to {:+.2f}".format(*interval))
     seeds = "" if interval is None else f", {say(words.plural(claim['seeds'], 'seed'))}"
-    return f"- {_text(claim, say)} **{say(claim['result'])}**: {claim['difference']:+.2f} ({span}{seeds})."
+    return _text(claim, say), say(claim["result"]), f"{claim['difference']:+.2f} ({span}{seeds})"
+
+
+def _item(judged: Judged) -> str:
+    text, result, figures = judged
+    return f"- {text} **{result}**{f': {figures}' if figures else ''}."
 
 
 def _pictures(summary: Mapping[str, Any], say: Language, plot: str) -> Iterator[str]:
