@@ -110,6 +110,14 @@ def test_a_claim_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest
     assert claims.holder_of(claim.file) is None and not claim.held
 
 
+def test_a_claim_that_was_taken_over_is_left_to_the_other(tmp_path: Path) -> None:
+    claim = Claim(tmp_path / "x.claim")
+    assert claim.take() is None
+    claim.file.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": ""}))
+    claim.release()
+    assert (claims.holder_of(claim.file) or {})["host"] == "elsewhere"
+
+
 JOB = {"recipe": "{}", "folder": "", "stores": "", "kind": "student", "seed": 0, "bits": [8]}
 
 

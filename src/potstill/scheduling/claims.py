@@ -63,13 +63,20 @@ class Claim:
             self._thread.join()
             self._thread = None
             with contextlib.suppress(OSError):
-                self.file.unlink()
+                if self._is_ours():
+                    self.file.unlink()
             _held.discard(self.file.absolute())
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
-                os.utime(self.file)
+                if self._is_ours():
+                    os.utime(self.file)
+
+    def _is_ours(self) -> bool:
+        """Return whether no process on another machine took it over, as after this one was stopped for minutes."""
+        with self.file.open(encoding="utf-8") as handle:
+            return _read(handle) == identity()
 
 
 def holder_of(file: Path) -> dict[str, Any] | None:
