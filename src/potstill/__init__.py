@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from potstill.api.experiments import ExperimentResult, Recipes, recipes
     from potstill.api.formats import Formats
     from potstill.api.model import Model, load
+    from potstill.api.reporting import Reports, report
     from potstill.api.results import (
         CompareResult,
         CompressResult,
