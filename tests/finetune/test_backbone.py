@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import potstill
 from potstill import progress
 from potstill.errors import ConfigError, ModelError, UserError
-from potstill.model_files.folder import save_model
+from potstill.model_files.folder import load_model, save_model
 from potstill.models import hub, zoo
 from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.lazy_data import Images
@@ -65,6 +66,24 @@ def test_the_card_of_another_file_does_not_count(tree: Path, weights: Path, tmp_
     (tmp_path / zoo.CARD).write_text(json.dumps({**card, "weights_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="has no card"):
         made(tree, tmp_path / zoo.WEIGHTS, mean=None, std=None)
+
+
+def test_a_network_of_colour_photos_takes_grey_images(tmp_path: Path) -> None:
+    """Its first layer keeps three channels, in which a grey image is repeated: not only for networks of timm."""
+    colour = zoo.create("builtin:resnet8-cifar", classes=("a", "b"), size=(16, 16), channels=3, seed=1)
+    save_file(colour.network.state_dict(), tmp_path / "colour.safetensors")
+    out = potstill.finetune(
+        {"path": "digits", "limit": 60},
+        model="builtin:resnet8-cifar",
+        weights=tmp_path / "colour.safetensors",
+        mean=MEAN,
+        std=STD,
+        unfreeze="none",
+        views=0,
+        out=tmp_path / "run",
+    )
+    model = load_model(tmp_path / "run")
+    assert model.card.channels == 3 and model.card.mean == MEAN and out.summary["data"]["image"]["channels"] == 1
 
 
 @pytest.mark.parametrize(

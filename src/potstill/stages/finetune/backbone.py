@@ -45,7 +45,7 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
         name,
         classes=images.manifest.classes,
         size=_size(config, card, images, own),
-        channels=card.channels if card else images.shown.channels if own else None,
+        channels=card.channels if card else _channels(config, images) if own else None,
         options=card.options if card else config.options,
         weights=weights,
         new_head=weights is not None,
@@ -54,6 +54,14 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
         seed=config.seed,
     )
     return made.with_card(images.shown.on(made.card)).eval()
+
+
+def _channels(config: FinetuneConfig, images: Images) -> int:
+    """Return the channels of a network of potstill: those of the images, or of the weights if their mean is in colour.
+
+    Grey images are repeated for a network that was pretrained in colour, as they are for those of other libraries.
+    """
+    return max(images.shown.channels, len(config.mean or ()))
 
 
 def _size(config: FinetuneConfig, card: Card | None, images: Images, own: bool) -> tuple[int, int] | None:
