@@ -208,9 +208,7 @@ def main() -> None:
     record: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.is_file() else {"runs": []}
     for budget in options.budgets:
         folder = options.work / f"shrink-{options.name}-{budget}{'-killed' * bool(options.kill)}"
-        os.environ["POTSTILL_CACHE"] = str(
-            folder.with_name(f"{folder.name}-cache")
-        )  # as on a machine that is new to it
+        os.environ["POTSTILL_CACHE"] = str(folder.with_name(f"{folder.name}-cache"))
         run = searched(options, budget, folder)
         run |= {"data": options.name, "budget": budget, "allowed": options.minutes, "cache": "empty"}
         run["random"] = random_choice(folder / "summary.json")

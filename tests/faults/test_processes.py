@@ -97,6 +97,7 @@ def test_a_new_folder_is_locked_with_its_first_file_and_left_without_a_lock(tmp_
         seen.append((folder / run_lock.LOCK).is_file())
         with pytest.raises(RunError, match=f"Process {os.getpid()} works in"):
             work_in(folder)
+        assert (folder / run_lock.LOCK).is_file(), "the refused call leaves the lock to the first"
         return {"data": DATA, "models": {}}
 
     work_in(folder, work)

@@ -47,27 +47,28 @@ def locked(folder: Path, *, now: bool) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    before = entries(folder)
+    before, taken = entries(folder), False
 
     def take() -> None:
+        nonlocal taken
         _take(folder)
+        taken = True
         if entries(folder) - before:
-            _release(folder)
             raise Locked(f"Another process has just worked in {folder}. Run the same command again.")
 
     try:
         if now:
             _take(folder)
+            taken = True
         with contextlib.nullcontext() if now else artifacts.before_first_write(folder, take):
             yield
     finally:
-        _release(folder)
+        if taken:  # not the lock of a call that this one was refused by
+            _release(folder)
 
 
 def _take(folder: Path) -> None:
     claim = Claim(folder / LOCK)
-    if holds(folder):
-        raise Locked(_refused(folder, at_work(folder) or {}))
     try:
         holder = claim.take()
     except OSError as error:
