@@ -100,6 +100,7 @@ def test_a_search_with_unlabelled_images_outlives_its_first_process(tmp_path: Pa
     wait_for(first, lambda: list((run / "offers").glob("*.json")))
 
     def kill() -> None:
+        wait_for(first, lambda: any("this one helps" in note for note in display.notes))
         wait_for(first, lambda: list((run / "models").rglob("*.safetensors")))
         os.killpg(first.pid, signal.SIGKILL)
 
