@@ -168,6 +168,17 @@ def test_it_runs_at_toy_size(name: str, made: Made) -> None:
 
 
 @pytest.mark.slow
+def test_seeds_side_by_side_give_the_same_figures(tmp_path: Path) -> None:
+    def at_two(workers: int | None) -> dict[str, list[float]]:
+        given = [*TOY["mnist-distillation"][0].split(), "seeds=2", "steps.sweep.each.none=[]", "clones={}"]
+        done = potstill.run("mnist-distillation", given, workers=workers, out=tmp_path / f"{workers}")
+        return {name: result["accuracy"] for name, result in done.summary["results"].items()}
+
+    alone = at_two(None)
+    assert alone == at_two(2) and len(alone["distilled/conv/network"]) == 2
+
+
+@pytest.mark.slow
 def test_the_page_in_a_browser(made: Made, chromium: Browser) -> None:
     looks.check(chromium, (made("noisy-student").folder or Path()) / "report.html")
 

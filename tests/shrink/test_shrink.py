@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,20 @@ def test_the_summary_has_forecast_choice_and_candidates(result: ShrinkResult) ->
     low, high = forecast["student"]["interval"]
     assert forecast["outcome"]["held"] == (low <= result.shipped.accuracy <= high)
     assert len(result.front.rows) == len(result.summary["candidates"])
+
+
+def test_a_search_that_was_moved_goes_on(result: ShrinkResult, out: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    trained = next(moved.glob("models/*/distill/seed-0/model.safetensors"))
+    weights = trained.read_bytes()
+    for damaged in (trained, next(moved.glob("models/*/recipe.yaml")), *moved.glob("goals/*/export/export.yaml")):
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) // 2])
+    again = shrink(moved)
+    assert again.shipped.accuracy == result.shipped.accuracy
+    assert trained.read_bytes() == weights and again.model.read_bytes() == result.model.read_bytes()
+    assert str(out) not in next(moved.glob("models/*/recipe.yaml")).read_text()
 
 
 def test_the_page_says_what_to_ship_first(result: ShrinkResult) -> None:

@@ -78,10 +78,22 @@ def test_one_thread_is_taken_where_two_are_slower(
     takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, one: float, expected: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(plan_module._Interruptions, "_now", lambda self: 0)
     takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(threads=1): one, ExecutionPlan(threads=2): 1.0})
     assert chosen(network()).threads == expected
     assert ("1 thread (5.0x faster than 2)" in progress.display().notes[0]) == (expected == 1)
     assert chosen(network(), training=False, images=10**12).threads == 0  # inference is not a training step
+
+
+@pytest.mark.parametrize(("one", "expected"), [(0.8, 2), (0.5, 1)])
+def test_beside_other_programs_one_thread_has_to_be_clearly_faster(
+    takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, one: float, expected: int
+) -> None:
+    counts = iter([0, 10**6])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(plan_module._Interruptions, "_now", lambda self: next(counts))
+    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(threads=1): one, ExecutionPlan(threads=2): 1.0})
+    assert chosen(network()).threads == expected
 
 
 def test_what_was_measured_is_kept(takes: Callable[..., None]) -> None:

@@ -17,6 +17,7 @@ from potstill.api.verb import new_folder, verb
 from potstill.artifacts import read_object, write_text
 from potstill.errors import ConfigError, did_you_mean
 from potstill.report.experiment import PAGE, PLOT, Language, cell, page, plots, rows
+from potstill.scheduling import Scheduler
 from potstill.stages.experiment.expand import chosen
 from potstill.stages.experiment.run import run_experiment
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -133,11 +134,12 @@ def run_steps(
     record: bool,
     out: str | Path | None,
     command: str,
+    scheduler: Scheduler,
 ) -> ExperimentResult:
     """Run an experiment, and with `record` write its pages below docs/experiments and docs/ko/experiments."""
     experiment = chosen(settings, overrides, budget)
     folder = new_folder(experiment.name, "experiment", experiment, out)
-    result = ExperimentResult(run_experiment(experiment, folder, command=command), folder)
+    result = ExperimentResult(run_experiment(experiment, folder, command=command, scheduler=scheduler), folder)
     if record:
         _record(experiment, folder)
     return result

@@ -58,9 +58,8 @@ def run(
     if STEPS in settings:
         if distributed.world() > 1:
             raise ConfigError("An experiment works in one process. Start it without torchrun.")
-        if (workers or 1) > 1 or ray is not None:
-            raise ConfigError("An experiment carries out its steps in one process. Leave out --workers and --ray.")
-        return run_steps(settings, overrides, budget, record, out, command)
+        with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
+            return run_steps(settings, overrides, budget, record, out, command, scheduler)
     if budget or record:
         raise ConfigError(
             "budget and record (--budget, --record) are settings of the experiments that `potstill recipes` lists, and "

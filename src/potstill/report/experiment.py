@@ -75,7 +75,7 @@ def command(summary: Mapping[str, Any]) -> str:
     name = summary["recipe"]["name"]
     typed = [word for word in summary["command"].split() if not word.startswith("-") and "=" in word]
     shown = [f"{word.partition('=')[0]}={_placeholder(*word.split('=', 1))}" for word in typed]
-    budget = re.findall(r"--budget[ =]\w+", summary["command"])
+    budget = re.findall(r"--(?:budget|workers)[ =]\w+", summary["command"])
     return " ".join(["potstill run", name, *shown, *budget])
 
 

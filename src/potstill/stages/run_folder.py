@@ -225,7 +225,7 @@ def differences(file: Path, settings: Config, *, reused: bool = False) -> list[s
     """Return the differences between the settings of a file and these: "train.epochs is 5 there, 6 here".
 
     Settings that are missing in the file, because they are newer, have their defaults. reused: without the settings
-    that can change while finished parts are kept.
+    that can change while finished parts are kept, and without the paths that changed with the run that `file` is in.
     """
     recorded = read_yaml(file)
     try:
@@ -234,8 +234,22 @@ def differences(file: Path, settings: Config, *, reused: bool = False) -> list[s
         return [str(error)]
     here, there = dict(_flat(settings.to_json())), dict(_flat(recorded))
     keys = [key for key in {**there, **here} if here.get(key) != there.get(key)]
-    keys = [key for key in keys if not (reused and key.partition(".")[0] in settings.reusable)]
+    if reused:
+        keys = [key for key in keys if key.partition(".")[0] not in settings.reusable]
+        keys = [key for key in keys if not _moved(file.parent, there.get(key), here.get(key))]
     return [f"{key} is {_shown(there.get(key))} there, {_shown(here.get(key))} here" for key in keys]
+
+
+def _moved(folder: Path, there: Any, here: Any) -> bool:
+    """Return whether two paths name the same part of the run that `folder` is a part of, which was moved or copied.
+
+    What the part computes is compared by the part itself, by its digest.
+    """
+    if not (isinstance(there, str) and isinstance(here, str)):
+        return False
+    runs = [place for place in folder.parents if (place / JOURNAL).is_file()]
+    parts = [Path(here).relative_to(run) for run in runs if Path(here).is_relative_to(run)]
+    return any(part.parts and Path(there).parts[-len(part.parts) :] == part.parts for part in parts)
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

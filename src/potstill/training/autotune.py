@@ -18,6 +18,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,8 @@ WORTH_A_SHORT_TRIAL = 5e11  # of inference, some 10 s: half precision can be thr
 WORTH_COMPILING = 300.0  # seconds of training; compiling takes 7 to 24 of them
 AT_LEAST = 1.10  # minimum speed-up of another precision or memory format
 COMPILED_AT_LEAST = 1.05
+BUSY = 30  # involuntary context switches a second: about 5 on idle cores, over 70 beside another program
+BUSY_AT_LEAST = 1.5  # minimum speed-up of one thread over several then
 BACKWARD = 3  # a training step costs about three forward passes
 TRIAL_MACS = 5e10  # maximum of one step of the trial, which limits its batch size
 
@@ -200,15 +203,34 @@ def measure(trial: Trial, precision: str, compile: str | bool, images: int) -> t
 
 
 def _threaded(trial: Trial, plan: ExecutionPlan, words: str) -> tuple[ExecutionPlan, str]:
-    """Return the plan with one thread if a training step is faster so: cores may be shared, or the step short."""
+    """Return the plan with one thread if a training step is faster so: cores may be shared, or the step short.
+
+    While other programs use the cores, one thread has to be clearly faster: the plan is kept, and they may end.
+    """
     count = torch.get_num_threads()
     if not trial.training or trial.device.type != "cpu" or count == 1:
         return plan, words
     one, every = (dataclasses.replace(plan, threads=threads) for threads in (1, count))
-    times = _alternating({each: trial.step(each) for each in (every, one)}, TRIAL_SECONDS, trial)
-    if times[one] * COMPILED_AT_LEAST < times[every]:
+    with _Interruptions() as interrupted:
+        times = _alternating({each: trial.step(each) for each in (every, one)}, TRIAL_SECONDS, trial)
+    if times[one] * (BUSY_AT_LEAST if interrupted.often else COMPILED_AT_LEAST) < times[every]:
         return one, f"{words}; 1 thread ({times[every] / times[one]:.1f}x faster than {count})"
     return every, f"{words}; {count} threads ({times[one] / times[every]:.1f}x faster than 1)"
+
+
+class _Interruptions:
+    """Counts how often the system takes a core from this process, within a `with` block. Windows does not tell."""
+
+    def __enter__(self) -> _Interruptions:
+        self.often = False
+        self._began, self._count = time.perf_counter(), self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.often = self._now() - self._count > BUSY * (time.perf_counter() - self._began)
+
+    def _now(self) -> int:
+        return psutil.Process().num_ctx_switches().involuntary
 
 
 def _allowed(precision: str, trial: Trial) -> list[ExecutionPlan]:

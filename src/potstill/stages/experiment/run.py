@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from potstill.config import Config
 from potstill.errors import UserError
 from potstill.report.experiment import write_experiment
+from potstill.scheduling import Scheduler
 from potstill.stages.compare import CompareConfig, compare
 from potstill.stages.compress.prune import PruneConfig, prune
 from potstill.stages.compress.quantize import quantize
@@ -36,25 +38,36 @@ STAGES: dict[str, tuple[type[Config], Callable[..., dict[str, Any]]]] = {
 }
 
 
-def run_experiment(experiment: ExperimentConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+SIDE_BY_SIDE = ("train", "distill", "compare", "selftrain")
+"""Stages with several independent trainings."""
+
+
+def run_experiment(
+    experiment: ExperimentConfig, folder: Path, *, command: str = "", scheduler: Scheduler | None = None
+) -> dict[str, Any]:
     """Run an experiment in `folder`, resuming an interrupted call; return its summary.
 
     All settings are checked before the first step. `results` has what was measured, by name; the page is
-    `experiment.md`, with its plots beside it.
+    `experiment.md`, with its plots beside it. scheduler: carries out the trainings of each step, by default this
+    process.
     """
     parts = parts_of(experiment, folder)
     settings = [build(part, STAGES[part.stage][0]) for part in parts]
 
     def work(journal: Journal) -> dict[str, Any]:
-        done = [(part, _step(part, config, folder, journal)) for part, config in zip(parts, settings, strict=True)]
+        done = []
+        for part, config in zip(parts, settings, strict=True):
+            done.append((part, _step(part, config, folder, journal, scheduler)))
         return _summary(experiment, done)
 
     return stage("experiment", experiment, folder, work, name=experiment.name, command=command, tables=write_experiment)
 
 
-def _step(part: Part, config: Config, folder: Path, journal: Journal) -> dict[str, Any]:
+def _step(part: Part, config: Config, folder: Path, journal: Journal, scheduler: Scheduler | None) -> dict[str, Any]:
     title = " ".join([part.step, *(f"{name}={text}" for name, text in part.each.items())])
     work = STAGES[part.stage][1]
+    if part.stage in SIDE_BY_SIDE:
+        work = functools.partial(work, scheduler=scheduler)
     try:
         return journal.timed(part.step, title, lambda: work(config, folder / part.folder))
     except UserError as error:

@@ -5,6 +5,8 @@ Unlike `distill` it trains no control beside it: an experiment has the controls 
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from pydantic import Field
 
 from potstill import artifacts
 from potstill.compress.formats import NumberFormat, parse_format
-from potstill.config import Config
+from potstill.config import Config, build
 from potstill.errors import ConfigError
 from potstill.evaluation import metrics
 from potstill.evaluation.measured import over_seeds
@@ -23,6 +25,7 @@ from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier, bare
 from potstill.names import SafeName
 from potstill.objectives.objective import Term
+from potstill.scheduling import Scheduler
 from potstill.stages import dataset, test_split
 from potstill.stages.dataset import Data
 from potstill.stages.distill import train
@@ -31,6 +34,7 @@ from potstill.stages.distill.train import StudentSetup
 from potstill.stages.experiment import gradients
 from potstill.stages.recipe import DataConfig, ObjectiveConfig, StudentConfig, TeacherConfig, Views
 from potstill.stages.run_folder import Journal
+from potstill.stages.side_by_side import Part, SideBySide, side_by_side
 from potstill.stages.stage import stage
 from potstill.stages.teacher import input_size
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size
@@ -62,15 +66,19 @@ class TrainStepConfig(Config):
     seed: int = Field(default=0, ge=0)
 
 
-def train_step(config: TrainStepConfig, folder: Path, *, command: str = "") -> dict[str, Any]:
+def train_step(
+    config: TrainStepConfig, folder: Path, *, command: str = "", scheduler: Scheduler | None = None
+) -> dict[str, Any]:
     """Train the network of every seed in `folder`, which then is a model: that of the first seed; return the summary.
 
-    `curves` has the metrics of every epoch, `gradients` those of every layer before and after training.
+    `curves` has the metrics of every epoch, `gradients` those of every layer before and after training. scheduler:
+    carries out the trainings, by default this process.
     """
     number = _format(config.gradient_format)
+    side = side_by_side(scheduler, _replay, json.dumps(config.to_json()), folder)
 
     def work(journal: Journal) -> dict[str, Any]:
-        return _carry_out(config, number, folder, journal)
+        return _carry_out(config, number, folder, side, journal)
 
     return stage("train", config, folder, work, name=config.name, command=command)
 
@@ -82,14 +90,30 @@ def _format(text: str | None) -> NumberFormat | None:
         raise ConfigError(f"gradient_format: {error}") from None
 
 
-def _carry_out(config: TrainStepConfig, number: NumberFormat | None, folder: Path, journal: Journal) -> dict[str, Any]:
+def _replay(settings: str, folder: Path, side: SideBySide) -> None:
+    """Carry out what `side` wants of the trainings of a step whose teacher is prepared."""
+    _prepared(settings, folder).all(side)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(settings: str, folder: Path) -> _Training:
+    config = build(TrainStepConfig, json.loads(settings))
+    data = _data(config)
+    return _Training(config, data, _teacher(config, data, folder), _format(config.gradient_format), folder)
+
+
+def _data(config: TrainStepConfig) -> Data:
     size = max(input_size.of_student(config.network), teacher_size(config.teacher) if config.teacher else 0)
-    data = journal.timed("data", "Read and split the images", lambda: dataset.prepare(config.data, at_least=size))
-    data = train.with_labels_of(config.network, data, seed=config.data.seed)
+    return train.with_labels_of(config.network, dataset.prepare(config.data, at_least=size), seed=config.data.seed)
+
+
+def _carry_out(
+    config: TrainStepConfig, number: NumberFormat | None, folder: Path, side: SideBySide, journal: Journal
+) -> dict[str, Any]:
+    data = journal.timed("data", "Read and split the images", lambda: _data(config))
     teacher = journal.timed("teacher", "Prepared the teacher", lambda: _teacher(config, data, folder))
     training = _Training(config, data, teacher, number, folder)
-    seeds = range(config.seed, config.seed + config.seeds)
-    group = journal.timed("training", "Trained", lambda: [training.of(seed) for seed in seeds])
+    group = journal.timed("training", "Trained", lambda: training.all(side))
     artifacts.write_json(folder / "student.json", {"folder": f"seed-{config.seed}"})
     models = {f"seed-{one.seed}": one.load() for one in group}
     identities = {name: model.card.weights_sha256 for name, model in models.items()}
@@ -140,6 +164,15 @@ class _Training:
     number: NumberFormat | None
     folder: Path
 
+    def all(self, side: SideBySide) -> list[Trained]:
+        """Return the networks of all seeds."""
+        config, terms = self.config, self._terms
+        if side.scheduler.parallel and self.teacher and not any(term.sees_features for term in terms):
+            self.teacher.fill()  # once, before several processes would
+        plan = functools.cache(lambda: train.planned(self._setup, self.data, config.seed))
+        seeds = range(config.seed, config.seed + config.seeds)
+        return side.all([Part(self.folder / f"seed-{seed}", functools.partial(self.of, seed), plan) for seed in seeds])
+
     def of(self, seed: int) -> Trained:
         """Return the network of a seed, trained unless it exists."""
         config, folder = self.config, self.folder / f"seed-{seed}"
@@ -157,17 +190,23 @@ class _Training:
         network = train.new_student(config.network, self.data, seed)
         if self.number is not None:
             gradients.round_gradients(network, self.number)
-        terms = config.objective.loss_terms if self.teacher else (LABELS,)
-        setup = StudentSetup(config.network, config.train, _views(config), config.aux_weight)
-        record = train_classifier(network, self.data, setup.job(terms, self.teacher, seed), folder).record
+        job = self._setup.job(self._terms, self.teacher, seed)
+        record = train_classifier(network, self.data, job, folder).record
         artifacts.write_json(folder / "curve.json", _curve(folder))
         return record
+
+    @property
+    def _terms(self) -> tuple[Term, ...]:
+        return self.config.objective.loss_terms if self.teacher else (LABELS,)
+
+    @property
+    def _setup(self) -> StudentSetup:
+        config = self.config
+        return StudentSetup(config.network, config.train, _views(config), config.aux_weight)
 
 
 def _curve(folder: Path) -> dict[str, list[float]]:
     """Return loss, and training and validation figures, of every epoch."""
-    import json
-
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "epoch": [row["epoch"] for row in rows],
