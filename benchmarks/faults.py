@@ -195,7 +195,10 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {"flip": flip, "trun
 
 
 def damage(world: World, chance: random.Random, trials: int) -> Outcomes:
-    """Damage each file of finished commands in turn; the same command mends it, or names the file."""
+    """Damage each file of finished commands in turn; the same command mends it, or names the file.
+
+    Part of a store: it mends it where it has to train again.
+    """
     counts = Outcomes()
     jobs = []
     for name in COMMANDS:
@@ -211,6 +214,9 @@ def damage(world: World, chance: random.Random, trials: int) -> Outcomes:
             if not (out / file).stat().st_size:
                 continue
             DAMAGES[kind](out / file, chance)
+            if "stores" in file.parts:  # a finished command does not read it again, but one that trains again does
+                for manifest in [one for one in out.rglob("manifest.json") if "stores" not in one.parts]:
+                    manifest.unlink()
             status, text = world.wait(world.start(world.words(name), out))
             whole = files_of(out) == straight.files
             outcome = "mended" if status == 0 and whole else "named" if status == 2 and file.name in text else ""

@@ -130,7 +130,7 @@ def test_limit_is_exact_keeps_rare_classes_and_counts_the_unlabelled():
 
 def test_limit_that_cannot_be_met(notes):
     manifest = made(5, 5)
-    assert limit(manifest, 10, seed=0) is manifest and "is ignored" in notes[0]
+    assert limit(manifest, 10, seed=0) is manifest and "the limit is 10" in notes[0]
     with pytest.raises(ConfigError, match="cannot cover the 2 classes"):
         limit(manifest, 1, seed=0)
 

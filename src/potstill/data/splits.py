@@ -189,7 +189,7 @@ def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
     """
     available = len(manifest.rows("train")) or len(manifest)  # images that are only measured have no train split
     if count >= available:
-        note(f"The limit of {plural(count, 'image')} is ignored: {manifest.root} has {available:,} training images.")
+        note(f"All {available:,} training images of {manifest.root} are used: the limit is {count:,}.")
         return manifest
     _refuse_too_few(manifest, count, "A limit of {} images")
     kept = []
