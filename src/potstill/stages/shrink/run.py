@@ -238,7 +238,11 @@ class _Shrink:
         self.forecast |= {"student": expected.to_json(), "gain": {**found.gain.to_json(), "sentence": sentence}}
         progress.note(sentence)
         if found.kind == "control":
-            progress.note("Candidates are trained on the labels only, because the teacher made the pilots worse.")
+            lost = f"these pilots lost {-found.gain.difference:.1f} points with the teacher"
+            progress.note(
+                f"Candidates are trained on the labels only: {lost}, more than two standard errors over the images. "
+                "The interval above allows for the choice of pilots too."
+            )
         low, high = expected.interval
         progress.note(
             f"Forecast: {percent(expected.accuracy)} test accuracy for the chosen student (between {percent(low)} and "
