@@ -34,7 +34,7 @@ from potstill import artifacts, progress
 from potstill.compress.quantize import fold_batchnorm, observe, quantized
 from potstill.config import build
 from potstill.display import LiveDisplay
-from potstill.evaluation.statistics import mean_interval
+from potstill.evaluation.statistics import percent_interval
 from potstill.model_files.planner import plan
 from potstill.models.outputs import Classifier
 from potstill.stages import dataset
@@ -253,7 +253,7 @@ def of_goal(folder: Path, name: str) -> dict[str, Any]:
     summaries = [artifacts.read_json(run / "quantized" / "summary.json") for run in runs]
     models = [summary["models"]["onnx"] for summary in summaries]
     each = [model["accuracy"] for model in models]
-    interval = mean_interval(each) or models[0]["interval"]
+    interval = percent_interval(each) or models[0]["interval"]
     return {
         "goal": {"bytes": GOALS[name].limit, "accuracy": GOALS[name].accuracy},
         "accuracy": round(float(np.mean(each)), 2),

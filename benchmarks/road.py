@@ -28,7 +28,7 @@ import potstill
 from potstill import artifacts
 from potstill.config import build
 from potstill.evaluation import metrics
-from potstill.evaluation.statistics import compare, mean_interval, proportion_interval
+from potstill.evaluation.statistics import compare, percent_interval, proportion_interval
 from potstill.model_files.latency import latency_ms
 from potstill.stages import dataset
 from potstill.stages.compress.prune import PruneConfig, prune
@@ -162,7 +162,7 @@ def answers(asked: argparse.Namespace, run: Path) -> dict[str, list[np.ndarray]]
 def accuracy(right: np.ndarray) -> dict[str, Any]:
     """Return accuracy in percent from bool [seeds, N], with the interval that images (one seed) or seeds allow."""
     each = 100 * right.mean(1)
-    interval = mean_interval(each) or proportion_interval(int(right.sum()), right.size)
+    interval = percent_interval(each) or proportion_interval(int(right.sum()), right.size)
     return {
         "accuracy": round(float(each.mean()), 2),
         "seeds": [round(float(one), 2) for one in each],

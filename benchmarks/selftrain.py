@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from potstill import config, progress
-from potstill.evaluation.statistics import compare, mean_interval
+from potstill.evaluation.statistics import compare, percent_interval
 from potstill.stages.selftrain import SelftrainConfig, selftrain
 from potstill.stages.selftrain.rounds import ALONE
 from potstill.stages.selftrain.test_table import TEACHERS
@@ -106,7 +106,7 @@ def _right(runs: list[dict[str, Any]], folders: list[Path], names: list[str]) ->
 def _row(runs: list[dict[str, Any]], name: str, right: dict[str, np.ndarray]) -> dict[str, Any]:
     rows = [one["models"][name] for one in runs]
     error = [round(100 - row["test_accuracy"][0], 3) for row in rows]
-    interval = mean_interval(np.array(error))
+    interval = percent_interval(error)
     found = {
         "name": name,
         "test_error": error,

@@ -158,6 +158,14 @@ def test_mean_interval_is_student_s():
     assert statistics.mean_interval([90.0]) is None
 
 
+def test_an_interval_of_percentages_is_one_of_percentages():
+    values = [10.0, 10.0, 60.0]
+    low, high = statistics.mean_interval(values) or (0, 0)
+    assert low < 0 and statistics.percent_interval(values) == (0.0, high)
+    assert statistics.percent_interval([100 - value for value in values]) == (100 - high, 100.0)
+    assert statistics.percent_interval([90.0]) is None
+
+
 def test_proportion_interval_is_wilson_s():
     # Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 gives 0.2553 to 0.3662.
     assert statistics.proportion_interval(81, 263) == pytest.approx((25.53, 36.62), abs=0.005)

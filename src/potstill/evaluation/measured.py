@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from potstill.evaluation import metrics
-from potstill.evaluation.statistics import mcnemar, mean_interval, proportion_interval
+from potstill.evaluation.statistics import mcnemar, percent_interval, proportion_interval
 
 BALANCED = ("balanced_accuracy", "worst_recall")
 
@@ -74,7 +74,7 @@ def over_seeds(logits: Sequence[np.ndarray], label: np.ndarray) -> dict[str, Any
     """
     each = [measured(one, label) for one in logits]
     accuracy = [one["accuracy"] for one in each]
-    interval = mean_interval(np.array(accuracy))
+    interval = percent_interval(accuracy)
     return {
         "test_accuracy": accuracy,
         "accuracy": round(float(np.mean(accuracy)), 3),

@@ -243,6 +243,12 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return float(values.mean() - half), float(values.mean() + half)
 
 
+def percent_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Return `mean_interval` of accuracies or error rates in percent, cut off at 0 and at 100."""
+    interval = mean_interval(values, confidence)
+    return None if interval is None else (max(interval[0], 0.0), min(interval[1], 100.0))
+
+
 def proportion_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson interval (low, high) in percent for `correct` of `n` images; it stays inside 0..100."""
     from scipy.stats import binomtest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from potstill.report.charts import drawing
 
@@ -49,6 +49,8 @@ def draw(plot: Mapping[str, Any], curves: Sequence[Curve]) -> str:
 
 
 def _scale(axes: Any, plot: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    if all(float(x).is_integer() for curve in curves for x in curve.x):  # epochs, layers, bits
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "x" in plot["log"]:
         ticks = sorted({x for curve in curves for x in curve.x})
         axes.set_xscale("log")

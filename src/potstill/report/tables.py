@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from potstill import words
-from potstill.evaluation.statistics import mean_interval, proportion_interval
+from potstill.evaluation.statistics import percent_interval, proportion_interval
 from potstill.report.advice import mean_accuracy
 from potstill.words import plural
 
@@ -149,9 +149,8 @@ def _seeds(facts: Mapping[str, Any]) -> list[float]:
 
 
 def _interval(mean: float, seeds: Sequence[float], images: int) -> tuple[float, float]:
-    """Return the interval over seeds if there are several, over images otherwise, inside 0..100."""
-    low, high = mean_interval(seeds) or proportion_interval(round(mean / 100 * images), images)
-    return max(low, 0.0), min(high, 100.0)
+    """Return the interval over seeds if there are several, over images otherwise."""
+    return percent_interval(seeds) or proportion_interval(round(mean / 100 * images), images)
 
 
 def columns(rows: Sequence[ModelRow]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from potstill.evaluation.statistics import mean_interval
+from potstill.evaluation.statistics import percent_interval
 from potstill.stages.experiment.expand import Part
 
 SHOWN = ("parameters", "macs", "bytes", "latency_ms", "lost", "agreement", "max_logit_difference")
@@ -68,7 +68,7 @@ def _measures(part: Part, role: str, summary: Mapping[str, Any]) -> dict[str, An
 
 def _over_seeds(values: list[float], wilson: Any) -> dict[str, Any]:
     """Return seeds, mean and interval: Student's t over seeds, over the test images for a single one."""
-    interval = mean_interval(values)
+    interval = percent_interval(values)
     return {
         "accuracy": values,
         "mean": round(float(np.mean(values)), 3),
