@@ -68,7 +68,8 @@ def test_a_search_that_was_moved_goes_on(result: ShrinkResult, out: Path, tmp_pa
     shutil.copytree(out, moved)
     trained = next(moved.glob("models/*/distill/seed-0/model.safetensors"))
     weights = trained.read_bytes()
-    for damaged in (trained, next(moved.glob("models/*/recipe.yaml")), *moved.glob("goals/*/export/export.yaml")):
+    records = [*moved.glob("models/*/recipe.yaml"), *moved.glob("goals/*/export/export.yaml")]
+    for damaged in (trained, *records, *moved.glob("goals/*/export/evaluation/logits.safetensors")):
         content = damaged.read_bytes()
         damaged.write_bytes(content[: len(content) // 2])
     again = shrink(moved)

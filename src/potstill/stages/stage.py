@@ -12,7 +12,7 @@ from potstill.progress import parts
 from potstill.report import write_report
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
-from potstill.stages.run_folder import Journal, check_free, claimed, record_name, reopened
+from potstill.stages.run_folder import JOURNAL, Journal, check_free, claimed, record_name, reopened
 from potstill.stages.run_lock import locked
 
 SUMMARY = "summary.json"
@@ -72,4 +72,8 @@ def _set_damage_aside(folder: Path, kind: str) -> None:
         damaged = [part for part in parts if not artifacts.keep_whole(part)]
         if artifacts.keep_whole(folder) and damaged and distributed.is_main():
             (folder / artifacts.MANIFEST).unlink()  # the parts below are made again, and then the summary
+        between = {place for part in damaged for place in part.parents if folder in place.parents}
+        stages = [place for place in between if (place / JOURNAL).is_file()]  # such as the export of a search
+        for place in stages if distributed.is_main() else ():
+            (place / artifacts.MANIFEST).unlink(missing_ok=True)
         distributed.wait()
