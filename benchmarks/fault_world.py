@@ -131,8 +131,9 @@ class World:
         sys.argv = ["potstill", *words, "--quiet", "--out", str(out)]
         with contextlib.redirect_stdout(io.StringIO()) as shown:
             status = _called()
-        gc.collect()  # sessions of onnxruntime, which have threads; itself it has one that waits
-        threads = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+        end = time.monotonic() + 10
+        while len(threads := _threads()) > 2 and time.monotonic() < end:
+            time.sleep(0.1)  # an ended session needs a moment
         if status or len(threads) > 2:
             raise SystemExit(f"{words[0]}: exit status {status}, or threads {threads}\n{shown.getvalue()}")
 
@@ -253,6 +254,12 @@ class World:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if number == signal.SIGKILL else os.kill)(started.pid, number)
         return self.wait(started)
+
+
+def _threads() -> list[str]:
+    """Return the names of the threads of this process, of which onnxruntime leaves one that waits."""
+    gc.collect()  # its sessions, which have threads
+    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
 
 
 def frugal(memory: Path) -> None:
