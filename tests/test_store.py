@@ -162,6 +162,17 @@ def test_damage_on_disk_is_not_read_but_made_again(tmp_path: Path, small_parts: 
     assert np.array_equal(store.read(ROWS, np.ones(7, np.int64))["logits"], said(1, ROWS))
 
 
+def test_a_damaged_source_is_no_other_source(tmp_path: Path, small_parts: None) -> None:
+    fill(Store(tmp_path, ROWS, 2, SOURCE))
+    source = tmp_path / "source.json"
+    source.write_text(source.read_text().replace("teacher", "tEacher", 1))
+    store = Store(tmp_path, ROWS, 2, SOURCE)
+    assert store.missing() == [] and "source.json has another content" in progress.display().notes[0]
+    assert np.array_equal(store.read(ROWS, np.zeros(7, np.int64))["logits"], said(0, ROWS))
+    with pytest.raises(RunError, match="another source"):
+        Store(tmp_path, ROWS, 2, {**SOURCE, "teacher": "other"})
+
+
 WRITER = """
 import sys
 import numpy as np
@@ -209,7 +220,7 @@ def test_twenty_writers_killed_at_any_moment(tmp_path: Path) -> None:
         assert finished.items() <= now.items()
         for file in now.keys() - finished.keys():
             columns, facts = map_safetensors(file)
-            source = artifacts.fingerprint(artifacts.read_json(tmp_path / "source.json"))
+            source = artifacts.fingerprint(artifacts.read_sealed_if_whole(tmp_path / "source.json"))
             assert store_module.digest(columns, source) == facts["sha256"] and columns["logits"].shape == (1024, 256)
         finished = now
     assert 0 < len(finished) < 100 and not (tmp_path / "manifest.json").exists()

@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
 DAMAGED = ".damaged"  # suffix of what was set aside
 STORES = "stores"  # folder of the cached outputs of a run, whose parts have checksums of their own
+_OTHER_CONTENT = "has another content (its digest differs)"
 LARGE = 64_000_000  # bytes; larger files are not read again while size and modification time are as they were
 
 
@@ -159,6 +160,15 @@ def read_json_if_whole(file: Path) -> Any | None:
         return None
 
 
+def read_sealed_if_whole(file: Path) -> dict[str, Any] | None:
+    """Return the content of a file of a `sealed` object; None if it is absent, or damaged and therefore set aside."""
+    content = read_json_if_whole(file)
+    if content is None or is_sealed(content):
+        return content and _unsealed(content)
+    set_aside(file.parent, {file.name: _OTHER_CONTENT})
+    return None
+
+
 def write_first(file: Path, value: Any) -> Any:
     """Write a JSON file unless it exists, also where several processes do at once; return what it holds."""
     if not file.is_file():
@@ -197,9 +207,11 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
 
 def is_sealed(value: Any) -> bool:
     """Return whether a JSON object is as `sealed` returned it."""
-    return isinstance(value, dict) and value.get("digest") == fingerprint(
-        {key: part for key, part in value.items() if key != "digest"}
-    )
+    return isinstance(value, dict) and value.get("digest") == fingerprint(_unsealed(value))
+
+
+def _unsealed(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: part for key, part in value.items() if key != "digest"}
 
 
 def update(file: Path) -> None:
@@ -243,7 +255,7 @@ def damages(folder: Path) -> dict[str, str]:
     except RunError:
         return {MANIFEST: "is not JSON"}
     if isinstance(manifest, dict) and "digest" in manifest and not is_sealed(manifest):
-        return {MANIFEST: "has another content (its digest differs)"}
+        return {MANIFEST: _OTHER_CONTENT}
     found = {name: _damage(folder / name, fact) for name, fact in _recorded(manifest).items()}
     return {name: wrong for name, wrong in found.items() if wrong}
 

@@ -148,7 +148,7 @@ def opened(config: LabelConfig, data: Data, teacher: TeacherSource, out: Path, *
         teacher.network.to(on)
     rows, best = data.manifest.rows("train"), _kept_classes(config.top_k, data, config.views)
     loader = data.loader(augment=config.augment, seed=config.seed, device=on)
-    recorded = artifacts.read_json_if_whole(out / LOGITS / "source.json")
+    recorded = artifacts.read_sealed_if_whole(out / LOGITS / "source.json")
     precision = recorded.get("precision") if recorded else _measured(teacher, on, config.views * len(rows))
     if shared and not recorded:
         precision = artifacts.write_first(out / PARTS / "precision.json", precision)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from potstill.artifacts import atomic, fingerprint, finish, finished, read_json_if_whole, write_json
+from potstill.artifacts import atomic, fingerprint, finish, finished, read_sealed_if_whole, sealed, write_json
 from potstill.errors import RunError
 from potstill.progress import note
 from potstill.words import plural
@@ -54,9 +54,9 @@ class Store:
     def _open(self, source: dict[str, Any]) -> None:
         file, source = self.folder / "source.json", json.loads(json.dumps(source))
         self._source = fingerprint(source)
-        made = read_json_if_whole(file)
+        made = read_sealed_if_whole(file)
         if made is None:
-            write_json(file, source)
+            write_json(file, sealed(source))
             return
         different = sorted(key for key in {*made, *source} if made.get(key) != source.get(key))
         if different:
