@@ -149,7 +149,7 @@ def opened(config: LabelConfig, data: Data, teacher: TeacherSource, out: Path, *
     rows, best = data.manifest.rows("train"), _kept_classes(config.top_k, data, config.views)
     loader = data.loader(augment=config.augment, seed=config.seed, device=on)
     recorded = artifacts.read_sealed_if_whole(out / LOGITS / "source.json")
-    precision = recorded.get("precision") if recorded else _measured(teacher, on, config.views * len(rows))
+    precision = recorded["precision"] if recorded else _measured(teacher, on, config.views * len(rows))
     if shared and not recorded:
         precision = artifacts.write_first(out / PARTS / "precision.json", precision)
     source = source_of(teacher, data, loader, precision) | {"classes kept": best}
