@@ -352,10 +352,13 @@ def _row(counts: Counter[str]) -> tuple[str, ...]:
     """Return the cells of a kind of fault: its commands, trials, faults, recovered trials, and what went wrong."""
     names = [name for name in COMMANDS if any(outcome.endswith(name) for outcome in counts)]
     wrong = Outcomes(counts).faults
-    recovered = sum(count for outcome, count in counts.items() if outcome.startswith("recovered"))
+    recovered = sum(
+        count for outcome, count in counts.items() if outcome.startswith("recovered") or outcome.endswith(": mended")
+    )
     struck = sum(count for outcome, count in counts.items() if outcome.startswith(tuple(KILLS)))
     others = sum(count for outcome, count in counts.items() if not outcome.startswith(("recovered", "ended before")))
-    trials = recovered + sum(count for outcome, count in counts.items() if outcome.startswith("NOT REC"))
+    refused = sum(count for outcome, count in counts.items() if outcome.endswith(": named"))
+    trials = recovered + refused + sum(count for outcome, count in counts.items() if outcome.startswith("NOT REC"))
     faults = struck or others
     cells = (len(names) or len(COMMANDS), trials or faults, faults, recovered, wrong)
     return tuple(f"{cell:,}" for cell in cells)
