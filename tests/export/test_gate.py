@@ -56,6 +56,27 @@ def test_a_file_that_computes_something_else_is_not_left(tmp_path: Path, images:
     assert share < -1 or "for 100.0 %" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("count", "others", "delivered"), [(13, 1, True), (13, 2, False), (9, 1, False), (64, 2, False)]
+)
+def test_one_image_of_few_may_differ_after_quantization(
+    tmp_path: Path, images: Tensor, count: int, others: int, delivered: bool
+) -> None:
+    file, network = tmp_path / "model.onnx", nets.tiny().eval()
+    file.write_bytes(b"")
+
+    def otherwise(image: Tensor) -> Outputs:
+        logits = network(image).logits
+        return Outputs(torch.cat([-logits[:others], logits[others:]]))
+
+    if delivered:
+        gate.check_quantized(file, network, images[:count], opened=otherwise)
+    else:
+        with pytest.raises(ModelError, match="was not delivered"):
+            gate.check_quantized(file, network, images[:count], opened=otherwise)
+    assert file.is_file() == delivered
+
+
 def test_equal_logits_are_no_disagreement(tmp_path: Path, images: Tensor) -> None:
     file, network = tmp_path / "model.onnx", nets.tiny()
     for parameter in network.network.get_submodule("head").parameters():

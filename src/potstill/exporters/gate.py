@@ -1,7 +1,8 @@
 """The gate before delivery: every file is run and compared with what it should compute.
 
 A float file should compute its network: the same class for 99.5 % of the images, and logits that differ by at most 1 %
-of the largest one. A quantized file should compute its own simulation (rounding in float): the same class for 98 %.
+of the largest one. A quantized file should compute its own simulation (rounding in float): the same class for 98 %, or
+for all images but one where there are fewer than 50, of which one is more than 2 %.
 Below that the file is removed and the export fails. What quantization itself changes is no fault of the file; it is
 noted with the number of images.
 """
@@ -25,6 +26,7 @@ BATCH = 64
 LOGITS = 0.01  # of the largest logit; float32 in another order of operations differs by some 1e-6
 COSTLY = 98.0  # percent; a note names quantization that changes the class of more images
 NOISE = 64  # generated images, if there are no others
+ALL_BUT_ONE = 10  # images; with fewer, one that differs is no exception
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ def _check(file: Path, opened: Computes, computes: Computes, images: Tensor, rul
     logits, reference = _logits(opened, images), _logits(computes, images)
     bound = LOGITS * max(1.0, float(reference.abs().max()))
     difference = float((logits - reference).abs().max())
-    agreement = 100 * float(_same(logits, reference, bound).float().mean())
-    if agreement >= rule.agreement and (difference <= bound or not rule.close) and logits.isfinite().all():
+    same = _same(logits, reference, bound)
+    agreement, others = 100 * float(same.float().mean()), int((~same).sum())
+    excepted = not rule.close and others == 1 and len(images) >= ALL_BUT_ONE
+    agrees = agreement >= rule.agreement or excepted
+    if agrees and (difference <= bound or not rule.close) and logits.isfinite().all():
         return
     _remove([file, file.with_suffix(".bin")] if file.suffix == ".xml" else [file])
     limit = f" and {bound:.3g}" if rule.close else ""
