@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from pydantic import BaseModel, ValidationError
 
 from potstill import distributed
@@ -375,21 +376,10 @@ def differing(made: dict[str, Any], now: dict[str, Any]) -> str:
     return " and ".join(sorted(key for key in {*made, *now} if made.get(key) != now.get(key)))
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process of this number runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def is_abandoned(file: Path) -> bool:
     """Return whether a file is a temporary one of `atomic` whose writer no longer runs."""
     pid = file.name.removesuffix(".tmp").rpartition("-")[2]
-    return file.name.startswith(".") and file.suffix == ".tmp" and pid.isdecimal() and not is_alive(int(pid))
+    return file.name.startswith(".") and file.suffix == ".tmp" and pid.isdecimal() and not psutil.pid_exists(int(pid))
 
 
 def remove_abandoned(folder: Path) -> None:

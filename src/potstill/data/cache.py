@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,12 @@ class Remembered:
         folder, name = place
         self._values[folder][name] = [*state, value]
         self._changed.add(folder)
+
+    def forget(self, waiting: Mapping[str, int]) -> None:
+        """Give back the memory of saved folders for which no more values are awaited. waiting: how many, by folder."""
+        for folder, count in waiting.items():
+            if not count and folder not in self._changed:
+                self._values.pop(folder, None)
 
     def save(self) -> None:
         """Write the new values; if the cache cannot be written, note it and continue without."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from potstill import artifacts
+import psutil
 
 BEAT_SECONDS, STALE_SECONDS = 5.0, 120.0
 _held: set[Path] = set()
@@ -116,7 +116,7 @@ def identity() -> dict[str, Any]:
 def started(pid: int) -> str | None:
     """Return when a process of this machine started, in ticks since a named boot; None if it does not run."""
     if not Path("/proc/self/stat").exists():
-        return "" if artifacts.is_alive(pid) else None
+        return "" if psutil.pid_exists(pid) else None
     with contextlib.suppress(OSError):
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         if after_name[0] not in "ZX":  # not a process that has ended and waits for its parent

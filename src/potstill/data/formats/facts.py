@@ -7,10 +7,13 @@ the rest.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -33,7 +36,7 @@ _LONGEST = 64  # characters of an EXIF text
 _PATH = "\0"  # placeholder for the path in cached values, because a file can be reached by several paths
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The facts about one image.
 
@@ -60,32 +63,46 @@ class Facts:
 def gather(source: Encoded) -> list[Facts]:
     """Return the facts about all images of a source; only new and changed files are read."""
     remembered = Remembered("facts", _VERSION * 1000 + decode.VERSION)
-    places = [source.place(row) for row in range(len(source.names))]
-    states = [source.state(row) for row in range(len(source.names))]
-    values = {
-        row: value
-        for row, (place, state) in enumerate(zip(places, states, strict=True))
-        if state and (value := remembered.get(place, state)) is not None
-    }
-    missing = [row for row in range(len(places)) if row not in values]
-    size = sum(state[0] for row in missing if (state := states[row]))
+    found: list[Facts | None] = [None] * len(source.names)
+    rows_of: dict[str, list[int]] = {}
+    for row in range(len(found)):
+        rows_of.setdefault(source.place(row)[0], []).append(row)
+    waiting: dict[str, int] = {}  # images to read, by folder
+    for folder, rows in rows_of.items():
+        for row in rows:
+            if (state := source.state(row)) and (value := remembered.get(source.place(row), state)) is not None:
+                found[row] = _facts(value, source.path(row))
+        waiting[folder] = sum(found[row] is None for row in rows)
+        remembered.forget({folder: waiting[folder]})
+    missing = [row for row, facts in enumerate(found) if facts is None]
+    size = sum(state[0] for row in missing if (state := source.state(row)))
     saved = time.monotonic()
-    with task("Reading images", len(places), len(values)) as shown:
+    with task("Reading images", len(found), len(found) - len(missing)) as shown:
         seconds = size * _SECONDS_PER_BYTE + len(missing) * _SECONDS_PER_FILE
         for row, value in zip(missing, _read(source, missing, seconds), strict=True):
-            values[row] = value
-            if state := states[row]:
-                remembered.put(places[row], state, value)
+            place, found[row] = source.place(row), _facts(value, source.path(row))
+            waiting[place[0]] -= 1
+            if state := source.state(row):
+                remembered.put(place, state, value)
             if time.monotonic() - saved > _SAVED_EVERY:
                 remembered.save()  # so that reading a large pool is resumed
+                remembered.forget(waiting)
                 saved = time.monotonic()
             shown.advance()
     remembered.save()
-    return [_facts(values[row], source.path(row)) for row in range(len(places))]
+    return cast("list[Facts]", found)
 
 
 def _facts(value: dict, path: str) -> Facts:
-    return Facts(**{**value, "traits": tuple(value["traits"]), "problem": value["problem"].replace(_PATH, path)})
+    """Return the facts of a stored value; what many images share is stored once."""
+    shared = {name: sys.intern(value[name]) for name in ("kind", "camera", "taken", "fault")}
+    traits, problem = _together(tuple(value["traits"])), value["problem"].replace(_PATH, path)
+    return Facts(**{**value, **shared, "traits": traits, "problem": problem})
+
+
+@functools.lru_cache(maxsize=1000)
+def _together(traits: tuple[str, ...]) -> tuple[str, ...]:
+    return traits
 
 
 def _read(source: Encoded, rows: Sequence[int], seconds: float) -> Iterator[dict]:

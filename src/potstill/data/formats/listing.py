@@ -9,7 +9,7 @@ from potstill.data.formats.files import Left
 from potstill.data.formats.sources import Encoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image with its metadata: `label` is None if unlabelled, `split` one of SPLITS."""
 

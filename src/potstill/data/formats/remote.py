@@ -11,10 +11,13 @@ import fcntl
 import functools
 import hashlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from potstill import artifacts
 from potstill.data.cache import cache_folder
@@ -44,14 +47,17 @@ def list_remote(url: str) -> Listing:
     shards.
     """
     entries: list[Entry] = []
-    places: list[tuple[Shard, int, int]] = []
-    for shard in _shards(url):
+    places: list[np.ndarray] = []
+    shards = _shards(url)
+    for number, shard in enumerate(shards):
         name = shard.url.rpartition("/")[2]
         with _copy(shard) as file:
-            for inside, label, start, size in samples_of(file, shard.url):
-                entries.append(Entry(f"{name}/{inside}", label, split_of_shard(name)))
-                places.append((shard, start, size))
-    return Listing(url, entries, Remote(url, [entry.name for entry in entries], places))
+            samples = list(samples_of(file, shard.url))
+        split = split_of_shard(name)
+        entries += [Entry(f"{name}/{inside}", label and sys.intern(label), split) for inside, label, *_ in samples]
+        spans = [(number, start, size) for *_, start, size in samples]
+        places.append(np.array(spans, np.int64).reshape(-1, 3))
+    return Listing(url, entries, Remote(url, [entry.name for entry in entries], shards, np.concatenate(places)))
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Remote(Encoded):
-    """Members of shards behind a URL; `places` are (shard, first byte, size) of each."""
+    """Members of shards behind a URL. places: int64 [N, 3], the number of the shard, first byte and size of each."""
 
     url: str
     names: Sequence[str]
-    places: Sequence[tuple[Shard, int, int]]
+    shards: Sequence[Shard]
+    places: np.ndarray
 
     @property
     def origin(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -76,7 +83,7 @@ class Remote(Encoded):
         return Path(self.url)
 
     def content(self, row: int) -> bytes:
-        shard, start, size = self.places[row]
+        shard, start, size = self._place(row)
         try:
             with _copy(shard) as file, file.open("rb", buffering=0) as handle:
                 handle.seek(start)
@@ -91,15 +98,22 @@ class Remote(Encoded):
         return f"{self.url}: {self.names[row]}"
 
     def place(self, row: int) -> tuple[str, str]:
-        shard, start, _ = self.places[row]
+        shard, start, _ = self._place(row)
         return shard.url, str(start)
 
     def state(self, row: int) -> tuple[int, int]:
-        shard, _, size = self.places[row]
+        shard, _, size = self._place(row)
         return size, shard.state[1]
 
     def only(self, rows: Sequence[int]) -> Remote:
-        return Remote(self.url, [self.names[row] for row in rows], [self.places[row] for row in rows])
+        chosen = self.places[np.asarray(rows, np.int64)]
+        used, number = np.unique(chosen[:, 0], return_inverse=True)  # a process gets the shards that it reads
+        places = np.column_stack([number, chosen[:, 1:]])
+        return Remote(self.url, [self.names[row] for row in rows], [self.shards[one] for one in used], places)
+
+    def _place(self, row: int) -> tuple[Shard, int, int]:
+        number, start, size = self.places[row].tolist()
+        return self.shards[number], start, size
 
 
 def _shards(url: str) -> list[Shard]:
