@@ -196,22 +196,40 @@ def test_a_killed_worker_is_a_sentence() -> None:
     assert list(in_processes(abs, [(-1,), (-2,)], seconds=9.0)) == [1, 2]
 
 
+# The command, with a real SIGTERM at a fixed epoch: one from outside may come after the 200 short epochs have ended.
+STOPPED_AFTER_THREE_EPOCHS = """
+import os, signal
+from potstill.cli import main
+from potstill.training.loop import TrainingLoop
+end_epoch = TrainingLoop.end_epoch
+def stopped(run):
+    text = end_epoch(run)
+    if len(run.rows) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return text
+TrainingLoop.end_epoch = stopped
+main()
+"""
+
+
 @pytest.mark.slow
 def test_a_stopped_command_saves_says_so_and_resumes_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, run, settings = write_photos(tmp_path / "photos"), tmp_path / "run", {"from_scratch": True, "epochs": 200}
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
-    words = f"-m potstill finetune {photos} --model builtin:mlp --from-scratch --epochs 200 --out {run}".split()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    stopped = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not list(run.rglob("metrics.jsonl")) and time.monotonic() < deadline and stopped.poll() is None:
-        time.sleep(0.02)
-    os.kill(stopped.pid, signal.SIGTERM)
-    text = stopped.communicate(timeout=60)[1]
+    words = f"finetune {photos} --model builtin:mlp --from-scratch --epochs 200 --out {run}".split()
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED_AFTER_THREE_EPOCHS, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    text = stopped.stderr
     assert stopped.returncode == 143, text
-    assert "is saved at step" in text and "Resume with the same command" in text
+    assert "is saved at step 3 of 200" in text and "Resume with the same command" in text
     assert len(list(run.rglob(artifacts.CHECKPOINT))) == 1 and not list(run.rglob(".*"))
     with threads(1):
         potstill.finetune(photos, model="builtin:mlp", out=run, **settings)
