@@ -14,6 +14,7 @@ from torch import nn
 
 from potstill.errors import ModelError
 from potstill.models import zoo
+from potstill.models.input_facts import class_count
 from potstill.models.outputs import Classifier
 
 NAME = "builtin:small-cnn"
@@ -55,6 +56,14 @@ def test_the_tensors_are_read(tmp_path: Path, name: str) -> None:
     torch.save(READ[name], tmp_path / name)
     loaded = zoo.create(NAME, classes=("a", "b"), size=(16, 16), channels=3, weights=tmp_path / name, seed=5)
     assert all(torch.equal(loaded.network.state_dict()[key], value) for key, value in STATE.items())
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module.backbone."])
+def test_classes_are_counted_whatever_the_tensors_are_called(tmp_path: Path, prefix: str) -> None:
+    shapes = zoo.create("mobilenetv3_small_050", classes=tuple("abcde")).network.state_dict()
+    beside = {"criterion.weight": torch.ones(2)} if prefix else {}
+    torch.save({"state_dict": {prefix + name: value for name, value in shapes.items()} | beside}, tmp_path / "x.ckpt")
+    assert class_count("mobilenetv3_small_050", tmp_path / "x.ckpt") == 5
 
 
 def itself() -> dict:

@@ -6,11 +6,21 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from potstill.models.weights import State
+from potstill.models.weights import State, named_as, read_state, without_side_heads
 from potstill.progress import note
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's counter of batches, which inference does not use and some files leave out."""
+
+
+def read_as(network: nn.Module, file: Path, classes: int) -> State:
+    """Return the tensors of a file under the names of a network (which may be on the meta device), where they fit.
+
+    A common prefix and side heads are removed; other names of the same tensors are found by position. Raises
+    `ModelError` for a file that is missing, damaged, or not weights.
+    """
+    state = without_side_heads(named_as(read_state(file), network, file), network)
+    return renamed(state, network, classes, file=file)
 
 
 def renamed(state: State, network: nn.Module, classes: int, *, file: Path) -> State:

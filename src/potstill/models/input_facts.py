@@ -8,10 +8,9 @@ from typing import Any
 
 from potstill.errors import ModelError
 from potstill.models import packages, zoo
-from potstill.models.foreign_names import renamed
+from potstill.models.foreign_names import read_as
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import blueprint
-from potstill.models.weights import read_state
 from potstill.words import plural
 
 
@@ -52,7 +51,7 @@ def class_count(name: str, weights: Path | str) -> int:
         network, _ = blueprint(name, tuple("abc"[:count]))
         shapes.append({key: value.shape for key, value in bare(network).state_dict().items()})
     head = [key for key in shapes[0] if shapes[0][key] != shapes[1][key]]
-    state = renamed(read_state(source), bare(network), 3, file=source)
+    state = read_as(bare(network), source, 3)
     if head[-1] not in state:
         raise ModelError(
             f"{weights} does not fit {name}: it has no {head[-1]}. Check the name; `potstill models` lists them."

@@ -15,11 +15,11 @@ from potstill.errors import ModelError
 from potstill.models import packages, truncated
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json
-from potstill.models.foreign_names import renamed
+from potstill.models.foreign_names import read_as
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
-from potstill.models.weights import fit, head_names, named_as, read_state, with_positions, without_side_heads
+from potstill.models.weights import fit, head_names, read_state, with_positions
 from potstill.progress import note
 
 WEIGHTS = "model.safetensors"
@@ -119,8 +119,7 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) 
     executed. Raises `ModelError` for a file that is missing, damaged, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = without_side_heads(named_as(read_state(file), trunk, file), trunk)
-    state = with_positions(renamed(state, trunk, len(card.classes), file=file), trunk)
+    state = with_positions(read_as(trunk, file, len(card.classes)), trunk)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
