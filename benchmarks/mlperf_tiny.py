@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from compression import decoded
-from torch import Tensor
 
 from potstill import artifacts, progress
 from potstill.compress.quantize import fold_batchnorm, observe, quantized
@@ -66,7 +65,6 @@ class Goal:
 
 
 GOALS = {"small": Goal(98_496, 89.0), "large": Goal(131_072, 91.0)}
-KEPT = (0, 4, 8)  # of the nine blocks of a stage; of six choices the one with the best accuracy before training
 
 
 def main() -> None:
@@ -153,10 +151,8 @@ def beginning(given: argparse.Namespace, seed: int) -> CompressionSetup:
     settings = build(DataConfig, images(given))
     data = dataset.prepare(settings, at_least=32)
     train = TrainConfig(epochs=given.epochs, optimizer="sgd", lr=0.05, weight_decay=5e-4, precision="bf16")
-    student = data.model(STUDENT, seed=seed)
-    student.network.load_state_dict(inherited(data.model(TEACHER, weights=str(given.weights)).network.state_dict()))
     return CompressionSetup(
-        model=student,
+        model=data.model(STUDENT, weights=f"blocks:{given.weights}", seed=seed),
         data=data,
         source=settings.path,
         train=train,
@@ -168,19 +164,6 @@ def beginning(given: argparse.Namespace, seed: int) -> CompressionSetup:
         steps=len(data.manifest.rows("train")) // train.batch_size,
         seed=seed,
     )
-
-
-def inherited(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a ResNet-20: those of a ResNet-56 without two thirds of its blocks."""
-    kept = {}
-    for name, tensor in state.items():
-        stage, _, rest = name.partition(".")
-        block, _, inner = rest.partition(".")
-        if not stage.startswith("layer"):
-            kept[name] = tensor
-        elif int(block) in KEPT:
-            kept[f"{stage}.{KEPT.index(int(block))}.{inner}"] = tensor
-    return kept
 
 
 def tuning(given: argparse.Namespace, goal: Goal, seed: int, folder: Path) -> QuantizeConfig:

@@ -115,8 +115,8 @@ TOY = {
         ("pruned/0.5/pruned", "quantized/4/packed", "both/0.5/packed"),
     ),
     "mlperf-tiny": (
-        QUICK + "data=PHOTOS teacher=builtin:tiny-cnn teacher_weights=TINY limit=null calibration=16 "
-        "network={model:builtin:tiny-cnn,options:{separated:false}} max_bytes=9000 "
+        QUICK + "data=PHOTOS teacher=builtin:resnet8-cifar teacher_weights=RESNET limit=null calibration=16 "
+        "network=builtin:resnet8-cifar max_bytes=60000 "
         "steps.file.settings.mode=ptq steps.file.settings.rounding=nearest",
         ("file/onnx",),
     ),

@@ -53,7 +53,8 @@ def distill(
     ] = "auto",
     teacher_weights: TeacherWeights = None,
     student_weights: Annotated[
-        Path | None, option(NETWORKS, "Initial weights of any classes, for a name: a file, package:NAME, hub or auto.")
+        Path | None,
+        option(NETWORKS, "Initial weights of any classes, for a name: a file, blocks:FILE, package:NAME, hub or auto."),
     ] = None,
     student_size: Annotated[int | None, option(NETWORKS, "Input size in pixels a side, for a name.", rare=True)] = None,
     teacher_epochs: Annotated[int | None, option(TRAINING, "Epochs for a teacher without weights.", rare=True)] = None,

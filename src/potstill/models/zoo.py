@@ -12,14 +12,14 @@ from torch import nn
 
 from potstill.artifacts import read_json, sha256
 from potstill.errors import ModelError
-from potstill.models import packages, truncated
+from potstill.models import blocks, packages, truncated
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_json
 from potstill.models.foreign_names import read_as
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
 from potstill.models.weight_errors import weight_error
-from potstill.models.weights import fit, head_names, read_state, with_positions
+from potstill.models.weights import State, fit, head_names, read_state, with_positions
 from potstill.progress import note
 
 WEIGHTS = "model.safetensors"
@@ -46,20 +46,22 @@ def create(
     size: input size (height, width) in pixels; None uses the model's own. channels: 1 or 3; models of timm and
         torchvision take colour images (grey images are repeated) unless 1 is given.
     options: keyword arguments of the architecture. weights: a file for `load_weights`, "hub" for the pretrained
-        weights of timm or torchvision, "package:NAME" or "auto" (see `models.packages`); with `new_head` their head
-        may have another number of classes. A truncated model may take the weights of the whole network then.
+        weights of timm or torchvision, "package:NAME" or "auto" (see `models.packages`), "blocks:FILE" for some of
+        the blocks of a deeper network (see `models.blocks`); with `new_head` their head may have another number of
+        classes. A truncated model may take the weights of the whole network then.
     Raises `ModelError` for an unknown name or option, and for weights that do not fit.
     """
     family, inner = family_of(name)
     source = packages.resolved(name, weights)
     request = Request(inner, tuple(classes), size, channels, dict(options or {}), hub=source == packages.HUB)
     if isinstance(source, Path) and truncated.AT in inner and not truncated.holds_truncated(read_state(source)):
-        return normalised(_truncated(name, request, source, new_head=new_head, seed=seed), mean=mean, std=std)
+        return normalised(_truncated(name, request, weights, new_head=new_head, seed=seed), mean=mean, std=std)
     with seeded(seed):
         network, card = family.build(request)
     classifier = Classifier(network, card)
     if isinstance(source, Path):
-        classifier = load_weights(classifier, source, new_head=new_head)
+        deeper = str(weights).startswith(packages.BLOCKS)
+        classifier = load_weights(classifier, source, new_head=new_head, deeper=deeper)
         if mean is None and card_beside(source) is None:
             note(
                 f"{source.name} has no card: images are normalised with the default of {name}, mean "
@@ -68,13 +70,13 @@ def create(
     return normalised(classifier, mean=mean, std=std)
 
 
-def _truncated(name: str, request: Request, file: Path, *, new_head: bool, seed: int) -> Classifier:
+def _truncated(name: str, request: Request, weights: Path | str | None, *, new_head: bool, seed: int) -> Classifier:
     """Return a truncated model with the weights of the whole network and a new head."""
     whole, _, place = name.rpartition(truncated.AT)
     if not new_head:
         raise ModelError(
-            f"{file} holds the weights of {whole}, without the head of {name}, which has to be trained first: "
-            f"potstill finetune DATA --model {name} --weights {file}"
+            f"{weights} holds the weights of {whole}, without the head of {name}, which has to be trained first: "
+            f"potstill finetune DATA --model {name} --weights {weights}"
         )
     loaded = create(
         whole,
@@ -82,7 +84,7 @@ def _truncated(name: str, request: Request, file: Path, *, new_head: bool, seed:
         size=request.size,
         channels=request.channels,
         options=request.options,
-        weights=file,
+        weights=weights,
         new_head=True,
         seed=seed,
     )
@@ -111,21 +113,32 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False) -> Classifier:
+def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False, deeper: bool = False) -> Classifier:
     """Load a file of weights into the network; return the classifier with the weights recorded on its card.
 
     Side heads in file or network are ignored. Other names of the same tensors are accepted (`foreign_names`).
-    new_head: a head for another number of classes is not loaded and stays as initialised. Nothing in the file is
-    executed. Raises `ModelError` for a file that is missing, damaged, or does not fit.
+    new_head: a head for another number of classes is not loaded and stays as initialised. deeper: the file is of a
+    network with more blocks, of which some are taken (`blocks`). Nothing in the file is executed. Raises `ModelError`
+    for a file that is missing, damaged, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
     state = with_positions(read_as(trunk, file, len(card.classes)), trunk)
+    if deeper:
+        state = _some_blocks(state, classifier, file)
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
-        raise weight_error(fits, file, card, state)
+        raise weight_error(fits, file, card, state, trunk)
     trunk.load_state_dict({**trunk.state_dict(), **{k: v for k, v in state.items() if k not in left_out}})
     return classifier.with_card(_sourced(card, file))
+
+
+def _some_blocks(state: State, classifier: Classifier, file: Path) -> State:
+    names = bare(classifier.network).state_dict()
+    own, all_of_them = blocks.counted(state, names)
+    if own:
+        note(f"{file.name}: {classifier.card.model} starts with {own} of its {all_of_them} blocks.")
+    return blocks.of_blocks(state, names)
 
 
 def _sourced(card: Card, file: Path) -> Card:

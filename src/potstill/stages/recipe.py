@@ -162,7 +162,7 @@ class StudentConfig(Config):
     options: dict[str, Any] = Field(default={}, description="options of the architecture")
     weights: str | None = Field(
         default=None,
-        description="initial weights of any classes, for a name: as in teacher.weights",
+        description="initial weights of any classes, for a name: as in teacher.weights, or blocks:FILE",
     )
     size: int | None = Field(default=None, ge=8, le=1024, description="input size in pixels per side, for a name")
     aux: tuple[str, ...] = Field(default=(), description="stages with an auxiliary head during training")
