@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import yaml
 
 from potstill.errors import ConfigError
+from potstill.words import argument
 from potstill.yaml_text import parse_yaml
 
 P = ParamSpec("P")
@@ -62,7 +63,7 @@ def _sentence(name: str) -> str:
     path = name if name.endswith(".py") else name.rpartition(":")[0]
     return (
         f"The loss {name} is Python code that a file, not your command, requests. It was not executed. If you trust "
-        f"{path}, type: --allow-code {path} (from Python: allow_code=[{path!r}])."
+        f"{path}, type: --allow-code {argument(path)} (from Python: allow_code=[{path!r}])."
     )
 
 

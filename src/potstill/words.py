@@ -1,8 +1,10 @@
-"""Numbers as text: counts with their plural, sizes, times, percentages and signed differences."""
+"""Numbers as text: counts with their plural, sizes, times, percentages and signed differences; paths in commands."""
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
+from pathlib import Path
 
 NBSP = "\N{NO-BREAK SPACE}"  # keeps a figure and its unit on one line
 MINUS = "\N{MINUS SIGN}"
@@ -24,6 +26,11 @@ def plural(number: int, noun: str, several: str = "") -> str:
     hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
     ending = "es" if hissing else "s"
     return f"{count(number)} {several or noun + ending}"
+
+
+def argument(path: Path | str) -> str:
+    """Return a path for a command that is printed: in quotes if a shell would not take it as one word."""
+    return shlex.quote(str(path))
 
 
 def size(number: float, space: str = NBSP) -> str:

@@ -177,7 +177,8 @@ class CheckResult(Result):
         for finding in self.findings:
             yield f"{finding['severity']} {finding['text']}"
             yield from (f"    {'  =  '.join(example)}" for example in finding["examples"][:3])
-            yield f"    -> {finding['advice']}"
+            if finding["advice"]:
+                yield f"    -> {finding['advice']}"
         if not self.findings:
             yield "Nothing was found that would harm a model."
         yield self._counted()

@@ -21,6 +21,7 @@ from potstill.scheduling import Scheduler
 from potstill.stages.experiment.expand import chosen
 from potstill.stages.experiment.run import run_experiment
 from potstill.stages.experiment.settings import ExperimentConfig
+from potstill.words import argument
 from potstill.yaml_text import parse_yaml
 
 FOLDER = importlib.resources.files("potstill") / "recipes" / "experiments"
@@ -110,7 +111,9 @@ def recipes(
     if target.exists():
         raise ConfigError(f"{target} exists. Give another file: potstill recipes copy {name} FILE.")
     write_text(target, text)
-    return Recipes({"name": name, "file": str(target)}, text=f"Copied to {target}. Next: potstill run {target}")
+    return Recipes(
+        {"name": name, "file": str(target)}, text=f"Copied to {target}. Next: potstill run {argument(target)}"
+    )
 
 
 def _described(name: str) -> dict[str, Any]:

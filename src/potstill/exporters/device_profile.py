@@ -24,6 +24,7 @@ from potstill.errors import ModelError
 from potstill.exporters.reference_nets import reference_net
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.planner import Plan, plan
+from potstill.words import argument
 
 NETS = (
     ("residual", 8, 16), ("residual", 8, 32), ("residual", 16, 32), ("residual", 32, 32), ("residual", 16, 64),
@@ -133,7 +134,7 @@ def measure(name: str, *, processor: str, runtime: str, threads: int = 1, second
 
 def read_profile(file: Path) -> DeviceProfile:
     """Return the profile in a file; raise `ModelError` where it is none, with every wrong key."""
-    advice = f"Write one on the device: potstill bench --device-profile {file}"
+    advice = f"Write one on the device: potstill bench --device-profile {argument(file)}"
     if not file.is_file():
         raise ModelError(f"There is no device profile at {file}. {advice}")
     try:

@@ -13,6 +13,7 @@ from potstill.models.card import Card
 from potstill.models.card_record import card_from_json
 from potstill.models.outputs import Classifier
 from potstill.models.zoo import WEIGHTS
+from potstill.words import argument
 
 STUDENT = "student.json"
 
@@ -49,7 +50,8 @@ def model_folder(path: Path) -> Path | None:
     if (path / STUDENT).is_file():
         return _student(path)
     if (path / "recipe.yaml").is_file():
-        raise ModelError(f"The run in {path} is not finished. Finish it: potstill run {path}/recipe.yaml --out {path}")
+        resume = f"potstill run {argument(path / 'recipe.yaml')} --out {argument(path)}"
+        raise ModelError(f"The run in {path} is not finished. Finish it: {resume}")
     return path if path.is_dir() else None
 
 

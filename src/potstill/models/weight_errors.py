@@ -14,7 +14,7 @@ from potstill.models.card import Card
 from potstill.models.outputs import bare
 from potstill.models.registry import FAMILIES, blueprint
 from potstill.models.weights import Fit, State, fit
-from potstill.words import plural
+from potstill.words import argument, plural
 
 TRIED = 10
 """The number of architectures with a similar name tried in each family; building one on the meta device is fast."""
@@ -30,7 +30,7 @@ def weight_error(fits: Fit, file: Path, card: Card, state: State, network: nn.Mo
     text = f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state)}"
     some = fit(of_blocks(state, network.state_dict()), network, len(card.classes))
     if some.holds(but=some.head):
-        text += f" Or start with some of its blocks: blocks:{file} in the place of {file}."
+        text += f" Or start with some of its blocks: {argument(f'blocks:{file}')} in its place."
     return ModelError(text)
 
 
@@ -38,7 +38,7 @@ def _other_head(fits: Fit, file: Path, card: Card) -> str:
     return (
         f"The weights in {file} were trained for {fits.file_classes} classes, but {len(card.classes)} are required "
         f"({', '.join(card.classes[:3])}{', ...' if len(card.classes) > 3 else ''}). To keep all layers but the head "
-        f"and train a new head, use `potstill finetune DATA --model {card.model} --weights {file}`."
+        f"and train a new head, use `potstill finetune DATA --model {card.model} --weights {argument(file)}`."
     )
 
 

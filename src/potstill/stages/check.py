@@ -19,7 +19,7 @@ from potstill.data.manifest import Manifest
 from potstill.errors import ConfigError
 from potstill.output_files import SOFTWARE, check_output
 from potstill.report.checks import write_page
-from potstill.words import percent, plural
+from potstill.words import argument, percent, plural
 
 _SHEET_ROWS = 12
 
@@ -97,7 +97,7 @@ def _check_outputs(html: str | Path | None, fix: str | Path | None, sheet: str |
         if file is not None:
             check_output(Path(file), flag=flag, force=force)
     if sheet is not None and Path(sheet).suffix.lower() != ".png":
-        raise ConfigError(f"--sheet writes a PNG. Type: --sheet {Path(sheet).with_suffix('.png')}")
+        raise ConfigError(f"--sheet writes a PNG. Type: --sheet {argument(Path(sheet).with_suffix('.png'))}")
 
 
 def _digits() -> Manifest:

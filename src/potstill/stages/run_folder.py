@@ -22,6 +22,7 @@ from potstill.errors import ConfigError, RunError, UserError
 from potstill.progress import parts
 from potstill.stages.run_lock import entries, holds
 from potstill.training import divergence
+from potstill.words import argument
 
 T = TypeVar("T")
 
@@ -167,7 +168,11 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
         return
     if differing:
         more = f", and {len(differing) - 1} more" if len(differing) > 1 else ""
-        resume = f", or resume that run: potstill {RECIPES[kind]} {file} --out {folder}" if kind in RECIPES else ""
+        resume = (
+            f", or resume that run: potstill {RECIPES[kind]} {argument(file)} --out {argument(folder)}"
+            if kind in RECIPES
+            else ""
+        )
         raise RunError(
             f"{folder} was made with other settings: {differing[0]}{more} (see {file}). "
             f"Choose a new folder with --out{resume}."

@@ -12,6 +12,7 @@ from potstill.data.formats.sources import Files
 from potstill.data.manifest import SPLITS, UNLABELLED
 from potstill.errors import DataError
 from potstill.output_files import check_output
+from potstill.words import argument
 
 
 def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _refuse(report: Report, out: Path) -> None:
         raise DataError(f"{seen.root} cannot be listed because its layout is not understood. {seen.refusals[0]}")
     if out.suffix.lower() != ".csv":
         raise DataError(
-            f"--fix writes a table, and {out} does not end with .csv. Type: --fix {out.with_suffix('.csv')}"
+            f"--fix writes a table, and {out} does not end with .csv. Type: --fix {argument(out.with_suffix('.csv'))}"
         )
 
 

@@ -21,7 +21,7 @@ from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.words import plural
+from potstill.words import argument, plural
 
 MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
 _NOTED = {  # trait: predicate for one image, for several
@@ -103,7 +103,8 @@ def _readable(listing: Listing, facts: Sequence[Facts]) -> list[int]:
     if len(bad) > MOST_UNREADABLE * len(facts):
         raise DataError(
             f"{listing.root}: {len(bad)} of {plural(len(facts), 'image')} cannot be read, which is more than 1 %. "
-            f"Repair or remove them; or type: potstill check {listing.root} --fix clean.csv, and use clean.csv.",
+            f"Repair or remove them; or type: potstill check {argument(listing.root)} --fix clean.csv, and use "
+            "clean.csv.",
             *shown,
         )
     note(f"{listing.root}: skipped {len(bad)} of {plural(len(facts), 'image')} (unreadable). " + " ".join(shown))

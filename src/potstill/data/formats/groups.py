@@ -25,6 +25,7 @@ from potstill.data.formats.near_pairs import near_pairs
 from potstill.data.manifest import Source
 from potstill.errors import ConfigError
 from potstill.progress import note
+from potstill.words import argument
 
 NEAR_COPIES, EXIF = "near-copies", "exif"
 BURST = 60  # seconds
@@ -69,7 +70,7 @@ def groups_of(
         raise ConfigError(
             f"--group {pattern!r} matches no path below {root}, such as '{entries[0].name}'. Give a pattern whose "
             "groups are the same for images that belong together, such as '([^/]+)_\\d+\\.' for cat/track7_003.png; "
-            f"or type: potstill check {root}"
+            f"or type: potstill check {argument(root)}"
         )
     if unmatched:
         note(f"--group {pattern!r} does not match {unmatched} of {len(entries)} paths; each forms its own group.")

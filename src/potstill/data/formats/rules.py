@@ -12,7 +12,7 @@ import numpy as np
 from potstill.data.manifest import SPLITS, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.words import plural
+from potstill.words import argument, plural
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 MOST_LEAKED = 0.01  # maximum fraction of test images that may also be in the training data
@@ -38,12 +38,13 @@ def refuse_leaks(manifest: Manifest, *, most: float = MOST_LEAKED) -> None:
         return
     verb = "is" if leaked == 1 else "are"
     leak = f"{leaked} of {plural(len(test), 'test image')} of {manifest.root} {verb} also in the training data"
+    check = f"potstill check {argument(manifest.root)}"
     if leaked > most * len(test):
         raise DataError(
-            f"{leak}, so test accuracy would be inflated by memorised images. Type: potstill check {manifest.root} "
-            "--fix clean.csv, and use clean.csv."
+            f"{leak}, so test accuracy would be inflated by memorised images. Type: {check} --fix clean.csv, and use "
+            "clean.csv."
         )
-    note(f"{leak}; test accuracy will be inflated by memorised images. See: potstill check {manifest.root}")
+    note(f"{leak}; test accuracy will be inflated by memorised images. See: {check}")
 
 
 def _one_class(manifest: Manifest) -> Iterator[str]:
