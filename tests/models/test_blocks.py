@@ -50,7 +50,7 @@ def test_another_number_of_classes_has_a_new_head(file: Path) -> None:
 
 
 def test_a_deeper_file_is_refused_with_how_to_use_its_blocks(file: Path) -> None:
-    with pytest.raises(ModelError, match=rf"start with some of its blocks: blocks:{file} in the place"):
+    with pytest.raises(ModelError, match=rf"Or start with some of its blocks, with these weights: blocks:{file}$"):
         zoo.create(SHALLOW, classes=tuple("abc"), size=(32, 32), weights=file)
 
 
@@ -58,6 +58,14 @@ def test_other_widths_are_refused(file: Path) -> None:
     with pytest.raises(ModelError, match="of another shape") as error:
         zoo.create(SHALLOW, classes=tuple("abc"), size=(32, 32), weights=f"blocks:{file}", options={"width": 8})
     assert "start with some of its blocks" not in str(error.value)
+    with pytest.raises(ModelError, match="It fits 'builtin:resnet56-cifar': use that name instead"):
+        zoo.create(
+            "builtin:resnet20-cifar",
+            classes=tuple("abc"),
+            size=(32, 32),
+            weights=f"blocks:{file}",
+            options={"width": 8},
+        )
 
 
 def test_lists_within_lists_and_lists_of_one() -> None:

@@ -30,7 +30,7 @@ def weight_error(fits: Fit, file: Path, card: Card, state: State, network: nn.Mo
     text = f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state)}"
     some = fit(of_blocks(state, network.state_dict()), network, len(card.classes))
     if some.holds(but=some.head):
-        text += f" Or start with some of its blocks: {argument(f'blocks:{file}')} in its place."
+        text += f" Or start with some of its blocks, with these weights: {argument(f'blocks:{file}')}"
     return ModelError(text)
 
 

@@ -123,13 +123,12 @@ def load_weights(classifier: Classifier, file: Path, *, new_head: bool = False, 
     for a file that is missing, damaged, or does not fit.
     """
     trunk, card = bare(classifier.network), classifier.card
-    state = with_positions(read_as(trunk, file, len(card.classes)), trunk)
-    if deeper:
-        state = _some_blocks(state, classifier, file)
+    whole = with_positions(read_as(trunk, file, len(card.classes)), trunk)
+    state = _some_blocks(whole, classifier, file) if deeper else whole
     fits = fit(state, trunk, len(card.classes))
     left_out = {*fits.head, *head_names(trunk, fits.missing, len(card.classes))} if new_head else set()
     if not fits.holds(but=left_out):
-        raise weight_error(fits, file, card, state, trunk)
+        raise weight_error(fits, file, card, whole, trunk)
     trunk.load_state_dict({**trunk.state_dict(), **{k: v for k, v in state.items() if k not in left_out}})
     return classifier.with_card(_sourced(card, file))
 
