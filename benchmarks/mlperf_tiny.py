@@ -90,7 +90,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path, help="of the ResNet-56")
     parser.add_argument("--out", type=Path, default=Path("runs/mlperf-tiny"))
-    parser.add_argument("--epochs", type=int, default=20, help="of training in float")
+    parser.add_argument("--epochs", type=int, default=30, help="of training in float")
     parser.add_argument("--tuning", type=int, default=0, help="epochs of quantization-aware training")
     parser.add_argument("--views", type=int, default=4, help="views of each image, whose teacher logits are cached")
     parser.add_argument("--seeds", type=int, default=3)
