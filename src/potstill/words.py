@@ -1,10 +1,9 @@
-"""Numbers as text: counts with their plural, sizes, times, percentages and signed differences; paths in commands."""
+"""Numbers as text: counts with their plural, sizes, times, percentages and signed differences; words of commands."""
 
 from __future__ import annotations
 
 import shlex
 from datetime import datetime
-from pathlib import Path
 
 NBSP = "\N{NO-BREAK SPACE}"  # keeps a figure and its unit on one line
 MINUS = "\N{MINUS SIGN}"
@@ -28,9 +27,9 @@ def plural(number: int, noun: str, several: str = "") -> str:
     return f"{count(number)} {several or noun + ending}"
 
 
-def argument(path: Path | str) -> str:
-    """Return a path for a command that is printed: in quotes if a shell would not take it as one word."""
-    return shlex.quote(str(path))
+def argument(value: object) -> str:
+    """Return a path or value for a command that is printed: in quotes if a shell would not take it as one word."""
+    return shlex.quote(str(value))
 
 
 def size(number: float, space: str = NBSP) -> str:

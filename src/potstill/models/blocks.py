@@ -1,14 +1,14 @@
 """The start of a shallower network: some of the blocks of a deeper one of the same kind, which has the same widths.
 
 In every list of blocks as many as the network has are taken evenly from the first to the last: 0, 4 and 8 of nine. All
-other layers are taken as they are. Students that start so need less training: Sanh et al. 2019 (DistilBERT,
-arXiv:1910.01108), Shleifer and Rush 2020 (arXiv:2010.13002).
+other layers are taken as they are. Students of transformers start so: Sanh et al. 2019 (DistilBERT, arXiv:1910.01108),
+Shleifer and Rush 2020 (arXiv:2010.13002).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from potstill.models.weights import State
 
@@ -16,21 +16,21 @@ Numbers = Mapping[str, list[int]]
 """The numbers of the blocks in each list of blocks, by the path of the list."""
 
 
-def of_blocks(state: State, names: Iterable[str]) -> State:
+def of_blocks(state: State, names: Collection[str]) -> State:
     """Return tensors of a deeper network under the names of a shallower one; those that it lacks are left out."""
     own, deep = _numbers(names), _numbers(state)
     chosen = {name: _chosen(name, own, deep) for name in names}
     return {name: state[other] for name, other in chosen.items() if other in state}
 
 
-def counted(state: State, names: Iterable[str]) -> tuple[int, int]:
+def counted(state: State, names: Collection[str]) -> tuple[int, int]:
     """Return how many blocks the shallower and the deeper network have in the lists that differ in length."""
     own, deep = _numbers(names), _numbers(state)
     lists = [path for path in own if len(deep.get(path, ())) > len(own[path])]
     return sum(len(own[path]) for path in lists), sum(len(deep[path]) for path in lists)
 
 
-def _numbers(names: Iterable[str]) -> Numbers:
+def _numbers(names: Collection[str]) -> Numbers:
     found: dict[str, set[int]] = defaultdict(set)
     for name in names:
         parts = name.split(".")

@@ -77,7 +77,7 @@ def _truncated(name: str, request: Request, weights: Path | str | None, *, new_h
     if not new_head:
         raise ModelError(
             f"{weights} holds the weights of {whole}, without the head of {name}, which has to be trained first: "
-            f"potstill finetune DATA --model {name} --weights {argument(str(weights))}"
+            f"potstill finetune DATA --model {name} --weights {argument(weights)}"
         )
     loaded = create(
         whole,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from potstill.words import argument
+
 IMAGES = ("limit", "group", "test_from", "seed")
 """Settings of the images that decide which are in which split, and so must not change on the way."""
 
@@ -20,16 +22,16 @@ def next_steps(summary: Mapping[str, Any], folder: Path) -> list[tuple[str, str]
     kind = summary.get("kind", "")
     if kind in OF_FILES and not summary.get("ship"):  # a simulation writes no file
         return []
-    return STEPS.get(kind, lambda *_: [])(summary, shlex.quote(str(folder)))
+    return STEPS.get(kind, lambda *_: [])(summary, argument(folder))
 
 
 def _again(summary: Mapping[str, Any], folder: str) -> tuple[str, str]:
-    file = shlex.quote(str(Path(shlex.split(folder)[0]) / summary["ship"]["file"]))
+    file = argument(Path(shlex.split(folder)[0]) / summary["ship"]["file"])
     return "Measure the file again:", f"potstill evaluate {file} {_source(summary)}"
 
 
 def _source(summary: Mapping[str, Any]) -> str:
-    return shlex.quote(summary["data"]["source"])
+    return argument(summary["data"]["source"])
 
 
 def _of_files(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
@@ -58,7 +60,7 @@ def _images(summary: Mapping[str, Any]) -> str:
     data = summary["recipe"].get("data", {})
     flags = {name: data[name] for name in ("limit", "group", "test_from") if data.get(name) is not None}
     flags |= {"fit": data["fit"]} if data.get("fit", "crop") != "crop" else {}
-    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in flags.items())
+    return "".join(f" --{name.replace('_', '-')} {argument(value)}" for name, value in flags.items())
 
 
 def _of_finetune(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
@@ -86,7 +88,7 @@ def finetuned_again(summary: Mapping[str, Any]) -> str:
 
 
 def _typed(value: Any) -> str:
-    return shlex.quote(",".join(f"{x:g}" for x in value) if isinstance(value, list) else str(value))
+    return argument(",".join(f"{x:g}" for x in value) if isinstance(value, list) else value)
 
 
 def _of_label(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:

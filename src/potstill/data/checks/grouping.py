@@ -9,7 +9,6 @@ more often than chance would have it.
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from potstill.data.formats.facts import gather
 from potstill.data.formats.groups import EXIF, NEAR_COPIES, bursts, keys_of, near_components
 from potstill.data.formats.sources import Encoded
 from potstill.data.manifest import UNLABELLED, Manifest
-from potstill.words import plural
+from potstill.words import argument, plural
 
 _NAMES = (  # what the images of a group share, and the part of the path that is the same
     ("lie in one folder", r"([^/]+/[^/]+)/[^/]+$", r"([^/]+)/[^/]+$"),
@@ -57,7 +56,7 @@ class Proposal:
     @property
     def flag(self) -> str:
         """The flag as it is typed in a shell."""
-        return f"--group {shlex.quote(self.pattern)}"
+        return f"--group {argument(self.pattern)}"
 
     @property
     def text(self) -> str:
