@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py --cifar FOLDER --weights FILE [--json] [--record]
 
 --explain trains the published loop with Nesterov momentum, mirrored borders, bf16 and repeated views, one at a time;
---until 91 measures the minutes until that accuracy, in both loops (with --images 50000 --test-images 10000).
+--until 91 measures the minutes until that accuracy (with --images 50000 --test-images 10000): hours, which can be had
+one after another with --keep FOLDER and --loops; torchdistill is measured where it is installed.
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, FILE the weights of the teacher. About five minutes on two idle
 cores, nearly all of it the published loop.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import results
-from peers import accuracy, world
+from peers import accuracy, until, world
 
 
 def main() -> None:
@@ -28,6 +29,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--explain", action="store_true", help="the published loop with each difference alone")
     parser.add_argument("--until", type=float, metavar="PERCENT", help="minutes until this test accuracy is reached")
+    parser.add_argument("--budgets", type=int, nargs="+", default=(8, 16, 32, 64), help="epochs that --until tries")
+    parser.add_argument("--loops", nargs="+", choices=until.LOOPS, default=until.LOOPS[:2], help="that --until trains")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of finished trainings, which --until reads back")
     given = parser.parse_args()
     train = world.cifar(given.cifar, given.weights, count=given.images)
     test = world.cifar(given.cifar, split="test", count=given.test_images)
@@ -36,8 +40,9 @@ def main() -> None:
         results.tell("explain", found, accuracy.explained(found), given)
         return
     if given.until:
-        found = accuracy.until(train, test, given.until, views=given.views, threads=given.threads)
-        results.tell("until", found, accuracy.reached(found), given)
+        options = {"loops": given.loops, "budgets": given.budgets, "keep": given.keep}
+        found = until.measure(train, test, given.until, views=given.views, threads=given.threads, **options)
+        results.tell("until", found, until.table(found), given)
         return
     settings = {"epochs": given.epochs, "seeds": given.seeds, "views": given.views, "threads": given.threads}
     found = accuracy.measure(train, test, **settings)

@@ -54,14 +54,14 @@ def measure(
                 began = time.perf_counter()
                 student = side.trained(seed)
                 seconds[name] += time.perf_counter() - began
-                said[name].append(_answers(student, test))
+                said[name].append(answers(student, test))
                 task.advance(text=name)
     found = verdict(said["potstill"], said["plain"], test.label, TrainConfig())
     figures = {"difference": found.difference, "lower_end": found.interval[0], "upper_end": found.interval[1]}
     return {
         "figures": figures,
         "bars": judge(BARS, figures),
-        "accuracy": {name: _accuracies(logits, test.label) for name, logits in said.items()},
+        "accuracy": {name: accuracies(logits, test.label) for name, logits in said.items()},
         "seconds": {name: round(took, 1) for name, took in seconds.items()},
         "verdict": found.to_json(),
         "settings": {"images": len(world.label), "epochs": epochs, "views": views},
@@ -76,43 +76,11 @@ def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threa
         for name, variant in VARIANTS.items():
             found[name] = []
             for seed in range(seeds):
-                logits = _answers(Plain(world, epochs, variant).trained(seed), test)
-                found[name] += _accuracies([logits], test.label)
+                logits = answers(Plain(world, epochs, variant).trained(seed), test)
+                found[name] += accuracies([logits], test.label)
                 task.advance(text=name)
     settings = {"images": len(world.label), "test_images": len(test.label), "epochs": epochs}
     return {"figures": {}, "bars": {}, "accuracy": found, "settings": settings, **provenance(threads)}
-
-
-def until(
-    world: World,
-    test: World,
-    target: float,
-    *,
-    budgets: tuple[int, ...] = (8, 16, 32, 64),
-    views: int = 2,
-    threads: int = 2,
-) -> dict[str, Any]:
-    """Return minutes and epochs until a loop reaches `target` percent of test accuracy, None if it does not.
-
-    Each budget of epochs is a training of its own, whose learning rate falls to 0, so the shortest that reaches the
-    target counts; the minutes are those of that training, with the teacher's answers.
-    """
-    found: dict[str, dict[str, float | None]] = {}
-    with limited(threads), tempfile.TemporaryDirectory() as folder:
-        for name in ("potstill", "plain"):
-            found[name] = {"minutes": None, "epochs": None, "accuracy": None}
-            for epochs in budgets:
-                began = time.perf_counter()
-                place = Path(folder) / f"{name}-{epochs}"
-                side = Plain(world, epochs) if name == "plain" else Potstill(world, epochs, views, place)
-                student = side.trained(0)
-                minutes = (time.perf_counter() - began) / 60
-                reached = _accuracies([_answers(student, test)], test.label)[0]
-                if reached >= target:
-                    found[name] = {"minutes": round(minutes, 4), "epochs": epochs, "accuracy": reached}
-                    break
-    settings = {"target": target, "images": len(world.label), "test_images": len(test.label), "views": views}
-    return {"figures": {}, "bars": {}, "loops": found, "settings": settings, **provenance(threads)}
 
 
 class Plain:
@@ -157,12 +125,13 @@ class Potstill:
         return student
 
 
-def _accuracies(logits: list[np.ndarray], label: np.ndarray) -> list[float]:
+def accuracies(logits: list[np.ndarray], label: np.ndarray) -> list[float]:
     """Return percent, a seed each."""
     return [round(metrics.accuracy(one, label), 3) for one in logits]
 
 
-def _answers(student: Classifier, test: World) -> np.ndarray:
+def answers(student: Classifier, test: World) -> np.ndarray:
+    """Return logits for the images of `test`, [N, classes]."""
     loader = sides.loader_of(test)
     return predict.predict_logits(student.to(devices.device()), loader, np.arange(len(test.label)))
 
@@ -196,16 +165,4 @@ def explained(found: Mapping[str, Any]) -> str:
     told = (
         f"{settings['images']:,} training images, {settings['epochs']} epochs, {settings['test_images']:,} test images."
     )
-    return "\n".join(lines) + "\n\n" + told
-
-
-def reached(found: Mapping[str, Any]) -> str:
-    """Return what `until` found as a Markdown table."""
-    lines = ["| loop | minutes | epochs | test accuracy % |", "|---|---:|---:|---:|"]
-    for name, one in found["loops"].items():
-        shown = ["not reached" if one[key] is None else f"{one[key]:.4g}" for key in ("minutes", "epochs", "accuracy")]
-        lines.append(f"| {name} | {' | '.join(shown)} |")
-    settings = found["settings"]
-    images = f"{settings['test_images']:,} test images; {settings['images']:,} training images"
-    told = f"Until {settings['target']:g} % of {images}."
     return "\n".join(lines) + "\n\n" + told

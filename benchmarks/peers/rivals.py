@@ -133,11 +133,16 @@ def _batches(images: InMemory, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def torchdistill(world: World, folder: Path) -> Step:
     """Return a step of torchdistill's KD recipe for CIFAR-10, with these networks and images."""
+    return their_training(world, world.network(STUDENT))
+
+
+def their_training(world: World, student: Classifier, *, epochs: int = 182) -> Step:
+    """Return a step of torchdistill's KD recipe that trains a student; epochs: 182 in the recipe."""
     from torchdistill.core.distillation import get_distillation_box
 
     on = devices.device()
-    networks = (world.network(name).network.to(on) for name in (TEACHER, STUDENT))
-    box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(), on, [], False, 1)
+    networks = (one.network.to(on) for one in (world.network(TEACHER), student))
+    box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(epochs), on, [], False, 1)
     box.teacher_model.eval()
     batches = _their_batches(box)
 
@@ -151,8 +156,11 @@ def torchdistill(world: World, folder: Path) -> Step:
     return step
 
 
-def _their_settings() -> dict[str, Any]:
-    """Return the settings of their recipe for ResNet-20 on CIFAR-10, but for the names of data and networks."""
+def _their_settings(epochs: int) -> dict[str, Any]:
+    """Return the settings of their recipe for ResNet-20 on CIFAR-10, but for the names of data and networks.
+
+    The learning rate falls after 91 and after 136 of their 182 epochs, and at the same parts of fewer.
+    """
     loading = {
         "dataset_id": "train",
         "sampler": {"class_or_func": torch.utils.data.RandomSampler},
@@ -162,13 +170,16 @@ def _their_settings() -> dict[str, Any]:
     loss = {**says, "teacher_module_io": "output", "temperature": TEMPERATURE, "alpha": 1 - ALPHA}
     term = {"weight": 1.0, "criterion": {"key": "KDLoss", "kwargs": {**loss, "reduction": "batchmean"}}}
     return {
-        "num_epochs": 182,
+        "num_epochs": epochs,
         "train_data_loader": loading,
         "val_data_loader": {},
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
         "optimizer": {"key": "SGD", "kwargs": dict(SGD)},
-        "scheduler": {"key": "MultiStepLR", "kwargs": {"milestones": [91, 136], "gamma": 0.1}},
+        "scheduler": {
+            "key": "MultiStepLR",
+            "kwargs": {"milestones": [epochs // 2, round(epochs * 136 / 182)], "gamma": 0.1},
+        },
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
     }
 
@@ -177,3 +188,4 @@ def _their_batches(box: object) -> Iterator[tuple[Tensor, Tensor, dict]]:
     for epoch in itertools.count():
         box.pre_epoch_process(epoch=epoch)
         yield from box.train_data_loader
+        box.lr_scheduler.step()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.peers import accuracy, loading, rivals, scale, sides, speed
+from benchmarks.peers import accuracy, loading, rivals, scale, sides, speed, until
 from benchmarks.peers.bars import Bar, judge, table, where
 from benchmarks.peers.world import World, generated, load, save
 from potstill import runtime
@@ -92,24 +92,38 @@ def test_both_loops_are_trained_and_compared() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_each_difference_is_trained_alone_and_the_time_to_an_accuracy_is_measured() -> None:
+def test_each_difference_is_trained_alone() -> None:
     world = generated(128)
     test = World(world.images[:20], world.label[:20])
     found = accuracy.explain(world, test, epochs=1, seeds=1, threads=1)
     assert list(found["accuracy"]) == list(rivals.VARIANTS)
     assert all(len(values) == 1 for values in found["accuracy"].values())
     assert f"| nesterov | {found['accuracy']['nesterov'][0]:.2f} |" in accuracy.explained(found)
-    reached = accuracy.until(world, test, 0.0, budgets=(1,), views=1, threads=1)
-    assert all(side["epochs"] == 1 and (side["minutes"] or 0) > 0 for side in reached["loops"].values())
-    never = accuracy.until(world, test, 101.0, budgets=(1,), views=1, threads=1)
-    assert never["loops"]["plain"]["epochs"] is None and "not reached" in accuracy.reached(never)
     one, two = (rivals.InMemory(world, rivals.Variant(views=1))[0][0] for _ in range(2))
     assert (one == two).all() and not (one == rivals.InMemory(world)[0][0]).all()
 
 
+@pytest.mark.usefixtures("small")
+def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None:
+    world = generated(128)
+    test = World(world.images[:20], world.label[:20])
+    settings = {"loops": ("potstill", "plain"), "budgets": (1, 2), "views": 1, "threads": 1, "keep": tmp_path}
+    found = until.measure(world, test, 0.0, **settings)
+    assert [[one["epochs"] for one in loop] for loop in found["loops"].values()] == [[1], [1]]
+    minutes = [loop[0]["minutes"] for loop in found["loops"].values()]
+    assert minutes[0] > 0 and found["figures"]["over_plain"] == pytest.approx(minutes[1] / minutes[0])
+    assert found["figures"]["over_torchdistill"] is None and "| plain | 1 | " in until.table(found)
+    never = until.measure(world, test, 101.0, **settings)
+    assert [[one["epochs"] for one in loop] for loop in never["loops"].values()] == [[1, 2], [1, 2]]
+    assert never["loops"]["plain"][0]["minutes"] == minutes[1], "a finished training is not repeated"
+    assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 4
+
+
 def test_torchdistill_works() -> None:
     pytest.importorskip("torchdistill")
-    assert sides.SIDES["torchdistill"](generated(256), Path())() == 128
+    world = generated(256)
+    assert sides.SIDES["torchdistill"](world, Path())() == 128
+    assert until.Torchdistill(world, 1).trained(0).network is not None
 
 
 def test_worlds_are_saved(tmp_path: Path) -> None:

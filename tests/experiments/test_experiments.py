@@ -168,14 +168,25 @@ def test_it_runs_at_toy_size(name: str, made: Made) -> None:
 
 
 @pytest.mark.slow
-def test_seeds_side_by_side_give_the_same_figures(tmp_path: Path) -> None:
-    def at_two(workers: int | None) -> dict[str, list[float]]:
-        given = [*TOY["mnist-distillation"][0].split(), "seeds=2", "steps.sweep.each.none=[]", "clones={}"]
-        done = potstill.run("mnist-distillation", given, workers=workers, out=tmp_path / f"{workers}")
-        return {name: result["accuracy"] for name, result in done.summary["results"].items()}
+@pytest.mark.parametrize(
+    ("name", "more", "step", "result"),
+    [
+        ("mnist-distillation", "seeds=2 steps.sweep.each.none=[] clones={}", "distilled", "distilled/conv/network"),
+        ("mnist-100-labels", "draws=2", "conv", "conv/distilled with the pool"),
+    ],
+)
+def test_trainings_side_by_side_give_the_same_figures(
+    name: str, more: str, step: str, result: str, world: dict[str, str], tmp_path: Path
+) -> None:
+    def at_two(workers: int | None) -> tuple[dict[str, list[float]], list[str]]:
+        given = [*TOY[name][0].replace("PHOTOS", world["PHOTOS"]).split(), *more.split()]
+        done = potstill.run(name, given, workers=workers, out=tmp_path / f"{workers}")
+        titles = [one["title"] for one in done.summary["stages"] if one["title"].endswith("side by side")]
+        return {name: one["accuracy"] for name, one in done.summary["results"].items()}, titles
 
-    alone = at_two(None)
-    assert alone == at_two(2) and len(alone["distilled/conv/network"]) == 2
+    (alone, together), (same, titles) = at_two(None), at_two(2)
+    assert alone == same and len(alone[result]) == 2
+    assert together == [] and titles == [f"Training {step} side by side"]
 
 
 @pytest.mark.slow

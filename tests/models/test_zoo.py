@@ -202,6 +202,21 @@ def test_a_new_head_forgives_nothing_else(tmp_path: Path) -> None:
     assert "does not hold the weights" in problem
 
 
+def test_weights_for_grey_images_say_which_tensor_differs(tmp_path: Path) -> None:
+    grey = zoo.create("resnet18", classes=AB, size=(32, 32), channels=1, seed=0)
+    save_file(grey.network.state_dict(), tmp_path / "grey.safetensors")
+    with pytest.raises(ModelError, match=r"'conv1.weight' is 64x1x7x7 there and 64x3x7x7 here: .* set them\.$"):
+        zoo.load_weights(zoo.create("resnet18", classes=AB, size=(32, 32)), tmp_path / "grey.safetensors")
+
+
+def test_weights_without_statistics_of_batchnorm_say_what_to_save(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.safetensors"
+    save_file(dict(student(seed=4).network.named_parameters()), file)
+    problem = refused(file)
+    assert "without the means and variances of BatchNorm (first 'bn1.running_mean')" in problem
+    assert "network.state_dict()" in problem and "nearest" not in problem
+
+
 @pytest.mark.slow
 def test_a_backbone_without_a_head_gets_one(tmp_path: Path) -> None:
     file = tmp_path / "backbone.safetensors"

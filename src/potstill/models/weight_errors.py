@@ -6,7 +6,7 @@ import difflib
 import re
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from potstill.errors import ModelError
 from potstill.models.blocks import of_blocks
@@ -19,6 +19,9 @@ from potstill.words import argument, plural
 TRIED = 10
 """The number of architectures with a similar name tried in each family; building one on the meta device is fast."""
 
+STATISTICS = ("running_mean", "running_var")
+"""The end of the names of what BatchNorm measures, which is no parameter."""
+
 ALIKE = 0.2
 """Fraction of a file's tensors that must match an architecture for it to be suggested as the nearest."""
 
@@ -27,7 +30,11 @@ def weight_error(fits: Fit, file: Path, card: Card, state: State, network: nn.Mo
     """Return the error for weights that do not fit a network, the model of `card`."""
     if fits.head and fits.holds(but=fits.head):
         return ModelError(_other_head(fits, file, card))
-    text = f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state)}"
+    if fits.missing and fits.holds(but={name for name in fits.missing if name.endswith(STATISTICS)}):
+        return ModelError(_without_statistics(fits, file, card))
+    text = (
+        f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state, network)}"
+    )
     some = fit(of_blocks(state, network.state_dict()), network, len(card.classes))
     if some.holds(but=some.head):
         text += f" Or start with some of its blocks, with these weights: {argument(f'blocks:{file}')}"
@@ -42,6 +49,14 @@ def _other_head(fits: Fit, file: Path, card: Card) -> str:
     )
 
 
+def _without_statistics(fits: Fit, file: Path, card: Card) -> str:
+    return (
+        f"{file} has the weights of '{card.model}' without the means and variances of BatchNorm (first "
+        f"'{fits.missing[0]}'), without which the network cannot compute. Save network.state_dict(), which has "
+        "them, in place of the parameters alone."
+    )
+
+
 def _counts(fits: Fit, state: State) -> str:
     kinds = {
         "missing": fits.missing,
@@ -52,10 +67,16 @@ def _counts(fits: Fit, state: State) -> str:
     return ", ".join([f"{plural(fits.matching, 'tensor')} matching", *mismatches])
 
 
-def _advice(card: Card, state: State) -> str:
+def _advice(card: Card, state: State, network: nn.Module) -> str:
     spelling, fits = nearest(card, state)
-    if spelling == card.model and fits is not None and not fits.missing and not fits.unexpected:
-        return "All names match: it was created with other options (a width, a number of channels); set them."
+    own = network.state_dict()
+    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if spelling == card.model and reshaped and fits is not None and not fits.missing and not fits.unexpected:
+        there, here = (_shape(tensors[reshaped[0]]) for tensors in (state, own))
+        return (
+            f"All names match, but '{reshaped[0]}' is {there} there and {here} here: it was created with other options "
+            "(a width, a number of channels); set them."
+        )
     if fits is None or fits.matching < ALIKE * len(state):
         return "No architecture with a similar name fits it; `potstill models` lists all names."
     if fits.holds(but=fits.head):
@@ -63,10 +84,14 @@ def _advice(card: Card, state: State) -> str:
     return f"The nearest architecture is '{spelling}', in which {fits.matching} of {len(state)} tensors match."
 
 
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(length) for length in tensor.shape)
+
+
 def nearest(card: Card, state: State) -> tuple[str, Fit | None]:
-    """Return the architecture with a similar name that fits a state dict best, and its fit."""
+    """Return the architecture with a similar name that fits a state dict best, and its fit; the named one of equals."""
     best: tuple[str, Fit | None] = (card.model, None)
-    for spelling in _similar(card.model):
+    for spelling in sorted(_similar(card.model), key=lambda similar: similar != card.model):
         fits = _try(spelling, card, state)
         if best[1] is None or _score(fits) > _score(best[1]):
             best = (spelling, fits)

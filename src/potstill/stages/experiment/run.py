@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from potstill.stages.distill.run import run_recipe
 from potstill.stages.experiment.collect import collected
 from potstill.stages.experiment.expand import Part, build, parts_of
 from potstill.stages.experiment.settings import ExperimentConfig
+from potstill.stages.experiment.together import train_together
 from potstill.stages.experiment.train import TrainStepConfig, train_step
 from potstill.stages.experiment.verdicts import judged
 from potstill.stages.finetune import FinetuneConfig, finetune
@@ -48,30 +50,51 @@ def run_experiment(
     """Run an experiment in `folder`, resuming an interrupted call; return its summary.
 
     All settings are checked before the first step. `results` has what was measured, by name; the page is
-    `experiment.md`, with its plots beside it. scheduler: carries out the trainings of each step, by default this
-    process.
+    `experiment.md`, with its plots beside it. scheduler: carries out the trainings of a step, those of all its parts
+    at once; by default this process.
     """
     parts = parts_of(experiment, folder)
     settings = [build(part, STAGES[part.stage][0]) for part in parts]
 
     def work(journal: Journal) -> dict[str, Any]:
         done = []
-        for part, config in zip(parts, settings, strict=True):
-            done.append((part, _step(part, config, folder, journal, scheduler)))
+        for step, group in itertools.groupby(zip(parts, settings, strict=True), lambda one: one[0].step):
+            done += _step(step, list(group), folder, journal, scheduler)
         return _summary(experiment, done)
 
     return stage("experiment", experiment, folder, work, name=experiment.name, command=command, tables=write_experiment)
 
 
-def _step(part: Part, config: Config, folder: Path, journal: Journal, scheduler: Scheduler | None) -> dict[str, Any]:
-    title = " ".join([part.step, *(f"{name}={text}" for name, text in part.each.items())])
+def _step(
+    step: str,
+    group: Sequence[tuple[Part, Config]],
+    folder: Path,
+    journal: Journal,
+    scheduler: Scheduler | None,
+) -> list[tuple[Part, dict[str, Any]]]:
+    """Return the parts of a step with their summaries; other processes train those of all parts at once."""
+    works = [functools.partial(_stage, part, config, folder) for part, config in group]
+    if scheduler is not None and scheduler.parallel and len(group) > 1 and group[0][0].stage in SIDE_BY_SIDE:
+        title = f"Training {step} side by side"
+        journal.timed(step, title, lambda: train_together(works, scheduler, title))
+    return [
+        (part, journal.timed(step, _title(part), functools.partial(work, scheduler)))
+        for (part, _), work in zip(group, works, strict=True)
+    ]
+
+
+def _stage(part: Part, config: Config, folder: Path, scheduler: Scheduler | None) -> dict[str, Any]:
     work = STAGES[part.stage][1]
     if part.stage in SIDE_BY_SIDE:
         work = functools.partial(work, scheduler=scheduler)
     try:
-        return journal.timed(part.step, title, lambda: work(config, folder / part.folder))
+        return work(config, folder / part.folder)
     except UserError as error:
-        raise type(error)(*(f"step {title}: {problem}" for problem in error.problems)) from None
+        raise type(error)(*(f"step {_title(part)}: {problem}" for problem in error.problems)) from None
+
+
+def _title(part: Part) -> str:
+    return " ".join([part.step, *(f"{name}={text}" for name, text in part.each.items())])
 
 
 def _summary(experiment: ExperimentConfig, done: list[tuple[Part, dict[str, Any]]]) -> dict[str, Any]:
