@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="to train on")
     parser.add_argument("--test-images", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--views", type=int, nargs="+", default=[2], help="of each image; --until tries several")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--explain", action="store_true", help="the published loop with each difference alone")
     parser.add_argument("--until", type=float, metavar="PERCENT", help="minutes until this test accuracy is reached")
@@ -44,7 +44,7 @@ def main() -> None:
         found = until.measure(train, test, given.until, views=given.views, threads=given.threads, **options)
         results.tell("until", found, until.table(found), given)
         return
-    settings = {"epochs": given.epochs, "seeds": given.seeds, "views": given.views, "threads": given.threads}
+    settings = {"epochs": given.epochs, "seeds": given.seeds, "views": given.views[0], "threads": given.threads}
     found = accuracy.measure(train, test, **settings)
     results.tell("accuracy", found, accuracy.table(found), given)
 

@@ -6,6 +6,7 @@ accuracy counts. What is finished is kept in a folder, so that trainings of an h
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
@@ -29,7 +30,8 @@ BARS = {
     "over_plain": Bar(3.0, False, "minutes of the plain loop until the accuracy / minutes of potstill"),
     "over_torchdistill": Bar(3.3, False, "minutes of torchdistill's recipe until the accuracy / minutes of potstill"),
 }
-LOOPS = ("potstill", "plain", "torchdistill")
+OURS = "potstill"
+LOOPS = (OURS, "plain", "torchdistill")
 
 
 def measure(
@@ -39,32 +41,27 @@ def measure(
     *,
     loops: Sequence[str] = LOOPS,
     budgets: Sequence[int] = (8, 16, 32, 64),
-    views: int = 2,
+    views: Sequence[int] = (2,),
     threads: int = 2,
     keep: Path | None = None,
 ) -> dict[str, Any]:
     """Return the trainings of each loop, from the shortest budget of epochs to the first that reaches `target` percent.
 
-    "loops": by name a list of {"epochs", "minutes", "accuracy"}; the minutes include the teacher's answers. keep: a
-    folder of finished trainings, which are not trained again. One seed.
+    "loops": by name a list of {"epochs", "views", "minutes", "accuracy"}; the minutes include the teacher's answers.
+    views: of each image, for which potstill stores answers; each number is tried with every budget. The other loops
+    have new ones in every epoch. keep: a folder of finished trainings, which are not trained again. One seed.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in loops}
-    with (
-        limited(threads),
-        tempfile.TemporaryDirectory() as scratch,
-        progress.task("training", len(loops) * len(budgets)) as task,
-    ):
-        for name in loops:
-            for epochs in budgets:
-                one = _kept(keep, name, epochs)
-                if one is None:
-                    task.advance(text=f"{name}, {plural(epochs, 'epoch')}")
-                    one = _trained(name, world, test, epochs, views, Path(scratch) / f"{name}-{epochs}")
-                    _keep(keep, name, one)
-                found[name].append(one)
-                if one["accuracy"] >= target:
+    found: dict[str, list[dict[str, Any]]] = {}
+    tried = {name: list(itertools.product(budgets, views if name == OURS else (None,))) for name in loops}
+    with limited(threads), progress.task("training", sum(map(len, tried.values()))) as task:
+        for name, trainings in tried.items():
+            found[name] = []
+            for epochs, count in trainings:
+                task.advance(text=f"{name}, {plural(epochs, 'epoch')}")
+                found[name].append(_kept_or_trained(name, world, test, epochs, count, keep))
+                if found[name][-1]["accuracy"] >= target:
                     break
-    settings = {"target": target, "images": len(world.label), "test_images": len(test.label), "views": views}
+    settings = {"target": target, "images": len(world.label), "test_images": len(test.label)}
     figures = {f"over_{name}": _ratio(found, name, target) for name in LOOPS[1:]}
     return {
         "figures": figures,
@@ -75,18 +72,30 @@ def measure(
     }
 
 
-def _trained(name: str, world: World, test: World, epochs: int, views: int, folder: Path) -> dict[str, Any]:
+def _kept_or_trained(
+    name: str, world: World, test: World, epochs: int, views: int | None, keep: Path | None
+) -> dict[str, Any]:
+    """Return a training that is kept in a folder, or train it and keep it there."""
+    key = f"{name}-{epochs}" if views is None else f"{name}-{epochs}-{views}"
+    file = None if keep is None else keep / f"{key}.json"
+    if file is not None and file.is_file():
+        return json.loads(file.read_text())
     began = time.perf_counter()
-    if name == "potstill":
-        student = Potstill(world, epochs, views, folder).trained(0)
-    else:
-        student = (Plain if name == "plain" else Torchdistill)(world, epochs).trained(0)
-    minutes = (time.perf_counter() - began) / 60
-    return {
-        "epochs": epochs,
-        "minutes": round(minutes, 4),
-        "accuracy": accuracies([answers(student, test)], test.label)[0],
-    }
+    student = _trained(name, world, epochs, views)
+    minutes = round((time.perf_counter() - began) / 60, 4)
+    accuracy = accuracies([answers(student, test)], test.label)[0]
+    one = {"epochs": epochs, "views": views, "minutes": minutes, "accuracy": accuracy}
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(one))
+    return one
+
+
+def _trained(name: str, world: World, epochs: int, views: int | None) -> Classifier:
+    if views is None:
+        return (Plain if name == "plain" else Torchdistill)(world, epochs).trained(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        return Potstill(world, epochs, views, Path(scratch)).trained(0)
 
 
 class Torchdistill:
@@ -105,20 +114,9 @@ class Torchdistill:
         return student.eval()
 
 
-def _kept(keep: Path | None, name: str, epochs: int) -> dict[str, Any] | None:
-    file = None if keep is None else keep / f"{name}-{epochs}.json"
-    return None if file is None or not file.is_file() else json.loads(file.read_text())
-
-
-def _keep(keep: Path | None, name: str, one: Mapping[str, Any]) -> None:
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        (keep / f"{name}-{one['epochs']}.json").write_text(json.dumps(one))
-
-
 def _ratio(found: Mapping[str, list[dict[str, Any]]], name: str, target: float) -> float | None:
     """Return how many times as long a loop takes as potstill; None where one of them was not trained so far."""
-    last = [found.get(one, [])[-1:] for one in (name, "potstill")]
+    last = [found.get(one, [])[-1:] for one in (name, OURS)]
     if not all(last) or any(one[0]["accuracy"] < target for one in last):
         return None
     return last[0][0]["minutes"] / last[1][0]["minutes"]
@@ -126,15 +124,14 @@ def _ratio(found: Mapping[str, list[dict[str, Any]]], name: str, target: float) 
 
 def table(found: Mapping[str, Any]) -> str:
     """Return every training as a line of a Markdown table."""
-    lines = ["| loop | epochs | minutes | test accuracy % | |", "|---|---:|---:|---:|---|"]
+    lines = ["| loop | epochs | views of each image | minutes | test accuracy % | |", "|---|---:|---:|---:|---:|---|"]
     target = found["settings"]["target"]
     for name, trainings in found["loops"].items():
         for one in trainings:
             reached = "reached" if one["accuracy"] >= target else "not reached"
-            lines.append(f"| {name} | {one['epochs']} | {one['minutes']:.4g} | {one['accuracy']:.2f} | {reached} |")
+            views = one["views"] or one["epochs"]
+            cells = [name, one["epochs"], views, f"{one['minutes']:.4g}", f"{one['accuracy']:.2f}", reached]
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     settings = found["settings"]
-    told = (
-        f"Until {target:g} % of {settings['test_images']:,} test images; {settings['images']:,} training images; "
-        f"one seed."
-    )
-    return "\n".join(lines) + "\n\n" + told
+    told = f"{settings['test_images']:,} test images; {settings['images']:,} training images; one seed."
+    return "\n".join(lines) + f"\n\nUntil {target:g} % of {told}"

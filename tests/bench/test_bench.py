@@ -107,16 +107,17 @@ def test_each_difference_is_trained_alone() -> None:
 def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None:
     world = generated(128)
     test = World(world.images[:20], world.label[:20])
-    settings = {"loops": ("potstill", "plain"), "budgets": (1, 2), "views": 1, "threads": 1, "keep": tmp_path}
+    settings = {"loops": ("potstill", "plain"), "budgets": (1, 2), "views": (1, 2), "threads": 1, "keep": tmp_path}
     found = until.measure(world, test, 0.0, **settings)
     assert [[one["epochs"] for one in loop] for loop in found["loops"].values()] == [[1], [1]]
     minutes = [loop[0]["minutes"] for loop in found["loops"].values()]
     assert minutes[0] > 0 and found["figures"]["over_plain"] == pytest.approx(minutes[1] / minutes[0])
-    assert found["figures"]["over_torchdistill"] is None and "| plain | 1 | " in until.table(found)
+    assert found["figures"]["over_torchdistill"] is None and "| plain | 1 | 1 | " in until.table(found)
     never = until.measure(world, test, 101.0, **settings)
-    assert [[one["epochs"] for one in loop] for loop in never["loops"].values()] == [[1, 2], [1, 2]]
+    assert [[one["epochs"] for one in loop] for loop in never["loops"].values()] == [[1, 1, 2, 2], [1, 2]]
+    assert [one["views"] for one in never["loops"]["potstill"]] == [1, 2, 1, 2]
     assert never["loops"]["plain"][0]["minutes"] == minutes[1], "a finished training is not repeated"
-    assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 4
+    assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 6
 
 
 def test_torchdistill_works() -> None:
