@@ -16,6 +16,7 @@ from pathlib import Path
 
 import results
 from peers import accuracy, until, world
+from peers.rivals import SGD
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--until", type=float, metavar="PERCENT", help="minutes until this test accuracy is reached")
     parser.add_argument("--budgets", type=int, nargs="+", default=(8, 16, 32, 64), help="epochs that --until tries")
     parser.add_argument("--loops", nargs="+", choices=until.LOOPS, default=until.LOOPS[:2], help="that --until trains")
+    parser.add_argument("--weight-decay", type=float, default=SGD["weight_decay"], help="of the loops of --until")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of finished trainings, which --until reads back")
     given = parser.parse_args()
     train = world.cifar(given.cifar, given.weights, count=given.images)
@@ -40,8 +42,9 @@ def main() -> None:
         results.tell("explain", found, accuracy.explained(found), given)
         return
     if given.until:
-        options = {"loops": given.loops, "budgets": given.budgets, "keep": given.keep}
-        found = until.measure(train, test, given.until, views=given.views, threads=given.threads, **options)
+        tried = {"loops": given.loops, "budgets": given.budgets, "views": given.views, "keep": given.keep}
+        settings = {"weight_decay": given.weight_decay, "threads": given.threads}
+        found = until.measure(train, test, given.until, **tried, **settings)
         results.tell("until", found, until.table(found), given)
         return
     settings = {"epochs": given.epochs, "seeds": given.seeds, "views": given.views[0], "threads": given.threads}

@@ -86,15 +86,15 @@ def explain(world: World, test: World, *, epochs: int = 6, seeds: int = 3, threa
 class Plain:
     """The published loop, to its end."""
 
-    def __init__(self, world: World, epochs: int, variant: Variant = PUBLISHED) -> None:
+    def __init__(self, world: World, epochs: int, variant: Variant = PUBLISHED, sgd: Mapping[str, float] = SGD) -> None:
         self._world, self._steps, self.ready = world, epochs * (len(world.label) // BATCH), 0.0
-        self._variant = variant
+        self._variant, self._sgd = variant, sgd
 
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
         torch.manual_seed(seed)
         student = self._world.network(STUDENT, seed)
-        step = published(self._world, student, steps=self._steps, variant=self._variant)
+        step = published(self._world, student, steps=self._steps, variant=self._variant, sgd=self._sgd)
         for _ in range(self._steps):
             step()
         return student.eval()
@@ -103,14 +103,14 @@ class Plain:
 class Potstill:
     """potstill's loop as `sides` measures it, to its end. ready: seconds until the first student could begin."""
 
-    def __init__(self, world: World, epochs: int, views: int, folder: Path) -> None:
+    def __init__(self, world: World, epochs: int, views: int, folder: Path, sgd: Mapping[str, float] = SGD) -> None:
         began = time.perf_counter()
         self._world, self._views, self._folder = world, views, folder
         self._loader, self._plan = sides.loader_of(world), sides.student_plan(world)
         self._store = Store(folder / "answers", np.arange(len(world.label)), views, {"teacher": "resnet56"})
         teacher = world.network(TEACHER).to(devices.device())
         predict.fill_store(self._store, teacher, self._loader, precision=sides.teacher_plan(world))
-        self._config = TrainConfig(epochs=epochs, batch_size=BATCH, optimizer="sgd", warmup=0.0, **SGD)
+        self._config = TrainConfig(epochs=epochs, batch_size=BATCH, optimizer="sgd", warmup=0.0, **sgd)
         self.ready = time.perf_counter() - began
 
     def trained(self, seed: int) -> Classifier:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,15 @@ def published(
     workers: int = 0,
     steps: int | None = None,
     variant: Variant = PUBLISHED,
+    sgd: Mapping[str, float] = SGD,
 ) -> Step:
     """Return a step that trains a student: teacher in eval mode without gradient, temperature 4, SGD.
 
-    steps: over which the learning rate falls to 0 (cosine); None keeps it.
+    steps: over which the learning rate falls to 0 (cosine); None keeps it. sgd: rate, momentum and weight decay.
     """
     on = devices.device()
     teacher, student = world.network(TEACHER).network.eval().to(on), classifier.network.train().to(on)
-    optimizer = torch.optim.SGD(student.parameters(), **SGD, nesterov=variant.nesterov)
+    optimizer = torch.optim.SGD(student.parameters(), **sgd, nesterov=variant.nesterov)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if steps else None
     batches = _batches(InMemory(world, variant), workers)
 
@@ -136,13 +137,13 @@ def torchdistill(world: World, folder: Path) -> Step:
     return their_training(world, world.network(STUDENT))
 
 
-def their_training(world: World, student: Classifier, *, epochs: int = 182) -> Step:
+def their_training(world: World, student: Classifier, *, epochs: int = 182, sgd: Mapping[str, float] = SGD) -> Step:
     """Return a step of torchdistill's KD recipe that trains a student; epochs: 182 in the recipe."""
     from torchdistill.core.distillation import get_distillation_box
 
     on = devices.device()
     networks = (one.network.to(on) for one in (world.network(TEACHER), student))
-    box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(epochs), on, [], False, 1)
+    box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(epochs, sgd), on, [], False, 1)
     box.teacher_model.eval()
     batches = _their_batches(box)
 
@@ -156,7 +157,7 @@ def their_training(world: World, student: Classifier, *, epochs: int = 182) -> S
     return step
 
 
-def _their_settings(epochs: int) -> dict[str, Any]:
+def _their_settings(epochs: int, sgd: Mapping[str, float]) -> dict[str, Any]:
     """Return the settings of their recipe for ResNet-20 on CIFAR-10, but for the names of data and networks.
 
     The learning rate falls after 91 and after 136 of their 182 epochs, and at the same parts of fewer.
@@ -175,7 +176,7 @@ def _their_settings(epochs: int) -> dict[str, Any]:
         "val_data_loader": {},
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
-        "optimizer": {"key": "SGD", "kwargs": dict(SGD)},
+        "optimizer": {"key": "SGD", "kwargs": dict(sgd)},
         "scheduler": {
             "key": "MultiStepLR",
             "kwargs": {"milestones": [epochs // 2, round(epochs * 136 / 182)], "gamma": 0.1},

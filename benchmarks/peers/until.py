@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def measure(
     loops: Sequence[str] = LOOPS,
     budgets: Sequence[int] = (8, 16, 32, 64),
     views: Sequence[int] = (2,),
+    weight_decay: float = rivals.SGD["weight_decay"],
     threads: int = 2,
     keep: Path | None = None,
 ) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def measure(
 
     "loops": by name a list of {"epochs", "views", "minutes", "accuracy"}; the minutes include the teacher's answers.
     views: of each image, for which potstill stores answers; each number is tried with every budget. The other loops
-    have new ones in every epoch. keep: a folder of finished trainings, which are not trained again. One seed.
+    have new ones in every epoch. weight_decay: of all loops. keep: a folder of finished trainings, which are not
+    trained again. One seed.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     tried = {name: list(itertools.product(budgets, views if name == OURS else (None,))) for name in loops}
@@ -58,10 +61,11 @@ def measure(
             found[name] = []
             for epochs, count in trainings:
                 task.advance(text=f"{name}, {plural(epochs, 'epoch')}")
-                found[name].append(_kept_or_trained(name, world, test, epochs, count, keep))
+                found[name].append(_kept_or_trained(Training(name, epochs, count, weight_decay), world, test, keep))
                 if found[name][-1]["accuracy"] >= target:
                     break
     settings = {"target": target, "images": len(world.label), "test_images": len(test.label)}
+    settings |= {**rivals.SGD, "weight_decay": weight_decay}
     figures = {f"over_{name}": _ratio(found, name, target) for name in LOOPS[1:]}
     return {
         "figures": figures,
@@ -72,43 +76,59 @@ def measure(
     }
 
 
-def _kept_or_trained(
-    name: str, world: World, test: World, epochs: int, views: int | None, keep: Path | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Training:
+    """One training of a loop. views: None where each epoch has new ones."""
+
+    loop: str
+    epochs: int
+    views: int | None
+    weight_decay: float
+
+    @property
+    def key(self) -> str:
+        """Its name in a folder of finished trainings."""
+        return "-".join(f"{part}" for part in (self.loop, self.epochs, self.views or "new", f"{self.weight_decay:g}"))
+
+    def trained(self, world: World) -> Classifier:
+        """Return the student."""
+        sgd = {**rivals.SGD, "weight_decay": self.weight_decay}
+        if self.loop == "plain":
+            return Plain(world, self.epochs, sgd=sgd).trained(0)
+        if self.loop == "torchdistill":
+            return Torchdistill(world, self.epochs, sgd).trained(0)
+        assert self.views is not None
+        with tempfile.TemporaryDirectory() as scratch:
+            return Potstill(world, self.epochs, self.views, Path(scratch), sgd).trained(0)
+
+
+def _kept_or_trained(training: Training, world: World, test: World, keep: Path | None) -> dict[str, Any]:
     """Return a training that is kept in a folder, or train it and keep it there."""
-    key = f"{name}-{epochs}" if views is None else f"{name}-{epochs}-{views}"
-    file = None if keep is None else keep / f"{key}.json"
+    file = None if keep is None else keep / f"{training.key}.json"
     if file is not None and file.is_file():
         return json.loads(file.read_text())
     began = time.perf_counter()
-    student = _trained(name, world, epochs, views)
+    student = training.trained(world)
     minutes = round((time.perf_counter() - began) / 60, 4)
     accuracy = accuracies([answers(student, test)], test.label)[0]
-    one = {"epochs": epochs, "views": views, "minutes": minutes, "accuracy": accuracy}
+    one = {"epochs": training.epochs, "views": training.views, "minutes": minutes, "accuracy": accuracy}
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(one))
     return one
 
 
-def _trained(name: str, world: World, epochs: int, views: int | None) -> Classifier:
-    if views is None:
-        return (Plain if name == "plain" else Torchdistill)(world, epochs).trained(0)
-    with tempfile.TemporaryDirectory() as scratch:
-        return Potstill(world, epochs, views, Path(scratch)).trained(0)
-
-
 class Torchdistill:
     """torchdistill's recipe for CIFAR-10, to its end: the learning rate falls to a tenth at 1/2 and at 3/4 of it."""
 
-    def __init__(self, world: World, epochs: int) -> None:
-        self._world, self._epochs = world, epochs
+    def __init__(self, world: World, epochs: int, sgd: Mapping[str, float] = rivals.SGD) -> None:
+        self._world, self._epochs, self._sgd = world, epochs, sgd
 
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
         torch.manual_seed(seed)
         student = self._world.network(STUDENT, seed)
-        step = rivals.their_training(self._world, student, epochs=self._epochs)
+        step = rivals.their_training(self._world, student, epochs=self._epochs, sgd=self._sgd)
         for _ in range(self._epochs * (len(self._world.label) // BATCH)):
             step()
         return student.eval()
@@ -133,5 +153,8 @@ def table(found: Mapping[str, Any]) -> str:
             cells = [name, one["epochs"], views, f"{one['minutes']:.4g}", f"{one['accuracy']:.2f}", reached]
             lines.append(f"| {' | '.join(map(str, cells))} |")
     settings = found["settings"]
-    told = f"{settings['test_images']:,} test images; {settings['images']:,} training images; one seed."
-    return "\n".join(lines) + f"\n\nUntil {target:g} % of {told}"
+    told = (
+        f"Until {target:g} % of {settings['test_images']:,} test images; {settings['images']:,} training images; SGD "
+        f"at {settings['lr']:g} with a weight decay of {settings['weight_decay']:g}; one seed."
+    )
+    return "\n".join([*lines, "", told])
