@@ -103,8 +103,8 @@ class Training:
 
 
 def _kept_or_trained(training: Training, world: World, test: World, keep: Path | None) -> dict[str, Any]:
-    """Return a training that is kept in a folder, or train it and keep it there."""
-    file = None if keep is None else keep / f"{training.key}.json"
+    """Return a training on as many images that is kept in a folder, or train it and keep it there."""
+    file = None if keep is None else keep / f"{training.key}-{len(world.label)}.json"
     if file is not None and file.is_file():
         return json.loads(file.read_text())
     began = time.perf_counter()
