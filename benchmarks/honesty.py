@@ -1,4 +1,4 @@
-"""Does a verdict call noise a discovery? Comparisons of equals, and a teacher that knows nothing.
+"""How often is a difference reported between equal models? Comparisons of equals, and a teacher that knows nothing.
 
     python benchmarks/honesty.py [--comparisons 200] [--noise 50] [--record docs/honesty]
 
@@ -156,10 +156,10 @@ def page(found: dict[str, Any], command: str) -> str:
         for seeds, one in sorted(rates.items(), key=lambda pair: int(pair[0]))
     )
     low, high = own["beats_interval"]
-    return f"""# Does a verdict call noise a discovery?
+    return f"""# How often is a difference reported between equal models?
 
-A tool that calls luck a gain is worse than none. So the verdict is tested on comparisons in which there is nothing to
-find. `{command}` makes this page.
+The verdict is tested on comparisons of equal models.
+`{command}` makes this page.
 
 ## A control against itself
 
@@ -173,9 +173,9 @@ The same models, compared with other numbers of seeds on either side:
 | seeds | comparisons | BEATS | LOSES |
 | ---: | ---: | ---: | ---: |
 {others}
-With one seed nothing can be known of the luck of training: the interval covers the images only, and its row shows how
-often it would have been wrong. So a run with one seed is called TIES whatever its interval, the sentence says why, and
-three seeds are the default.
+With one seed the variation between seeds cannot be estimated: the interval covers the images only, and its row shows
+how often it would have been wrong. So a run with one seed is called TIES whatever its interval, the sentence says why,
+and three seeds are the default.
 
 ## A teacher that knows nothing
 

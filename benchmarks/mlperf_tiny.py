@@ -265,7 +265,7 @@ def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
 
 def table(found: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table, and how the figures were made."""
-    yield "| file | bytes | million MACs | RAM, bytes | accuracy % | 95 % interval | seeds | minutes per seed |"
+    yield "| file | bytes | million MACs | RAM, bytes | accuracy % | 95 % interval | seeds | minutes, slowest seed |"
     yield "|---|---:|---:|---:|---:|---|---|---:|"
     for title, row in found["references"].items():
         yield f"| {title} | {row['bytes']:,} | {row['macs'] / 1e6:.1f} | | {row['accuracy']:.2f} | | | |"

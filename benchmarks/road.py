@@ -189,7 +189,7 @@ def write(asked: argparse.Namespace, told: dict[str, Any]) -> None:
 
 def table(models: dict[str, Any]) -> list[str]:
     """Return the lines of the table; times as fast as the teacher's file."""
-    head = "| step | accuracy %, taught | without a teacher | bytes | ms an image | times as fast |"
+    head = "| step | accuracy %, taught | without a teacher | bytes | ms per image | times as fast |"
     return [head, "|---|---|---|---:|---:|---:|", *_lines(models)]
 
 

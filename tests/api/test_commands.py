@@ -84,6 +84,10 @@ def test_layers_and_models_and_explanations(run: potstill.RunResult, photos: Pat
     image = photos / "0.png"
     found = potstill.explain(run.folder, image, temperature=4, teacher=run.folder / "teacher")
     assert found.summary["temperatures"] == [4.0] and "T = 4" in repr(found) and "teacher" in repr(found)
+    control = potstill.explain(run.folder, image, control=run.folder / "control" / "seed-0").summary
+    assert set(control["models"]) == {"student", "control"} and len(control["probabilities"]["control"]) == 3
+    with pytest.raises(potstill.UserError, match="--html is for a data set"):
+        potstill.explain(run.folder, image, html=photos / "page.html")
     likeness = potstill.explain(run.folder, "digits", teacher=run.folder / "teacher", limit=100)
     assert "same class as the teacher" in repr(likeness)
     with pytest.raises(potstill.UserError, match="give one with --teacher"):

@@ -48,9 +48,9 @@ def test_probabilities_soften_and_classes_are_matched_by_name(tmp_path: Path, im
 
 def test_it_is_printed_in_eighty_columns(tmp_path: Path, image: Path, capsys: pytest.CaptureFixture) -> None:
     student = save(tmp_path / "student", classes=tuple(f"class {n}" for n in range(20)), seed=0)
-    show(Explanation(stage.explain(student, image, teacher=student)))
+    show(Explanation(stage.explain(student, image, teacher=student, control=student)))
     printed = capsys.readouterr().out
-    assert "8 other classes" in printed and "T = 4" in printed and "█" in printed
+    assert "8 other classes" in printed and "control" in printed and "T = 4" in printed and "█" in printed
     assert max(len(line) for line in printed.splitlines() if str(image) not in line) <= 80 and "…" not in printed
 
 

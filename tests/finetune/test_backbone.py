@@ -151,3 +151,13 @@ def test_without_a_network_and_weights_there_is_one_sentence(tree: Path, monkeyp
         made(tree, None, options={})
     with pytest.raises(ModelError, match="There are no published weights for 'builtin:cnn'"):
         made(tree, None, model="builtin:cnn", options={})
+
+
+def test_a_shallower_network_starts_with_blocks_of_a_deeper_one(tree: Path, tmp_path: Path) -> None:
+    deep = zoo.create("builtin:resnet56-cifar", classes=tuple("abcd"), size=(SIDE, SIDE), seed=1).network.state_dict()
+    save_file(deep, tmp_path / "deep.safetensors")
+    blocks = Path(f"blocks:{tmp_path / 'deep.safetensors'}")
+    found = made(tree, blocks, model="builtin:resnet20-cifar", options={}).network.state_dict()
+    assert torch.equal(found["layer3.1.conv1.weight"], deep["layer3.4.conv1.weight"])
+    with pytest.raises(ModelError, match="27 blocks|Or start with some of its blocks"):
+        made(tree, tmp_path / "deep.safetensors", model="builtin:resnet20-cifar", options={})

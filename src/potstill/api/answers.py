@@ -92,11 +92,11 @@ class Evaluation(Result):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Explanation(Result):
-    """The probabilities of an image's classes at several temperatures, of a model and, beside it, its teacher."""
+    """The probabilities of an image's classes at several temperatures, of a model, its teacher and its control."""
 
     def parts(self) -> Iterator[Part]:
         result = self.summary
-        roles = [role for role in ("teacher", "student") if role in result["models"]]
+        roles = [role for role in ("teacher", "student", "control") if role in result["models"]]
         for place, temperature in enumerate(result["temperatures"]):
             columns = [_bars(result["probabilities"][role][place]) for role in roles]
             classes = list(result["classes"][:MOST_CLASSES])

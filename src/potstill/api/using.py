@@ -115,21 +115,30 @@ def explain(
         model, weights, classes: as in `predict`.
         image_or_data: an image file; or labelled images, over which the model is compared with `teacher`.
         temperature: one or several, above 0 (default: 1, 2 and 4). teacher, teacher_weights: shown beside the model.
-        control: a model that was trained without the teacher. split, limit, html: over a data set: which split, how
-            many images, a page to write. force: replace a file there that potstill did not write.
+        control: a model that was trained without the teacher, shown beside both. split, limit, html: over a data set:
+            which split, how many images, a page to write. force: replace a file there that potstill did not write.
     """
     if html is not None:
         check_output(Path(html), flag="--html", force=force)
     names = {"weights": weights, "teacher_weights": teacher_weights}
     teacher = None if teacher is None else str(teacher)
+    control = None if control is None else str(control)
     if Path(image_or_data).is_file():
-        several = _temperatures(temperature)
+        if html is not None:
+            raise ConfigError("--html is for a data set; the probabilities of one image: --json.")
         return Explanation(
-            explain_stage.explain(str(model), Path(image_or_data), several, teacher=teacher, classes=classes, **names)
+            explain_stage.explain(
+                str(model),
+                Path(image_or_data),
+                _temperatures(temperature),
+                teacher=teacher,
+                control=control,
+                classes=classes,
+                **names,
+            )
         )
     if teacher is None:
         raise ConfigError("Over a data set a model is compared with its teacher: give one with --teacher.")
-    control = None if control is None else str(control)
     result = explain_stage.explain_set(
         str(model), str(image_or_data), teacher, control=control, split=split, limit=limit, **names
     )

@@ -47,7 +47,7 @@ def backbone(config: FinetuneConfig, images: Images) -> Classifier:
         size=_size(config, card, images, own),
         channels=card.channels if card else _channels(config, images) if own else None,
         options=card.options if card else config.options,
-        weights=weights,
+        weights=config.weights if str(config.weights).startswith(packages.BLOCKS) else weights,
         new_head=weights is not None,
         mean=config.mean,
         std=config.std,

@@ -30,14 +30,16 @@ def explain(
     temperatures: Sequence[float] = TEMPERATURES,
     *,
     teacher: str | None = None,
+    control: str | None = None,
     weights: str | Path | None = None,
     teacher_weights: str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the probability of every class at each temperature, of a model and of its teacher.
+    """Return the probability of every class at each temperature, of a model, its teacher and its control.
 
-    temperatures: each above 0. The result lists `classes` by decreasing probability (of the teacher if there is one)
-    and, by model, a list of probabilities 0..1 in that order for each temperature.
+    temperatures: each above 0. control: a model that was trained without the teacher. The result lists `classes` by
+    decreasing probability (of the teacher if there is one) and, by model, a list of probabilities 0..1 in that order
+    for each temperature.
     """
     if not image.is_file():
         raise DataError(f"There is no image at {image}.")
@@ -46,13 +48,16 @@ def explain(
     models = {"student": trained(model, weights=weights, classes=classes)}
     if teacher is not None:
         models["teacher"] = trained(teacher, weights=teacher_weights, classes=classes)
+    if control is not None:
+        models["control"] = trained(control, weights=None, classes=classes)
+    given = {"student": model, "teacher": teacher, "control": control}
     names = tuple(models["student"].card.classes)
     picture = pictures(image)[0]
     logits = {role: logits_of(one, picture)[0][_order(names, one.card.classes, model)] for role, one in models.items()}
     ranked = np.argsort(-logits.get("teacher", logits["student"]), kind="stable")
     return {
         "image": str(image),
-        "models": {"student": model, **({"teacher": teacher} if teacher is not None else {})},
+        "models": {role: name for role, name in given.items() if name is not None},
         "temperatures": list(temperatures),
         "classes": [names[k] for k in ranked],
         "probabilities": {

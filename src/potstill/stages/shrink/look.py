@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,16 @@ def look(config: DataConfig) -> Look:
         raise DataError(
             f"There are only {plural(found.validation, 'validation image')}: one of them is "
             f"{100 / max(found.validation, 1):.0f} points, so no choice between candidates is possible. Provide at "
-            f"least {FEW} (about {round(FEW / config.validation)} labelled images without a validation split), or "
-            "train one student: potstill distill."
+            f"least {FEW}{_needed(config, found)}, or train one student: potstill distill."
         )
     return found
+
+
+def _needed(config: DataConfig, found: Look) -> str:
+    """Return how many images that is in all, where they are the share of all images that is held out."""
+    if config.limit or not found.validation:
+        return ""
+    return f" (of these data about {math.ceil(len(found.manifest) * FEW / found.validation)} images in all)"
 
 
 def _proposal(manifest: Manifest) -> str | None:
