@@ -194,9 +194,9 @@ def judged_claim(claim: Mapping[str, Any], say: Language) -> Judged:
     if claim["result"] == NOT_RUN:
         return _text(claim, say), say(NOT_RUN), ""
     interval = claim["interval"]
-    span = say("one seed") if interval is None else say("{:+.2f} to {:+.2f}".format(*interval))
+    span = say("one seed") if interval is None else say("{:+z.2f} to {:+z.2f}".format(*interval))
     seeds = "" if interval is None else f", {say(words.plural(claim['seeds'], 'seed'))}"
-    return _text(claim, say), say(claim["result"]), f"{claim['difference']:+.2f} ({span}{seeds})"
+    return _text(claim, say), say(claim["result"]), f"{claim['difference']:+z.2f} ({span}{seeds})"
 
 
 def _item(judged: Judged) -> str:
