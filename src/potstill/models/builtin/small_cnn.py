@@ -34,9 +34,13 @@ def _two(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(separable(inputs, outputs, stride), separable(outputs, outputs, 1))
 
 
-def separable(inputs: int, outputs: int, stride: int = 1, *, kernel: int = 3) -> nn.Module:
-    """Return a depthwise and a 1x1 convolution, each with BatchNorm and ReLU."""
-    depthwise = conv_block(inputs, inputs, kernel=kernel, stride=stride, groups=inputs)
+def separable(inputs: int, outputs: int, stride: int = 1, *, kernel: int = 3, linear: bool = False) -> nn.Module:
+    """Return a depthwise and a 1x1 convolution, each with BatchNorm and ReLU; if `linear`, only the second has them."""
+    depthwise: nn.Module = (
+        nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs, bias=False)
+        if linear
+        else conv_block(inputs, inputs, kernel=kernel, stride=stride, groups=inputs)
+    )
     pointwise = conv_block(inputs, outputs, kernel=1)
     return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))
 

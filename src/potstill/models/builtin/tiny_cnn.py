@@ -22,13 +22,14 @@ def tiny_cnn(
     kernel: int = 3,
     stem: int = 3,
     stride: int = 1,
-    separated: bool = True,
+    separated: bool | Literal["linear"] = True,
     pooling: Literal["mean", "weighted"] = "mean",
 ) -> nn.Module:
     """Return a convolution for each of `widths`, a global pool and the head.
 
     widths: output channels; the first is a plain convolution of the pixels, with a side of `stem` pixels and `stride`;
-    the others are depthwise separable if `separated`, else plain, with a side of `kernel` pixels. pool: the numbers of
+    the others are depthwise separable if `separated`, else plain, with a side of `kernel` pixels; "linear": without
+    BatchNorm and ReLU after the depthwise convolution (as in Xception, arXiv:1610.02357). pool: the numbers of
     the convolutions, from 1, after which maps are halved. pooling: what is left of the image becomes one vector by its
     mean, or with a learned weight of each channel and place (a depthwise convolution as large as the map), which keeps
     where something is. 970 parameters for grey images, ten classes and the defaults.
@@ -37,8 +38,11 @@ def tiny_cnn(
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=conv_block(channels, widths[0], kernel=stem, stride=stride))
     for number, (inputs, outputs) in enumerate(zip((0, *widths), widths, strict=False), 1):
         if number > 1:
-            make = separable if separated else conv_block
-            layers[f"block{number}"] = make(inputs, outputs, kernel=kernel)
+            layers[f"block{number}"] = (
+                separable(inputs, outputs, kernel=kernel, linear=separated == "linear")
+                if separated
+                else conv_block(inputs, outputs, kernel=kernel)
+            )
         if number in pool:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
     if pooling == "weighted":
