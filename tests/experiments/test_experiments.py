@@ -79,7 +79,7 @@ TOY = {
     ),
     "mnist-distillation": (
         "limit=120 sweep_limit=64 epochs=1 teacher_epochs=1 sweep_epochs=1 views=1 seeds=1 teacher=builtin:mlp",
-        ("distilled/conv/network", "labels-only/tiny/network", "sweep/dense/T4-alpha0.1"),
+        ("distilled/conv/network", "labels-only-tiny/network", "sweep/dense/T4-alpha0.1"),
     ),
     "mnist-100-labels": (
         "data=PHOTOS labels=24 draws=1 steps=4 teacher_steps=3 batch_size=16 teacher=builtin:mlp options.width=4",
