@@ -185,6 +185,20 @@ def test_a_test_split_from_validation_needs_one():
         _with_splits(made(20, 20), DataConfig(path="x", test_from="val"))
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_any_label_is_left_out(split: str, notes):
+    manifest = made(50, 50, unlabelled=10)
+    given = np.where(manifest.label == UNLABELLED, SPLITS.index(split), 0).astype(np.uint8)
+    read = _with_splits(manifest.with_split(given), DataConfig(path="photos"))
+    assert [counts(read, one) for one in SPLITS] == [[36, 36], [4, 4], [10, 10]] and len(read) == 100
+    assert any(f"the 10 images of its {split} split have no labels" in note for note in notes)
+
+
+def test_folds_of_the_classes_that_occur():
+    manifest = made(20, 20).select(np.arange(20))
+    assert [len(part.rows("validation")) for part in folds(manifest, 5, seed=0)] == [4] * 5
+
+
 def test_notes_count_what_is_used(notes):
     read = _with_splits(made(100, 100), DataConfig(path="x", limit=50))
     assert f"holding out {len(read.rows('test'))} images" in notes[-1] and len(read.rows("test")) < 20

@@ -18,7 +18,7 @@ import potstill
 from potstill.api.experiments import packaged, text_of
 from potstill.errors import ConfigError
 from potstill.models import zoo
-from potstill.report.experiment import Language, rows
+from potstill.report.experiment import Language, _number, _over_epochs, rows
 from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -229,20 +229,36 @@ def test_claims_and_goals_are_judged_by_the_seeds() -> None:
         return {"accuracy": list(accuracy), "mean": float(np.mean(accuracy)), "interval": None, "measures": {}}
 
     results = {"a": result(90, 91, 92), "b": result(80, 81.5, 82), "noise": result(70, 99, 80), "one": result(50)}
-    claims = [("a", "b"), ("b", "a"), ("a", "noise"), ("a", "one")]
+    results["two"] = result(92, 93.5)
+    claims = [("a", "b"), ("b", "a"), ("a", "noise"), ("a", "one"), ("a", "two")]
     settings = yaml.safe_load(text_of("number-formats")) | {
         "claims": [{"text": "t", "more": more, "than": than} for more, than in claims],
         "goals": [{"text": "g", "of": "a", "at_least": 90.5},
-                  {"text": "g", "of": "a", "measure": "error", "at_most": 5}],
+                  {"text": "g", "of": "a", "measure": "error", "at_most": 5},
+                  {"text": "g", "of": "tie", "at_least": 93.9}],
     }  # fmt: skip
+    results["tie"] = result(94.25, 93.95, 93.5)
     verdicts = judged(chosen(settings, [], None), results)
-    assert [one["result"] for one in verdicts["claims"]] == ["holds", "contradicted", "undecided", "undecided"]
+    assert [one["result"] for one in verdicts["claims"]] == [
+        "holds", "contradicted", "undecided", "undecided", "undecided"
+    ]  # fmt: skip
+    assert verdicts["claims"][4]["difference"] == -2.25  # of the seeds that both have
     first = verdicts["claims"][0]
     half = 4.303 * np.std([10, 9.5, 10], ddof=1) / np.sqrt(3)  # Student's t with two degrees of freedom
     assert first["interval"] == pytest.approx([9.833 - half, 9.833 + half], abs=0.002)
-    assert [(one["result"], one["distance"]) for one in verdicts["goals"]] == [("met", 0.0), ("missed", 4.0)]
-    del results["a"]
+    assert [(one["result"], one["distance"]) for one in verdicts["goals"]] == [
+        ("met", 0.0), ("missed", 4.0), ("met", 0.0)
+    ]  # fmt: skip
+    del results["a"], results["tie"]
     assert {one["result"] for one in judged(chosen(settings, [], None), results)["goals"]} == {"not measured"}
+
+
+def test_seeds_that_stopped_earlier_and_numbers_in_labels() -> None:
+    curves = [{"epoch": [1, 2], "loss": [0.5, 0.4]}, {"epoch": [1, 2, 3], "loss": [0.7, 0.6, 0.5]}]
+    curve = _over_epochs("net", {"curves": curves}, "loss")
+    assert (curve.x, curve.y) == ([1, 2, 3], [[0.5, 0.7], [0.4, 0.6], [0.5]])
+    labels = {"T4": 4, "1e-05": 1e-5, "width-4": 4, "-3": -3, "0.25": 0.25, "e4m3": 4, "none": 0}
+    assert {label: _number(label) for label in labels} == labels
 
 
 def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,15 @@ from potstill import artifacts
 from potstill.data import duplicates
 from potstill.data.formats import from_arrays
 from potstill.model_files import open
+from potstill.model_files.folder import save_model
+from potstill.stages import dataset
+from potstill.stages.dataset import Data
+from potstill.stages.recipe import StudentConfig
 from potstill.stages.selftrain import SelftrainConfig, selftrain
 from potstill.stages.selftrain import rounds as rounds_module
 from potstill.stages.selftrain.rounds import Rounds
 from potstill.stages.selftrain.settings import VALIDATION
-from potstill.stages.selftrain.students import noise_of, training_set
+from potstill.stages.selftrain.students import _from, _last, noise_of, training_set
 from potstill.training.loop import TrainingLoop
 from tests.selftrain.worlds import labelled, more, pixels, pool_file, settings
 
@@ -169,9 +173,6 @@ def test_a_teacher_that_is_given_is_calibrated_on_validation(tmp_path: Path) -> 
 
 
 def test_noise_grows_with_the_student(tmp_path: Path) -> None:
-    from potstill.stages import dataset
-    from potstill.stages.recipe import StudentConfig
-
     manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
     data = dataset.prepare(settings(tmp_path, None).data, manifest=manifest)
     small, middle = StudentConfig(), StudentConfig(options={"hidden": 2000})
@@ -184,8 +185,6 @@ def test_noise_grows_with_the_student(tmp_path: Path) -> None:
 
 
 def test_a_world_repeats_rows_for_the_steps_that_were_asked_for() -> None:
-    from potstill.stages import dataset
-
     manifest = from_arrays(more(30), np.arange(30) % 3, classes=["a", "b", "c"])
     data = dataset.prepare(SelftrainConfig(data={"path": "x"}).data, manifest=manifest)
     made = training_set(data, np.array([4, 7]), 100, 8, evaluations=5)
@@ -195,6 +194,41 @@ def test_a_world_repeats_rows_for_the_steps_that_were_asked_for() -> None:
         assert (
             made.data.pixels.take(np.array([row]))[0, 0].numpy() == manifest.image(int(made.base[row]))[..., 0]
         ).all()
+
+
+def sorted_by_class(*per_class: int) -> tuple[Data, np.ndarray]:
+    """Return images as a folder of classes has them, one class after the other, and their rows."""
+    label = np.repeat(np.arange(len(per_class)), per_class)
+    manifest = from_arrays(more(len(label)), label, classes=[f"c{k}" for k in range(len(per_class))])
+    return dataset.prepare(SelftrainConfig(data={"path": "x"}).data, manifest=manifest), np.arange(len(label))
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(100, 8), (10, 4), (60, 4)])
+def test_every_class_is_repeated_as_often_as_it_is_labelled(steps: int, batch: int) -> None:
+    data, rows = sorted_by_class(60, 30, 30)
+    made = training_set(data, rows, steps, batch, evaluations=10)
+    drawn = made.data.manifest.rows("train")
+    share = np.bincount(made.data.manifest.label[drawn], minlength=3) / len(drawn)
+    assert share == pytest.approx([0.5, 0.25, 0.25], abs=1 / len(drawn) + 1e-9)
+    assert made.epochs * (len(drawn) // batch) == steps
+    assert steps * batch < len(rows) or len(np.unique(made.base[drawn])) == len(rows)
+
+
+def test_the_last_steps_without_noise_see_every_class() -> None:
+    data, rows = sorted_by_class(60, 60, 60)
+    few = _last(SelftrainConfig(data={"path": "x"}, train={"batch_size": 4}), training_set(data, rows, 90, 4))
+    manifest = few.data.manifest
+    counts = np.bincount(manifest.label[manifest.rows("train")], minlength=3)
+    assert counts.max() - counts.min() <= 2
+
+
+def test_a_folder_is_a_student_of_every_phase(tmp_path: Path) -> None:
+    data, _ = sorted_by_class(10, 10)
+    save_model(data.model("builtin:mlp"), tmp_path / "small")
+    student = StudentConfig(model=str(tmp_path / "small"))
+    assert noise_of(student, data, "auto")[0] == ["auto"]
+    assert _from(student, tmp_path / "trained") == {"model": str(tmp_path / "trained")}
+    assert _from(StudentConfig(), tmp_path) == {"weights": str(tmp_path / "model.safetensors")}
 
 
 def test_a_fifth_of_few_labels_is_for_validation() -> None:

@@ -49,6 +49,14 @@ def test_the_budget_bounds_the_rows() -> None:
     assert len(chosen(chance(*np.linspace(0.0, 1.0, 50)), most=20).rows) == 20
 
 
+def test_many_classes_share_few_images() -> None:
+    """100 classes and 45 sure images: a quota of 0.45 each, of which 45 classes get one."""
+    p = np.full((45, 100), 0.001)
+    p[np.arange(45), np.arange(45)] = 0.9
+    settings = {"min_confidence": 0.3, "max_distance": 1.5, "quota": None, "copies": 1, "most": 100}
+    assert select(p, np.zeros(45), np.ones(100), **settings).rows.tolist() == list(range(45))
+
+
 def test_nothing_eligible_gives_no_rows() -> None:
     assert chosen(chance(0.5), min_confidence=0.9).rows.tolist() == []
 

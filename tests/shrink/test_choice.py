@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from torch import nn
 
+from potstill.data.formats import from_arrays
 from potstill.errors import ConfigError
 from potstill.exporters.footprint import Footprint
 from potstill.models import zoo
+from potstill.stages import dataset
+from potstill.stages.recipe import DataConfig
 from potstill.stages.shrink import choice, forecast, plan, ship, teacher
-from potstill.stages.shrink.candidates import Base, Candidate, from_scratch, places
+from potstill.stages.shrink.candidates import Candidate, from_scratch, places
 from potstill.stages.shrink.costs import Costed, Sketch, front
 from potstill.stages.shrink.jobs import Outcome
-from potstill.stages.shrink.proposals import ordered, parameters_below
+from potstill.stages.shrink.look import Look
+from potstill.stages.shrink.proposals import native_input, ordered, parameters_below
 from potstill.stages.shrink.search import Entry, Found, short_of
-from potstill.stages.shrink.settings import Budgets
+from potstill.stages.shrink.settings import Budgets, ShrinkConfig
 from potstill.stages.shrink.speed import tier
 from potstill.stages.shrink.trials import Trials
 
@@ -136,10 +140,10 @@ def test_epochs_come_in_coarse_tiers() -> None:
 def test_the_learning_curve_follows_its_power_law() -> None:
     """Errors of 40, 20 and 10 %: each doubling halves them, so the next one gives 5 %."""
     correct = np.stack([np.arange(1000) >= errors for errors in (400, 200, 100)])
-    curve = forecast.learning_curve([250, 500, 1000], correct, "test")
+    curve = forecast.learning_curve([250, 500, 1000], correct, 1000, "test")
     assert curve.doubled == pytest.approx(95.0, abs=0.1)
     assert curve.interval[0] < 95 < curve.interval[1]
-    flat = forecast.learning_curve([250, 500, 1000], correct[[2, 2, 2]], "test")
+    flat = forecast.learning_curve([250, 500, 1000], correct[[2, 2, 2]], 1000, "test")
     assert flat.doubled == pytest.approx(90.0) and flat.interval == pytest.approx((90.0, 90.0))
 
 
@@ -207,9 +211,8 @@ def test_a_probe_without_measurable_errors_is_not_fine_tuned() -> None:
 
 
 def test_the_cheapest_of_equally_good_teachers_is_taken() -> None:
-    each = [Base(name, "", 224) for name in ("small", "middle", "large")]
-    assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 600).model == "middle"
-    assert teacher.best(each, {"small": 95.0, "middle": 98.9, "large": 99.2}, 60_000).model == "large"
+    assert teacher.best([95.0, 98.9, 99.2], 600) == 1
+    assert teacher.best([95.0, 98.9, 99.2], 60_000) == 2
 
 
 def test_a_file_beyond_its_limits_is_said_to_be() -> None:
@@ -217,3 +220,32 @@ def test_a_file_beyond_its_limits_is_said_to_be() -> None:
     assert ship.exceeded(shipped, {"max_bytes": 11_000, "max_latency": 1.0, "max_macs": 5}) == []
     (sentence,) = ship.exceeded(shipped, {"max_bytes": 10_000, "max_latency": 1.0})
     assert sentence.startswith("model_int8.onnx exceeds --max-bytes 10")
+
+
+def test_more_labels_are_counted_from_all_there_are() -> None:
+    """The sample has 1,000 of 4,000 labels, and errors halve with each doubling: 2.5 % with all, 1.25 % with 8,000."""
+    correct = np.stack([np.arange(1000) >= errors for errors in (400, 200, 100)])
+    curve = forecast.learning_curve([250, 500, 1000], correct, 4000, "test")
+    assert (curve.now, curve.doubled) == (pytest.approx(97.5, abs=0.1), pytest.approx(98.75, abs=0.1))
+    assert "Twice the labels (8,000) would bring about +1.2" in curve.sentence
+
+
+@pytest.mark.parametrize(
+    ("per_class", "left", "folds"),
+    [((2500, 2000, 4), 2, 5), ((7,) * 100, 100, 5), ((4,) * 50, 50, 4), ((20, 20, 1), 2, 5)],
+)
+def test_probes_leave_rare_classes_out(per_class: tuple[int, ...], left: int, folds: int) -> None:
+    label = np.repeat(np.arange(len(per_class)), per_class)
+    images = np.random.default_rng(0).integers(0, 256, (len(label), 3, 3), dtype=np.uint8)
+    manifest = from_arrays(images, label, classes=[f"c{k}" for k in range(len(per_class))])
+    found = forecast.sample(manifest)
+    assert len(np.unique(found.label)) == left and len(found) <= forecast.SAMPLED
+    assert len(forecast.parts(found)) == folds
+
+
+def test_small_images_are_costed_at_the_size_of_training() -> None:
+    random = np.random.default_rng(0)
+    same = from_arrays(random.integers(0, 256, (40, 16, 16), dtype=np.uint8), np.arange(40) % 2, classes=["a", "b"])
+    config = ShrinkConfig(data=DataConfig(path="x", size=32))
+    size, channels = native_input(Look(same, 16, 256, None), config)
+    assert size == dataset.prepare(config.data, manifest=same).crop and channels == 1

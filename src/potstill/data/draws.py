@@ -43,3 +43,8 @@ def permutation(seed: int, epoch: int, count: int, stream: str = "order") -> np.
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(count)
     order.flags.writeable = False
     return order
+
+
+def drawn(rows: np.ndarray, count: int, stream: str) -> np.ndarray:
+    """Return at most `count` of the rows, in their order: the first of a folder of classes would be of one class."""
+    return np.sort(rows[permutation(0, 0, len(rows), stream)[:count]])

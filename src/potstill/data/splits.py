@@ -195,7 +195,7 @@ def limit(manifest: Manifest, count: int, *, seed: int) -> Manifest:
     kept = []
     for split in SPLITS:
         rows = manifest.rows(split)
-        kept.append(_stratified(manifest, rows, round(len(rows) * count / available), seed, "limit"))
+        kept.append(stratified(manifest, rows, round(len(rows) * count / available), seed, "limit"))
     return manifest.select(np.sort(np.concatenate(kept)))
 
 
@@ -206,7 +206,7 @@ def keep_labels(manifest: Manifest, count: int, *, seed: int) -> Manifest:
         note(f"Keeping all {len(rows):,} training labels of {manifest.root}: it has no more than {count:,}.")
         return manifest
     _refuse_too_few(manifest, count, "Keeping {} labels")
-    hidden = np.setdiff1d(rows, _stratified(manifest, rows, count, seed, "keep labels"))
+    hidden = np.setdiff1d(rows, stratified(manifest, rows, count, seed, "keep labels"))
     label = manifest.label.copy()
     label[hidden] = UNLABELLED
     return manifest.with_labels(label)
@@ -220,7 +220,7 @@ def _refuse_too_few(manifest: Manifest, count: int, what: str) -> None:
         )
 
 
-def _stratified(manifest: Manifest, rows: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
+def stratified(manifest: Manifest, rows: np.ndarray, count: int, seed: int, stream: str) -> np.ndarray:
     """Return about `count` of the rows: from each class, and from the unlabelled, those with the lowest keys."""
     label = manifest.label[rows]
     values, available = np.unique(label, return_counts=True)
@@ -268,8 +268,8 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
 def _refuse_too_many_folds(manifest: Manifest, units: list[Unit], count: int) -> None:
     if count < 2:
         raise ConfigError(f"The number of folds must be at least 2, but is {count}.")
-    having = [sum(c in unit.counts for unit in units) for c in range(len(manifest.classes))]
-    fewest = int(np.argmin(having))
+    having = Counter(c for unit in units for c in unit.counts if c != UNLABELLED)
+    fewest = min(having, key=lambda c: (having[c], c))  # of the classes that have any
     if having[fewest] < count:
         raise ConfigError(
             f"{count} folds need {count} images (or groups) of every class, and '{manifest.classes[fewest]}' has "

@@ -279,16 +279,16 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 def _number(text: str) -> float:
     """Return the number in a label: 4 of "T4"."""
-    match = re.search(r"-?\d+(\.\d+)?", text)
+    match = re.search(r"(?<![\w.])-?\d+(\.\d+)?(e[+-]?\d+)?|\d+(\.\d+)?(e[+-]?\d+)?", text)
     return float(match.group()) if match else 0.0
 
 
 def _over_epochs(label: str, result: Mapping[str, Any], name: str) -> Curve:
-    """Return a measure of every epoch, of all seeds."""
+    """Return a measure of every epoch, of all seeds that were trained so long (`patience` ends some earlier)."""
     curves = result["curves"]
-    return Curve(
-        label, list(curves[0]["epoch"]), [list(values) for values in zip(*(c[name] for c in curves), strict=True)]
-    )
+    epochs = max((curve["epoch"] for curve in curves), key=len)
+    values = [[curve[name][n] for curve in curves if n < len(curve["epoch"])] for n in range(len(epochs))]
+    return Curve(label, list(epochs), values)
 
 
 def _over_layers(label: str, result: Mapping[str, Any], name: str) -> Curve:

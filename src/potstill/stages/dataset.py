@@ -147,6 +147,7 @@ def _with_splits(manifest: Manifest, config: DataConfig) -> Manifest:
     Where the data have validation images and no test images, half of the former become the test split.
     """
     origin = ""
+    manifest = _without_unlabelled(manifest, config)
     if not len(manifest.rows("test")):
         origin = config.test_from or ("val" if len(manifest.rows("validation", labelled=True)) else "train")
         if origin == "val" and not len(manifest.rows("validation", labelled=True)):
@@ -165,6 +166,19 @@ def _with_splits(manifest: Manifest, config: DataConfig) -> Manifest:
         manifest = manifest.with_split(split)
     if origin:
         progress.note(_held_out(manifest, origin))
+    return manifest
+
+
+def _without_unlabelled(manifest: Manifest, config: DataConfig) -> Manifest:
+    """Return the manifest without a validation or test split that has no labelled image; note what was left out."""
+    for split in ("validation", "test"):
+        rows = manifest.rows(split)
+        if len(rows) and not len(manifest.rows(split, labelled=True)):
+            progress.note(
+                f"{config.path}: the {plural(len(rows), 'image')} of its {split} split have no labels, so nothing can "
+                "be measured on them: left out."
+            )
+            manifest = manifest.select(np.setdiff1d(np.arange(len(manifest)), rows))
     return manifest
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from potstill import artifacts, progress
 from potstill.config import Config, read_yaml
+from potstill.data.draws import drawn
 from potstill.errors import ConfigError, ModelError
 from potstill.evaluation import metrics
 from potstill.model_files import open
@@ -141,7 +142,7 @@ class CompressionSetup:
     @functools.cached_property
     def held_out(self) -> tuple[Tensor, np.ndarray]:
         """Validation images [N, C, H, W], normalised, and their labels."""
-        rows = self.data.manifest.rows("validation", labelled=True)[:HELD_OUT]
+        rows = drawn(self.data.manifest.rows("validation", labelled=True), HELD_OUT, "held out")
         image = self.data.loader().clean_batch(rows).image
         return self.model.prepare(image), self.data.manifest.label[rows]
 

@@ -47,7 +47,7 @@ def measured_files(
     latency = dict(zip(timed, latency_ms(list(timed.values())), strict=True))
     figures = {}
     for name, file in files.items():
-        counted = cost(networks[name].network, setup.example)
+        counted = cost(networks[name].cpu().network, setup.example)
         figures[name] = {
             "file": file.name,
             "bytes": file.stat().st_size,

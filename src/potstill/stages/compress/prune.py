@@ -99,7 +99,7 @@ def _carry_out(config: PruneConfig, folder: Path, stores: Path | None, journal: 
     pruned, records = journal.timed(
         "training", "Pruned and fine-tuned", lambda: _rounds(config, setup, aim, folder, stores)
     )
-    pruned = Classifier(pruning.finalized(pruned.network), pruned.card)
+    pruned = Classifier(pruning.finalized(pruned.network), pruned.card).cpu()
     pruned = rejection.with_threshold(pruned, setup.data, setup.precision)
     save_model(pruned, folder)
     export_onnx(pruned, folder / MODEL, input=config.input)
@@ -146,8 +146,7 @@ def _rounds(
         record["validation_reestimated"] = validation_accuracy(model, setup)
         done = artifacts.finished(inside) is not None
         record |= recover(model, setup, teacher, inside, title=f"Fine-tuning, round {number} of {config.rounds}")
-        if done:
-            model = _loaded(model, inside)
+        model = (_loaded(model, inside) if done else model).cpu()
         records.append(record)
     return model, records
 

@@ -75,7 +75,7 @@ def _carry_out(config: QuantizeConfig, folder: Path, stores: Path | None, journa
             "Quantization-aware training",
             lambda: learned(config, setup, floating, quantized, folder / "trained", teacher_of(setup, folder, stores)),
         )
-        record |= trained
+        record |= trained | {"validation_trained": validation_accuracy(start, setup)}
     if not distributed.is_main():
         return None
     with distributed.alone():

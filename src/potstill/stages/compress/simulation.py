@@ -161,7 +161,7 @@ def _measured(models: Mapping[str, Classifier], setup: CompressionSetup, folder:
     logits = test_split.open_test(dict(models), identities, setup.data, folder / "evaluation")
     manifest = setup.data.manifest
     label = manifest.label[manifest.rows("test", labelled=True)]
-    counted = cost(setup.model.network, setup.example)
+    counted = cost(setup.model.cpu().network, setup.example)
     shared = {"parameters": counted.params, "macs": counted.total_macs}
     return {
         name: shared | measured(logits[name], label, classes=manifest.classes, reference=logits["original"])

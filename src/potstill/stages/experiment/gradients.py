@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from potstill.compress.formats import NumberFormat
+from potstill.data.draws import drawn
 from potstill.models.outputs import Classifier, bare
 from potstill.stages.dataset import Data
 
@@ -24,7 +25,7 @@ def by_layer(model: Classifier, data: Data, *, aux_weight: float) -> list[dict[s
     `aux_weight`. The model is not changed.
     """
     model = copy.deepcopy(model).cpu().train()
-    rows = data.manifest.rows("train", labelled=True)[:IMAGES]
+    rows = drawn(data.manifest.rows("train", labelled=True), IMAGES, "gradients")
     image = data.for_input_of(model.card).loader().clean_batch(rows).image
     label = torch.from_numpy(data.manifest.label[rows])
     with torch.random.fork_rng():

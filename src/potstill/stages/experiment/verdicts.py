@@ -33,6 +33,7 @@ def _goal(goal: GoalConfig, results: Mapping[str, Any]) -> dict[str, Any]:
         return {**goal.model_dump(mode="json"), "result": NOT_RUN}
     mean = float(np.mean(values))
     distance = goal.at_least - mean if goal.at_least is not None else mean - (goal.at_most or 0.0)
+    distance = round(distance, 9)  # a mean of decimals that is the goal itself
     return {
         **goal.model_dump(mode="json"),
         "values": values,
@@ -43,7 +44,7 @@ def _goal(goal: GoalConfig, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _claim(claim: ClaimConfig, results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a claim with the difference of its two results and its interval, by seeds in pairs where they are as many.
+    """Return a claim with the difference of its two results and its interval, by the seeds that both have, in pairs.
 
     One seed decides nothing.
     """
@@ -58,7 +59,7 @@ def _claim(claim: ClaimConfig, results: Mapping[str, Any]) -> dict[str, Any]:
         result = HOLDS if interval[0] > 0 else CONTRADICTED if interval[1] < 0 else UNDECIDED
     return {
         **claim.model_dump(mode="json"),
-        "difference": round(float(np.mean(first) - np.mean(second)), 3),
+        "difference": round(float(difference.mean()), 3),
         "interval": None if interval is None else [round(bound, 3) for bound in interval],
         "seeds": count,
         "result": result,

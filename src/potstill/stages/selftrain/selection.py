@@ -68,8 +68,11 @@ def select(
 def _quotas(prior: np.ndarray, total: int, quota: int | None) -> list[int]:
     if quota is not None:
         return [quota] * len(prior)
-    share = (prior + 1) / (prior + 1).sum()
-    return np.rint(share * total).astype(int).tolist()
+    exact = total * (prior + 1) / (prior + 1).sum()
+    quotas = np.floor(exact).astype(int)
+    largest = np.argsort(quotas - exact, kind="stable")[: total - quotas.sum()]
+    quotas[largest] += 1  # largest remainders: rounded one by one, quotas below a half would leave no image
+    return quotas.tolist()
 
 
 def _filled(sorted_rows: np.ndarray, wanted: int, copies: int) -> np.ndarray:

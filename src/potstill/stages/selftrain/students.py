@@ -16,11 +16,12 @@ import torch
 
 from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
+from potstill.model_files.open import find
 from potstill.models import zoo
 from potstill.models.hooks import Tap
 from potstill.objectives.objective import Term
 from potstill.stages.dataset import Data
-from potstill.stages.distill.train import StudentSetup, planned, train_one
+from potstill.stages.distill.train import StudentSetup, new_student, planned, train_one
 from potstill.stages.recipe import StudentConfig, Views
 from potstill.stages.selftrain.fixmatch import ConsistencyTeacher
 from potstill.stages.selftrain.pseudo_labels import Targets
@@ -79,11 +80,13 @@ class PoolTeacher(TeacherSource):
 def training_set(data: Data, train: np.ndarray, steps: int, batch: int, *, evaluations: int = 0) -> TrainingSet:
     """Return a training set of these rows for about `steps` steps, at least one pass over the rows.
 
-    evaluations: if positive, the rows are repeated to fill that many epochs of exactly `steps` steps in total.
+    evaluations: if positive, the rows are repeated, all of them as often, to fill at most that many epochs of `steps`
+    steps in total. Rows of which there are more than in all steps are left out evenly, since they are sorted by class.
     """
     if evaluations:
-        epochs = max(1, min(evaluations, steps // 20))
-        train = np.resize(train, max(round(steps / epochs) * batch, batch))
+        epochs = max(1, min(evaluations, steps // 20, steps * batch // len(train)))
+        count = max(round(steps / epochs) * batch, batch)
+        train = train[np.arange(count) * len(train) // count]
     else:
         epochs = max(1, round(steps / max(len(train) // min(batch, len(train)), 1)))
     base = np.concatenate([train, data.manifest.rows("validation", labelled=True)])
@@ -159,7 +162,7 @@ def train(
     few = _last(config, images)
     last = setup_of(config, student, few, noise="none")
     slow = last.train.model_copy(update={"lr": last.train.lr * CLEAN_RATE, "warmup": 0.0})
-    start = last.student.model_copy(update={"weights": str(trained.folder / zoo.WEIGHTS)})
+    start = last.student.model_copy(update=_from(last.student, trained.folder))
     clean = replace(last, student=start, train=slow)
     after = _one(clean, few, signal, _clean(folder), seed)
     seconds = trained.record["seconds"] + after.record["seconds"]
@@ -195,6 +198,13 @@ def _one(setup: StudentSetup, images: TrainingSet, signal: TrainingSignal, folde
     return train_one(setup, images.data, terms, teacher, folder, seed)
 
 
+def _from(student: StudentConfig, folder: Path) -> dict[str, Any]:
+    """Return the settings of a student that starts with what was trained in a folder."""
+    if find(student.model) is not None:  # the folder of a model has its own weights
+        return {"model": str(folder)}
+    return {"weights": str(folder / zoo.WEIGHTS)}
+
+
 def _last(config: SelftrainConfig, images: TrainingSet) -> TrainingSet:
     """Return a training set for the last steps without noise: evenly spaced rows, labelled and not."""
     manifest, batch = images.data.manifest, config.train.batch_size
@@ -202,8 +212,9 @@ def _last(config: SelftrainConfig, images: TrainingSet) -> TrainingSet:
     steps = max(1, round(config.clean * steps_of(images, batch)))
     wanted = min(steps * batch, len(rows))
     even = np.unique(np.linspace(0, len(rows) - 1, wanted).astype(int))
-    labelled = manifest.rows("train", labelled=True)[: max(1, wanted // 2)]
-    chosen = np.union1d(rows[even], labelled)
+    own = manifest.rows("train", labelled=True)
+    labelled = np.linspace(0, len(own) - 1, min(len(own), max(1, wanted // 2))).astype(int)
+    chosen = np.union1d(rows[even], own[labelled])
     both = np.concatenate([chosen, manifest.rows("validation")])
     data = replace(images.data, manifest=manifest.select(both), pixels=Picked(images.data.pixels, both))
     return TrainingSet(data, images.base[both], max(1, round(steps / max(len(chosen) // min(batch, len(chosen)), 1))))
@@ -235,7 +246,7 @@ def noise_of(student: StudentConfig, data: Data, noise: Any) -> tuple[str | list
 
 
 def _parameters(student: StudentConfig, data: Data) -> int:
-    return zoo.count_parameters(data.model(student.model, options=student.options))
+    return zoo.count_parameters(new_student(student, data, 0))
 
 
 def _without_dropout(student: StudentConfig) -> dict[str, Any]:

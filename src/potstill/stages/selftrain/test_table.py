@@ -90,7 +90,10 @@ def _row(rounds: Rounds, row: Row, logits: dict[str, np.ndarray], label: np.ndar
 
 
 def _recalls(rounds: Rounds, logits: dict[str, np.ndarray], label: np.ndarray, kept: str) -> dict[str, Any]:
-    """Return the recall of each class in percent, of "labels only" and of the kept row, averaged over seeds."""
+    """Return the recall of each class in percent, of "labels only" and of the kept row, averaged over seeds.
+
+    Classes without test images are left out.
+    """
 
     def mean(row: Row) -> list[float]:
         each = np.stack([metrics.per_class_recall(one, label) for one in _logits(row, logits)])
@@ -98,4 +101,4 @@ def _recalls(rounds: Rounds, logits: dict[str, np.ndarray], label: np.ndarray, k
 
     classes = rounds.data.manifest.classes
     before, after = mean(rounds.rows[ALONE]), mean(rounds.rows[kept])
-    return {name: {"before": before[k], "after": after[k]} for k, name in enumerate(classes)}
+    return {name: {"before": before[k], "after": after[k]} for k, name in enumerate(classes) if np.isfinite(before[k])}

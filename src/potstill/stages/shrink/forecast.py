@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from potstill import words
-from potstill.data.draws import permutation
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
+from potstill.data.splits import stratified
 from potstill.evaluation.statistics import Verdict, compare, proportion_interval
 from potstill.models.outputs import Classifier
 from potstill.stages.finetune.features import Features, extract
@@ -33,6 +33,7 @@ from potstill.words import plural
 SAMPLED = 600  # training images of the probes
 SHARES = (0.25, 0.5, 1.0)  # of the labels
 FOLDS = 5
+MOST = 0.9
 PENALTY = 0.01
 RESAMPLES = 1000
 WIDE = 1.96
@@ -63,9 +64,26 @@ class Backbone:
 
 
 def sample(manifest: Manifest) -> Manifest:
-    """Return `SAMPLED` of the labelled training images, drawn at random, or all of them if there are fewer."""
+    """Return `SAMPLED` of the labelled training images, stratified, or all of them if there are fewer.
+
+    Classes that have fewer images or groups there than there are folds are left out where the others are `MOST` of the
+    images; else those with a single one, which cannot be both learned from and held out.
+    """
     rows = manifest.rows("train", labelled=True)
-    return manifest.select(np.sort(rows[permutation(0, 0, len(rows), "forecast")[:SAMPLED]]))
+    chosen = manifest.select(
+        np.sort(stratified(manifest, rows, SAMPLED, 0, "forecast")) if len(rows) > SAMPLED else rows
+    )
+    apart = {k: _apart(chosen, k) for k in np.unique(chosen.label)}
+    common = np.isin(chosen.label, [k for k, count in apart.items() if count >= FOLDS])
+    if common.mean() < MOST:
+        common = np.isin(chosen.label, [k for k, count in apart.items() if count > 1])
+    return chosen.select(np.flatnonzero(common))
+
+
+def _apart(manifest: Manifest, label: int) -> int:
+    """Return how many images of a class could be in different folds."""
+    identity = manifest.digest if manifest.group is None else manifest.group
+    return len(np.unique(identity[manifest.label == label]))
 
 
 @dataclass(frozen=True)
@@ -87,13 +105,17 @@ def features_of(base: Base, config: DataConfig, layers: Sequence[str], side: int
     return Sampled(classifier, stored, images.manifest)
 
 
+def parts(manifest: Manifest) -> list[np.ndarray]:
+    """Return the rows of each fold of a sample: fewer than `FOLDS` folds if a class has fewer images or groups."""
+    count = min(FOLDS, *(_apart(manifest, k) for k in np.unique(manifest.label)))
+    return [part.rows("validation") for part in split_folds(manifest, count, seed=0)]
+
+
 def probed(model: str, sampled: Sampled, layer: str, shares: Sequence[float]) -> Backbone:
     """Return the probe of one layer, out of fold on the train split, with shares 0..1 of the other folds' labels."""
     features, manifest = sampled.features, sampled.manifest
-    train = manifest.rows("train", labelled=True)
-    own = manifest.select(train)
-    parts = [train[part.rows("validation")] for part in split_folds(own, FOLDS, seed=0)]
-    correct = np.stack([_out_of_fold(features, manifest, layer, parts, share) for share in shares])
+    held = parts(manifest)
+    correct = np.stack([_out_of_fold(features, manifest, layer, held, share) for share in shares])
     rate = 100 * float(correct[-1].mean())
     interval = proportion_interval(int(correct[-1].sum()), correct.shape[1])
     return Backbone(model, layer, rate, interval, correct)
@@ -127,13 +149,16 @@ def probe_sentence(probes: Sequence[Backbone]) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy in percent at each number of labels, and with twice as many: expected, and its 95 % interval.
+    """Accuracy in percent at each number of labels; expected with all labels, and with twice as many.
 
-    The interval is that of the gain on the same images, so it does not have the error of their sample twice.
+    labels: at most those of the sample. total: all labels. interval: 95 % for `doubled`; that of the gain on the same
+    images, so it does not have the error of their sample twice.
     """
 
     labels: tuple[int, ...]
     accuracy: tuple[float, ...]
+    total: int
+    now: float
     doubled: float
     interval: tuple[float, float]
     source: str
@@ -143,6 +168,8 @@ class Curve:
         return {
             "labels": list(self.labels),
             "accuracy": [round(value, 2) for value in self.accuracy],
+            "total": self.total,
+            "now": round(self.now, 2),
             "doubled": round(self.doubled, 2),
             "interval": [round(bound, 2) for bound in self.interval],
             "source": self.source,
@@ -151,30 +178,35 @@ class Curve:
     @property
     def sentence(self) -> str:
         """What more labels would bring."""
-        gain, (low, high) = self.doubled - self.accuracy[-1], (bound - self.accuracy[-1] for bound in self.interval)
+        gain, (low, high) = self.doubled - self.now, (bound - self.now for bound in self.interval)
         return (
-            f"Twice the labels ({words.count(2 * self.labels[-1])}) would bring about {words.signed(gain)} points "
+            f"Twice the labels ({words.count(2 * self.total)}) would bring about {words.signed(gain)} points "
             f"(95 % interval {words.signed(low)} to {words.signed(high)}; {self.source})."
         )
 
 
-def learning_curve(labels: Sequence[int], correct: np.ndarray, source: str) -> Curve:
-    """Return the learning curve from bool [S, N]: images classified correctly with each number of labels."""
+def learning_curve(labels: Sequence[int], correct: np.ndarray, total: int, source: str) -> Curve:
+    """Return the learning curve from bool [S, N]: images classified correctly with each number of labels.
+
+    total: all labels there are, of which `labels` may be those of a sample.
+    """
     rates = 100 * correct.mean(axis=1)
     random = np.random.default_rng(0)
     rows = random.integers(0, correct.shape[1], size=(RESAMPLES, correct.shape[1]))
     errors = [1 - correct[:, each].mean(axis=1) for each in rows]
-    gains = [_doubled(labels, error) - 100 * (1 - error[-1]) for error in errors]
-    low, high = (rates[-1] + np.quantile(gains, [0.025, 0.975])).tolist()
-    doubled = _doubled(labels, 1 - correct.mean(axis=1))
-    return Curve(tuple(labels), tuple(rates.tolist()), doubled, (min(low, doubled), max(high, doubled)), source)
+    error = 1 - correct.mean(axis=1)
+    now, doubled = _expected(labels, error, total), _expected(labels, error, 2 * total)
+    gains = [_expected(labels, each, 2 * total) - _expected(labels, each, total) for each in errors]
+    low, high = (now + np.quantile(gains, [0.025, 0.975])).tolist()
+    span = (min(low, doubled), max(high, doubled))
+    return Curve(tuple(labels), tuple(rates.tolist()), total, now, doubled, span, source)
 
 
-def _doubled(labels: Sequence[int], error: np.ndarray) -> float:
-    """Return the accuracy in percent with twice the labels, by a power law that does not rise."""
+def _expected(labels: Sequence[int], error: np.ndarray, count: int) -> float:
+    """Return the accuracy in percent with so many labels, by a power law that does not rise."""
     x, y = np.log(np.asarray(labels, float)), np.log(np.clip(error, 1e-4, 1))
     slope = min(np.polyfit(x, y, 1)[0], 0.0)
-    return 100 * (1 - float(np.exp(y[-1] + slope * np.log(2))))
+    return 100 * (1 - float(np.exp(y[-1] + slope * np.log(count / labels[-1]))))
 
 
 def teacher_gain(students: np.ndarray, controls: np.ndarray) -> Verdict:

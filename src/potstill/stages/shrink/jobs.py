@@ -132,7 +132,7 @@ def validated(model: Classifier, data: Data, bits: Sequence[int]) -> dict[int, s
 
     result = {32: marks(model)} if 32 in bits else {}
     if few := [number for number in bits if number < 32]:
-        plain = Classifier(bare(model.network), model.card).eval()
+        plain = Classifier(bare(model.network), model.card).cpu().eval()
         images = plain.prepare(torch.from_numpy(calibration_images(plain, data, CALIBRATION)))
         floating = quantizing.fold_batchnorm(plain.network, images[:2])
         observed = quantizing.observe(floating, images.split(64))

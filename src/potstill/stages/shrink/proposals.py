@@ -57,11 +57,11 @@ def builder(look: Look, native: tuple[int, int], channels: int) -> Build:
 
 
 def native_input(look: Look, config: ShrinkConfig) -> tuple[tuple[int, int], int]:
-    """Return height and width of the images' own input, and their channels."""
-    image = look.manifest.image(0)
-    size = config.data.size
-    native = (size, size) if size else (image.shape[0], image.shape[1])
-    return native, dataset.channels_of(look.manifest)
+    """Return height and width of the images' own input, and their channels: of small images, as they are trained on."""
+    channels = dataset.channels_of(look.manifest)
+    if is_photo(look.side):  # every candidate has a size of its own
+        return (look.side, look.side), channels
+    return dataset.prepare(config.data, manifest=look.manifest).crop, channels
 
 
 def proposed(look: Look, found: Sequence[Base], config: ShrinkConfig) -> list[Candidate]:

@@ -159,8 +159,8 @@ class _Shrink:
         )
         goal, bits = config.budgets.goal, chosen.entry.candidate.bits
         goal = replace(goal, max_latency=None) if config.device else goal  # that is the latency there
-        exported, manifest = self.goal / "export", self.look.manifest
-        shipped = ship.delivered(files, picked, bits, exported, self.folder, manifest, goal)
+        made = ship.exported(self.goal, config.to)
+        shipped = ship.delivered(files, picked, bits, made, self.folder, self.look.manifest, goal)
         limits = {
             name: limit for name, limit in config.budgets.limits.items() if not config.device or name == "max_bytes"
         }
@@ -184,7 +184,8 @@ class _Shrink:
                     break  # a larger network could not be seen to be better
         best = max((probe for _, probe in probes), key=lambda probe: probe.accuracy)
         labels = [round(share * best.correct.shape[1]) for share in forecast.SHARES]
-        curve = forecast.learning_curve(labels, best.correct, f"probe on {best.model}")
+        total = len(self.look.manifest.rows("train", labelled=True))
+        curve = forecast.learning_curve(labels, best.correct, total, f"probe on {best.model}")
         self.forecast = {
             "backbones": [probe.to_json() for _, probe in probes],
             "curve": {**curve.to_json(), "sentence": curve.sentence},
@@ -201,9 +202,9 @@ class _Shrink:
         images, file = len(self.look.manifest.rows("train", labelled=True)), self.folder / "teacher.json"
         classes = self.look.manifest.classes
         if found:
-            accuracies = {one["model"]: one["accuracy"] for one in self.forecast["backbones"]}
-            base = teachers.best(found, accuracies, images)
-            tuned = teachers.worth_tuning(accuracies[base.model], self.look.validation)
+            probes = self.forecast["backbones"]  # in the order of `found`
+            best = teachers.best([one["accuracy"] for one in probes], probes[0]["images"])
+            base, tuned = found[best], teachers.worth_tuning(probes[best]["accuracy"], self.look.validation)
             epochs = teachers.epochs_of(file, base.network(classes), config.minutes, images) if tuned else 0
             return teachers.fine_tuned(base, config, folder, self.journal, epochs=epochs)
         native, channels = proposals.native_input(self.look, config)

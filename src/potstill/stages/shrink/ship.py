@@ -80,7 +80,12 @@ def files(one: Picked, entry: Costed, teacher: Path, folder: Path, to: tuple[str
     if bits < 8 or one.outcome.accuracy[32] - accuracy > LOST:
         source, accuracy = _quantized(one, entry, teacher, folder)
     settings = build(ExportStageConfig, {"model": str(source), "to": ["onnx", *to]})
-    return export_files(settings, folder / "export") | {"folder": source, "validation_accuracy": round(accuracy, 3)}
+    return export_files(settings, exported(folder, to)) | {"folder": source, "validation_accuracy": round(accuracy, 3)}
+
+
+def exported(folder: Path, to: tuple[str, ...]) -> Path:
+    """Return where the files for the runtimes `to` are made, within the folder of a goal."""
+    return folder / "-".join(["export", *to])
 
 
 def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> tuple[Path, float]:
@@ -100,7 +105,7 @@ def _quantized(one: Picked, entry: Costed, teacher: Path, folder: Path) -> tuple
     )
     trained = folder / "trained-for-its-bits"
     record = quantize(_settings(one, entry, "qat", teacher=str(teacher)), trained)["record"]
-    after = record["validation_accuracy"]["last"]
+    after = record["validation_trained"]
     return (trained, after) if after > accuracy else (place, accuracy)
 
 
@@ -115,22 +120,22 @@ def _settings(one: Picked, entry: Costed, mode: Literal["ptq", "qat"], **more: A
 
 
 def delivered(
-    export: Mapping[str, Any], one: Picked, bits: int, exported: Path, folder: Path, manifest: Manifest, goal: Goal
+    export: Mapping[str, Any], one: Picked, bits: int, made: Path, folder: Path, manifest: Manifest, goal: Goal
 ) -> dict[str, Any]:
-    """Copy the files from the folder `exported` into `folder`; return `ship` and the figures behind it."""
+    """Copy the files from the folder `made` into `folder`; return `ship` and the figures behind it."""
     models = export["models"]
     small = INT8 if INT8 in models else FLOAT  # a network with integer weights has one file
     names = {small: INT8} | ({FLOAT: FLOAT} if small == INT8 else {})
     for source, name in names.items():
-        _copy(exported / source, folder / name)
-    for file in exported.iterdir():
+        _copy(made / source, folder / name)
+    for file in made.iterdir():
         if file.suffix in OTHER_FILES:
             _copy(file, folder / file.name)
     artifacts.write_json(folder / "student.json", {"folder": str(export["folder"].relative_to(folder))})
     files = {name: replace(candidate(source, models[source]), name=name) for source, name in names.items()}
     file = files.pop(names[small])
     others = {name: against(other, file) for name, other in files.items()}
-    logits = load_file(exported / "evaluation" / test_split.FILE)[small]
+    logits = load_file(made / "evaluation" / test_split.FILE)[small]
     seeds = f"{one.kind}, seed {one.seed}, the best on validation"
     card = load_model(one.folder).card
     chosen = Delivered(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,14 @@ def fine_tuned(base: Base, config: ShrinkConfig, folder: Path, journal: Journal,
     return Made(folder, base.model, record["validation_accuracy"], {"kept": record["kept"]})
 
 
-def best(found: Sequence[Base], accuracies: Mapping[str, float], images: int) -> Base:
-    """Return the first network, in the order of their size, that is within one standard error of the best probe.
+def best(accuracies: Sequence[float], images: int) -> int:
+    """Return the number of the first network, in the order of their size, within one standard error of the best probe.
 
-    accuracies: out of fold in percent, by model, on so many images.
+    accuracies: out of fold in percent, on so many images.
     """
-    top = max(accuracies.values()) / 100
+    top = max(accuracies) / 100
     error = 100 * math.sqrt(max(top * (1 - top), 0.25 / images) / images)
-    return next(base for base in found if accuracies.get(base.model, 0.0) >= 100 * top - error)
+    return next(number for number, accuracy in enumerate(accuracies) if accuracy >= 100 * top - error)
 
 
 def worth_tuning(accuracy: float, validation: int) -> bool:
