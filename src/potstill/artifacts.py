@@ -97,7 +97,7 @@ def disk_error(error: Exception, file: object) -> RunError | None:
         )
     denied = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
     if isinstance(error, OSError) and error.errno in denied:
-        return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder with --out.")
+        return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder for it.")
     return None
 
 

@@ -10,6 +10,7 @@ import struct
 from pathlib import Path
 
 from potstill.errors import RunError
+from potstill.words import argument
 
 GENERATOR = '<meta name="generator" content="potstill">'
 """Part of the head of every page written by potstill."""
@@ -27,7 +28,7 @@ def check_output(file: Path, *, flag: str, force: bool = False) -> None:
     """
     if file.is_dir():
         raise RunError(
-            f"{flag} {file}: this is a folder. Give the name of a file in it: {flag} {file / _example(flag)}"
+            f"{flag} {file}: this is a folder. Give the name of a file in it: {flag} {argument(file / _example(flag))}"
         )
     if file.exists() and not file.is_file():
         raise RunError(f"{flag} {file}: this exists and is not a regular file. Choose another name.")
@@ -39,7 +40,13 @@ def check_output(file: Path, *, flag: str, force: bool = False) -> None:
 
 
 def _example(flag: str) -> str:
-    return {"--sheet": "augmented.png", "--fix": "clean.csv"}.get(flag, "page.html")
+    return {
+        "--sheet": "augmented.png",
+        "--fix": "clean.csv",
+        "--csv": "answers.csv",
+        "--label-errors": "label-errors.csv",
+        "--device-profile": "board.json",
+    }.get(flag, "page.html")
 
 
 def is_ours(file: Path) -> bool:

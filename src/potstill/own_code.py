@@ -33,8 +33,7 @@ def names_a_file(name: str) -> bool:
 
 def file_of(name: str) -> Path:
     """Return the file of `path/to/file.py:function` or `path/to/file.py`, absolute, with links resolved."""
-    path = name if name.endswith(".py") else name.rpartition(":")[0]
-    return Path(path).expanduser().resolve()
+    return Path(_path(name)).expanduser().resolve()
 
 
 @contextlib.contextmanager
@@ -59,8 +58,17 @@ def check(names: Iterable[str]) -> None:
         raise ConfigError(*(_sentence(name) for name in refused))
 
 
+def files_named(settings: Any) -> list[str]:
+    """Return the Python files of losses in nested settings, as they are written there."""
+    return sorted({_path(name) for name in named_in(settings)})
+
+
+def _path(name: str) -> str:
+    return name if name.endswith(".py") else name.rpartition(":")[0]
+
+
 def _sentence(name: str) -> str:
-    path = name if name.endswith(".py") else name.rpartition(":")[0]
+    path = _path(name)
     return (
         f"The loss {name} is Python code that a file, not your command, requests. It was not executed. If you trust "
         f"{path}, type: --allow-code {argument(path)} (from Python: allow_code=[{path!r}])."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,26 @@ def test_an_unfinished_run_is_named_with_how_to_finish_it(tmp_path: Path) -> Non
 
 def test_a_file_of_code_cannot_add_a_command() -> None:
     assert folders(_sentence("x; rm -rf y.py:f"), r"--allow-code (.+) \(from") == [["x; rm -rf y.py"]]
+
+
+def test_a_comparison_is_no_unfinished_run_and_own_losses_are_allowed_again(tmp_path: Path) -> None:
+    run = tmp_path / NAME
+    run.mkdir()
+    (run / "recipe.yaml").write_text("methods: {kd: {}}")
+    with pytest.raises(ModelError, match="is a comparison, not a model"):
+        model_folder(run)
+    (run / "recipe.yaml").write_text("objective: {terms: [{loss: 'my loss.py:f'}]}")
+    with pytest.raises(ModelError, match=r"--allow-code 'my loss\.py'$"):
+        model_folder(run)
+
+
+def test_images_of_an_archive_are_left_out_where_it_is_made(tmp_path: Path) -> None:
+    for seed in range(4):
+        write(tmp_path / "photos" / f"class {seed % 2}", seed=seed)
+    (tmp_path / "photos" / "class 0" / "again.png").write_bytes(
+        (tmp_path / "photos" / "class 0" / "0.png").read_bytes()
+    )
+    packed = shutil.make_archive(str(tmp_path / "photos"), "tar", tmp_path / "photos")
+    advice = [finding["advice"] for finding in potstill.check(packed).findings]
+    assert any("leave them out when the archive or array is made" in one for one in advice)
+    assert not any("--fix" in one for one in advice)

@@ -269,6 +269,12 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest
     assert Path("number-formats.yaml").read_text(encoding="utf-8") == text_of("number-formats")
     with pytest.raises(ConfigError, match="number-formats.yaml exists"):
         potstill.recipes("copy", "number-formats")
+    assert repr(potstill.recipes("copy", "mlperf-tiny", "my copy.yaml")).endswith(
+        "Next: potstill run 'my copy.yaml' data=PATH teacher_weights=PATH"
+    )
+    again = r"potstill run 'my copy\.yaml' 'data=my photos' teacher_weights=PATH --budget full$"
+    with pytest.raises(ConfigError, match=again):
+        potstill.run("my copy.yaml", ["data=my photos"], budget="full")
     with pytest.raises(ConfigError, match="no recipe 'number-format'. Did you mean 'number-formats'"):
         potstill.run("number-format")
     with pytest.raises(ConfigError, match="settings of the experiments"):

@@ -254,3 +254,19 @@ def test_the_next_step_repeats_what_the_weights_need() -> None:
         "--std 0.229,0.224,0.225 --size 96 --features auto"
     )
     assert build(FinetuneConfig, {"data": {"path": "x"}, "model": ["resnet18"]}).model == "resnet18"
+
+
+def test_next_steps_only_where_they_can_be_carried_out() -> None:
+    def steps(kind: str, **recipe: Any) -> list[str]:
+        ship = {"file": "a.onnx"}
+        summary = {"kind": kind, "recipe": {"data": {}, **recipe}, "data": {"source": "x"}, "ship": ship}
+        return [command for _, command in next_steps(summary, Path("out"))]
+
+    labels = "potstill distill x --teacher out"
+    assert steps("label", augment="auto", seed=0) == [labels]
+    assert steps("label", augment="none", seed=3) == [f"{labels} --augment none --seed 3"]
+    assert steps("quantize", activation_bits=4) == ["potstill evaluate out/a.onnx x"]
+    assert steps("quantize", activation_bits=8)[1:] == ["potstill export out"]
+    config = build(FinetuneConfig, {"data": {"path": "x"}, "model": "builtin:cnn", "from_scratch": True}).to_json()
+    assert steps("finetune", **config) == []
+    assert steps("finetune", **{**config, "model": "resnet18"}) == ["potstill finetune x --model resnet18"]

@@ -17,7 +17,9 @@ from potstill.model_files.onnx import OnnxModel
 from potstill.models import hub, input_facts, packages, truncated, zoo
 from potstill.models.foreign_names import renamed
 from potstill.models.freeze import bits
+from potstill.models.inspect import taps
 from potstill.models.registry import blueprint
+from potstill.models.weight_errors import finetuning
 from potstill.models.weights import read_state
 
 AB = ("a", "b")
@@ -141,7 +143,7 @@ def test_auto_is_the_package_of_the_model(file: Path) -> None:
 def test_wrong_packages_are_told(file: Path) -> None:
     assert "Did you mean 'efficientnet_lite1'?" in refused(LITE0, weights="package:eficientnet_lite1")
     assert "use package:efficientnet_lite0" in refused(LITE0, weights="package:efficientnet_lite1")
-    assert "--model tf_efficientnet_lite1" in refused("resnet18", weights="package:efficientnet_lite1")
+    assert "use the model tf_efficientnet_lite1" in refused("resnet18", weights="package:efficientnet_lite1")
 
 
 def test_what_is_not_installed_says_what_to_type(monkeypatch) -> None:
@@ -199,3 +201,16 @@ def test_a_truncated_name_without_its_head_is_no_model(file: Path) -> None:
     assert "is the whole network" in refused(f"{LITE0}@pooled")
     assert "has no layer 'blocks.9'" in refused(f"{LITE0}@blocks.9")
     assert "There is no model 'lite0'" in refused("lite0@blocks.1")
+    made = zoo.create(f"{LITE0}@blocks.1", classes=AB, size=(32, 32), weights="auto", new_head=True)
+    with pytest.raises(ModelError, match=rf"`potstill layers {LITE0}@blocks\.1` lists them"):
+        taps.resolve(made, ["blocks.9"])
+    assert "is no name of a model. Type NAME@LAYER" in refused(made.card.model)
+
+
+def test_the_command_for_a_new_head_has_what_its_weights_need(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "a b.pth").touch()
+    command = "potstill finetune DATA --model resnet18 --weights " + f"'{tmp_path / 'a b.pth'}'"
+    published = " --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --size 224"
+    assert finetuning("resnet18", tmp_path / "a b.pth") == command + published
+    (tmp_path / "card.json").touch()
+    assert finetuning("resnet18", tmp_path / "a b.pth") == command

@@ -132,6 +132,21 @@ def test_too_little_time_names_the_shortest_that_works() -> None:
         plan.made([Candidate("slow")], Known(), Speed(slow=0.02), limit, Budgets(), photo=True)  # pyright: ignore
 
 
+@pytest.mark.parametrize(("workers", "seeds", "photo"), [(4, 3, False), (4, 1, False), (2, 3, True), (1, 3, True)])
+def test_the_minutes_that_are_named_are_enough_and_no_more_than_needed(workers: int, seeds: int, photo: bool) -> None:
+    def tried(minutes: int) -> plan.Plan:
+        left = 60 * minutes * (1 - teacher.SHARE)
+        limit = plan.Time(left, images=3000, workers=workers, seeds=seeds, answer=0.01, allowed=minutes)
+        return plan.made([Candidate("slow")], Known(), Speed(slow=0.02), limit, Budgets(), photo=photo)  # pyright: ignore
+
+    with pytest.raises(ConfigError) as error:
+        tried(1)
+    named = int(str(error.value).partition("--minutes ")[2].partition("about --minutes ")[2].partition(".")[0])
+    assert tried(named).epochs["slow"] >= plan.FEWEST_EPOCHS
+    with pytest.raises(ConfigError):
+        tried(named - 2)
+
+
 def test_epochs_come_in_coarse_tiers() -> None:
     assert [tier(value) for value in (0.9, 1, 5.9, 7.9, 8, 1000)] == [0, 1, 4, 6, 8, 128]
     assert [short_of(epochs) for epochs in (1, 8, 16, 64)] == [1, 2, 4, 16]

@@ -332,7 +332,7 @@ def _profile(one: dict[str, Any]) -> str:
     return (
         f"Wrote {one['file']}, the profile of {one['name']} ({one['processor']}). Latencies scaled from it have an "
         f"error of about {floating} (float) and {integer} (int8). Use it elsewhere: potstill models NAME --device "
-        f"{one['file']}"
+        f"{words.argument(one['file'])}"
     )
 
 

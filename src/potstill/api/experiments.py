@@ -112,8 +112,13 @@ def recipes(
         raise ConfigError(f"{target} exists. Give another file: potstill recipes copy {name} FILE.")
     write_text(target, text)
     return Recipes(
-        {"name": name, "file": str(target)}, text=f"Copied to {target}. Next: potstill run {argument(target)}"
+        {"name": name, "file": str(target)},
+        text=" ".join([f"Copied to {target}. Next: potstill run {argument(target)}", *_needed(parse_yaml(text))]),
     )
+
+
+def _needed(recipe: Mapping[str, Any]) -> list[str]:
+    return [f"{knob}=PATH" for knob in recipe.get("needs") or {}]
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -131,6 +136,7 @@ def settings_of(recipe: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def run_steps(
+    recipe: str | Path | Mapping[str, Any],
     settings: Mapping[str, Any],
     overrides: Sequence[str],
     budget: Literal["quick", "full"] | None,
@@ -139,8 +145,12 @@ def run_steps(
     command: str,
     scheduler: Scheduler,
 ) -> ExperimentResult:
-    """Run an experiment, and with `record` write its pages below docs/experiments and docs/ko/experiments."""
-    experiment = chosen(settings, overrides, budget)
+    """Run an experiment, and with `record` write its pages below docs/experiments and docs/ko/experiments.
+
+    recipe: what was typed, of which these are the settings.
+    """
+    typed = None if isinstance(recipe, Mapping) else str(recipe)
+    experiment = chosen(settings, overrides, budget, recipe=typed)
     folder = new_folder(experiment.name, "experiment", experiment, out)
     result = ExperimentResult(run_experiment(experiment, folder, command=command, scheduler=scheduler), folder)
     if record:

@@ -59,7 +59,7 @@ def run(
         if distributed.world() > 1:
             raise ConfigError("An experiment works in one process. Start it without torchrun.")
         with opened(workers=workers, ray=ray, gpus=gpus) as scheduler:
-            return run_steps(settings, overrides, budget, record, out, command, scheduler)
+            return run_steps(recipe, settings, overrides, budget, record, out, command, scheduler)
     if budget or record:
         raise ConfigError(
             "budget and record (--budget, --record) are settings of the experiments that `potstill recipes` lists, and "

@@ -316,10 +316,11 @@ def clean(
 
 @verb
 @one_process
-def debug(folder: str | Path) -> DebugResult:
+def debug(folder: str | Path, *, allow_code: Sequence[str | Path] = ()) -> DebugResult:
     """Repeat the step at which a training diverged; return its loss terms and what in it is not finite.
 
     Args:
         folder: the run that diverged, or the folder `diverged` in it.
+        allow_code: Python files whose losses may be executed, if the run has such losses.
     """
     return DebugResult(debug_stage.debug(Path(folder)))

@@ -47,7 +47,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "app": ("potstill app", "potstill app runs/distill-photos --port 7870 --browser"),
     "models": ("potstill models 'mobilenet*'", "potstill models builtin:resnet20-cifar --bits 8 --size 32 --time"),
     "layers": ("potstill layers builtin:small-cnn", "potstill layers runs/distill-photos --depth 2"),
-    "formats": ("potstill formats 7.625 --float e4m3", "potstill formats 0.1 -3.5 --fixed 4.4 --int 8"),
+    "formats": ("potstill formats 7.625 --float e4m3", "potstill formats 0.1 -3.5 --fixed 4.4 --integer 8"),
     "bench": (
         "potstill bench model.onnx model_int8.onnx --data photos",
         "potstill bench --device-profile board.json",

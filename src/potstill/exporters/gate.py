@@ -64,8 +64,8 @@ def check_int8(file: Path, network: Classifier, images: Tensor) -> None:
     if changed > 100 - COSTLY:
         progress.note(
             f"Quantization to 8 bits changes the class of {changed:.1f} % of {len(images)} images ({file.name} against "
-            "its float network). Use the float file, or train the student with the rounding: potstill quantize "
-            "--mode qat."
+            "its float network). Use the float file, or train the student with the rounding: potstill "
+            "quantize FOLDER --mode qat"
         )
 
 

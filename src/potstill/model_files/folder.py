@@ -68,7 +68,7 @@ def read_card(folder: Path) -> Card:
     if missing:
         raise ModelError(
             f"{folder} holds no saved model: {' and '.join(missing)} not found. Give the folder of a finished stage, "
-            "such as runs/NAME/teacher, or a model's name with --weights FILE."
+            "such as runs/NAME/teacher, or a model's name and a file of weights."
         )
     check_file(folder / CARD)
     return card_from_json(read_json(folder / CARD), origin=str(folder / CARD))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from potstill import artifacts, names
+from potstill import artifacts, names, own_code
+from potstill.config import read_yaml
 from potstill.errors import ModelError
 from potstill.model_files.folder import load_model
 from potstill.model_files.packed import is_packed, load_packed
@@ -50,9 +51,19 @@ def model_folder(path: Path) -> Path | None:
     if (path / STUDENT).is_file():
         return _student(path)
     if (path / "recipe.yaml").is_file():
-        resume = f"potstill run {argument(path / 'recipe.yaml')} --out {argument(path)}"
-        raise ModelError(f"The run in {path} is not finished. Finish it: {resume}")
+        raise ModelError(_without_student(path))
     return path if path.is_dir() else None
+
+
+def _without_student(run: Path) -> str:
+    """Return why a folder with a recipe is no model."""
+    record = run / "recipe.yaml"
+    settings = read_yaml(record)
+    if "methods" in settings:
+        return f"{run} is a comparison, not a model. Give the folder of one of its models, in {run / 'cells'}."
+    code = "".join(f" --allow-code {argument(file)}" for file in own_code.files_named(settings))
+    resume = f"potstill run {argument(record)} --out {argument(run)}{code}"
+    return f"The run in {run} is not finished. Finish it: {resume}"
 
 
 def _student(run: Path) -> Path:

@@ -57,6 +57,14 @@ class Card:
     def __post_init__(self) -> None:
         assert len(self.mean) == len(self.std) == self.channels, "mean and std need one value per channel"
 
+    @property
+    def typed(self) -> str:
+        """The name of the network as a user types it: NAME@LAYER where `model` is the "cut:NAME" of a truncated one."""
+        kind, colon, name = self.model.partition(":")
+        if kind == "cut" and "tap" in self.options:
+            return f"{name}@{self.options['tap']['name']}"
+        return name if colon and kind in ("cut", "reused") else self.model
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

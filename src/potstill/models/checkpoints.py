@@ -121,7 +121,7 @@ def _refuse_archive(file: Path) -> None:
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise ModelError(
             f'{file} is a TorchScript program, which is not executed. Save its tensors: python -c "import torch; '
-            f"torch.save(torch.jit.load('{file.name}').state_dict(), 'weights.pth')\""
+            f"torch.save(torch.jit.load('{file}').state_dict(), 'weights.pth')\""
         )
 
 

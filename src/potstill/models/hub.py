@@ -17,6 +17,10 @@ T = TypeVar("T")
 TIMM, TORCHVISION = "huggingface.co", "download.pytorch.org"
 
 
+FLAGS = "--weights FILE; of a teacher or student --teacher-weights or --student-weights FILE"
+"""How weights are given on the command line."""
+
+
 def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
     """Return the result of `get`, which downloads weights or finds them in its cache.
 
@@ -29,12 +33,12 @@ def fetched(get: Callable[[], T], *, model: str, host: str) -> T:
         if is_offline():
             raise ModelError(
                 f"The pretrained weights of '{model}' are not in the cache, and --offline forbids to download them "
-                f"from {host}. Leave --offline out once, or use a file of weights with --weights FILE."
+                f"from {host}. Leave --offline out once, or use a file of weights ({FLAGS})."
             ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"The pretrained weights of '{model}' could not be downloaded from {host} ({reason.rstrip('.')}). Connect "
-            "to the network, or use a file of weights with --weights FILE."
+            f"to the network, or use a file of weights ({FLAGS})."
         ) from None
 
 

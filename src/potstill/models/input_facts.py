@@ -54,7 +54,8 @@ def class_count(name: str, weights: Path | str) -> int:
     state = read_as(bare(network), source, 3)
     if head[-1] not in state:
         raise ModelError(
-            f"{weights} does not fit {name}: it has no {head[-1]}. Check the name; `potstill models` lists them."
+            f"{weights} does not fit {name}: it has no {head[-1]}. Check the name; `potstill models '*' --most 2000` "
+            "lists them."
         )
     return state[head[-1]].shape[0]
 

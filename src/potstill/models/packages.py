@@ -152,7 +152,7 @@ def _named(text: str, model: str) -> Packaged:
         )
     if packaged.model != model.partition(AT)[0]:
         own = of_model(model)
-        better = f"use {own.weights}" if own else f"use --model {packaged.model}, or other weights"
+        better = f"use {own.weights}" if own else f"use the model {packaged.model}, or other weights"
         raise ModelError(f"{text} holds the weights of {packaged.model}, not of {model}: {better}.")
     return packaged
 

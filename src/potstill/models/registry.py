@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from potstill.models import shared_head, truncated
 from potstill.models.builtin import BUILTIN, OWN_SIZE
 from potstill.models.card import Card
 from potstill.models.freeze import bits
-from potstill.models.hub import TIMM, TORCHVISION, fetched
+from potstill.models.hub import FLAGS, TIMM, TORCHVISION, fetched
 from potstill.models.outputs import Classifier
 from potstill.models.shared_head import SHARED_HEAD
 from potstill.models.truncated import AT, TRUNCATED
@@ -92,6 +93,9 @@ def blueprint(spelling: str, classes: tuple[str, ...]) -> tuple[nn.Module, Card]
         return family.build(request)
 
 
+LISTED = "`potstill models '*' --most 2000` lists them"
+
+
 def family_of(spelling: str) -> tuple[Family, str]:
     """Return the family of a full name and the name inside it; raise `ModelError` if it is unknown.
 
@@ -104,7 +108,7 @@ def family_of(spelling: str) -> tuple[Family, str]:
     if colon and f"{prefix}:" not in FAMILIES:
         raise ModelError(
             f"There are no models with the prefix '{prefix}:'. Use builtin:NAME, torchvision:NAME or a timm NAME; "
-            "`potstill models` lists them."
+            f"{LISTED}."
         )
     family, name = (FAMILIES[f"{prefix}:"], name) if colon else (FAMILIES[""], spelling)
     if not family.knows(name):
@@ -116,13 +120,16 @@ def _unknown(spelling: str, family: Family, name: str) -> ModelError:
     if Path(spelling).is_file():
         return ModelError(
             f"{spelling} is a file of weights, which does not contain the name of its network. Give the name of the "
-            "network as the model, and the file with --weights."
+            "network as the model, and the file as its weights."
         )
     others = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
     hint = f" Did you mean '{others[0]}'?" if others else ""
     hint = hint or did_you_mean(spelling, [family.spell(known) for known in family.names()])
-    pattern = name.split("-")[0].split("_")[0] or "resnet"
-    return ModelError(f"There is no model '{spelling}'.{hint} `potstill models '{pattern}*'` lists similar names.")
+    pattern = f"{name.split('-')[0].split('_')[0]}*"
+    known = [f.spell(one) for f in FAMILIES.values() for one in f.names()]
+    similar = len(pattern) > 1 and fnmatch.filter(known, pattern)
+    listed = f"`potstill models '{pattern}'` lists similar names" if similar else LISTED
+    return ModelError(f"There is no model '{spelling}'.{hint} {listed}.")
 
 
 def _builtin(request: Request) -> tuple[nn.Module, Card]:
@@ -202,9 +209,7 @@ def _timm_network(request: Request, settings: Any, options: dict[str, Any]) -> n
 
 
 def _unpublished(spelling: str) -> ModelError:
-    return ModelError(
-        f"There are no published weights for '{spelling}'. Use a file with --weights FILE, or train it yourself."
-    )
+    return ModelError(f"There are no published weights for '{spelling}'. Use a file ({FLAGS}), or train it yourself.")
 
 
 def _per_channel(values: tuple[float, ...], channels: int | None) -> tuple[float, ...]:
@@ -257,6 +262,7 @@ def _whole(request: Request, options: dict[str, Any]) -> tuple[nn.Module, Card]:
 
 
 def _truncated(request: Request) -> tuple[nn.Module, Card]:
+    _refuse_typed(request, "whole", "NAME@LAYER")
     network, card = _whole(request, request.options["whole"])
     rebuilt = truncated.rebuild(network, request.name, request.options, len(request.classes))
     return rebuilt, card.replace(model=f"{TRUNCATED}{request.name}", options=request.options)
@@ -270,7 +276,14 @@ def _cut_at(request: Request) -> tuple[nn.Module, Card]:
     return made.network, made.card
 
 
+def _refuse_typed(request: Request, key: str, typed: str) -> None:
+    """Raise `ModelError` for a name that only cards have, without the options that belong to it."""
+    if key not in request.options:
+        raise ModelError(f"{request.name} with the prefix of a card is no name of a model. Type {typed}.")
+
+
 def _shared_head(request: Request) -> tuple[nn.Module, Card]:
+    _refuse_typed(request, "student", "the folder of the stage that made it")
     network, card = _whole(request, request.options["student"])
     rebuilt = shared_head.rebuild(network, request.options, len(request.classes))
     return rebuilt, card.replace(model=f"{SHARED_HEAD}{request.name}", options=request.options)

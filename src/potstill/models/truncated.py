@@ -118,8 +118,8 @@ def _body(network: nn.Module, tap: Tap, model: str) -> nn.Module:
             traced = create_feature_extractor(network, {tap.path: "features"})
     except Exception as error:  # symbolic tracing runs the network's own code, which may raise anything
         raise ModelError(
-            f"{model} cannot be truncated at '{tap.name}' ({type(error).__name__}). Use --features pooled, or another "
-            "model."
+            f"{model} cannot be truncated at '{tap.name}' ({type(error).__name__}). Choose another layer "
+            "or another model."
         ) from None
     return _without_dead_code(traced, cast(fx.Graph, traced.eval_graph))
 

@@ -13,6 +13,7 @@ from potstill.models.blocks import of_blocks
 from potstill.models.card import Card
 from potstill.models.outputs import bare
 from potstill.models.registry import FAMILIES, blueprint
+from potstill.models.truncated import AT
 from potstill.models.weights import Fit, State, fit
 from potstill.words import argument, plural
 
@@ -45,8 +46,18 @@ def _other_head(fits: Fit, file: Path, card: Card) -> str:
     return (
         f"The weights in {file} were trained for {fits.file_classes} classes, but {len(card.classes)} are required "
         f"({', '.join(card.classes[:3])}{', ...' if len(card.classes) > 3 else ''}). To keep all layers but the head "
-        f"and train a new head, use `potstill finetune DATA --model {card.model} --weights {argument(file)}`."
+        f"and train a new head, use `{finetuning(card.typed, file)}`."
     )
+
+
+def finetuning(model: str, file: Path) -> str:
+    """Return the command that trains a new head on weights, with the published input where they have no card."""
+    command = f"potstill finetune DATA --model {argument(model)} --weights {argument(file)}"
+    if file.with_name("card.json").is_file():
+        return command
+    _, card = blueprint(model.partition(AT)[0], ("0", "1"))
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (card.mean, card.std))
+    return f"{command} --mean {mean} --std {std} --size {max(card.crop)}"
 
 
 def _without_statistics(fits: Fit, file: Path, card: Card) -> str:
@@ -78,7 +89,7 @@ def _advice(card: Card, state: State, network: nn.Module) -> str:
             "(a width, a number of channels); set them."
         )
     if fits is None or fits.matching < ALIKE * len(state):
-        return "No architecture with a similar name fits it; `potstill models` lists all names."
+        return "No architecture with a similar name fits it; `potstill models '*' --most 2000` lists all."
     if fits.holds(but=fits.head):
         return f"It fits '{spelling}': use that name instead."
     return f"The nearest architecture is '{spelling}', in which {fits.matching} of {len(state)} tensors match."

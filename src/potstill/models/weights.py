@@ -43,7 +43,9 @@ def read_state(file: Path) -> State:
 def present(file: Path) -> Path:
     """Return the path of a file that may hold weights; raise `ModelError` if it does not."""
     if file.is_dir():
-        raise ModelError(f"{file} is a folder. Give the file of weights in it; the folder of a stage is a --model.")
+        raise ModelError(
+            f"{file} is a folder. Give the file of weights in it; the folder of a stage is itself a model."
+        )
     if not file.is_file():
         raise ModelError(f"There is no file {file}. Check the path of the weights.")
     if file.suffix.lower() not in SUFFIXES:

@@ -18,10 +18,9 @@ from potstill.models.card_record import card_from_json
 from potstill.models.foreign_names import read_as
 from potstill.models.outputs import Classifier, bare
 from potstill.models.registry import Request, family_of
-from potstill.models.weight_errors import weight_error
+from potstill.models.weight_errors import finetuning, weight_error
 from potstill.models.weights import State, fit, head_names, read_state, with_positions
 from potstill.progress import note
-from potstill.words import argument
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -77,7 +76,7 @@ def _truncated(name: str, request: Request, weights: Path | str | None, *, new_h
     if not new_head:
         raise ModelError(
             f"{weights} holds the weights of {whole}, without the head of {name}, which has to be trained first: "
-            f"potstill finetune DATA --model {name} --weights {argument(weights)}"
+            f"{finetuning(name, Path(str(weights)))}"
         )
     loaded = create(
         whole,

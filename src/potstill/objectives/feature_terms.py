@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from potstill import distributed
+from potstill import distributed, words
 from potstill.errors import ConfigError, ModelError
 from potstill.losses.features import feature_mse
 from potstill.models.hooks import Tap
@@ -158,11 +158,12 @@ class _Site:
 
     def batch_norm(self) -> nn.BatchNorm2d:
         teacher, tap, term = self._there()
-        model, norm = teacher.classifier.card.model, batch_norm_before(teacher.trace, tap)
+        model, norm = teacher.classifier.card.typed, batch_norm_before(teacher.trace, tap)
         if norm is None or self.rectified:
             raise ConfigError(
                 f"The loss {term.title} compares maps between a batch norm and its ReLU, but '{tap.name}' of {model} "
-                f"is not one. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {model}` lists them."
+                f"is not one. Name a BatchNorm2d layer with `teacher_on`; `potstill layers {words.argument(model)}` "
+                "lists them."
             )
         return norm
 

@@ -35,7 +35,9 @@ def _source(summary: Mapping[str, Any]) -> str:
 
 
 def _of_files(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
-    return [_again(summary, folder), ("Files for other runtimes:", f"potstill export {folder}")]
+    narrow = summary["recipe"].get("activation_bits") not in (None, 8)  # which no runtime computes with
+    more = [] if narrow else [("Files for a device (--to onnx, tflite, c ...):", f"potstill export {folder}")]
+    return [_again(summary, folder), *more]
 
 
 def _of_run(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
@@ -67,7 +69,8 @@ def _of_finetune(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str
     recipe = summary["recipe"]
     again = finetuned_again(summary)
     if recipe["from_scratch"]:
-        return [("Compare with the pretrained weights:", again)]
+        own = recipe["model"].startswith("builtin:")  # of which no weights are published
+        return [] if own else [("Compare with the pretrained weights:", again)]
     steps = _of_model(summary, folder)
     if recipe["features"] != "auto" and not recipe["options"]:  # options of an architecture are no flags
         why = "If the images are unlike photographs, an earlier layer may transfer better:"
@@ -92,7 +95,11 @@ def _typed(value: Any) -> str:
 
 
 def _of_label(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:
-    return [("Teach with them:", f"potstill distill {_source(summary)} --teacher {folder}{_images(summary)}")]
+    recipe = summary["recipe"]
+    of_views = (("augment", "auto"), ("seed", 0))  # the student must see the views that were labelled
+    given = [(name, recipe[name]) for name, usual in of_views if recipe[name] != usual]
+    flags = "".join(f" --{name} {argument(value)}" for name, value in given if not isinstance(value, list))
+    return [("Teach with them:", f"potstill distill {_source(summary)} --teacher {folder}{_images(summary)}{flags}")]
 
 
 def _of_export(summary: Mapping[str, Any], folder: str) -> list[tuple[str, str]]:

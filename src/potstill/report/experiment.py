@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from potstill import words
 from potstill.artifacts import read_object, write_text
 from potstill.report.experiment_plots import Curve, draw
 from potstill.report.language import ENGLISH, translator
+from potstill.words import argument
 
 PAGE = {"en": "experiment.md", "ko": "experiment.ko.md"}
 PLOT = "plot-{}.svg"
@@ -61,22 +63,34 @@ def page(summary: Mapping[str, Any], language: str = ENGLISH, *, plot: str = PLO
         f"## {say('The recipe')}",
         f"{say('Images')}: {recipe['data']}. {say('Knobs')} (`KEY=VALUE`):",
         f"```text\n{yaml.safe_dump(knobs(recipe), sort_keys=False, allow_unicode=True).strip()}\n```",
-        say("The steps: `potstill recipes show NAME`; a copy to change: `potstill recipes copy NAME`.").replace(
-            "NAME", recipe["name"]
-        ),
+        _steps(summary, say),
         f"## {say('How it was measured')}",
         _how(summary, say, commit),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _steps(summary: Mapping[str, Any], say: Language) -> str:
+    name = summary["recipe"]["name"]
+    if _recipe(summary) != name:  # a file of the user
+        return ""
+    text = say("The steps: `potstill recipes show NAME`; a copy to change: `potstill recipes copy NAME`.")
+    return text.replace("NAME", name)
+
+
 def command(summary: Mapping[str, Any]) -> str:
     """Return the command without the paths of the machine it ran on: data=DATA."""
-    name = summary["recipe"]["name"]
-    typed = [word for word in summary["command"].split() if not word.startswith("-") and "=" in word]
-    shown = [f"{word.partition('=')[0]}={_placeholder(*word.split('=', 1))}" for word in typed]
+    name = _recipe(summary)
+    typed = [word for word in shlex.split(summary["command"]) if not word.startswith("-") and "=" in word]
+    shown = [argument(f"{word.partition('=')[0]}={_placeholder(*word.split('=', 1))}") for word in typed]
     budget = re.findall(r"--(?:budget|workers)[ =]\w+", summary["command"])
-    return " ".join(["potstill run", name, *shown, *budget])
+    return " ".join(["potstill run", argument(name), *shown, *budget])
+
+
+def _recipe(summary: Mapping[str, Any]) -> str:
+    """Return the recipe as it was typed: a file of the user, without its folder, or the name of a packaged one."""
+    files = [Path(word).name for word in shlex.split(summary["command"]) if word.endswith((".yaml", ".yml"))]
+    return files[0] if files else summary["recipe"]["name"]
 
 
 def _placeholder(name: str, value: str) -> str:

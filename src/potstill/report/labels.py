@@ -41,8 +41,8 @@ def write_labels(
     """
     headline = f"{words.plural(images, 'predicted label')} of {name}"
     how = (
-        "To correct a label, write the class into the column label of labels.csv and give the next command the table: "
-        "--corrections labels.csv."
+        "To correct a label, write the class into the column label of labels.csv and give the table to the next "
+        "potstill selftrain: --corrections FOLDER/labels.csv, with this folder."
     )
     blocks = [Block("review", "Most informative to label by hand", "photos", _values([("", [("", to_review)])]))]
     blocks.append(Block("classes", "By predicted class and confidence", "photos", _values(classes)))

@@ -187,7 +187,7 @@ def _held_out(manifest: Manifest, origin: str) -> str:
     return {
         "train": f"No test split: holding out {plural(test, 'image')}; evaluated once, at the end.",
         "val": f"No test split: half of the validation images are used for testing, {test:,}, and {validation:,} for "
-        "validation (--test-from train takes them from the training images).",
+        "validation (data.test_from: train in a recipe takes them from the training images).",
         "none": f"No test split, as requested: the test figures are those of the {validation:,} validation images, by "
         "which epochs and settings are selected, so they are optimistic.",
     }[origin]

@@ -37,6 +37,7 @@ from potstill.stages.teacher.soft_labels import FACTS, LOGITS, PROBE
 from potstill.teachers import logit_codec
 from potstill.teachers.prediction_store import WHOLE, Store, Stripe
 from potstill.training import devices, predict
+from potstill.words import argument
 
 TEACHER, PARTS = "teacher", "parts"  # folders
 STRIPES = 4  # cells for each process, so that those on fast machines do more
@@ -142,7 +143,8 @@ def opened(config: LabelConfig, data: Data, teacher: TeacherSource, out: Path, *
     """
     name = _name(config)
     if teacher.model is None:
-        raise ConfigError(f"{name} is a file of predictions already. Use it directly: --teacher {name}")
+        use = f"potstill distill {argument(config.data.path)} --teacher {argument(name)}"
+        raise ConfigError(f"{name} is a file of predictions already. Use it directly: {use}")
     on = devices.device()
     if teacher.network is not None:
         teacher.network.to(on)

@@ -46,7 +46,7 @@ def refuse(precision: float | None, data: Data) -> None:
     rows = data.manifest.rows("validation", labelled=True)
     problem = too_few(len(rows), precision, "labelled validation image")
     if problem is not None:
-        raise DataError(f"{problem} Or leave the guarantee out: --reject {NONE}")
+        raise DataError(f"{problem} Or leave the guarantee out: --reject {NONE} (reject: {NONE} in a recipe)")
 
 
 def chosen(

@@ -42,13 +42,14 @@ def diverged(run: TrainingLoop) -> RunError:
     what = f"the loss became {train['loss']}" if not math.isfinite(train["loss"]) else "the weights are not finite"
     lower = f"Lower the learning rate (it is {run.config.lr:g})"
     if rate:
-        advice = f"{lower}: train.lr={rate:g} stayed finite in the steps tried"
+        advice = f"{lower}: {rate:g} stayed finite in the steps tried"
     else:
         advice = f"{lower}; {RATES} smaller ones did not stay finite either, so check the images and the loss first"
     kept = f" The failing step is kept in {run.job.folder / FOLDER}." if failed is not None else ""
     return RunError(
         f"Training diverged: {what} {where} ({' and '.join(broken) or 'the sum of its terms'}). {advice}; or set "
-        f"train.clip=1.{kept}"
+        f"clip to 1. Both are settings of this training: --lr, and in a recipe lr and clip below train, or below "
+        f"teacher.train for a teacher.{kept}"
     )
 
 

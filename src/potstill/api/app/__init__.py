@@ -15,6 +15,7 @@ from potstill.api.verb import one_process, verb
 from potstill.errors import UserError
 
 HOST = "127.0.0.1"
+LAST_PORT = 65535
 
 
 @verb
@@ -92,7 +93,8 @@ def _check_free(port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise UserError(
-                f"Port {port} of this computer is in use, perhaps by another app. Type: potstill app --port {port + 1}"
+                f"Port {port} of this computer is in use, perhaps by another app. Choose another one: --port "
+                f"{port + 1 if port < LAST_PORT else port - 1}"
             ) from None
 
 

@@ -12,7 +12,8 @@ from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.assemble import MOST_UNREADABLE
 from potstill.data.formats.files import Left, in_natural_order
-from potstill.words import argument, plural
+from potstill.data.formats.leaving_out import leave_out
+from potstill.words import plural
 
 SMALL = 64  # pixels per side up to which images are not cropped
 VARIED = 1.5  # ratio of the 90th to the 10th percentile of width / height
@@ -161,4 +162,4 @@ def _images(count: int, one: str, several: str) -> str:
 
 
 def _fix(survey: Survey) -> str:
-    return f"Or leave them out: potstill check {argument(survey.root)} --fix clean.csv"
+    return f"Or {leave_out(survey.source, survey.root)}"

@@ -49,6 +49,9 @@ def _names(survey: Survey) -> Iterator[Finding]:
         yield Finding("splits-as-classes", "warning", len(splits), text, advice, names=splits)
 
 
+KEPT = " It is kept by distill --allow-empty, or data.allow_empty: true in a recipe."
+
+
 def _sizes(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
     for size, code, severity, what in (
         (0, "empty-class", "error", "no usable image"),
@@ -57,7 +60,7 @@ def _sizes(survey: Survey, total: np.ndarray) -> Iterator[Finding]:
         names = [survey.classes[k] for k in np.flatnonzero(total == size)]
         if names:
             text = f"{plural(len(names), 'class has', 'classes have')} {what}: {quoted(names)}."
-            advice = "Add images, or remove the class." + (" --allow-empty keeps it." if size == 0 else "")
+            advice = "Add images, or remove the class." + (KEPT if size == 0 else "")
             yield Finding(code, severity, len(names), text, advice, names=names)
 
 

@@ -16,12 +16,13 @@ import numpy as np
 from potstill.data.formats.facts import Facts, gather
 from potstill.data.formats.files import in_natural_order
 from potstill.data.formats.groups import groups_of
+from potstill.data.formats.leaving_out import leave_out
 from potstill.data.formats.listing import Listing
 from potstill.data.formats.rules import refuse_leaks, refuse_unusable
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
 from potstill.errors import DataError
 from potstill.progress import note
-from potstill.words import argument, plural
+from potstill.words import plural
 
 MOST_UNREADABLE = 0.01  # of all images; with more, the data set is refused
 _NOTED = {  # trait: predicate for one image, for several
@@ -103,8 +104,7 @@ def _readable(listing: Listing, facts: Sequence[Facts]) -> list[int]:
     if len(bad) > MOST_UNREADABLE * len(facts):
         raise DataError(
             f"{listing.root}: {len(bad)} of {plural(len(facts), 'image')} cannot be read, which is more than 1 %. "
-            f"Repair or remove them; or type: potstill check {argument(listing.root)} --fix clean.csv, and use "
-            "clean.csv.",
+            f"Repair or remove them, or {leave_out(listing.source, listing.root, table=', and use clean.csv')}.",
             *shown,
         )
     note(f"{listing.root}: skipped {len(bad)} of {plural(len(facts), 'image')} (unreadable). " + " ".join(shown))

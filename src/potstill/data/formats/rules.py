@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from potstill.data.formats.leaving_out import leave_out
 from potstill.data.manifest import SPLITS, Manifest
 from potstill.errors import DataError
 from potstill.progress import note
@@ -41,8 +42,8 @@ def refuse_leaks(manifest: Manifest, *, most: float = MOST_LEAKED) -> None:
     check = f"potstill check {argument(manifest.root)}"
     if leaked > most * len(test):
         raise DataError(
-            f"{leak}, so test accuracy would be inflated by memorised images. Type: {check} --fix clean.csv, and use "
-            "clean.csv."
+            f"{leak}, so test accuracy would be inflated by memorised images. To go on, "
+            f"{leave_out(manifest.source, manifest.root, table=', and use clean.csv')}."
         )
     note(f"{leak}; test accuracy will be inflated by memorised images. See: {check}")
 
@@ -66,7 +67,7 @@ def _empty(manifest: Manifest) -> Iterator[str]:
     if names:
         yield (
             f"{manifest.root} has no images of {quoted(names)}. Add some, remove the class, "
-            "or use --allow-empty if it is meant to have no images."
+            "or keep it empty: distill --allow-empty, or data.allow_empty: true in a recipe."
         )
 
 

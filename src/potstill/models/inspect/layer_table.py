@@ -10,7 +10,7 @@ from potstill.models.hooks import Tap
 from potstill.models.inspect.forward_trace import ModuleCall, trace
 from potstill.models.inspect.taps import stages
 from potstill.models.outputs import Classifier, bare
-from potstill.words import plural
+from potstill.words import argument, plural
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def learning(classifier: Classifier, keep: int) -> list[str]:
     ends = stages(seen)
     if not 0 <= keep <= len(ends):
         raise ModelError(
-            f"{classifier.card.model} has {plural(len(ends), 'stage')}; --unfreeze must be 0-{len(ends)}, none or all, "
-            f"but is {keep}. `potstill layers {classifier.card.model}` shows the stages."
+            f"{classifier.card.typed} has {plural(len(ends), 'stage')}; --unfreeze must be 0-{len(ends)}, none or all, "
+            f"but is {keep}. `potstill layers {argument(classifier.card.typed)}` shows the stages."
         )
     start = _start(seen.by_path, ends, keep, seen.head)
     later = sorted((s for s in seen.seen if s.start > start), key=lambda s: s.path.count("."))

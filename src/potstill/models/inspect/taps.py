@@ -17,7 +17,7 @@ from potstill.errors import ModelError, did_you_mean
 from potstill.models.hooks import Tap
 from potstill.models.inspect.forward_trace import ModuleCall, Trace, trace
 from potstill.models.outputs import Classifier
-from potstill.words import plural
+from potstill.words import argument, plural
 
 
 def tapped(classifier: Classifier, names: Sequence[str]) -> Classifier:
@@ -33,7 +33,7 @@ def resolve(classifier: Classifier, names: Sequence[str]) -> tuple[Tap, ...]:
     Raises `ModelError` for a name that the model does not have.
     """
     seen = trace(classifier)
-    return tuple(_resolve(seen, name, classifier.card.model) for name in names)
+    return tuple(_resolve(seen, name, classifier.card.typed) for name in names)
 
 
 def stages(seen: Trace) -> list[Tap]:
@@ -52,8 +52,8 @@ def _resolve(seen: Trace, name: str, model: str) -> Tap:
         return _tokens(seen, model)
     if name not in seen.by_path or name == "":
         raise ModelError(
-            f"{model} has no layer '{name}'.{did_you_mean(name, seen.by_path)} `potstill layers {model}` lists them; "
-            "stage:-1, stage:2/4 and pooled work on any model."
+            f"{model} has no layer '{name}'.{did_you_mean(name, seen.by_path)} `potstill layers {argument(model)}` "
+            "lists them; stage:-1, stage:2/4 and pooled work on any model."
         )
     tap = _output(seen, seen.by_path[name], name)
     if tap is None:

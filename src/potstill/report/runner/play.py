@@ -18,6 +18,7 @@ from potstill.model_files.onnx_input import CARD, REJECT, TEMPERATURE
 from potstill.models.card import Card
 from potstill.models.card_record import card_from_text
 from potstill.report.runner.program import Unsupported
+from potstill.words import argument
 
 HERE = Path(__file__).parent
 SCRIPTS = ("runner.js", "pixels.js", "play.js")
@@ -59,7 +60,7 @@ def play(
         return {"problem": None, "file": file.name, "model": {**model, **more}, "script": script, **more}
     if not problems:
         return None
-    return {"problem": problems[0], "file": str(Path(shown) / files[0].name if shown else files[0])}
+    return {"problem": problems[0], "file": argument(Path(shown) / files[0].name if shown else files[0])}
 
 
 class _TooLarge(Exception):

@@ -64,6 +64,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
+WIDEST = 8  # bits of integers in files
+
+
 def read_format(key: str, text: str) -> NumberFormat:
     """Return the fixed or floating point format of a setting; raise `ValueError` for anything else."""
     try:
@@ -72,6 +75,11 @@ def read_format(key: str, text: str) -> NumberFormat:
         raise ValueError(f"{key}: {error}") from None
     if isinstance(number, IntegerFormat):
         flag = "--weight-bits" if key == "weight_format" else "--activation-bits"
+        if number.bits > WIDEST:
+            raise ValueError(
+                f"{key}: {text} is an integer, of which files have at most {WIDEST} bits. Simulate a fixed or floating "
+                f"point format, such as fixed1.{number.bits - 1}."
+            )
         raise ValueError(f"{key}: {text} is an integer; leave out simulate and give {flag} {number.bits}.")
     return number
 

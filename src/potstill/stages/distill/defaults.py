@@ -56,7 +56,8 @@ def chosen(recipe: Recipe) -> Chosen:
 
 def _check(recipe: Recipe, auto: list[str]) -> None:
     problems = [
-        f"{part}.{key} is given without {part}.model, the network that it belongs to. Name it with --{part} NAME."
+        f"{part}.{key} is given without {part}.model, the network that it belongs to. Name it: --{part} NAME, or "
+        f"{part}.model in a recipe."
         for part in auto
         for key in ("weights", "options")
         if getattr(getattr(recipe, part), key)

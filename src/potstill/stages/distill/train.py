@@ -185,7 +185,7 @@ def within_views(
     elif stored and teacher.network is not None and not any(term.sees_features for term in terms):
         student = new_student(setup.student, data, seed)
         limit = affordable_views(teacher.network, student, setup.train.epochs)
-        why = f"Using {plural(limit, 'view')} of each image, by the teacher's cost (--views changes it)"
+        why = f"Using {plural(limit, 'view')} of each image, by the teacher's cost (views changes it)"
     if limit is None or setup.train.epochs <= limit:
         return setup
     progress.note(

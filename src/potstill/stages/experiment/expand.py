@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from potstill import config, names
 from potstill.config import Config
 from potstill.errors import ConfigError, did_you_mean
 from potstill.stages.experiment.settings import BUDGETS, Budget, ExperimentConfig, StepConfig
+from potstill.words import argument
 
 NAME = re.compile(r"\$([A-Za-z]\w*)")
 SEED = "seed"
@@ -35,12 +36,15 @@ class Part:
         return "/".join([self.step, *(text for name, text in self.each.items() if name != SEED)])
 
 
-def chosen(settings: Mapping[str, Any], assignments: Iterable[str], budget: Budget | None) -> ExperimentConfig:
+def chosen(
+    settings: Mapping[str, Any], assignments: Iterable[str], budget: Budget | None, *, recipe: str | None = None
+) -> ExperimentConfig:
     """Return the experiment with the knobs of a budget, then with "key=value" assignments: a knob or a dotted key.
 
+    recipe: what was typed, for a command that is printed; the name of the experiment if it is None.
     Raises `ConfigError` for unknown knobs, and for those that have no value yet.
     """
-    knobs = dict(settings.get("knobs") or {})
+    assignments, knobs = list(assignments), dict(settings.get("knobs") or {})
     fields = ExperimentConfig.model_fields
     placed, problems = [], []
     for assignment in assignments:
@@ -58,18 +62,17 @@ def chosen(settings: Mapping[str, Any], assignments: Iterable[str], budget: Budg
         raise ConfigError(f"--budget is {' or '.join(BUDGETS)}, not {budget!r}.")
     changed = (settings.get("budgets") or {}).get(budget or BUDGETS[0]) or {}
     result = config.build(ExperimentConfig, config.override({**settings, "knobs": {**knobs, **changed}}, placed))
-    _check_needs(result)
+    _check_needs(result, [recipe or result.name, *assignments], budget)
     return result
 
 
-def _check_needs(experiment: ExperimentConfig) -> None:
+def _check_needs(experiment: ExperimentConfig, typed: Sequence[str], budget: str | None) -> None:
     missing = [name for name in experiment.needs if experiment.knobs.get(name) is None]
     if missing:
         given = " ".join(f"{name}=PATH" for name in missing)
         what = "; ".join(f"{name} is {experiment.needs[name]}" for name in missing)
-        raise ConfigError(
-            f"{experiment.name} needs {' and '.join(missing)}: {what}. Type: potstill run {experiment.name} {given}"
-        )
+        again = " ".join([*map(argument, typed), given, *([f"--budget {budget}"] if budget else [])])
+        raise ConfigError(f"{experiment.name} needs {' and '.join(missing)}: {what}. Type: potstill run {again}")
 
 
 def parts_of(experiment: ExperimentConfig, folder: Path) -> list[Part]:

@@ -30,8 +30,8 @@ def with_head(classifier: Classifier, layer: str, head: Linear) -> Classifier:
         made = _truncated(classifier, tap if layer != "pooled" else resolve(classifier, ["stage:-1"])[0], head)
         if not _computes(made, tap, head, of=classifier):
             raise ModelError(
-                f"The last layer of {classifier.card.model} cannot be replaced by the probe, because other layers "
-                "follow it or precede it after the last feature map. Use --features stage:-1."
+                f"The last layer of {classifier.card.typed} cannot be replaced by the probe, because other layers "
+                "follow it or precede it after the last feature map. Choose another layer: stage:-1."
             )
     return made.eval()
 

@@ -15,7 +15,7 @@ from potstill.data.splits import limit as limited
 from potstill.errors import ConfigError, DataError, ModelError, did_you_mean
 from potstill.evaluation.measured import measured
 from potstill.model_files.open import Opened, find
-from potstill.models import input_facts
+from potstill.models import hub, input_facts
 from potstill.models.card import Card
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
@@ -105,8 +105,8 @@ def _data_settings(model: str, path: str, settings: dict[str, Any]) -> tuple[Dat
 def _named(model: str, weights: str | Path | None, manifest: Manifest, settings: DataConfig) -> Opened:
     if weights is None:
         raise ModelError(
-            f"{model} is the name of an architecture, not a trained model. Add --weights FILE, or give a run folder, "
-            "a stage folder or an .onnx file."
+            f"{model} is the name of an architecture, not a trained model. Add its weights ({hub.FLAGS}), or give "
+            "a run folder, a stage folder or an .onnx file."
         )
     sample = manifest.select(np.arange(min(len(manifest), 64)))  # enough to determine size and channels
     return dataset.prepare(settings, manifest=sample, at_least=input_facts.own_size(model)).model(

@@ -47,9 +47,9 @@ def explain(
         raise ConfigError("--temperature must be > 0.")
     models = {"student": trained(model, weights=weights, classes=classes)}
     if teacher is not None:
-        models["teacher"] = trained(teacher, weights=teacher_weights, classes=classes)
+        models["teacher"] = trained(teacher, weights=teacher_weights, classes=classes, flag="--teacher-weights")
     if control is not None:
-        models["control"] = trained(control, weights=None, classes=classes)
+        models["control"] = trained(control, weights=None, classes=classes, flag="")
     given = {"student": model, "teacher": teacher, "control": control}
     names = tuple(models["student"].card.classes)
     picture = pictures(image)[0]

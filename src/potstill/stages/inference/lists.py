@@ -18,7 +18,7 @@ def models(pattern: str, most: int) -> dict[str, Any]:
     """Return up to `most` models that match a pattern, and the number of matches."""
     count = len(matching(pattern))
     if not count:
-        raise ModelError(f"No model matches '{pattern}'. `potstill models '*'` lists all.")
+        raise ModelError(f"No model matches '{pattern}'. `potstill models '*' --most 2000` lists all.")
     rows = [dataclasses.asdict(row) for row in itertools.islice(list_models(pattern), most)]
     return {"pattern": pattern, "count": count, "models": rows}
 

@@ -101,14 +101,20 @@ def predict(
     return classify(opened, pictures(images)[0])
 
 
-def trained(model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None) -> Opened:
-    """Return the model at a path, or of a name with its weights; raise `ModelError` if it is neither."""
+def trained(
+    model: str, *, weights: str | Path | None, classes: Sequence[str] | None = None, flag: str = "--weights"
+) -> Opened:
+    """Return the model at a path, or of a name with its weights; raise `ModelError` if it is neither.
+
+    flag: the option for these weights, or none if the model must be a folder or file.
+    """
     opened = find(model)
     if opened is None:
         if weights is None:
+            add = f"Add {flag} FILE, or give" if flag else "Give"
             raise ModelError(
                 f"{model} is not a trained model: there is no such folder or file, and the name of an architecture "
-                "needs weights. Add --weights FILE, or give a run folder, a stage folder or an exported file."
+                f"needs weights. {add} a run folder, a stage folder or an exported file."
             )
         return input_facts.from_weights(model, weights, classes=classes)
     if classes is not None:

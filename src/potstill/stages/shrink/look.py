@@ -14,7 +14,7 @@ from potstill.data.manifest import Manifest
 from potstill.errors import DataError
 from potstill.stages import dataset
 from potstill.stages.recipe import DataConfig
-from potstill.words import plural
+from potstill.words import argument, plural
 
 SAMPLED = 64  # images whose size is read
 FEW = 20  # validation images below which no choice between candidates is possible
@@ -60,7 +60,8 @@ def look(config: DataConfig) -> Look:
         raise DataError(
             f"There are only {plural(found.validation, 'validation image')}: one of them is "
             f"{100 / max(found.validation, 1):.0f} points, so no choice between candidates is possible. Provide at "
-            f"least {FEW}{_needed(config, found)}, or train one student: potstill distill."
+            f"least {FEW}{_needed(config, found)}, or train one student: potstill distill "
+            f"{argument(config.path)}"
         )
     return found
 
@@ -77,7 +78,7 @@ def _proposal(manifest: Manifest) -> str | None:
     if proposal is None:
         return None
     progress.note(
-        f"{proposal.text} Unless they are kept together, all figures are too high: run this command again with "
-        f"{proposal.flag}."
+        f"{proposal.text} Unless they are kept together, all figures are too high. Run this command again with "
+        f"{proposal.flag}"
     )
     return proposal.flag

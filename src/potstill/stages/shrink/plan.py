@@ -6,6 +6,7 @@ it ends with the same choice.
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ FEWEST_EPOCHS = 2
 PATIENCE = 6  # candidates that are passed over before the list is closed
 MOST_FINALISTS = 4
 ROUNDED = 7000  # images that the reconstruction of a network for photos takes as long as training on
+MOST_MINUTES = 1 << 14
 OVERHEAD = {"photo": 20.0, "small": 6.0}  # seconds around a training: loading, calibration, validation
 
 
@@ -81,7 +83,8 @@ class Plan:
 @dataclass(frozen=True)
 class Time:
     """What a plan divides. seconds: left for search and proof; images: of the train split; workers, seeds: counts;
-    answer: seconds in which the teacher answers one image; overhead: around a training, where there are minutes."""
+    answer: seconds in which the teacher answers one image; overhead: around a training, where there are minutes;
+    allowed: minutes of the whole command, of which `seconds` are left."""
 
     seconds: float
     images: int
@@ -89,6 +92,7 @@ class Time:
     seeds: int
     answer: float = 0.0
     overhead: float = 0.0
+    allowed: float = 0.0
 
     @property
     def around(self) -> float:
@@ -118,9 +122,19 @@ def made(
     Raises `ConfigError` if the time is too short for any of them, with the shortest that works.
     """
     limit = replace(limit, overhead=OVERHEAD["photo" if photo else "small"])
+    found = _within(ordered, costs, speeds, limit, budgets, photo=photo)
+    if found is None:
+        raise ConfigError(_too_short(ordered, costs, speeds, limit, photo=photo))
+    return found
+
+
+def _within(
+    ordered: Sequence[Candidate], costs: Costs, speeds: Speeds, limit: Time, budgets: Budgets, *, photo: bool
+) -> Plan | None:
+    """Return the plan, or None if the time is too short for any candidate."""
     first = next((each for each in _fitting(ordered, costs, speeds, limit, budgets)), None)
     if first is None:
-        raise ConfigError(_too_short(ordered, speeds, limit))
+        return None
     most = VIEWS["small"] if not photo else VIEWS["photo"] if limit.seconds > LONG else VIEWS["photo, quick"]
     views = min(most, max(epochs_of(*first, limit), 1)) if photo else most
     answers = views * limit.images * limit.answer
@@ -128,7 +142,7 @@ def made(
     limit = replace(limit, seconds=limit.seconds - answers - rounding)
     epochs, spent = _brief(_fitting(ordered, costs, speeds, limit, budgets), limit, answers)
     if not epochs:
-        raise ConfigError(_too_short(ordered, speeds, limit))
+        return None
     longest = max(limit.training(epochs[one.name], speeds.of(one)) for one in ordered if one.name in epochs)
     turns = max(int((SEARCH * limit.seconds - spent) / longest), 1)
     return Plan(epochs, tuple(epochs), min(turns * limit.workers, MOST_FINALISTS), views, limit.seconds)
@@ -182,12 +196,21 @@ def _brief(fitting: Iterable[tuple[Candidate, float]], limit: Time, answers: flo
     return epochs, spent
 
 
-def _too_short(ordered: Sequence[Candidate], speeds: Speeds, limit: Time) -> str:
-    quickest = min(speeds.of(one) for one in ordered)
-    needed = FEWEST_EPOCHS * limit.images * quickest * 2 * limit.seeds / (PROOF * limit.workers)
-    minutes = (needed / (1 - teacher.SHARE) + 30) / 60
+def _too_short(ordered: Sequence[Candidate], costs: Costs, speeds: Speeds, limit: Time, *, photo: bool) -> str:
+    """Return the error, with the fewest whole minutes in which the quickest candidate has a plan."""
+    quickest = min(ordered, key=speeds.of)
+
+    def enough(more: int) -> bool:
+        seconds = limit.seconds + 60 * more * (1 - teacher.SHARE)  # a teacher that is trained here takes its share
+        return _within([quickest], costs, speeds, replace(limit, seconds=seconds), Budgets(), photo=photo) is not None
+
+    more = bisect.bisect_left(range(MOST_MINUTES), True, key=enough)
+    needs = (
+        f"needs about --minutes {math.ceil(limit.allowed + more)}. Allow that, use"
+        if more < MOST_MINUTES
+        else "never ends. Use"
+    )
     return (
         f"--minutes is too short: training the quickest candidate, {FEWEST_EPOCHS} epochs with {limit.seeds} seeds "
-        f"and as many controls, needs about --minutes {math.ceil(minutes)}. Allow that, use fewer images (--limit), or "
-        "fewer seeds (--seeds 1)."
+        f"and as many controls, {needs} fewer images (--limit), or fewer seeds (--seeds 1)."
     )

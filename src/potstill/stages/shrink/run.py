@@ -222,7 +222,9 @@ class _Shrink:
             left = 60 * self.config.minutes - self.clock.seconds
             photo, budgets = is_photo(self.look.side), self.config.budgets
             answer = teacher.seconds() if photo else 0.0  # small images are answered in no time
-            limit = plan.Time(max(left, 1.0), images, self.config.processes, self.config.seeds, answer)
+            limit = plan.Time(
+                max(left, 1.0), images, self.config.processes, self.config.seeds, answer, allowed=self.config.minutes
+            )
             made = plan.made(ordered, costs, speeds, limit, budgets, photo=photo)
             artifacts.write_json(file, made.to_json())
         self.clock.save()
