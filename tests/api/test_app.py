@@ -134,7 +134,7 @@ def test_errors_are_sentences(run: potstill.RunResult, tmp_path: Path, monkeypat
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"Port {port} .* potstill app --port {port + 1}"):
+        with pytest.raises(UserError, match=f"Port {port} .* --port {port + 1}"):
             potstill.app(run.folder, port=port)
     monkeypatch.setitem(sys.modules, "potstill.api.app.page", None)
     monkeypatch.delattr("potstill.api.app.page", raising=False)
