@@ -19,6 +19,7 @@ from potstill.api.experiments import packaged, text_of
 from potstill.errors import ConfigError
 from potstill.models import zoo
 from potstill.report.experiment import Language, _number, _over_epochs, rows
+from potstill.report.experiment_plots import apart
 from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -251,6 +252,11 @@ def test_claims_and_goals_are_judged_by_the_seeds() -> None:
     ]  # fmt: skip
     del results["a"], results["tie"]
     assert {one["result"] for one in judged(chosen(settings, [], None), results)["goals"]} == {"not measured"}
+
+
+def test_labels_of_a_logarithmic_axis_do_not_touch() -> None:
+    assert apart([8256, 12920, 23128, 25000, 34216, 41800, 43435, 80312]) == [8256, 12920, 23128, 34216, 43435, 80312]
+    assert apart([1, 2, 4, 8, 20]) == [1, 2, 4, 8, 20] and apart([3]) == [3]
 
 
 def test_seeds_that_stopped_earlier_and_numbers_in_labels() -> None:

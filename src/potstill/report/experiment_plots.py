@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from potstill.report.charts import drawing
 
 COLOURS = ("#00609f", "#a85a00", "#007a5e", "#8a3a8f", "#5f6b74", "#b3261e", "#3a6b00", "#005f6b")
+
+APART = 0.09  # of the axis, between two labels
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,25 @@ def draw(plot: Mapping[str, Any], curves: Sequence[Curve]) -> str:
         return file.getvalue()
 
 
+def apart(values: Sequence[float]) -> list[float]:
+    """Return those of the rising values whose labels do not touch on a logarithmic axis."""
+    kept = list(values[:1])
+    room = APART * math.log(values[-1] / values[0])
+    for value in values[1:]:
+        if math.log(value / kept[-1]) >= room:
+            kept.append(value)
+    return kept
+
+
 def _scale(axes: Any, plot: Mapping[str, Any], curves: Sequence[Curve]) -> None:
     if all(float(x).is_integer() for curve in curves for x in curve.x):  # epochs, layers, bits
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "x" in plot["log"]:
-        ticks = sorted({x for curve in curves for x in curve.x})
         axes.set_xscale("log")
-        axes.set_xticks(ticks)
+        axes.set_xticks(apart(sorted({x for curve in curves for x in curve.x})))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
+        )
     if "y" in plot["log"]:
         axes.set_yscale("log")
