@@ -133,3 +133,9 @@ def test_a_new_head_is_fitted_to_weights_of_other_classes(photos: Path, tmp_path
     assert teacher.record["validation_accuracy"]["last"] == 100
     again = prepare_teacher(config, data, tmp_path / "teacher", views=Views(), seed=0)
     assert again.identity == teacher.identity
+
+
+def test_views_that_are_the_image_itself_are_one() -> None:
+    assert Views("none", 10).number(30) == Views("none").number(30) == 1
+    assert Views("none", 10, mix="mixup").number(30) == Views("shift", 10).number(30) == 10
+    assert Views("none", fresh=True).number(30) is None

@@ -85,7 +85,12 @@ class Views:
 
     def number(self, epochs: int) -> int | None:
         """Return the number of views in a training of so many epochs, None if every pass has new ones."""
-        return None if self.fresh else self.count or epochs
+        return None if self.fresh else 1 if self.alike else self.count or epochs
+
+    @property
+    def alike(self) -> bool:
+        """Whether all views of an image are the image, so that a teacher's outputs for one are those for all."""
+        return self.augment in ("none", [], ["none"]) and self.mix is None
 
 
 class CardConfig(Config):

@@ -178,7 +178,7 @@ def within_views(
     the training of a student (`views.affordable_views`).
     """
     limit, views = teacher.view_limit, setup.views
-    if views.count is not None:
+    if views.count is not None or views.alike:
         return setup
     if limit is not None:
         why = f"There are soft labels for {plural(limit, 'view')} of each image"
