@@ -125,7 +125,7 @@ def explain(
     control = None if control is None else str(control)
     if Path(image_or_data).is_file():
         if html is not None:
-            raise ConfigError("--html is for a data set; the probabilities of one image: --json.")
+            raise ConfigError("--html is for a data set. Of one image, --json prints all probabilities.")
         return Explanation(
             explain_stage.explain(
                 str(model),

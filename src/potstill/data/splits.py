@@ -265,6 +265,13 @@ def folds(manifest: Manifest, count: int, *, seed: int) -> list[Manifest]:
     return [manifest.with_split(np.where(test, manifest.split, split).astype(np.uint8)) for split in splits]
 
 
+def separable(manifest: Manifest) -> dict[int, int]:
+    """Return, for each class that occurs, how many of its images or groups could be in different folds."""
+    identity = manifest.digest if manifest.group is None else manifest.group
+    labels = np.unique(manifest.label[manifest.label != UNLABELLED]).tolist()
+    return {k: len(np.unique(identity[manifest.label == k])) for k in labels}
+
+
 def _refuse_too_many_folds(manifest: Manifest, units: list[Unit], count: int) -> None:
     if count < 2:
         raise ConfigError(f"The number of folds must be at least 2, but is {count}.")

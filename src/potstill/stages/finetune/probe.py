@@ -19,6 +19,7 @@ from torch import Tensor
 from potstill import progress
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
+from potstill.data.splits import separable
 from potstill.objectives.balance import Balance, class_weight, prior
 from potstill.stages.finetune.features import Features
 from potstill.stages.finetune.logistic import Linear, Scaling, fit, in_threads, loss_of
@@ -138,8 +139,7 @@ def _parts(manifest: Manifest, count: int, seed: int) -> list[np.ndarray]:
     """Return the rows of each fold of the train split; fewer folds if a class has few images or groups."""
     train = manifest.rows("train", labelled=True)
     own = manifest.select(train)
-    identity = own.digest if own.group is None else own.group
-    fewest = min(len(np.unique(identity[own.label == k])) for k in np.unique(own.label))
+    fewest = min(separable(own).values())
     if fewest < 2:
         progress.note(
             "A class has only one training image or group, too few for cross-validation: the L2 penalty of the probe "

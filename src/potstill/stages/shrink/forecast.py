@@ -20,7 +20,7 @@ import torch
 from potstill import words
 from potstill.data.manifest import Manifest
 from potstill.data.splits import folds as split_folds
-from potstill.data.splits import stratified
+from potstill.data.splits import separable, stratified
 from potstill.evaluation.statistics import Verdict, compare, proportion_interval
 from potstill.models.outputs import Classifier
 from potstill.stages.finetune.features import Features, extract
@@ -73,17 +73,11 @@ def sample(manifest: Manifest) -> Manifest:
     chosen = manifest.select(
         np.sort(stratified(manifest, rows, SAMPLED, 0, "forecast")) if len(rows) > SAMPLED else rows
     )
-    apart = {k: _apart(chosen, k) for k in np.unique(chosen.label)}
+    apart = separable(chosen)
     common = np.isin(chosen.label, [k for k, count in apart.items() if count >= FOLDS])
     if common.mean() < MOST:
         common = np.isin(chosen.label, [k for k, count in apart.items() if count > 1])
     return chosen.select(np.flatnonzero(common))
-
-
-def _apart(manifest: Manifest, label: int) -> int:
-    """Return how many images of a class could be in different folds."""
-    identity = manifest.digest if manifest.group is None else manifest.group
-    return len(np.unique(identity[manifest.label == label]))
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def features_of(base: Base, config: DataConfig, layers: Sequence[str], side: int
 
 def parts(manifest: Manifest) -> list[np.ndarray]:
     """Return the rows of each fold of a sample: fewer than `FOLDS` folds if a class has fewer images or groups."""
-    count = min(FOLDS, *(_apart(manifest, k) for k in np.unique(manifest.label)))
+    count = min(FOLDS, *separable(manifest).values())
     return [part.rows("validation") for part in split_folds(manifest, count, seed=0)]
 
 
