@@ -148,11 +148,13 @@ def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, mon
     assert record["validation_accuracy"]["best"] == pytest.approx(100 * right.mean(), abs=1e-3)
 
 
-def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Path) -> None:
-    config, images, classifier = transfer(train={"epochs": 30, "lr": 1e-9, "patience": 2})
+@pytest.mark.parametrize(("warmup", "epochs"), [(0.0, 3), (0.1, 5)])
+def test_training_ends_when_validation_is_patient_no_more(transfer, tmp_path: Path, warmup: float, epochs: int) -> None:
+    """The epochs of the warm-up, here the first three of 30, are not counted."""
+    config, images, classifier = transfer(train={"epochs": 30, "lr": 1e-9, "patience": 2, "warmup": warmup})
     record = tune(config, images, classifier, tmp_path, title="x")
     assert record["kept_epoch"] == 1
-    assert record["steps"] == 3 * (len(images.manifest.rows("train")) // 18)
+    assert record["steps"] == epochs * (len(images.manifest.rows("train")) // 18)
     assert isinstance(config.train, TrainConfig) and predict.EVALUATION_BATCH
 
 

@@ -254,10 +254,17 @@ class TrainingLoop:
 
     @property
     def stalled(self) -> bool:
-        """Whether validation accuracy has not improved for `patience` epochs."""
-        accuracy = [row["validation"][self.measure] for row in self.rows if "validation" in row]
-        waited = len(accuracy) - 1 - accuracy.index(max(accuracy)) if accuracy else 0
-        return self.config.patience is not None and waited >= self.config.patience
+        """Whether validation accuracy has not improved for `patience` epochs after the warm-up.
+
+        Epochs of the warm-up do not count: with random weights and a rate that still rises accuracy stays at chance.
+        """
+        rows = [row for row in self.rows if "validation" in row]
+        if self.config.patience is None or not rows:
+            return False
+        best = max(rows, key=lambda row: row["validation"][self.measure])
+        risen = self.config.warmup * self.job.steps
+        waited = sum(row["step"] > max(best["step"], risen) for row in rows)
+        return waited >= self.config.patience
 
     @property
     def seconds(self) -> float:

@@ -45,7 +45,7 @@ class TrainConfig(Config):
         default="none", description="weights of classes of unequal size in the cross-entropy, or adjusted logits"
     )
     patience: int | None = Field(
-        default=None, ge=1, description="early stopping: epochs without better validation accuracy"
+        default=None, ge=1, description="early stopping: epochs without better validation accuracy, after the warm-up"
     )
 
     @model_validator(mode="after")
