@@ -103,6 +103,7 @@ def test_a_layout_that_is_refused_is_a_finding_and_the_images_are_looked_at_anyw
     (root / "pets" / "train" / "cat" / "0.png").write_bytes(b"")
     found = {finding.code: finding for finding in check(root)}
     assert "one level too high" in found["layout"].text and found["empty"].count == 1
+    assert found["empty"].advice.endswith("Or leave them out with --fix, after the layout is mended.")
     with pytest.raises(DataError, match="There is no"):
         check(root / "nowhere")
 

@@ -12,7 +12,6 @@ from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
 from potstill.data.formats.assemble import MOST_UNREADABLE
 from potstill.data.formats.files import Left, in_natural_order
-from potstill.data.formats.leaving_out import leave_out
 from potstill.words import plural
 
 SMALL = 64  # pixels per side up to which images are not cropped
@@ -100,7 +99,7 @@ def unreadable(survey: Survey) -> Iterator[Finding]:
         if rows:
             example = survey.facts[rows[0]].problem
             text = f"{_images(len(rows), one, several)}. {example}"
-            yield Finding(fault, severity, len(rows), text, f"{advice} {_fix(survey)}", [[r] for r in rows], rows)
+            yield Finding(fault, severity, len(rows), text, f"{advice} Or {survey.leaving_out}", [[r] for r in rows], rows)
 
 
 def traits(survey: Survey) -> Iterator[Finding]:
@@ -159,7 +158,3 @@ def _wrong_endings(survey: Survey) -> Iterator[Finding]:
 def _images(count: int, one: str, several: str) -> str:
     """Return "1 image is grey" or "3 images are grey"."""
     return f"{plural(count, 'image')} {one if count == 1 else several}"
-
-
-def _fix(survey: Survey) -> str:
-    return f"Or {leave_out(survey.source, survey.root)}"

@@ -8,7 +8,6 @@ import numpy as np
 
 from potstill.data.checks.finding import Finding
 from potstill.data.checks.survey import Survey
-from potstill.data.formats.leaving_out import leave_out
 from potstill.data.formats.near_pairs import near_pairs
 from potstill.data.manifest import SPLITS, UNLABELLED
 from potstill.words import plural
@@ -56,7 +55,7 @@ def _judged(
             count = len(kinds[harm]) if code == "copies" else _images(survey, kinds[harm], harm)
             text = f"{plural(count, f'{what} has', f'{what}s have')} {alike} {where}."
             advice = advice if code == "copies" else "Inspect them with --html FILE."
-            fix = f"{advice} Or {leave_out(survey.source, survey.root)}" if rows else advice
+            fix = f"{advice} Or {survey.leaving_out}" if rows else advice
             severity = exactly if code == "copies" else nearly
             yield Finding(f"{code}-{harm}", severity, count, text, fix, kinds[harm], sorted(set(rows)))
 

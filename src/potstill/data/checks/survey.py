@@ -13,6 +13,7 @@ from potstill.data.formats import list_images
 from potstill.data.formats.facts import Facts, facts_of_pixels, gather
 from potstill.data.formats.files import Left, in_natural_order, scan
 from potstill.data.formats.groups import groups_of
+from potstill.data.formats.leaving_out import leave_out
 from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Files
 from potstill.data.manifest import SPLITS, UNLABELLED, Manifest, Source
@@ -51,6 +52,13 @@ class Survey:
     def paths(self) -> Sequence[str]:
         """One name per row, relative to the root."""
         return self.source.names
+
+    @property
+    def leaving_out(self) -> str:
+        """How images are left out: by --fix, or, where it would refuse the layout, after that is mended."""
+        if self.refusals:
+            return "leave them out with --fix, after the layout is mended."
+        return leave_out(self.source, self.root)
 
     def counts(self, split: str) -> np.ndarray:
         """Return int64 [K], the number of readable images of each class in a split."""
