@@ -65,6 +65,12 @@ def test_what_is_no_policy_at_all():
         (32, 3, ["cat", "dog"], "cifar"),
         (64, 3, [], "cifar"),
         (224, 3, ["cat", "dog"], "photo"),
+        (224, 3, ["bright", "copyright"], "photo"),
+        (224, 3, ["turn_left", "turn_right"], "photo-no-flip"),
+        (224, 3, ["Counterclockwise", "still"], "photo-no-flip"),
+        (224, 3, ["우회전 금지", "정지"], "photo-no-flip"),
+        (32, 3, ["00", "07", "42"], "cifar-no-flip"),
+        (32, 3, ["One", "two", "zero"], "cifar-no-flip"),
     ],
 )
 def test_defaults_by_kind_of_image(side, channels, classes, policy):

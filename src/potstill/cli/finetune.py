@@ -72,7 +72,8 @@ def finetune(
         float | None, option(TUNING, "Decay of the averaged weights, 0 for none (default: 0.999).", rare=True)
     ] = None,
     patience: Annotated[
-        int | None, option(TUNING, "Epochs without improvement, after the warm-up, before stopping (default: 5).", rare=True)
+        int | None,
+        option(TUNING, "Epochs without improvement, after the warm-up (default: 5).", rare=True),
     ] = None,
     select: Select = None,
     balance: Balance = None,

@@ -58,7 +58,8 @@ class Order:
     """The (rows, views) of the batch of each step.
 
     views: number of views; pass p of the rows uses view p mod views, or view p if None.
-    labelled_share: fraction of each batch drawn from labelled rows, 0..1; None draws from all rows together.
+    labelled_share: fraction of each batch drawn from labelled rows, 0..1; None draws from all rows together. With 1
+        an epoch is one pass over the labelled rows.
     steps_per_epoch: number of steps, if an epoch is not one pass over the rows.
     """
 
@@ -74,8 +75,10 @@ class Order:
         split: str = "train",
     ) -> None:
         rows = manifest.rows(split)
-        self.batch_size, self.views = min(batch_size, len(rows)), views
-        self.steps_per_epoch = steps_per_epoch or len(rows) // self.batch_size
+        passed = len(manifest.rows(split, labelled=True)) if labelled_share == 1 else 0
+        passed = passed or len(rows)
+        self.batch_size, self.views = min(batch_size, passed), views
+        self.steps_per_epoch = steps_per_epoch or passed // self.batch_size
         streams = {"all": (rows, self.batch_size)}
         unlabelled = manifest.rows(split, labelled=False)
         if labelled_share is not None and 0 < len(unlabelled) < len(rows):

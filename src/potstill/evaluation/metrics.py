@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 IGNORED = -100  # the value of data/manifest.UNLABELLED, which is on the same floor
+CHI_SQUARE = 3.841  # the 95th percentile of one degree of freedom
 BINS = 15  # the number of bins with which expected calibration errors are usually published
 
 
@@ -148,6 +149,20 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, *, low: float = 0.01
         options={"xatol": 1e-6},
     )
     return float(np.exp(result.x))
+
+
+def calibration_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the temperature that calibrates logits, fitted on validation; None if they do not show that one is needed.
+
+    Of ten images a fitted temperature is nearly arbitrary, and makes calibrated probabilities worse. It is used only if
+    a likelihood-ratio test rejects a temperature of 1 at 5 % (Wilks 1938), and not if every row is correct, where the
+    optimum is 0.
+    """
+    if correct(logits, labels).all():
+        return None
+    temperature = fit_temperature(logits, labels)
+    gain = negative_log_likelihood(logits, labels) - negative_log_likelihood(logits, labels, temperature)
+    return round(temperature, 4) if 2 * len(labels) * gain > CHI_SQUARE else None
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:

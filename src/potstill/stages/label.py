@@ -198,7 +198,7 @@ def label(config: LabelConfig, data: Data, teacher: TeacherSource, out: Path, *,
         "classes_kept": work.best,
         "known": teacher.known,
         "bytes": work.store.bytes,
-        "accuracy": teacher.record.get("validation_accuracy", {}).get("last"),
+        "accuracy": teacher.accuracy,
         "card": teacher.card.to_json(),
         "source": work.source,
     }

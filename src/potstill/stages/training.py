@@ -57,6 +57,11 @@ class Trained:
     seed: int
     record: dict[str, Any]
 
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy of the saved weights, in percent."""
+        return float(self.record["validation_accuracy"]["kept"])
+
     def load(self) -> Classifier:
         """Return the trained model."""
         return load_model(self.folder)

@@ -51,14 +51,14 @@ class Fitted:
     steps: int = 0
     seconds: float = 0.0
     computed: dict[str, Any] = field(default_factory=dict)
-    balanced: bool = False  # whether the epoch was chosen by balanced accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Return the training's part of the record of a stage."""
+        """Return the training's part of the record of a stage; its accuracy is of the last, best and kept epoch."""
         accuracy = [row["validation"]["accuracy"] for row in self.rows if "validation" in row]
-        validation = {"last": accuracy[-1], "best": max(accuracy)} if accuracy else {}
-        if self.balanced and accuracy:
-            validation["balanced"] = accuracy[self.kept_epoch - 1]
+        validation = {}
+        if accuracy:
+            kept = self.rows[self.kept_epoch - 1]["validation"]["accuracy"]
+            validation = {"last": accuracy[-1], "best": max(accuracy), "kept": kept}
         return {
             "validation_accuracy": validation,
             "kept_epoch": self.kept_epoch,
@@ -362,7 +362,7 @@ class TrainingLoop:
         accuracy = [row.get("validation", {}).get(self.measure, 0.0) for row in self.rows]
         kept = accuracy.index(max(accuracy)) + 1 if self.best else len(self.rows)
         computed = {**self.plan.to_json(), "threads": torch.get_num_threads(), "processes": distributed.world()}
-        return Fitted(self.rows, kept, self.step, self.seconds, computed, self.measure != "accuracy")
+        return Fitted(self.rows, kept, self.step, self.seconds, computed)
 
 
 def in_float(outputs: Outputs) -> Outputs:

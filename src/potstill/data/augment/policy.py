@@ -8,6 +8,7 @@ augment: [photo, trivialaugment]                     # a named policy, then more
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from potstill.data.augment.tone import (
 )
 from potstill.data.augment.warp import Affine, Rotate
 from potstill.errors import ConfigError, did_you_mean
+from potstill.progress import note
 
 KINDS = (
     *(Shift, PadCrop, RandomResizedCrop, Flip, FlipVertical, Rotate, Affine),
@@ -46,9 +48,13 @@ NAMED: dict[str, tuple[str | dict[str, Any], ...]] = {
     "shift": ("shift",),
     "cifar": ("pad-crop", "flip"),
     "photo": ({"random-resized-crop": 0.35}, "flip"),
+    "cifar-no-flip": ("pad-crop",),
+    "photo-no-flip": ({"random-resized-crop": 0.35},),
 }
 AUTO = "auto"
 LARGEST_SMALL = 64  # pixels per side up to which an image is not treated as a photo
+DIRECTIONS = re.compile(r"left|right|(counter|anti)?clockwise|왼쪽|오른쪽|좌회전|우회전")
+NUMBERS = frozenset("zero one two three four five six seven eight nine ten".split())
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,25 @@ def default_policy(*, height: int, width: int, channels: int, classes: Sequence[
 
     Grey images, and classes that are single characters, may be handwriting: they are only shifted, because flipping
     can change the class of a digit. Small colour images are padded, cropped and flipped; photos get a random-resized
-    crop and are flipped.
+    crop and are flipped. Neither is flipped if the names of the classes are directions or numbers, such as "turn left"
+    or "42", which a note says.
     """
     if channels == 1 or (classes and all(len(name) == 1 for name in classes)):
         return "shift"
-    return "cifar" if min(height, width) <= LARGEST_SMALL else "photo"
+    policy = "cifar" if min(height, width) <= LARGEST_SMALL else "photo"
+    if reason := _changed_by_a_flip(classes):
+        note(f"Images are not flipped, because {reason}. `augment: {policy}` in a recipe flips them.")
+        return f"{policy}-no-flip"
+    return policy
+
+
+def _changed_by_a_flip(classes: Sequence[str]) -> str:
+    """Return why the mirrored image may be of another class; "" if no name says so."""
+    if classes and all(name.isdecimal() or name.casefold() in NUMBERS for name in classes):
+        return "the classes are numbers"
+    words = [word for name in classes for word in re.findall(r"[^\W\d_]+", name.casefold())]
+    found = next(filter(DIRECTIONS.fullmatch, words), "")
+    return f"'{found}' in the name of a class is a direction" if found else ""
 
 
 def _parsed(entry: Any, auto: str | None, problems: list[str]) -> Iterator[Operation]:

@@ -99,7 +99,8 @@ def unreadable(survey: Survey) -> Iterator[Finding]:
         if rows:
             example = survey.facts[rows[0]].problem
             text = f"{_images(len(rows), one, several)}. {example}"
-            yield Finding(fault, severity, len(rows), text, f"{advice} Or {survey.leaving_out}", [[r] for r in rows], rows)
+            advice = f"{advice} Or {survey.leaving_out}"
+            yield Finding(fault, severity, len(rows), text, advice, [[row] for row in rows], rows)
 
 
 def traits(survey: Survey) -> Iterator[Finding]:

@@ -100,11 +100,11 @@ class Cells:
             return candidates[0], []
         trials, reached = [], []
         changes = self.config.candidates(key[1])
-        for cell, changed in zip(candidates, changes, strict=True):
+        for changed in changes:
             trial = next(trained)
-            accuracy = kept_accuracy(trial, cell)
-            reached.append(accuracy)
-            trials.append({"settings": changed, "validation_accuracy": accuracy, "seconds": trial.record["seconds"]})
+            reached.append(trial.accuracy)
+            record = {"validation_accuracy": trial.accuracy, "seconds": trial.record["seconds"]}
+            trials.append({"settings": changed, **record})
         return candidates[reached.index(max(reached))], trials
 
 
@@ -116,8 +116,3 @@ def setup_of(config: CompareConfig, cell: Cell) -> StudentSetup:
 def terms_of(cell: Cell, method: str) -> tuple[Term, ...]:
     """Return the loss terms of a cell: the labels alone for the control."""
     return (Term(loss="cross_entropy"),) if method == CONTROL else cell.objective.loss_terms
-
-
-def kept_accuracy(trained: Trained, cell: Cell) -> float:
-    """Return the validation accuracy of the kept weights: of the last or of the best epoch."""
-    return float(trained.record["validation_accuracy"][cell.train.select])

@@ -244,7 +244,8 @@ def teacher_of(setup: CompressionSetup, folder: Path, stores: Path | None = None
     if setup.teacher_name == NO_TEACHER:
         return None
     if setup.teacher is not None:
-        teacher = prepare_teacher(setup.teacher, setup.data, folder / "teacher", views=setup.views, seed=setup.seed)
+        place, balance = folder / "teacher", setup.train.balance
+        teacher = prepare_teacher(setup.teacher, setup.data, place, views=setup.views, seed=setup.seed, balance=balance)
     else:
         teacher = uncompressed(setup.model)
     stored = setup.teacher.stored if setup.teacher else True
@@ -269,6 +270,7 @@ def recover(
         setup.views,
         setup.seed,
         teacher=teacher,
+        labelled_share=None if teacher else 1.0,
         aux_weight=setup.objective.aux_weight,
         steps_per_epoch=setup.steps,
         title=title,

@@ -132,15 +132,13 @@ def _problems(check: Callable[[Path, str], None], file: Path, name: str) -> list
 def _temperature(config: ExportStageConfig, setup: CompressionSetup) -> float | None:
     """Return the temperature that calibrates the network on the run's validation images.
 
-    None for other images, on which the network may have been trained, and if it makes no errors.
+    None for other images, on which the network may have been trained, and if they do not show that it is needed.
     """
     if config.data is not None and "path" in config.data.model_fields_set:
         return None
     rows = setup.data.manifest.rows("validation", labelled=True)
     logits, label = test_split.clean_logits(setup.model, setup.data, rows), setup.data.manifest.label[rows]
-    if metrics.correct(logits, label).all():
-        return None
-    return round(metrics.fit_temperature(logits, label), 4)
+    return metrics.calibration_temperature(logits, label)
 
 
 def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, temperature: float | None) -> list[Path]:

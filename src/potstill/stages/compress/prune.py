@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ from potstill.training.settings import TrainConfig
 MODEL, BEFORE = "model.onnx", "original.onnx"
 BYTES = 4  # per parameter in float32
 GRADIENT_BATCH = 64
+BATCH = 128  # images at most of one pass that updates the statistics of BatchNorm
 
 
 class PruneConfig(CompressConfig):
@@ -199,9 +201,10 @@ def _gradients(setup: CompressionSetup, network: nn.Module) -> None:
 
 
 def reestimate(model: Classifier, setup: CompressionSetup) -> None:
-    """Re-estimate the BatchNorm statistics on training images."""
+    """Re-estimate the BatchNorm statistics on training images, in parts of equal size, which `update_bn` averages."""
+    images = setup.calibration.to(model.mean.device)
     with torch.no_grad():
-        update_bn(setup.calibration.to(model.mean.device).split(128), model.network)
+        update_bn(images.tensor_split(math.ceil(len(images) / BATCH)), model.network)
     model.eval()
 
 

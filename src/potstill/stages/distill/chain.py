@@ -41,7 +41,10 @@ class LinkTraining:
 
 def prepare_with_chain(config: TeacherConfig, training: LinkTraining, data: Data, root: Path) -> TeacherSource:
     """Return the teacher at the end of its chain. root: the folder of the run."""
-    teacher = prepare_teacher(config, data, root / "teacher", views=training.setup.views, seed=training.seed)
+    setup = training.setup
+    teacher = prepare_teacher(
+        config, data, root / "teacher", views=setup.views, seed=training.seed, balance=setup.train.balance
+    )
     return run_chain(config, training, data, teacher, root)
 
 
@@ -103,7 +106,7 @@ def _link(
         "parameters": zoo.count_parameters(model),
         "steps": trained.record["steps"],
         "seconds": trained.record["seconds"],
-        "validation_accuracy": trained.record["validation_accuracy"].get("last"),
+        "validation_accuracy": trained.accuracy,
     }
     identity = model.card.weights_sha256
     return NetworkTeacher(model=model, card=model.card, identity=identity, record=trained.record), cost

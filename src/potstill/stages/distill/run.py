@@ -102,6 +102,7 @@ def _carry_out(
     teacher = journal.timed("teacher", "", lambda: prepare_with_chain(recipe.teacher, links_of(recipe), data, folder))
     journal.stages[-1]["title"] = teacher.title
     train.warn_of_capacity(teacher, student)
+    train.warn_of_budget(recipe, data)
     pairs = {
         name: _pair(name, each, data, teacher, inside(name, folder), stores, side, journal)
         for name, each in recipes.items()
@@ -370,4 +371,4 @@ def _parity(file: Any, network: Any) -> dict[str, Any]:
 
 def _validation(group: list[Trained]) -> dict[str, Any]:
     recorded = [trained.record["validation_accuracy"] for trained in group]
-    return {"validation_accuracy": {which: [one[which] for one in recorded] for which in ("last", "best")}}
+    return {"validation_accuracy": {which: [one[which] for one in recorded] for which in ("last", "best", "kept")}}

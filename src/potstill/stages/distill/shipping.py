@@ -27,7 +27,7 @@ FILES = {"student": "student.onnx", "student_int8": "student_int8.onnx"}
 
 def best_seed(students: Sequence[Trained]) -> int:
     """Return the index of the student with the best validation accuracy, whose files are copied to the run folder."""
-    accuracy = [trained.record["validation_accuracy"]["last"] for trained in students]
+    accuracy = [trained.accuracy for trained in students]
     return accuracy.index(max(accuracy))
 
 

@@ -25,12 +25,15 @@ from potstill.stages.distill.student import from_folder, identity_of
 from potstill.stages.distill.views import affordable_views
 from potstill.stages.recipe import Recipe, StudentConfig, Views
 from potstill.stages.side_by_side import SERIAL, Part, SideBySide
+from potstill.stages.teacher.prepare import trained_here
 from potstill.stages.teacher.prepared import NO_TEACHER, Replay, TeacherSource
 from potstill.stages.training import Trained, TrainingJob, plan_of_job, train_classifier, wire_terms
 from potstill.torch_context import threads
 from potstill.training.autotune import ExecutionPlan
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
+
+FEW_STEPS = 200  # after 10 to 120, four times as many gave 12 to 35 points more (docs/log.md, 2026-11-30)
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def chosen_terms(
         train = setup.train.model_copy(update={"epochs": epochs})
         short = replace(setup, train=train, views=replace(setup.views, count=setup.views.number(setup.train.epochs)))
         trained = train_one(short, data, terms, teacher, folder / name, recipe.seed + SEARCH_SEED)
-        return trained.record["validation_accuracy"][train.select], trained.record["seconds"]
+        return trained.accuracy, trained.record["seconds"]
 
     images = len(data.manifest.rows("validation", labelled=True))
     choice = choose(recipe, classes=len(data.manifest.classes), validation_images=images, trial=trial)
@@ -256,3 +259,22 @@ def warn_of_capacity(teacher: TeacherSource, student: Classifier) -> None:
     large, small = zoo.count_parameters(teacher.network), zoo.count_parameters(student)
     if small >= large:
         progress.note(f"The student has {small:,} parameters, not fewer than its teacher ({large:,}).")
+
+
+def warn_of_budget(recipe: Recipe, data: Data) -> None:
+    """Note a student from random weights that has few optimizer steps, and a teacher that may not be balanced."""
+    images, settings = len(data.manifest.rows("train")), recipe.train
+    steps = settings.epochs * (images // min(settings.batch_size, images))
+    if steps < FEW_STEPS and recipe.student.weights is None and not Path(recipe.student.model).is_dir():
+        progress.note(
+            f"{plural(settings.epochs, 'epoch')} of {plural(images, 'image')} in batches of {settings.batch_size} are "
+            f"only {plural(steps, 'optimizer step')}, too few for a network that starts from random weights. Smaller "
+            "batches (--batch-size 32) or more --epochs make more of the images."
+        )
+    teachers = recipe.teacher.ensemble or (recipe.teacher,)
+    fitted_here = trained_here(recipe.teacher) or any(one.new_head for one in teachers)
+    if settings.balance != "none" and not fitted_here:
+        progress.note(
+            "The balance of classes concerns the labels; the student follows the preferences of its teacher as well. "
+            "Fit the teacher with the same --balance, if it was not."
+        )

@@ -149,7 +149,9 @@ def _teacher(config: TrainStepConfig, data: Data, folder: Path) -> TeacherSource
     if config.teacher is None:
         return None
     views = _views(config)
-    teacher = prepare_teacher(config.teacher, data, folder / "teacher", views=views, seed=config.seed)
+    teacher = prepare_teacher(
+        config.teacher, data, folder / "teacher", views=views, seed=config.seed, balance=config.train.balance
+    )
     replay = Replay(views, config.train.epochs, config.seeds, folder.parent / "stores", stored=config.teacher.stored)
     return teacher.bind(data, replay)
 

@@ -215,7 +215,10 @@ class Rounds:
         return np.stack([correct(one.load(), self.data, self.validation) for one in trained])
 
     def iterate(self) -> None:
-        """Train the rounds, each with the students of the one before as teachers; stop if validation gets worse."""
+        """Train the rounds, each with the students of the one before as teachers; stop if validation gets worse.
+
+        Few validation images vary by more than a round gains, so a difference within the standard error does not stop.
+        """
         config = self.config
         student = config.large or config.student
         before = self.rows[WITH_POOL] if config.large is None else None
@@ -225,15 +228,21 @@ class Rounds:
                 return
             method = config.method if before is None else TEACHERS
             row = self.with_pool(f"round {number}", student, labels, method=method)
-            if before is not None and gain(row.correct, before.correct)[0] < 0:
+            if before is not None and self._worse(row, before):
                 if number < config.rounds:
                     progress.note(
-                        f"Stopped after round {number}: its validation accuracy is lower than the one before."
+                        f"Stopped after round {number}: its validation accuracy is lower than that of the round "
+                        "before by more than the standard error."
                     )
                 break
             before = row
         if config.large is not None and before is not None:
             self.with_pool(SMALL, config.student, self.label_pool(self._promoted(before)))
+
+    @staticmethod
+    def _worse(row: Row, before: Row) -> bool:
+        difference, error = gain(row.correct, before.correct)
+        return difference < -error
 
     def _promoted(self, row: Row) -> list[CalibratedTeacher]:
         """Return the students of a row as teachers, calibrated on the validation images."""

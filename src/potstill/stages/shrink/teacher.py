@@ -92,10 +92,10 @@ def affordable(seconds: float, images: int, untrained: Untrained) -> dict[str, A
 def _prepared(settings: TeacherConfig, config: ShrinkConfig, folder: Path) -> Made:
     data = dataset.prepare(config.data, at_least=teacher_size(settings))
     source = prepare_teacher(settings, data, folder, views=Views("auto"), seed=config.seed)
-    accuracy = source.record["validation_accuracy"]["last"]
+    assert source.accuracy is not None, "a teacher that answers new images was evaluated on those of validation"
     saved = (folder / zoo.CARD).is_file()  # a teacher that has a folder of its own stays there
     place = folder if saved else Path(settings.model)
-    return Made(place, settings.model, accuracy, {"title": source.title})
+    return Made(place, settings.model, source.accuracy, {"title": source.title})
 
 
 def fine_tuned(base: Base, config: ShrinkConfig, folder: Path, journal: Journal, *, epochs: int) -> Made:

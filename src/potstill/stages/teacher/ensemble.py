@@ -74,8 +74,7 @@ def ensemble(config: TeacherConfig, members: tuple[TeacherSource, ...], data: Da
 
 
 def _facts(config: Member, member: TeacherSource) -> dict[str, object]:
-    accuracy = member.record.get("validation_accuracy", {}).get("last")
-    return {"name": config.model, "weight": config.weight, "validation_accuracy": accuracy}
+    return {"name": config.model, "weight": config.weight, "validation_accuracy": member.accuracy}
 
 
 def _lacking(name: str, member: TeacherSource, data: Data) -> list[str]:

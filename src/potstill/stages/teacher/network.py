@@ -31,6 +31,8 @@ from potstill.teachers.live import LiveTeacher
 from potstill.training import devices
 from potstill.words import plural
 
+APART = 500_000  # added to the seed: with the student's network and seed the teacher would be the control again
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NetworkTeacher(ReplayedTeacher):
@@ -126,10 +128,11 @@ def _with_new_head(config: OneTeacher, data: Data, work: Preparation) -> Teacher
         "model": config.to_json(),
         "weights": sha256(present(file)) if isinstance(file, Path) else file,
         "seed": work.seed,
+        "balance": work.train.balance,
     }
 
     def fit() -> dict[str, Any]:
-        classifier = with_new_head(config, data, seed=work.seed)
+        classifier = with_new_head(config, data, seed=work.seed, balance=work.train.balance)
         save_model(classifier, work.folder)
         return record_of(classifier, data)
 
@@ -141,7 +144,8 @@ def _with_new_head(config: OneTeacher, data: Data, work: Preparation) -> Teacher
 
 def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
     """Train a network on every label of the train split."""
-    classifier = data.model(config.model, options=config.options, seed=work.seed)
+    seed = work.seed + APART
+    classifier = data.model(config.model, options=config.options, seed=seed)
     views = replace(work.views, count=None, mix=None)
     inputs = {
         "data": data.manifest.fingerprint,
@@ -149,9 +153,10 @@ def _trained_here(config: OneTeacher, data: Data, work: Preparation) -> TeacherS
         "options": config.options,
         "train": work.train.to_json(),
         "augment": views.augment,
-        "seed": work.seed,
+        "seed": seed,
     }
-    job = TrainingJob((Term(loss="cross_entropy"),), work.train, views, work.seed, title="Training teacher")
+    terms = (Term(loss="cross_entropy"),)
+    job = TrainingJob(terms, work.train, views, seed, labelled_share=1.0, title="Training teacher")
     record = artifacts.stage(work.folder, inputs, lambda: train_classifier(classifier, data, job, work.folder).record)
     model = load_model(work.folder)
     title = f"Trained the teacher {config.model} for {plural(work.train.epochs, 'epoch')}"

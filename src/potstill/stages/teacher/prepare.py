@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from potstill.objectives.balance import Balance
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import OneTeacher, TeacherConfig, Views
 from potstill.stages.teacher import exported, from_file, mutual, network, soft_labels
@@ -14,18 +15,23 @@ KINDS: tuple[Kind, ...] = (from_file.KIND, soft_labels.KIND, exported.KIND, netw
 """All kinds of single teachers; the first one that recognises the settings is used."""
 
 
-def prepare_teacher(config: TeacherConfig, data: Data, folder: Path, *, views: Views, seed: int) -> TeacherSource:
+def prepare_teacher(
+    config: TeacherConfig, data: Data, folder: Path, *, views: Views, seed: int, balance: Balance = "none"
+) -> TeacherSource:
     """Return the teacher, one or an ensemble, after training it if it has no weights.
 
-    folder: of the teacher; the members of an ensemble have numbered subfolders. views, seed: for a teacher that is
-    trained here. Raises `ConfigError` for classes that do not match those of the data.
+    folder: of the teacher; the members of an ensemble have numbered subfolders. views, seed, balance: for a teacher
+    that is trained here; its own `train.balance` goes before. Raises `ConfigError` for classes that do not match those
+    of the data.
     """
     if config.mutual:
         return mutual.peer(config, data, seed=seed)
+    own = "balance" in config.train.model_fields_set
+    settings = config.train if own else config.train.model_copy(update={"balance": balance})
     if not config.ensemble:
-        return _one(config, data, Preparation(folder, config.train, views, seed))
+        return _one(config, data, Preparation(folder, settings, views, seed))
     members = tuple(
-        _one(each, data, Preparation(folder / str(number), config.train, views, seed + number - 1))
+        _one(each, data, Preparation(folder / str(number), settings, views, seed + number - 1))
         for number, each in enumerate(config.ensemble, 1)
     )
     return ensemble(config, members, data)

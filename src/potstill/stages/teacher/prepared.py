@@ -82,6 +82,11 @@ class TeacherSource(ABC):
         return None
 
     @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy in percent; None if it was not measured."""
+        return self.record.get("validation_accuracy", {}).get("kept")
+
+    @property
     def view_limit(self) -> int | None:
         """The number of views of each image for which it has logits; None for any."""
         return None
@@ -237,4 +242,4 @@ def accuracy_record(logits: np.ndarray | None, data: Data) -> dict[str, Any]:
             f"The teacher has only {percent:.1f} % validation accuracy, hardly more than guessing. Check the order of "
             "its classes and the normalisation of its images."
         )
-    return {"seconds": 0.0, "validation_accuracy": {"last": round(percent, 3)}}
+    return {"seconds": 0.0, "validation_accuracy": dict.fromkeys(("last", "kept"), round(percent, 3))}

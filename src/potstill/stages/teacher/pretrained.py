@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from potstill.models.outputs import Classifier
+from potstill.objectives.balance import Balance
 from potstill.stages.dataset import Data
 from potstill.stages.finetune.backbone import backbone
 from potstill.stages.finetune.features import extract
@@ -17,7 +18,7 @@ VIEWS = 2
 """Augmented views of each image that the head is fitted on; `finetune` uses more."""
 
 
-def with_new_head(config: OneTeacher, data: Data, *, seed: int) -> Classifier:
+def with_new_head(config: OneTeacher, data: Data, *, seed: int, balance: Balance = "none") -> Classifier:
     """Return the network of the settings with a head for the data's classes, as `finetune --unfreeze none` fits it.
 
     Raises `ModelError` if the weights do not fit, or if the normalisation of their images is unknown.
@@ -39,5 +40,5 @@ def with_new_head(config: OneTeacher, data: Data, *, seed: int) -> Classifier:
     images = Decoded(data.for_input_of(pretrained.card.replace(crop=pretrained.card.size)))
     pretrained = pretrained.with_card(images.shown.on(pretrained.card))
     features = extract(pretrained, images, [LAYER], views=VIEWS, augment=settings.augment, seed=seed)
-    fitted = probe(features, data.manifest, penalty=None, folds=settings.folds, seed=seed)
+    fitted = probe(features, data.manifest, penalty=None, folds=settings.folds, seed=seed, balance=balance)
     return with_head(pretrained.cpu(), fitted.layer, fitted.head)

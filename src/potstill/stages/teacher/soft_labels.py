@@ -56,13 +56,15 @@ class SoftLabelTeacher(TeacherSource):
 def _prepare(config: OneTeacher, data: Data, work: Preparation) -> TeacherSource:
     folder = Path(config.model)
     facts = _facts(folder)
+    measured = facts["accuracy"] is not None
+    record = {"validation_accuracy": dict.fromkeys(("last", "kept"), facts["accuracy"])} if measured else {}
     return SoftLabelTeacher(
         folder=folder,
         labels=facts,
         card=card_from_json(facts["card"], origin=f"The card in {folder / FACTS}"),
         identity=artifacts.fingerprint(facts["source"]),
         title=f"Read the soft labels of {facts['teacher']} from {folder}",
-        record={"validation_accuracy": {"last": facts["accuracy"]}} if facts["accuracy"] is not None else {},
+        record=record,
         known=None if facts["known"] is None else tuple(facts["known"]),
     )
 
