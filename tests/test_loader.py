@@ -12,8 +12,9 @@ from PIL import Image
 
 from potstill.data import workers
 from potstill.data.augment import parse_policy
-from potstill.data.formats import read_manifest
+from potstill.data.formats import from_arrays, read_manifest
 from potstill.data.loader import Batch, Loader, Order
+from potstill.data.manifest import UNLABELLED
 from potstill.data.pixels import load_pixels
 from potstill.data.views import View
 
@@ -37,6 +38,17 @@ def loader(photos: Path, cache: Path) -> tuple[Loader, Order]:
     pixels = load_pixels(manifest, size=(72, 72), resize=80, channels=3, cache=cache)
     view = View(parse_policy(["photo", {"brightness": 0.2}]), size=(72, 72), seed=3)
     return Loader(manifest, pixels, view, mix="mixup"), Order(manifest, batch_size=8, seed=1, views=4)
+
+
+def test_an_epoch_of_labelled_images_alone_is_a_pass_over_these() -> None:
+    images, label = np.zeros((60, 8, 8), np.uint8), np.arange(60) % 2
+    label[20:] = UNLABELLED
+    manifest = from_arrays(images, label, np.full(60, "train"), classes=("a", "b"))
+    labelled = Order(manifest, batch_size=8, seed=0, views=1, labelled_share=1.0)
+    assert (labelled.steps_per_epoch, labelled.batch_size) == (2, 8)
+    assert (manifest.label[np.concatenate([labelled.at(step)[0] for step in range(5)])] != UNLABELLED).all()
+    assert Order(manifest, batch_size=8, seed=0, views=1).steps_per_epoch == 7
+    assert Order(manifest, batch_size=128, seed=0, views=1, labelled_share=1.0).batch_size == 20
 
 
 def same(one: Batch, other: Batch) -> bool:

@@ -8,6 +8,7 @@ must be, what it was.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -88,6 +89,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
+def not_a_setting(assignment: str, example: str) -> str:
+    """Return the error for an argument that is no KEY=VALUE."""
+    return f"'{assignment}' is not a setting. Write it as key=value, for instance {example}."
+
+
 def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Return `settings` with "a.b=value" assignments applied, in lists by number from 0; values are read as YAML."""
     result = _copied(settings)
@@ -95,7 +101,7 @@ def override(settings: Mapping[str, Any], assignments: Iterable[str]) -> dict[st
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            problems.append(f"'{assignment}' is not a setting. Write it as key=value, for instance train.epochs=10.")
+            problems.append(not_a_setting(assignment, "train.epochs=10"))
             continue
         *parents, last = key.split(".")
         inner = result
@@ -151,8 +157,10 @@ def _sentence(kind: type[Config], detail: Any, origin: str) -> str:
             return f"{key}: {origin} must give it, and does not."
         case "value_error":
             return f"{key or origin}: {detail['ctx']['error']}"
-    must = detail["msg"].replace("Input should be", "must be").replace("a valid ", "a ")
-    return f"{key}: {must}, but was {_described(given)}."
+    must = detail["msg"].partition(", unable to parse")[0].replace("Input should be", "must be")
+    must = re.sub(r"\ba valid (?=(\w))", lambda found: "an " if found[1] in "aeiou" else "a ", must)
+    allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"]) if detail["type"] == "literal_error" else []
+    return f"{key}: {must}, but was {_described(given)}.{did_you_mean(str(given), allowed)}"
 
 
 def _known_keys(kind: type[Config], location: list[Any]) -> list[str]:

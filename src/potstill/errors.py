@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -33,6 +34,12 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run folder is in a state from which the command cannot continue."""
+
+
+def missing(path: Path) -> str:
+    """Return "There is no PATH.", with the most similar name in its folder."""
+    near = did_you_mean(path.name, (p.name for p in path.parent.iterdir())) if path.parent.is_dir() else ""
+    return f"There is no {path}.{near}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -206,6 +206,16 @@ def live_file(folder: Path) -> dict[str, Any]:
     return {**own_onnx(folder), "stored": False}
 
 
+def test_a_teacher_trained_here_is_not_its_own_control_and_shares_the_balance(tmp_path: Path) -> None:
+    alike = {"model": "builtin:mlp", "options": {"hidden": 16}, "train": {**TRAIN, "epochs": 1}}
+    settings = {"train": {**TRAIN, "epochs": 1, "balance": "full"}, "objective": {"alpha": 0.5, "temperature": 1.0}}
+    control = recipe(alike, **settings)
+    pair = train.experiment(control, data(), chained(control, tmp_path), tmp_path, tmp_path / "stores")
+    assert bits(load_model(tmp_path / "teacher")) != bits(pair.controls[0].load())
+    told = json.loads((tmp_path / "teacher" / artifacts.MANIFEST).read_text())["inputs"]
+    assert told["train"]["balance"] == "full" and told["seed"] != control.seed
+
+
 KINDS = [saved, weights, live, own_onnx, live_file, foreign_onnx, csv_probabilities, npz_logits, hard_labels, several,
          soft_labels, best_of_soft_labels, assistants, generations]  # fmt: skip
 

@@ -118,6 +118,16 @@ def test_a_model_that_is_always_right_takes_the_sharpest_temperature():
     assert metrics.fit_temperature(np.eye(3), np.arange(3), low=0.05) == pytest.approx(0.05, rel=0.2)
 
 
+def test_a_temperature_is_used_only_if_the_images_show_that_it_is_needed():
+    random = np.random.default_rng(3)
+    logits = random.normal(size=(400, 4))
+    labels = (metrics.softmax(logits).cumsum(axis=1) < random.uniform(size=(400, 1))).sum(axis=1)
+    assert metrics.calibration_temperature(logits, labels) is None
+    assert metrics.calibration_temperature(1.3 * logits[:5], labels[:5]) is None
+    assert metrics.calibration_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.2)
+    assert metrics.calibration_temperature(np.eye(3), np.arange(3)) is None
+
+
 def test_agreement_and_divergence(world):
     logits, _ = world
     assert metrics.agreement(logits, 3 * logits + 1) == 100.0

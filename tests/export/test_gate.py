@@ -94,7 +94,7 @@ def test_an_int8_file_is_compared_with_its_own_rounding(tmp_path: Path, images: 
     file, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     network = exported(nets.tiny(), file)
     quantize_int8(file, small, images.numpy())
-    gate.check_int8(small, network, images)
+    gate.check_int8(small, network, images, source="runs/d [1]")
     with pytest.raises(ModelError, match="the class of its quantized simulation"):
         gate.check_quantized(small, lambda image: Outputs(-network.eval()(image).logits), images)
     assert not small.exists()
@@ -107,5 +107,7 @@ def test_what_quantization_costs_is_noted_and_no_error(tmp_path: Path, images: T
         network.network.get_parameter("head.bias").sub_(network(images).logits.mean(0))
     exported(network, file)
     quantize_int8(file, small, 0.01 * images.numpy())  # ranges of dark images: bright ones are clipped
-    gate.check_int8(small, network, images)
-    assert small.is_file() and "Quantization to 8 bits changes the class of" in progress.display().notes[-1]
+    gate.check_int8(small, network, images, source="runs/d [1]")
+    note = progress.display().notes[-1]
+    assert small.is_file() and "Quantization to 8 bits changes the class of" in note
+    assert note.endswith("potstill quantize 'runs/d [1]' --mode qat")

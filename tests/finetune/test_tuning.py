@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from potstill.config import build
 from potstill.model_files.folder import load_model, save_model
 from potstill.models import zoo
 from potstill.models.freeze import bits, frozen_bits, hold_statistics, unfreeze
@@ -20,6 +21,7 @@ from potstill.stages.finetune.backbone import backbone, side_of
 from potstill.stages.finetune.head import with_head
 from potstill.stages.finetune.lazy_data import Images
 from potstill.stages.finetune.logistic import Linear
+from potstill.stages.finetune.settings import FinetuneConfig
 from potstill.stages.finetune.tune import depths, rates, tune
 from potstill.stages.test_split import clean_logits
 from potstill.training import predict
@@ -146,6 +148,15 @@ def test_the_average_is_what_is_validated_and_kept(transfer, tmp_path: Path, mon
     rows = images.manifest.rows("validation")
     right = clean_logits(load_model(tmp_path), images.data, rows).argmax(1) == images.manifest.label[rows]
     assert record["validation_accuracy"]["best"] == pytest.approx(100 * right.mean(), abs=1e-3)
+
+
+def test_a_training_from_scratch_keeps_the_last_of_all_epochs() -> None:
+    def settings(**train: object) -> TrainConfig:
+        given = {"data": {"path": "x"}, "model": "builtin:cnn", "from_scratch": True, "train": train}
+        return build(FinetuneConfig, given).train
+
+    assert (settings().select, settings().patience, settings().lr) == ("last", None, 0.002)
+    assert (settings(patience=3, select="best").patience, settings(lr=0.1).lr) == (3, 0.1)
 
 
 @pytest.mark.parametrize(("warmup", "epochs"), [(0.0, 3), (0.1, 5)])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from potstill.stages.recipe import StudentConfig
 from potstill.stages.selftrain.choice import choose, gain
+from potstill.stages.selftrain.rounds import Rounds, Row
 
 
 def rights(*hits: int, of: int = 20) -> np.ndarray:
@@ -33,6 +35,15 @@ def test_a_clear_gain_is_kept_and_the_best_row_chosen() -> None:
     choice = choose({"labels only": rights(10), "distilled on labels": rights(11)}, with_pool)
     assert (choice.helped, choice.kept, choice.without) == (True, "round 1", "distilled on labels")
     assert choice.difference == pytest.approx(40.0)
+
+
+def test_a_round_is_worse_only_by_more_than_the_standard_error() -> None:
+    def row(correct: np.ndarray) -> Row:
+        return Row("round", StudentConfig(), [], 0, True, correct)
+
+    assert not Rounds._worse(row(rights(17)), row(rights(18)))
+    assert not Rounds._worse(row(rights(18)), row(rights(18)))
+    assert Rounds._worse(row(rights(12)), row(rights(18)))
 
 
 def test_without_any_row_of_the_pool_the_plain_model_is_kept() -> None:

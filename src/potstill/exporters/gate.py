@@ -20,6 +20,7 @@ from potstill import progress
 from potstill.errors import ModelError
 from potstill.model_files.onnx import OnnxModel
 from potstill.models.outputs import Classifier, Outputs
+from potstill.words import argument
 
 Computes = Callable[[Tensor], Outputs]
 BATCH = 64
@@ -53,10 +54,11 @@ def check_quantized(file: Path, simulation: Computes, images: Tensor, *, opened:
     _check(file, opened or OnnxModel(file), simulation, images, QUANTIZED, "its quantized simulation")
 
 
-def check_int8(file: Path, network: Classifier, images: Tensor) -> None:
+def check_int8(file: Path, network: Classifier, images: Tensor, *, source: Path | str) -> None:
     """Do the same for a file of `quantize_int8`, and note what quantization changes.
 
-    Its simulation is its own graph, with the rounding as separate operators in float.
+    Its simulation is its own graph, with the rounding as separate operators in float. source: the folder of the network
+    for the next command.
     """
     check_quantized(file, OnnxModel(file, optimized=False), images)
     logits, reference = _logits(OnnxModel(file), images), _logits(network, images)
@@ -64,8 +66,8 @@ def check_int8(file: Path, network: Classifier, images: Tensor) -> None:
     if changed > 100 - COSTLY:
         progress.note(
             f"Quantization to 8 bits changes the class of {changed:.1f} % of {len(images)} images ({file.name} against "
-            "its float network). Use the float file, or train the student with the rounding: potstill "
-            "quantize FOLDER --mode qat"
+            "its float network). Use the float file, or train the network with the rounding: potstill "
+            f"quantize {argument(source)} --mode qat"
         )
 
 

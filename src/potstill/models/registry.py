@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from potstill.errors import ModelError, did_you_mean
+from potstill.errors import ModelError, did_you_mean, missing
 from potstill.models import shared_head, truncated
 from potstill.models.builtin import BUILTIN, OWN_SIZE
 from potstill.models.card import Card
@@ -122,6 +122,8 @@ def _unknown(spelling: str, family: Family, name: str) -> ModelError:
             f"{spelling} is a file of weights, which does not contain the name of its network. Give the name of the "
             "network as the model, and the file as its weights."
         )
+    if "/" in spelling:
+        return ModelError(f"{missing(Path(spelling))} A model is the folder of a finished run, or a name; {LISTED}.")
     others = [f.spell(name) for f in FAMILIES.values() if f is not family and f.knows(name)]
     hint = f" Did you mean '{others[0]}'?" if others else ""
     hint = hint or did_you_mean(spelling, [family.spell(known) for known in family.names()])

@@ -34,7 +34,7 @@ def weight_error(fits: Fit, file: Path, card: Card, state: State, network: nn.Mo
     if fits.missing and fits.holds(but={name for name in fits.missing if name.endswith(STATISTICS)}):
         return ModelError(_without_statistics(fits, file, card))
     text = (
-        f"{file} does not hold the weights of '{card.model}': {_counts(fits, state)}. {_advice(card, state, network)}"
+        f"{file} does not hold the weights of '{card.typed}': {_counts(fits, state)}. {_advice(card, state, network)}"
     )
     some = fit(of_blocks(state, network.state_dict()), network, len(card.classes))
     if some.holds(but=some.head):
@@ -62,7 +62,7 @@ def finetuning(model: str, file: Path) -> str:
 
 def _without_statistics(fits: Fit, file: Path, card: Card) -> str:
     return (
-        f"{file} has the weights of '{card.model}' without the means and variances of BatchNorm (first "
+        f"{file} has the weights of '{card.typed}' without the means and variances of BatchNorm (first "
         f"'{fits.missing[0]}'), without which the network cannot compute. Save network.state_dict(), which has "
         "them, in place of the parameters alone."
     )

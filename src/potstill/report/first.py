@@ -42,7 +42,7 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     if not ship["better_than_guessing"]:
         classes = words.plural(len(summary["data"]["classes"]), "class")
         accuracy = words.percent(ship["accuracy"], digits)
-        return f"No better than guessing: {ship['file']} has {accuracy} of {classes}", "bad", stamp
+        return f"Not measurably better than guessing among {classes}: {ship['file']} has {accuracy}", "bad", stamp
     if ship["dominated_by"]:
         return f"Do not ship {ship['file']}: {ship['dominated_by']} is smaller and faster", "bad", stamp
     if found.get("result") == "LOSES" and ship["role"] != "shipped":

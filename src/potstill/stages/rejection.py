@@ -63,7 +63,7 @@ def chosen(
     if made is None:
         most = answers(*confident, 0.0)
         progress.note(
-            f"{card.model} gets no threshold for precision>={precision:g}: too many of its surest answers on "
+            f"{card.typed} gets no threshold for precision>={precision:g}: too many of its surest answers on "
             f"{most.images:,} validation images are wrong. It answers every image, of which at least "
             f"{100 * most.at_least:.1f} % is right. Require less, or train longer."
         )

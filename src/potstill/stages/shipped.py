@@ -90,7 +90,7 @@ def shipped(
         "reference": None if reference is None else _against(one.logits, label, reference),
     }
     if one.card is not None:
-        ship |= {"model": one.card.model, "weights": one.card.source, "licence": one.card.licence}
+        ship |= {"model": one.card.typed, "weights": one.card.source, "licence": one.card.licence}
     accuracy = None if ship["reference"] is None else ship["reference"]["accuracy"]
     ship["target"] = (goal or Goal()).judged(ship, accuracy)
     judge = one.logits if reference is None else reference.logits

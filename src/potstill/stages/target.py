@@ -36,7 +36,7 @@ def check_fit(target: str | None, model: Classifier | Path, *, bits: int | None 
 
 
 def _sentence(model: Classifier | Path, needs: Footprint, device: str, over: list[str]) -> str:
-    subject = str(model) if isinstance(model, Path) else f"{model.card.model} at {min(model.card.size)} pixels"
+    subject = str(model) if isinstance(model, Path) else f"{model.card.typed} at {min(model.card.size)} pixels"
     bits = "float" if needs.bits == FLOAT else f"{needs.bits} bits"
     return (
         f"{subject} does not fit on {device}: in {bits} it needs {' and '.join(over)}. Take a narrower network, fewer "

@@ -16,7 +16,7 @@ from potstill.data.formats.listing import Listing
 from potstill.data.formats.rules import TABLES
 from potstill.data.formats.tables import list_table
 from potstill.data.manifest import Manifest
-from potstill.errors import DataError, did_you_mean
+from potstill.errors import DataError, missing
 from potstill.progress import note
 
 __all__ = ["from_arrays", "list_images", "read_manifest"]
@@ -54,7 +54,7 @@ def list_images(path: str | Path, *, allow_empty: bool = False, trains: bool = T
         return hub.list_hub(str(path))
     path = Path(path).expanduser()
     if not path.exists():
-        raise DataError(_missing(path))
+        raise DataError(f"{missing(path)} Give the folder that holds the images.")
     read = _of_folder if path.is_dir() else _of_file
     return read(path, allow_empty=allow_empty, trains=trains)
 
@@ -90,9 +90,3 @@ def _of_file(path: Path, **rules: bool) -> Listing | Manifest:
         f"{path} is not in a supported format. Supported are a folder, a .csv, .jsonl or .parquet table, a .tar, an "
         ".npz or .npy file, and MNIST's IDX files."
     )
-
-
-def _missing(path: Path) -> str:
-    above = path.parent
-    near = did_you_mean(path.name, (p.name for p in above.iterdir())) if above.is_dir() else ""
-    return f"There is no {path}.{near} Give the folder that holds the images."

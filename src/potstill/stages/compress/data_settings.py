@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.config import build
-from potstill.errors import DataError
+from potstill.errors import DataError, missing
 from potstill.stages.recipe import DataConfig
 from potstill.stages.run_folder import recorded_data
 
@@ -39,4 +39,6 @@ def settings_of(model: str, data: DataConfig | None) -> DataConfig:
 
 
 def _no_record(model: str) -> str:
+    if not Path(model).exists():
+        return f"{missing(Path(model))} Give the folder of a finished run or of a model."
     return f"No record tells which data {model} was trained on. Give them with --data."

@@ -155,7 +155,7 @@ def _files(config: ExportStageConfig, setup: CompressionSetup, folder: Path, tem
         if config.int8:
             files.append(folder / INT8)
             export_int8(model, files[0], files[1], setup.raw_calibration)
-            gate.check_int8(files[1], model, setup.gated)
+            gate.check_int8(files[1], model, setup.gated, source=config.model)
     for exported in files:
         rejection.file_with_threshold(exported, setup.data, setup.precision)
         with_device_figures(exported)

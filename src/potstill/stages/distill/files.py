@@ -39,23 +39,25 @@ def export(
     config: ExportConfig,
     folder: Path,
     *,
+    source: Path,
     int8: bool,
     precision: float | None = None,
 ) -> Exported:
     """Write `folder`/model.onnx and, if `int8`, model_int8.onnx, calibrated on training images without augmentation.
 
-    precision: required of their answers: each gets its threshold (`rejection`).
+    source: the folder of the network. precision: required of their answers: each gets its threshold (`rejection`).
     """
     card = classifier.card
     shown = [config.input, card.fit, card.resize, card.crop, card.size]
     inputs = {"weights": bits(classifier), "int8": int8, "calibration": config.calibration, "input": shown}
     inputs |= {} if precision is None else {"precision": precision}
-    artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, int8, precision))
+    of_int8 = source if int8 else None
+    artifacts.stage(folder, inputs, lambda: _export(classifier, data, config, folder, of_int8, precision))
     return Exported(folder / MODEL, folder / INT8 if int8 else None)
 
 
 def _export(
-    classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: bool, precision: float | None
+    classifier: Classifier, data: Data, config: ExportConfig, folder: Path, int8: Path | None, precision: float | None
 ) -> dict[str, Any]:
     export_onnx(classifier, folder / MODEL, input=config.input)
     compared = gate_images(classifier, data)
@@ -63,7 +65,7 @@ def _export(
     if int8:
         images = calibration_images(classifier, data, config.calibration)
         export_int8(classifier, folder / MODEL, folder / INT8, images)
-        gate.check_int8(folder / INT8, classifier, compared)
+        gate.check_int8(folder / INT8, classifier, compared, source=int8)
     files = sorted(folder.glob("*.onnx"))
     for file in files:
         rejection.file_with_threshold(file, data, precision)

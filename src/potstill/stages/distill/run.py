@@ -191,11 +191,12 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[dict[i
         for place in places:
             trained = pair.students[place]
             where = folder / "export" / f"seed-{trained.seed}"
-            model = trained.load()
+            model, source = trained.load(), trained.folder
             precision = rejection.precision_of(recipe.reject, model.card)
-            students[place] = export(model, data, settings, where, int8=int8, precision=precision)
+            students[place] = export(model, data, settings, where, source=source, int8=int8, precision=precision)
             task.advance()
-        control = export(pair.controls[0].load(), data, settings, folder / "export" / "control", int8=False)
+        first, where = pair.controls[0], folder / "export" / "control"
+        control = export(first.load(), data, settings, where, source=first.folder, int8=False)
         task.advance()
     return students, control
 
@@ -203,7 +204,7 @@ def _files(pair: Pair, recipe: Recipe, data: Data, folder: Path) -> tuple[dict[i
 def _teacher_files(teacher: TeacherSource, data: Data, recipe: Recipe, folder: Path) -> list[Path]:
     """Return the teacher's file, to measure its size and latency; none if it is not a single model."""
     where = folder / "export" / "teacher"
-    file = teacher.deployed(lambda network: export(network, data, recipe.export, where, int8=False).model)
+    file = teacher.deployed(lambda network: export(network, data, recipe.export, where, source=where, int8=False).model)
     return [] if file is None else [file]
 
 

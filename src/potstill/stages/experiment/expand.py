@@ -49,7 +49,9 @@ def chosen(
     placed, problems = [], []
     for assignment in assignments:
         first = re.split(r"[.=]", assignment, maxsplit=1)[0]
-        if first in knobs:
+        if first == assignment:
+            problems.append(config.not_a_setting(assignment, "epochs=10"))
+        elif first in knobs:
             placed.append(f"knobs.{assignment}")
         elif first in fields and "." in assignment.partition("=")[0]:
             placed.append(assignment)

@@ -35,10 +35,12 @@ class Choice:
 def gain(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
     """Return (difference, standard error) in points. after, before: bool [S, N], correct predictions by seed and image.
 
-    The standard error is that of the paired difference over images, after the mean over seeds.
+    The standard error is that of the paired difference over images, after the mean over seeds. Both are rounded to 1e-9
+    points: one image that differs is exactly one standard error.
     """
     each = after.astype(float).mean(0) - before.astype(float).mean(0)
-    return 100 * float(each.mean()), 100 * float(each.std(ddof=min(1, len(each) - 1)) / np.sqrt(len(each)))
+    error = each.std(ddof=min(1, len(each) - 1)) / np.sqrt(len(each))
+    return round(100 * float(each.mean()), 9), round(100 * float(error), 9)
 
 
 def choose(without: dict[str, np.ndarray], with_pool: dict[str, np.ndarray], *, validation: int = 0) -> Choice:

@@ -22,6 +22,7 @@ from potstill.stages.shrink.costs import Costs
 from potstill.stages.shrink.search import PILOTS, cap, short_of
 from potstill.stages.shrink.settings import Budgets
 from potstill.stages.shrink.speed import Speeds, tier
+from potstill.words import plural
 
 SEARCH, PROOF = 0.32, 0.48  # shares of the time that is left once the teacher is made
 VIEWS = {"photo": 12, "photo, quick": 8, "small": 8}  # cached of each training image
@@ -210,7 +211,8 @@ def _too_short(ordered: Sequence[Candidate], costs: Costs, speeds: Speeds, limit
         if more < MOST_MINUTES
         else "never ends. Use"
     )
+    fewer = ", or fewer seeds (--seeds 1)" if limit.seeds > 1 else ""
     return (
-        f"--minutes is too short: training the quickest candidate, {FEWEST_EPOCHS} epochs with {limit.seeds} seeds "
-        f"and as many controls, {needs} fewer images (--limit), or fewer seeds (--seeds 1)."
+        f"--minutes is too short: training the quickest candidate, {FEWEST_EPOCHS} epochs with "
+        f"{plural(limit.seeds, 'seed')} and as many controls, {needs} fewer images (--limit){fewer}."
     )

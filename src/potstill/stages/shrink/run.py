@@ -42,8 +42,8 @@ def shrink(
     """Search the smallest model that does the job, in `folder`; return the summary (docs/summary.md).
 
     An interrupted call is resumed, and a call with other budgets or minutes reuses the finished trainings. Raises
-    `ConfigError` for budgets that no candidate keeps and for too little time, before any training. scheduler: carries
-    out `config.processes` trainings at a time, by default this process.
+    `ConfigError` for budgets that no candidate keeps, before any training, and for too little time, after that of the
+    teacher. scheduler: carries out `config.processes` trainings at a time, by default this process.
     """
     require(*(runtime for runtime in dict.fromkeys(config.to) if runtime != "onnx"))
     return stage(
