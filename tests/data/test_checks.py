@@ -255,7 +255,7 @@ def test_fix_keeps_groups_and_refuses_what_it_must_not_overwrite(tree, tmp_path)
     fix(report, tmp_path / "clean.csv")
     group = read_manifest(tmp_path / "clean.csv").group
     assert group[0] == group[2] and len(set(group.tolist())) == 3
-    for name, sentence in (("clean.csv", "this file exists"), ("clean.txt", "does not end with .csv")):
+    for name, sentence in (("clean.csv", "this file exists"), ("clean.txt", "must end with .csv")):
         with pytest.raises(UserError, match=sentence):
             fix(report, tmp_path / name)
 
