@@ -20,7 +20,7 @@ from potstill.api.answers import (
     Prediction,
 )
 from potstill.api.formats import Formats
-from potstill.api.model import data_settings, load
+from potstill.api.model import answers_of, data_settings, load
 from potstill.api.verb import one_process, verb
 from potstill.data.csv_files import write_csv
 from potstill.errors import ConfigError
@@ -57,15 +57,16 @@ def predict(
         model: a run or stage folder, an exported or packed file, or a name with `weights`.
         images: as `Model.predict` takes them: paths, folders, Pillow images, arrays, tensors, and lists of these.
         classes: names, for weights that carry none.
-        csv: a table of the answers to write; force: replace a file that potstill did not write.
+        csv: a table of the answers to write, empty ones for images that cannot be read. force: replace a file that
+            potstill did not write.
+
+    Raises like `Model.predict`.
     """
     check_outputs({"--csv": csv}, force=force)
-    found = load(model, weights=weights, classes=classes).predict(images)
-    if csv is not None:
-        every = found if isinstance(found, list) else [found]
-        rows = ((one.image, one.class_name, f"{one.probability:.4f}") for one in every)
-        write_csv(Path(csv), ("path", "class", "probability"), rows)
-    return found
+    answers = answers_of(load(model, weights=weights, classes=classes), images)
+    if csv is not None and answers.found:
+        write_csv(Path(csv), ("path", "class", "probability"), answers.table())
+    return answers.predictions()
 
 
 @verb
