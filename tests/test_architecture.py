@@ -24,6 +24,7 @@ FLOORS = {
     "plain_text": 0,
     "yaml_text": 0,
     "offline": 0,
+    "writable": 0,
     "distributed": 0,
     "torch_context": 0,
     "runtime": 0,

@@ -18,7 +18,7 @@ from PIL import Image
 
 import potstill
 from potstill import artifacts
-from potstill.data.csv_files import read_records
+from potstill.data.csv_files import numbered_records
 from potstill.model_files.folder import load_model
 from potstill.models.freeze import bits
 from tests.worlds import shapes
@@ -87,7 +87,7 @@ def test_the_summary_holds_every_figure(done: potstill.RunResult) -> None:
 
 
 def test_the_splits_are_written_for_the_user(done: potstill.RunResult) -> None:
-    rows = read_records(done.folder / "splits.csv")
+    rows = [row for _, row in numbered_records(done.folder / "splits.csv")]
     assert list(rows[0]) == ["path", "split", "label", "group"]
     assert Counter(row["split"] for row in rows) == {"train": 90, "validation": 30, "test": 30}
     assert all(row["path"].split("/")[-2] == row["label"] for row in rows)

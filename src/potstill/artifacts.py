@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 from potstill import distributed
 from potstill.errors import RunError
 from potstill.progress import note
+from potstill.writable import obstacle
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint.safetensors"  # present while training is in progress
@@ -66,9 +67,9 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     With several processes (`torchrun`) only rank 0 keeps its file; by_all: every rank writes files of its own.
     Raises `RunError` if the disk is full or not writable.
     """
-    _announce(file)
     temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
     try:
+        _announce(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as handle:
@@ -95,10 +96,12 @@ def disk_error(error: Exception, file: object) -> RunError | None:
             f"The disk is full: {file} could not be written. No partial file was kept. "
             "Free some space and run the same command again; it resumes where it stopped."
         )
-    denied = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
-    if isinstance(error, OSError) and error.errno in denied:
-        return RunError(f"{file} cannot be written ({error.strerror}). Choose another folder for it.")
-    return None
+    if not isinstance(error, OSError):
+        return None
+    why = obstacle(Path(str(file)).parent)  # ENOENT and the like are of this file only if its folder is the obstacle
+    if not why and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG):
+        why = error.strerror or str(error)
+    return RunError(f"{file} cannot be written: {why}. Choose another folder for it.") if why else None
 
 
 def write_text(file: Path, text: str) -> None:

@@ -8,8 +8,9 @@ prints them and exits with status 2; a traceback is shown only for bugs in potst
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -26,6 +27,14 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """The images or their labels cannot be used as given."""
+
+
+class Unanswered(DataError):
+    """Some of several images have no answer; `answered` holds the results of the others."""
+
+    def __init__(self, *problems: str, answered: Sequence[Any] = ()) -> None:
+        super().__init__(*problems)
+        self.answered = list(answered)
 
 
 class ModelError(UserError):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import potstill
 from potstill._version import __version__
 from potstill.cli import app
-from potstill.data.csv_files import read_records
+from potstill.data.csv_files import numbered_records
 
 
 def invoke(*words: str | Path) -> str:
@@ -43,7 +43,9 @@ def test_a_folder_of_images(run: potstill.RunResult, photos: Path, tmp_path: Pat
     found = json.loads(invoke("predict", run.folder / "student.onnx", photos, "--json"))
     assert [Path(one["image"]).name for one in found] == [f"{number}.png" for number in range(12)]
     lines = invoke("predict", run.folder, photos / "0.png", photos / "more", "--csv", tmp_path / "a.csv").splitlines()
-    assert [row["path"] for row in read_records(tmp_path / "a.csv")] == [line.partition(":")[0] for line in lines]
+    assert [row["path"] for _, row in numbered_records(tmp_path / "a.csv")] == [
+        line.partition(":")[0] for line in lines
+    ]
     assert [line.partition(":")[0] for line in lines] == [str(photos / "0.png"), str(photos / "more" / "11.png")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import potstill
 from potstill import runtime
+from potstill.cli import app
+from potstill.data.csv_files import numbered_records
+from potstill.stages.inference import predict
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,36 @@ def test_all_mistakes_at_once(model: potstill.Model, tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"")
     with pytest.raises(potstill.UserError) as error:
         model.predict(tmp_path)
-    assert len(error.value.problems) == 2 and "2.png is empty" in error.value.problems[1]
+    assert "2.png is empty" in error.value.problems[1] and error.value.problems[2:] == [
+        "2 of 2 images cannot be read and have no answer. Repair, replace or remove them, and run this again."
+    ]
+
+
+def test_the_others_are_answered(
+    model: potstill.Model, run: potstill.RunResult, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "BATCH", 2)  # the first batch has none that can be read
+    shutil.copytree(photos, tmp_path / "photos")
+    bad = [f"{tmp_path}/photos/{name}" for name in ("0.png", "1.png", "5.png")]
+    for file in bad:
+        Path(file).write_bytes(b"")
+    words = ["predict", run.folder, tmp_path / "photos", tmp_path / "nosuch", "--csv", tmp_path / "answers.csv"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 2 and [line.partition(". ")[0] for line in result.stderr.splitlines()] == [
+        f"error: There is no image at {tmp_path}/nosuch",
+        *(f"error: {file} is empty (0 bytes)." for file in bad),
+        "error: 3 of 12 images cannot be read and have no answer; the others have one",
+    ]
+    readable = [f"{tmp_path}/photos/{name}.png" for name in (2, 3, 4, *range(6, 11), "more/11")]
+    whole = {file: model.predict(file) for file in readable}
+    assert [line.partition(": ")[0] for line in result.stdout.splitlines()] == list(whole)
+    rows = [row for _, row in numbered_records(tmp_path / "answers.csv")]
+    assert len(rows) == 12
+    assert [row["path"] for row in rows if not row["class"] and not row["probability"]] == bad
+    assert all(row["class"] == whole[row["path"]].class_name for row in rows if row["class"])
+    with pytest.raises(potstill.UserError) as error:
+        model.predict(tmp_path / "photos")
+    assert [one.top for one in error.value.answered] == [one.top for one in whole.values()]
 
 
 def test_evaluation_is_that_of_the_run(model: potstill.Model, run: potstill.RunResult) -> None:

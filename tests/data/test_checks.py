@@ -255,7 +255,7 @@ def test_fix_keeps_groups_and_refuses_what_it_must_not_overwrite(tree, tmp_path)
     fix(report, tmp_path / "clean.csv")
     group = read_manifest(tmp_path / "clean.csv").group
     assert group[0] == group[2] and len(set(group.tolist())) == 3
-    for name, sentence in (("clean.csv", "this file exists"), ("clean.txt", "does not end with .csv")):
+    for name, sentence in (("clean.csv", "this file exists"), ("clean.txt", "must end with .csv")):
         with pytest.raises(UserError, match=sentence):
             fix(report, tmp_path / name)
 
@@ -317,3 +317,15 @@ def test_the_last_line_counts_and_strict_fails_only_on_errors(tree):
     assert potstill.check(root).exit_status == 0 and potstill.check(root, strict=True).exit_status == 1
     assert CliRunner().invoke(app, ["check", str(root), "--strict"]).exit_code == 1
     assert CliRunner().invoke(app, ["check", str(root)]).exit_code == 0
+
+
+@pytest.mark.parametrize("folders", [(), ("cat", "dog"), ("train/cat", "other")])
+def test_a_folder_without_images_is_an_error_as_in_training(tmp_path, folders):
+    for folder in folders:
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "notes.txt").touch()
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "data")])
+    assert result.exit_code == 2 and result.stdout == ""
+    assert f"error: {tmp_path}/data holds no images. Give a folder of images" in result.stderr
+    assert "ignored 1 file without an image extension: notes.txt" in result.stderr

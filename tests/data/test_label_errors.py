@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import potstill
-from potstill.data.csv_files import read_records
+from potstill.data.csv_files import numbered_records
 from potstill.evaluation.insight import confusion, recall, thresholds
 from potstill.evaluation.label_errors import label_errors, suspicious
 from potstill.evaluation.metrics import softmax
@@ -68,7 +68,7 @@ def test_labels_that_were_changed_are_found_and_mended(tmp_path: Path, monkeypat
     names = {wrong.name(int(row)) for row in changed}
     assert len(names & set(found["rows"][:15])) >= 9 and found["all"]["suspicious"] == len(found["rows"])
     assert 1 <= found["all"]["share"] <= 6 and set(found["splits"]) == {"train", "test"}
-    rows = read_records(table)
+    rows = [row for _, row in numbered_records(table)]
     assert [row["path"] for row in rows] == found["rows"] and not any(row["label"] for row in rows)
     rows[0]["label"] = rows[0]["predicted"]
     table.write_text("path,label\n" + "\n".join(f"{row['path']},{row['label']}" for row in rows))

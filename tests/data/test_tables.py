@@ -69,8 +69,8 @@ def test_absolute_paths_and_repeated_rows(tree, tmp_path, notes):
     [
         ("", "has no rows"),
         ("a,b\n1,2\n", "has no column 'path', only: a, b"),
-        ("path,label\ncat/0.png,cat\n,dog\n", "image 2 has no path"),
-        ("path,label,split\ncat/0.png,cat,holdout\n", "cat/0.png has the split 'holdout'"),
+        ("path,label\ncat/0.png,cat\n,dog\n", r"1 row \(line 3\) has no path"),
+        ("path,label,split\ncat/0.png,cat,holdout\n", r"1 row \(line 2\) has the split 'holdout'; .* or test\.$"),
         ("path,label\ncat/0.png,cat\ncat/0.png,dog\n", "lists cat/0.png twice, as 'cat' in train and as 'dog'"),
         ("path,label\ncat/0.png,cat,extra\n", "line 2: 3 fields, but the header has 2"),
         (
@@ -84,6 +84,24 @@ def test_wrong_tables(tree, text, sentence):
     (root / "list.csv").write_text(text)
     with pytest.raises(DataError, match=sentence):
         read_manifest(root / "list.csv")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_wrong_split_is_told_once(tmp_path, ending):
+    splits = ["train", "trian", "test", "trian", "tset", "", "trian"]
+    rows = [{"path": f"{number}.png", "label": "cat", "split": split} for number, split in enumerate(splits)]
+    rows += [{"path": "", "label": "cat", "split": "train"}] * 2
+    file = tmp_path / f"list.{ending}"
+    file.write_text(csv_text(rows) if ending == "csv" else "\n".join(map(json.dumps, rows)))
+    first = 2 if ending == "csv" else 1
+    with pytest.raises(DataError) as caught:
+        read_manifest(file)
+    must = "a split must be train, validation or test. Did you mean"
+    assert caught.value.problems == [
+        f"{file}: 2 rows (the first is line {first + 7}) have no path.",
+        f"{file}: 3 rows (the first is line {first + 1}) have the split 'trian'; {must} 'train'?",
+        f"{file}: 1 row (line {first + 4}) has the split 'tset'; {must} 'test'?",
+    ]
 
 
 @pytest.mark.parametrize(("text", "sentence"), [("{\n", "line 1: not JSON"), ("[1]\n", "line 1: not an object")])

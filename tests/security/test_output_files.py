@@ -10,10 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from potstill.cli import app
-from potstill.errors import RunError
+from potstill.errors import DataError, RunError
 from potstill.model_files.folder import save_model
 from potstill.models import zoo
-from potstill.output_files import GENERATOR, check_output, is_ours
+from potstill.output_files import GENERATOR, check_outputs, is_ours
 from potstill.stages.check import check
 from tests.test_road import write_tree
 
@@ -108,7 +108,37 @@ def test_the_mark(tmp_path: Path, content: bytes, ours: bool) -> None:
     assert is_ours(tmp_path / "file") == ours
     if not ours:
         with pytest.raises(RunError):
-            check_output(tmp_path / "file", flag="--html")
+            check_outputs({"--html": tmp_path / "file"})
+
+
+def test_all_flags_are_checked_before_anything_is_written(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("afile").touch()
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--html", "new/page.html", "--fix", "afile/x.csv", "--label-errors", "x" * 300, "--augment", "shift"]
+    result = CliRunner().invoke(app, ["check", "nosuch", *words, "--sheet", "sheet.jpg"])
+    assert result.exit_code == 2 and [line.partition(". ")[0] for line in result.stderr.splitlines()] == [
+        "error: --fix afile/x.csv: afile is not a folder",
+        "error: --sheet sheet.jpg: the name must end with .png",
+        f"error: --label-errors {'x' * 300}: File name too long",
+    ]
+    save_model(zoo.create("builtin:mlp", classes=("a", "b"), size=(8, 8), channels=3), tmp_path / "m")
+    before += sorted((tmp_path / "m").rglob("*")) + [tmp_path / "m"]
+    for command in (f"predict m {tree} --csv", f"explain m {tree} --html", "bench --device-profile"):
+        result = CliRunner().invoke(app, [*command.split(), "afile/x.json"])
+        assert result.exit_code == 2 and "afile/x.json: afile is not a folder. Choose another place" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == sorted(before)
+
+
+def test_a_table_that_cannot_be_made_leaves_no_page(tmp_path: Path) -> None:
+    for place in ("train/a/1.png", "b/2.png"):
+        (tmp_path / "images" / place).parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / place)
+    with pytest.raises(DataError, match="cannot be listed because its layout is not understood"):
+        check(str(tmp_path / "images"), html=tmp_path / "page.html", fix=tmp_path / "clean.csv")
+    assert [one.name for one in tmp_path.iterdir()] == ["images"]
 
 
 def test_a_png_of_another_program_is_not_ours(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ def test_corrections_are_read_back_and_wrong_ones_named(tmp_path: Path) -> None:
     mended = corrected(manifest, tmp_path / "labels.csv")
     assert mended.classes[mended.label[rows[1]]] == "cross"
     assert (mended.label != manifest.label).sum() == 1
-    (tmp_path / "wrong.csv").write_text(f"path,label\n{name},dog\nelsewhere.png,cross\n")
+    other = manifest.name(int(rows[2]))
+    (tmp_path / "wrong.csv").write_text(f"path,label\n{name},corss\n{other},corss\nelsewhere.png,cross\n")
     with pytest.raises(DataError) as told:
         corrected(manifest, tmp_path / "wrong.csv")
     assert len(told.value.problems) == 2
+    assert "2 rows (the first is line 2) have the label 'corss', which is not a class. Did you mean 'cross'?" in str(
+        told.value
+    )

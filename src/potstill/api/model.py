@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from potstill.api.answers import Evaluation, Prediction
 from potstill.api.verb import verb
 from potstill.compress.quantize import quantized_layers
-from potstill.errors import ModelError
+from potstill.errors import ModelError, Unanswered
 from potstill.exporters import export_onnx, gate
 from potstill.exporters.onnx_float import OPSET
 from potstill.model_files.onnx_input import InputForm
@@ -19,8 +20,9 @@ from potstill.model_files.open import Opened
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier, bare
 from potstill.stages.inference.evaluate import evaluate as evaluate_stage
-from potstill.stages.inference.images import pictures
+from potstill.stages.inference.images import collected
 from potstill.stages.inference.predict import classify, trained
+from potstill.words import plural
 
 
 class Model(nn.Module):
@@ -54,11 +56,10 @@ class Model(nn.Module):
         images: a path of a file, a Pillow image, an array [H, W] or [H, W, C] or a tensor [C, H, W] (uint8, or floats
         in 0..1) is one image. A folder (searched with all below), a batch [N, H, W, C] (array) or [N, C, H, W]
         (tensor), and a list of any of these are several. Floats are rounded to 8 bits, as an image file holds them.
-        Raises `UserError` that names everything that is no image.
+        Raises `UserError` that names everything that is no image, when the others are classified: its `answered` has
+        their predictions.
         """
-        given, single = pictures(images)
-        predictions = [Prediction(one) for one in classify(self._opened[0], given)]
-        return predictions[0] if single else predictions
+        return answers_of(self, images).predictions()
 
     @verb
     def evaluate(
@@ -107,6 +108,53 @@ class Model(nn.Module):
         """Return what the model is, for print."""
         shape = "x".join(map(str, (self.card.channels, *self.card.size)))
         return f"{self.card.model!r}, {len(self.classes)} classes, {shape}, {self.source!r}"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to images. rows: as `classify` returns them. problems: of what is no image.
+
+    single: whether it was one image instead of several.
+    """
+
+    rows: list[dict[str, Any]]
+    problems: list[str]
+    single: bool
+
+    @property
+    def found(self) -> list[Prediction]:
+        """The predictions of the images that can be read."""
+        return [Prediction(row) for row in self.rows if "class" in row]
+
+    def predictions(self) -> Prediction | list[Prediction]:
+        """Return all predictions; raise `Unanswered` with those there are if there is anything without one."""
+        found = self.found
+        problems = [*self.problems, *self._unreadable(len(found))]
+        if problems:
+            raise Unanswered(*problems, answered=found)
+        return found[0] if self.single else found
+
+    def _unreadable(self, found: int) -> Iterator[str]:
+        for row in self.rows:
+            yield from row.get("problems", ())
+        if missing := len(self.rows) - found:
+            which, them = ("has", "it") if missing == 1 else ("have", "them")
+            others = "; the others have one" if found else ""
+            yield (
+                f"{missing:,} of {plural(len(self.rows), 'image')} cannot be read and {which} no answer{others}. "
+                f"Repair, replace or remove {them}, and run this again."
+            )
+
+    def table(self) -> Iterator[tuple[str, str, str]]:
+        """Yield path, class and probability of each image; the last two are empty where it cannot be read."""
+        for row in self.rows:
+            yield row["image"], row.get("class", ""), f"{row['probability']:.4f}" if "class" in row else ""
+
+
+def answers_of(model: Model, images: Any) -> Answers:
+    """Return the answers of a model to images in any form that `Model.predict` takes."""
+    given, problems, single = collected(images)
+    return Answers(classify(model._opened[0], given), problems, single)
 
 
 def data_settings(data: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

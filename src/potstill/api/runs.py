@@ -20,6 +20,7 @@ from potstill.stages.compare import compare as compare_stage
 from potstill.stages.distill.defaults import chosen
 from potstill.stages.distill.run import run_recipe
 from potstill.stages.recipe import Recipe
+from potstill.stages.run_folder import check_writable_if_unfinished
 from potstill.training.devices import init_process_group
 
 Settings = Mapping[str, Any]
@@ -55,6 +56,8 @@ def run(
     Under torchrun all processes must call it, and process 0 returns the figures.
     """
     settings = recipe_settings(recipe)
+    if out is not None:
+        check_writable_if_unfinished(Path(out))  # before the images are read to choose a teacher
     if STEPS in settings:
         if distributed.world() > 1:
             raise ConfigError("An experiment works in one process. Start it without torchrun.")

@@ -20,11 +20,11 @@ from potstill.api.answers import (
     Prediction,
 )
 from potstill.api.formats import Formats
-from potstill.api.model import data_settings, load
+from potstill.api.model import answers_of, data_settings, load
 from potstill.api.verb import one_process, verb
 from potstill.data.csv_files import write_csv
 from potstill.errors import ConfigError
-from potstill.output_files import check_output
+from potstill.output_files import check_outputs
 from potstill.report import write_likeness
 from potstill.stages import check as check_stage
 from potstill.stages import clean as clean_stage
@@ -57,16 +57,16 @@ def predict(
         model: a run or stage folder, an exported or packed file, or a name with `weights`.
         images: as `Model.predict` takes them: paths, folders, Pillow images, arrays, tensors, and lists of these.
         classes: names, for weights that carry none.
-        csv: a table of the answers to write; force: replace a file that potstill did not write.
+        csv: a table of the answers to write, empty ones for images that cannot be read. force: replace a file that
+            potstill did not write.
+
+    Raises like `Model.predict`.
     """
-    if csv is not None:
-        check_output(Path(csv), flag="--csv", force=force)
-    found = load(model, weights=weights, classes=classes).predict(images)
-    if csv is not None:
-        every = found if isinstance(found, list) else [found]
-        rows = ((one.image, one.class_name, f"{one.probability:.4f}") for one in every)
-        write_csv(Path(csv), ("path", "class", "probability"), rows)
-    return found
+    check_outputs({"--csv": csv}, force=force)
+    answers = answers_of(load(model, weights=weights, classes=classes), images)
+    if csv is not None and answers.found:
+        write_csv(Path(csv), ("path", "class", "probability"), answers.table())
+    return answers.predictions()
 
 
 @verb
@@ -118,8 +118,7 @@ def explain(
         control: a model that was trained without the teacher, shown beside both. split, limit, html: over a data set:
             which split, how many images, a page to write. force: replace a file there that potstill did not write.
     """
-    if html is not None:
-        check_output(Path(html), flag="--html", force=force)
+    check_outputs({"--html": html}, force=force)
     names = {"weights": weights, "teacher_weights": teacher_weights}
     teacher = None if teacher is None else str(teacher)
     control = None if control is None else str(control)

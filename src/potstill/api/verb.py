@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from potstill import artifacts, config, display, distributed, names
 from potstill.errors import UserError
 from potstill.own_code import allows_own_code
-from potstill.stages.run_folder import differences, has_results, record_name
+from potstill.stages.run_folder import check_writable_if_unfinished, differences, has_results, record_name
 from potstill.training.devices import init_process_group
 
 P = ParamSpec("P")
@@ -58,9 +58,10 @@ def built(kind: type[C], settings: dict[str, Any]) -> C:
 def new_folder(name: str, kind: str, settings: config.Config, out: str | Path | None) -> Path:
     """Return `out`, or the first of runs/NAME, runs/NAME-2, ... that is free or holds this work unfinished.
 
-    kind: of the work, as `stages.stage` knows it.
+    kind: of the work, as `stages.stage` knows it. Raises `RunError` if an unfinished folder cannot be written to.
     """
     if out is not None:
+        check_writable_if_unfinished(Path(out))
         return Path(out)
     number = 1
     while True:

@@ -14,7 +14,7 @@ from potstill import runtime
 from potstill._version import __version__
 from potstill.cli.command import WIDTH, Commands
 from potstill.cli.loudness import show_origin
-from potstill.errors import UserError
+from potstill.errors import Unanswered, UserError
 from potstill.offline import forbid
 from potstill.plain_text import as_json as json_text
 from potstill.plain_text import visible
@@ -84,8 +84,8 @@ def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
 def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
     """Do the work under a live display on standard error, then print its result on standard output.
 
-    A mistake of the user's is printed as sentences, with exit status 2. Ctrl-C and SIGTERM print what was saved and
-    how to resume, with 130 and 143.
+    A mistake of the user's is printed as sentences, with exit status 2, after what was answered in spite of it. Ctrl-C
+    and SIGTERM print what was saved and how to resume, with 130 and 143.
     """
     from potstill import display, distributed, interruption, progress
 
@@ -95,6 +95,8 @@ def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:
         with interruption.handled(), progress.use(shown):
             result = work()
     except UserError as error:
+        if main and isinstance(error, Unanswered) and error.answered:
+            _print(error.answered, as_json)
         show_origin(error)
         for problem in error.problems:
             echo(f"error: {problem}", err=True)

@@ -93,10 +93,20 @@ def split_header(file: Path, lines: Sequence[Line]) -> tuple[list[str], list[Lin
     return header, list(lines[1:])
 
 
-def read_records(file: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file with a header, by column; raises like `split_header`."""
+def numbered_records(file: Path) -> list[tuple[str, dict[str, str]]]:
+    """Return the rows of a CSV file with a header, by column, each with where it is: "line 7".
+
+    Raises like `split_header`.
+    """
     header, lines = split_header(file, read_lines(file))
-    return [dict(zip(header, line.cells, strict=True)) for line in lines]
+    return [(f"line {line.number}", dict(zip(header, line.cells, strict=True))) for line in lines]
+
+
+def rows_with(places: Sequence[str]) -> str:
+    """Return the subject and verb of a sentence about rows: "48 rows (the first is line 3) have"."""
+    if len(places) == 1:
+        return f"1 row ({places[0]}) has"
+    return f"{len(places):,} rows (the first is {places[0]}) have"
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

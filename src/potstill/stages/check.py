@@ -15,11 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 from potstill.artifacts import atomic
 from potstill.data.checks import Finding, Report, examine
 from potstill.data.checks.fix import fix as write_fixed
+from potstill.data.checks.fix import kept_rows
 from potstill.data.manifest import Manifest
-from potstill.errors import ConfigError
-from potstill.output_files import SOFTWARE, check_output
+from potstill.output_files import SOFTWARE, check_outputs
 from potstill.report.checks import write_page
-from potstill.words import argument, percent, plural
+from potstill.words import percent, plural
 
 _SHEET_ROWS = 12
 
@@ -45,22 +45,23 @@ def check(
     strict: whether errors make the command fail. force: replace existing files that potstill did not write. Raises
     `DataError` if there are no images, `RunError` if a file would be overwritten.
     """
-    _check_outputs(html, fix, None if augment is None else sheet, force)
-    if label_errors is not None:
-        check_output(Path(label_errors), flag="--label-errors", force=force)
+    drawn = None if augment is None else sheet
+    check_outputs({"--html": html, "--fix": fix, "--sheet": drawn, "--label-errors": label_errors}, force=force)
     report = examine(_digits() if path == "digits" else path, group=group)
+    if fix is not None:
+        kept_rows(report, Path(fix))  # refuses before any file is written
     if label_errors is not None:
         report = with_label_errors(report, path, Path(label_errors), group)
     result = {**report.to_json(), "strict": strict}
+    if probe:
+        result["probe"] = probed(path)
+    if augment is not None:
+        result["sheet"] = write_sheet(path, augment, sheet)
+    if fix is not None:
+        result["fixed"] = write_fixed(report, fix, force=force)
     if html is not None:
         write_page(report, html)
         result["html"] = str(html)
-    if fix is not None:
-        result["fixed"] = write_fixed(report, fix, force=force)
-    if augment is not None:
-        result["sheet"] = write_sheet(path, augment, sheet)
-    if probe:
-        result["probe"] = probed(path)
     return result
 
 
@@ -90,14 +91,6 @@ def with_label_errors(report: Report, path: str, table: Path, group: str | None)
     rows = [[row_of[name]] for name in found["rows"] if name in row_of]
     severity = "warning" if judged["suspicious"] else "info"
     return report.with_finding(Finding("label-errors", severity, judged["suspicious"], text, advice, rows=rows))
-
-
-def _check_outputs(html: str | Path | None, fix: str | Path | None, sheet: str | Path | None, force: bool) -> None:
-    for flag, file in (("--html", html), ("--fix", fix), ("--sheet", sheet)):
-        if file is not None:
-            check_output(Path(file), flag=flag, force=force)
-    if sheet is not None and Path(sheet).suffix.lower() != ".png":
-        raise ConfigError(f"--sheet writes a PNG. Type: --sheet {argument(Path(sheet).with_suffix('.png'))}")
 
 
 def _digits() -> Manifest:

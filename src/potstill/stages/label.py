@@ -27,7 +27,7 @@ from potstill.scheduling import Scheduler, carried_out
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.recipe import DataConfig, TeacherConfig, Views
-from potstill.stages.run_folder import Journal, check_free, write_record
+from potstill.stages.run_folder import Journal, check_free, check_writable_if_unfinished, write_record
 from potstill.stages.run_lock import Locked, locked
 from potstill.stages.stage import stage
 from potstill.stages.teacher.prepare import prepare_teacher, teacher_size, trained_here
@@ -239,6 +239,7 @@ def _labelled_part(config: LabelConfig, out: Path, part: Stripe) -> bool:
             f"--part shares out the labelling, but {', '.join(named)} would be trained by every part first. Train it "
             "once, for instance with `potstill finetune`, and give its folder: --teacher FOLDER."
         )
+    check_writable_if_unfinished(out)
     check_free(out, config, "label")
     place = out / PARTS / f"{part[0] + 1}-of-{part[1]}"
     with locked(place, now=True):

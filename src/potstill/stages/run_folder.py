@@ -8,6 +8,7 @@ and a command that fails before that leaves no folder behind.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from potstill.progress import parts
 from potstill.stages.run_lock import entries, holds
 from potstill.training import divergence
 from potstill.words import argument
+from potstill.writable import obstacle
 
 T = TypeVar("T")
 
@@ -179,10 +181,23 @@ def check_free(folder: Path, settings: Config, kind: str) -> None:
         )
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `RunError` if results cannot be written to `folder`, which need not exist. Called before the work."""
+    if distributed.is_main() and (why := obstacle(folder)):  # the other processes write nothing
+        raise RunError(f"The results cannot be written to {folder}: {why}. Choose another folder: --out FOLDER")
+
+
+def check_writable_if_unfinished(folder: Path) -> None:
+    """Raise like `check_writable` unless the folder is complete: a finished run on read-only media can be read."""
+    if not os.path.isfile(folder / artifacts.MANIFEST):  # noqa: PTH113 (a Path raises where it may not look)
+        check_writable(folder)
+
+
 def reopened(folder: Path, settings: Config, kind: str) -> bool:
     """Return whether a finished folder has to go on, because settings differ that keep its finished parts."""
     if not settings.reusable or not differences(folder / record_name(kind), settings):
         return False
+    check_writable(folder)
     (folder / artifacts.MANIFEST).unlink()
     return True
 

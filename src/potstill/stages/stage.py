@@ -12,7 +12,15 @@ from potstill.progress import parts
 from potstill.report import write_report
 from potstill.stages import summary
 from potstill.stages.images_record import ImagesRecord
-from potstill.stages.run_folder import JOURNAL, Journal, check_free, claimed, record_name, reopened
+from potstill.stages.run_folder import (
+    JOURNAL,
+    Journal,
+    check_free,
+    check_writable_if_unfinished,
+    claimed,
+    record_name,
+    reopened,
+)
 from potstill.stages.run_lock import locked
 
 SUMMARY = "summary.json"
@@ -37,8 +45,9 @@ def stage(
     with the journal. tables: writes more files from the finished summary, besides the report.
 
     Under torchrun all processes must call it; it returns {} where `work` returns None. Raises `RunError` if the folder
-    has other contents, another process works in it, or the images changed since it was made.
+    has other contents or cannot be written to, another process works in it, or the images changed since it was made.
     """
+    check_writable_if_unfinished(folder)
     with parts.counted(), progress.recorded() as notes, locked(folder, now=(folder / record_name(kind)).is_file()):
         _set_damage_aside(folder, kind)
         check_free(folder, config, kind)

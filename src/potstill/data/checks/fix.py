@@ -11,8 +11,7 @@ from potstill.data.csv_files import write_csv
 from potstill.data.formats.sources import Files
 from potstill.data.manifest import SPLITS, UNLABELLED
 from potstill.errors import DataError
-from potstill.output_files import check_output
-from potstill.words import argument
+from potstill.output_files import check_outputs
 
 
 def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, Any]:
@@ -20,16 +19,12 @@ def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, An
 
     Left out are unreadable images, all but one of exact copies, every copy of images with conflicting labels, and
     copies of test or validation images; test and validation images only if they conflict or are unreadable.
-    Paths are relative to the folder of `out`. force: replace an existing file. Raises `DataError` if the images are
-    not separate files, `RunError` if the file exists.
+    Paths are relative to the folder of `out`. force: replace an existing file. Raises like `kept_rows`, and `RunError`
+    if the file exists.
     """
     out, seen = Path(out), report.survey
-    _refuse(report, out)
-    check_output(out, flag="--fix", force=force)
-    dropped = {row for finding in report.findings for row in finding.drop}
-    kept = [row for row in range(len(seen)) if row not in dropped]
-    if not kept:
-        raise DataError(f"No image of {seen.root} would be left, so {out} was not written.")
+    check_outputs({"--fix": out}, force=force)
+    kept = kept_rows(report, out)
     columns = ["path", "label", "split"] + (["group"] if seen.groups is not None else [])
     write_csv(out, columns, (_row(report, row, out.absolute().parent) for row in kept))
     return {
@@ -39,7 +34,17 @@ def fix(report: Report, out: str | Path, *, force: bool = False) -> dict[str, An
     }
 
 
-def _refuse(report: Report, out: Path) -> None:
+def kept_rows(report: Report, out: Path) -> list[int]:
+    """Return the rows that no finding leaves out; raise `DataError` if they cannot be listed, or there are none."""
+    _refuse(report)
+    dropped = {row for finding in report.findings for row in finding.drop}
+    kept = [row for row in range(len(report.survey)) if row not in dropped]
+    if not kept:
+        raise DataError(f"No image of {report.survey.root} would be left, so {out} was not written.")
+    return kept
+
+
+def _refuse(report: Report) -> None:
     seen = report.survey
     if not isinstance(seen.source, Files):
         raise DataError(
@@ -48,10 +53,6 @@ def _refuse(report: Report, out: Path) -> None:
         )
     if seen.refusals:
         raise DataError(f"{seen.root} cannot be listed because its layout is not understood. {seen.refusals[0]}")
-    if out.suffix.lower() != ".csv":
-        raise DataError(
-            f"--fix writes a table, and {out} does not end with .csv. Type: --fix {argument(out.with_suffix('.csv'))}"
-        )
 
 
 def _row(report: Report, row: int, folder: Path) -> list[str]:

@@ -91,6 +91,9 @@ def _without_labels(root: Path) -> Listing:
 
 
 def _of_listing(listing: Listing, refusals: Sequence[str], notes: Sequence[str], group: str | None) -> Survey:
+    if not listing.entries:
+        listing.note_left()  # else they become a finding
+        listing.refuse_empty()
     classes = in_natural_order([*listing.named, *(e.label for e in listing.entries if e.label is not None)])
     number = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     facts = gather(listing.source)
@@ -102,7 +105,7 @@ def _of_listing(listing: Listing, refusals: Sequence[str], notes: Sequence[str],
         np.array([SPLITS.index(entry.split) for entry in listing.entries], dtype=np.uint8),
         tuple(classes),
         listing.left,
-        groups_of(listing.root, listing.entries, listing.source, facts, group) if listing.entries else None,
+        groups_of(listing.root, listing.entries, listing.source, facts, group),
         refusals,
         notes,
     )

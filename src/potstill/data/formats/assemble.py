@@ -45,10 +45,8 @@ def manifest_of_listing(
 
     group: which images stay in one split, as `groups.groups_of` takes it. trains: whether the rules for training apply.
     """
-    for sentence in listing.left.sentences(listing.root):
-        note(sentence)
-    if not listing.entries:
-        raise DataError(f"{listing.root} holds no images. Give a folder of images, or of one folder per class.")
+    listing.note_left()
+    listing.refuse_empty()
     facts = gather(listing.source)
     rows = _readable(listing, facts)
     _note_traits(listing.root, [facts[row] for row in rows])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from potstill.data.formats.files import Left
 from potstill.data.formats.sources import Encoded
+from potstill.errors import DataError
+from potstill.progress import note
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +33,13 @@ class Listing:
     source: Encoded
     named: Sequence[str] = ()
     left: Left = field(default_factory=Left)
+
+    def note_left(self) -> None:
+        """Note the files that are ignored."""
+        for sentence in self.left.sentences(self.root):
+            note(sentence)
+
+    def refuse_empty(self) -> None:
+        """Raise `DataError` if there are no images."""
+        if not self.entries:
+            raise DataError(f"{self.root} holds no images. Give a folder of images, or of one folder per class.")

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from potstill.artifacts import problems_of
-from potstill.data.csv_files import read_records
+from potstill.data.csv_files import numbered_records, rows_with
 from potstill.data.formats.cells import label_of, one_label_each, path_of, text_of
 from potstill.data.formats.columns import Columns, columns_of
-from potstill.data.formats.folders import split_of
+from potstill.data.formats.folders import SPLIT_NAMES, split_of
 from potstill.data.formats.listing import Entry, Listing
 from potstill.data.formats.sources import Encoded, Files, Held
-from potstill.errors import DataError
+from potstill.errors import DataError, did_you_mean
 from potstill.progress import note
 from potstill.words import plural
 
@@ -28,11 +28,11 @@ def list_table(file: Path) -> Listing:
 
     An empty label means unlabelled, an empty split means "train". Raises `DataError` with all invalid rows.
     """
-    records = list(_records(file))
-    if not records:
+    rows = list(_rows(file))
+    if not rows:
         raise DataError(f"{file} has no rows.")
-    columns = columns_of(file, records)
-    entries, contents = _entries(file, records, columns)
+    columns = columns_of(file, [record for _, record in rows])
+    entries, contents = _entries(file, rows, columns)
     if contents:
         return Listing(str(file), entries, Held(file, [entry.name for entry in entries], contents))
     entries = _distinct(file, entries)
@@ -40,19 +40,20 @@ def list_table(file: Path) -> Listing:
     return Listing(str(file), entries, source)
 
 
-def _records(file: Path) -> Iterable[Mapping[str, Any]]:
+def _rows(file: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """Return the rows, each with where it is: "line 7", or in a Parquet file "row 6"."""
     kind = file.suffix.lower()
     if kind == ".parquet":
-        return read_parquet(file)
+        return ((f"row {number}", row) for number, row in enumerate(read_parquet(file), start=1))
     if kind in (".csv", ".tsv"):
-        return read_records(file)
+        return numbered_records(file)
     try:
         return _jsonl(file, file.read_text(encoding="utf-8-sig"))
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{file} is not text in UTF-8: {error}. Save it as UTF-8.") from error
 
 
-def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:
+def _jsonl(file: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -62,7 +63,7 @@ def _jsonl(file: Path, text: str) -> Iterator[dict[str, Any]]:
             raise DataError(f"{file}, line {number}: not JSON ({error}). Each line must be an object.") from error
         if not isinstance(row, dict):
             raise DataError(f"{file}, line {number}: not an object such as " + '{"path": "a.jpg", "label": "cat"}.')
-        yield row
+        yield f"line {number}", row
 
 
 def read_parquet(file: Path) -> list[dict[str, Any]]:
@@ -107,23 +108,32 @@ def _named(value: Any, names: list[str] | None) -> Any:
     return names[value] if value < len(names) else str(value)
 
 
-def _entries(file: Path, records: list[Mapping[str, Any]], columns: Columns) -> tuple[list[Entry], list[bytes]]:
-    """Return one entry per row, and the images if the table holds them; all invalid rows in one error."""
-    entries, labels, contents, problems = [], [], [], []
-    for number, record in enumerate(records):
+def _entries(
+    file: Path, rows: list[tuple[str, Mapping[str, Any]]], columns: Columns
+) -> tuple[list[Entry], list[bytes]]:
+    """Return one entry per row, and the images if the table holds them; one error for all that is wrong."""
+    entries, labels, contents = [], [], []
+    nameless, wrong = [], {}  # where a path lacks; by each split that is none, where it is
+    for number, (place, record) in enumerate(rows):
         path, split = columns.cell("path", record), text_of(columns.cell("split", record)) or "train"
         if isinstance(path, dict) and path.get("bytes"):
             contents.append(path["bytes"])
             path = f"{number}-{path.get('path') or 'image'}"
         path = path_of(path.get("path") if isinstance(path, dict) else path, file.parent)
         if not path:
-            problems.append(f"{file}: image {number + 1} has no path.")
+            nameless.append(place)
         elif not split_of(split):
-            problems.append(f"{file}: {path} has the split '{split}'; a split must be train, validation or test.")
+            wrong.setdefault(split, []).append(place)
         else:
             entries.append(Entry(path, None, split_of(split) or "train", text_of(columns.cell("group", record))))
             labels.append(label_of(columns.cell("label", record), path))
-    if contents and len(contents) != len(records):
+    problems = [f"{file}: {rows_with(nameless)} no path."] if nameless else []
+    problems += [
+        f"{file}: {rows_with(places)} the split '{split}'; a split must be train, validation or test."
+        f"{did_you_mean(split.lower(), SPLIT_NAMES)}"
+        for split, places in wrong.items()
+    ]
+    if contents and len(contents) != len(rows):
         problems.append(f"{file} holds the image itself in some rows and only a path in others; use one of the two.")
     if problems:
         raise DataError(*problems[:_MOST_SHOWN], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))

@@ -17,6 +17,7 @@ from potstill.evaluation.measured import BALANCED
 from potstill.exporters.device_profile import measure, read_profile
 from potstill.model_files.latency import latency_ms
 from potstill.model_files.open import find, weights_file
+from potstill.output_files import check_place
 from potstill.stages.inference.evaluate import evaluate
 from potstill.stages.summary import machine, versions
 from potstill.words import plural
@@ -94,6 +95,7 @@ def _refuse_file(file: Path) -> None:
     """Raise where a profile would replace something else than a profile."""
     if file.suffix != ".json" or file.is_dir():
         raise ConfigError(f"--device-profile {file}: give the name of a .json file, such as pi4.json.")
+    check_place(file, "--device-profile")
     if file.exists():
         try:
             read_profile(file)

@@ -5,7 +5,7 @@ All are converted to uint8 [H, W, C], as decoded from image files, so that an ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,17 @@ def pictures(images: Any) -> tuple[list[Picture], bool]:
     Files are not read yet. Folders are searched recursively, in natural order (2 before 10). Raises `DataError` that
     lists everything that is not an image.
     """
-    result, problems, single = _collected(images, "")
+    result, problems, single = collected(images)
     if problems:
         raise DataError(*problems)
     return result, single
 
 
-def _collected(images: Any, name: str) -> tuple[list[Picture], list[str], bool]:
-    """Return pictures, problems, and whether it is one image. name: of the containing list, "" at the top."""
+def collected(images: Any, name: str = "") -> tuple[list[Picture], list[str], bool]:
+    """Return like `pictures` the images, and whether it is one, with a problem for everything that is not an image.
+
+    name: of the containing list, "" at the top.
+    """
     try:
         if isinstance(images, str | Path):
             return _from_path(Path(images))
@@ -60,7 +63,7 @@ def _collected(images: Any, name: str) -> tuple[list[Picture], list[str], bool]:
     result: list[Picture] = []
     problems: list[str] = []
     for place, part in enumerate(images):
-        more, wrong, _ = _collected(part, _numbered(name, place))
+        more, wrong, _ = collected(part, _numbered(name, place))
         result, problems = result + more, problems + wrong
     return result, problems, False
 
@@ -74,9 +77,10 @@ def _from_path(path: Path) -> tuple[list[Picture], list[str], bool]:
     if path.is_file():
         return [_file(path)], [], True
     if not path.is_dir():
-        return [], [f"There is no image at {path}."], True
+        return [], [f"There is no image at {path}. Give the path of an image, or of a folder of images."], True
     names = list(scan(path)[0])
-    return [_file(path / name) for name in names], [] if names else [f"There are no images in {path}."], False
+    problems = [] if names else [f"There are no images in {path}. Give a folder that holds some, at any depth."]
+    return [_file(path / name) for name in names], problems, False
 
 
 def _file(path: Path) -> Picture:
@@ -130,9 +134,3 @@ def as_bytes(pixels: np.ndarray, name: str) -> np.ndarray:
             "normalisation, which is part of the model."
         )
     return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
-
-
-def in_batches(images: list[Picture], size: int) -> Iterator[list[Picture]]:
-    """Yield the images in lists of at most `size`."""
-    for start in range(0, len(images), size):
-        yield images[start : start + size]

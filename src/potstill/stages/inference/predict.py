@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from potstill.model_files.open import Opened, find, temperature_of
 from potstill.models import input_facts
 from potstill.models.card import Card
 from potstill.models.outputs import Classifier
-from potstill.stages.inference.images import Picture, in_batches, pictures
+from potstill.stages.inference.images import Picture
 from potstill.stages.test_split import takes_photos
 
 BATCH = 64
@@ -32,44 +33,48 @@ def classify(model: Opened, images: Sequence[Picture]) -> list[dict[str, Any]]:
     """Return for each image the class, its probability 0..1 and the five most probable classes.
 
     Probabilities are calibrated where the model's file has a temperature. A model with a threshold (`Card.reject`)
-    answers "unsure" where the probability is below it.
-
-    Raises `DataError` that lists every image that cannot be read.
+    answers "unsure" where the probability is below it. An image that cannot be read has its `problems` instead.
     """
-    probability = metrics.softmax(logits_of(model, images), temperature_of(model))
-    return [_described(model.card, image, one) for image, one in zip(images, probability, strict=True)]
+    logits, unreadable = _of_readable(model, images)
+    probability = iter(metrics.softmax(logits, temperature_of(model)))
+    return [
+        {"image": image.name, "problems": unreadable[row]}
+        if row in unreadable
+        else _described(model.card, image, next(probability))
+        for row, image in enumerate(images)
+    ]
 
 
 def logits_of(model: Opened, images: Sequence[Picture]) -> np.ndarray:
     """Return the logits of a model for images, float32 [N, K], resized and cropped as defined by its card.
 
-    A file that takes photos is given the photos as they are.
+    A file that takes photos is given the photos as they are. Raises `DataError` that lists every unreadable image.
     """
+    logits, unreadable = _of_readable(model, images)
+    if unreadable:
+        raise DataError(*itertools.chain.from_iterable(unreadable.values()))
+    return logits
+
+
+def _of_readable(model: Opened, images: Sequence[Picture]) -> tuple[np.ndarray, dict[int, list[str]]]:
+    """Return the logits of the images that can be read, and by row the problems of the others."""
+    parts, unreadable = [np.empty((0, len(model.card.classes)), np.float32)], {}
     if not images:
-        return np.empty((0, len(model.card.classes)), np.float32)
-    parts = []
+        return parts[0], unreadable
     with progress.task("Classifying images", len(images)) as task, _evaluating(model), torch.inference_mode():
-        for some in in_batches(list(images), BATCH):
-            decoded = _decoded(some)
-            if takes_photos(model):
+        for start in range(0, len(images), BATCH):
+            some, decoded = images[start : start + BATCH], []
+            for row, image in enumerate(some, start):
+                try:
+                    decoded.append(image.pixels())
+                except DataError as error:
+                    unreadable[row] = error.problems
+            if decoded and takes_photos(model):
                 parts.append(model.of_pixels(decoded))
-            else:
+            elif decoded:
                 parts.append(model(_batch(model, decoded)).logits.float().cpu().numpy())
             task.advance(len(some))
-    return np.concatenate(parts)
-
-
-def _decoded(images: list[Picture]) -> list[np.ndarray]:
-    """Return the pixels of each image; raise `DataError` that lists every one that cannot be read."""
-    decoded, problems = [], []
-    for image in images:
-        try:
-            decoded.append(image.pixels())
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-    return decoded
+    return np.concatenate(parts), unreadable
 
 
 def _batch(model: Opened, images: list[np.ndarray]) -> torch.Tensor:
@@ -91,14 +96,6 @@ def _evaluating(model: Opened) -> Iterator[object]:
     finally:
         if training:
             training.train()
-
-
-def predict(
-    model: str, images: Any, *, weights: str | Path | None = None, classes: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Return what `classify` returns for images in any form that `pictures` takes."""
-    opened = trained(model, weights=weights, classes=classes)
-    return classify(opened, pictures(images)[0])
 
 
 def trained(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from potstill.data.csv_files import read_records, write_csv
+from potstill.data.csv_files import numbered_records, rows_with, write_csv
 from potstill.data.manifest import Manifest
-from potstill.errors import DataError
+from potstill.errors import DataError, did_you_mean
 from potstill.progress import note
 from potstill.stages.selftrain.selection import STATES, Selection
 from potstill.words import plural
@@ -54,23 +54,27 @@ def corrected(manifest: Manifest, file: Path) -> Manifest:
     row_of = {manifest.name(row): row for row in range(len(manifest))}
     number = {name: k for k, name in enumerate(manifest.classes)}
     problems = [f"{file}: there is no image {path} in the data or the pool." for path in filled if path not in row_of]
+    wrong: dict[str, list[str]] = {}
+    for name, place in filled.values():
+        if name not in number:
+            wrong.setdefault(name, []).append(place)
     problems += [
-        f"{file}: the label '{name}' of {path} is not a class. Classes: {', '.join(manifest.classes[:10])}."
-        for path, name in filled.items()
-        if name not in number
+        f"{file}: {rows_with(places)} the label '{name}', which is not a class.{did_you_mean(name, number)} "
+        f"Classes: {', '.join(manifest.classes[:10])}."
+        for name, places in wrong.items()
     ]
     if problems:
         raise DataError(*problems[:5], *([f"(and {len(problems) - 5} more)"] if problems[5:] else []))
     label = manifest.label.copy()
-    for path, name in filled.items():
+    for path, (name, _) in filled.items():
         label[row_of[path]] = number[name]
     note(f"Using {plural(len(filled), 'label')} from {file}.")
     return manifest.with_labels(label)
 
 
-def _filled(file: Path) -> dict[str, str]:
-    """Return the filled-in labels by path."""
-    rows = read_records(file)
-    if rows and not {"path", "label"} <= set(rows[0]):
+def _filled(file: Path) -> dict[str, tuple[str, str]]:
+    """Return the filled-in labels by path, each with where it is in the file."""
+    rows = numbered_records(file)
+    if rows and not {"path", "label"} <= set(rows[0][1]):
         raise DataError(f"{file} must have the columns path and label, as in labels.csv of a run.")
-    return {row["path"]: row["label"].strip() for row in rows if row["label"].strip()}
+    return {row["path"]: (row["label"].strip(), place) for place, row in rows if row["label"].strip()}
