@@ -263,7 +263,7 @@ def test_seeds_that_stopped_earlier_and_numbers_in_labels() -> None:
     curves = [{"epoch": [1, 2], "loss": [0.5, 0.4]}, {"epoch": [1, 2, 3], "loss": [0.7, 0.6, 0.5]}]
     curve = _over_epochs("net", {"curves": curves}, "loss")
     assert (curve.x, curve.y) == ([1, 2, 3], [[0.5, 0.7], [0.4, 0.6], [0.5]])
-    labels = {"T4": 4, "1e-05": 1e-5, "width-4": 4, "-3": -3, "0.25": 0.25, "e4m3": 4, "none": 0}
+    labels = {"T4": 4, "1e-05": 1e-5, "width-4": 4, "-3": -3, "0.25": 0.25, "e4m3": 4, "none": None}
     assert {label: _number(label) for label in labels} == labels
 
 

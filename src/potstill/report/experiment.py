@@ -291,10 +291,10 @@ def _mean(values: Sequence[float] | None) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _number(text: str) -> float:
-    """Return the number in a label: 4 of "T4"."""
+def _number(text: str) -> float | None:
+    """Return the number in a label: 4 of "T4"; None if it has none, and no place on the axis."""
     match = re.search(r"(?<![\w.])-?\d+(\.\d+)?(e[+-]?\d+)?|\d+(\.\d+)?(e[+-]?\d+)?", text)
-    return float(match.group()) if match else 0.0
+    return float(match.group()) if match else None
 
 
 def _over_epochs(label: str, result: Mapping[str, Any], name: str) -> Curve:
