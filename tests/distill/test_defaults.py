@@ -135,6 +135,17 @@ def test_a_new_head_is_fitted_to_weights_of_other_classes(photos: Path, tmp_path
     assert again.identity == teacher.identity
 
 
+@pytest.mark.parametrize(("size", "told"), [(None, True), (16, False)])
+def test_small_images_that_one_photo_makes_large_are_told(tmp_path: Path, size: int | None, told: bool) -> None:
+    random = np.random.default_rng(0)
+    for number in range(20):
+        file, side = tmp_path / "train" / "ab"[number % 2] / f"{number}.png", 90 if number == 0 else 8
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file)
+    dataset.prepare(DataConfig(path=str(tmp_path), size=size))
+    assert any("are 8 x 8 pixels, but not all" in note for note in progress.display().notes) == told
+
+
 def test_views_that_are_the_image_itself_are_one() -> None:
     assert Views("none", 10).number(30) == Views("none").number(30) == 1
     assert Views("none", 10, mix="mixup").number(30) == Views("shift", 10).number(30) == 10

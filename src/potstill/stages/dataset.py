@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -219,16 +220,33 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
         pixels = load_pixels(
             manifest, size=(size, size), resize=resize, channels=channels_of(manifest), fit=config.fit, cache=None
         )
+    if not (config.size or at_least or pixels.unchanged):
+        _note_of_sizes(manifest)
     height, width = pixels.shape[-2:]
     if (height, width) == (resize, resize):
         return Data(manifest, pixels, (size, size), height, config.fit, config)
     return Data(manifest, pixels, (height, width), min(height, width), config.fit)
 
 
+def _note_of_sizes(manifest: Manifest) -> None:
+    """Note small images of one size that are resized like photos, because some others are among them."""
+    (size, count), *others = Counter(shape[:2] for shape in _some_shapes(manifest)).most_common()
+    if max(size) < PHOTO_SIZE and count > sum(number for _, number in others):
+        progress.note(
+            f"Most images of {manifest.root} are {size[1]} x {size[0]} pixels, but not all, so all are resized to "
+            f"{PHOTO_SIZE} x {PHOTO_SIZE}, which takes longer. --size {max(size)} (or data.size) keeps them small."
+        )
+
+
 def channels_of(manifest: Manifest) -> int:
     """Return 3 if any of up to 64 evenly spaced images is in colour, else 1."""
-    rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
-    return max(manifest.image(int(row)).shape[-1] for row in rows)
+    return max(shape[-1] for shape in _some_shapes(manifest))
+
+
+def _some_shapes(manifest: Manifest) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes of up to 64 evenly spaced images."""
+    for row in np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int):
+        yield manifest.image(int(row)).shape
 
 
 def digits() -> Manifest:
