@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from potstill.api.answers import CheckResult, Evaluation, Explanation, Layers
 from potstill.cli import app
 from potstill.cli.show import show
-from potstill.data.csv_files import escaped, read_records, unescaped, write_csv
+from potstill.data.csv_files import escaped, numbered_records, unescaped, write_csv
 from potstill.data.formats import read_manifest
 from potstill.display import LiveDisplay
 from potstill.plain_text import as_json, visible
@@ -94,7 +94,7 @@ def test_formulas_are_written_as_text_and_read_back(cell: object, written: objec
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     columns, rows = ["path", "=label"], [["=a.png", "-x"], ["'=b", "@y"], ['q"c', "a,b\nc"], ["-1", "[/b]"]]
     write_csv(tmp_path / "t.csv", columns, rows)
-    assert [list(record.items()) for record in read_records(tmp_path / "t.csv")] == [
+    assert [list(record.items()) for _, record in numbered_records(tmp_path / "t.csv")] == [
         list(zip(columns, row, strict=True)) for row in rows
     ]
     raw = (tmp_path / "t.csv").read_text()
