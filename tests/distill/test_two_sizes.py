@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from potstill import progress
 from potstill.stages import dataset
 from potstill.stages.dataset import Data
 from potstill.stages.distill.recipes import data_of
@@ -58,6 +59,8 @@ def test_stored_logits_are_those_of_the_teachers_own_size(small: Data, tmp_path:
     network = network.with_card(network.card.replace(crop=(LARGE, LARGE), resize=round(LARGE / 0.875))).eval()
     teacher = NetworkTeacher(model=network, card=network.card, identity="teacher")
     bound = teacher.bind(small, Replay(Views("photo", 2), 4, 1, tmp_path))
+    teacher.bind(small, Replay(Views("photo", 2), 4, 1, tmp_path, stored=False)).function()
+    assert any("16 pixels, enlarged to its 32" in note for note in progress.display().notes)
     large = small.for_input_of(network.card)
     loaders = [data.loader(augment="photo") for data in (small, large)]
     rows = small.manifest.rows("train")[:6]

@@ -67,11 +67,21 @@ class ReplayedTeacher(TeacherSource):
                 "Teacher features are not cached: the teacher is evaluated in every step, which takes longer."
             )
         if live or views is None:
+            self._note_of_enlarged(data)
             return self.live(precision, taps)
         data = data.for_input_of(self.card)
         loader = data.loader(augment=replay.views.augment, seed=replay.views.seed, device=on)
         progress.note(views_in_words(views, replay.epochs, replay.students))
         return self.stored(data, loader, replay.folder, views=views, precision=precision)
+
+    def _note_of_enlarged(self, data: Data) -> None:
+        """Note a teacher that is evaluated on the student's photos although it was made for larger ones."""
+        own, given = max(self.card.crop), max(data.crop)
+        if data.photos is not None and own > given:
+            progress.note(
+                f"A teacher that is evaluated in every step sees the student's photos: {given} pixels, enlarged to its "
+                f"{own}, which may cost it accuracy. Cached logits are of {own} pixels; --size {own} gives both these."
+            )
 
     def fill(self) -> None:
         """Compute its logits of every view, if they are cached."""
