@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from potstill.errors import ConfigError
 from potstill.models import zoo
 from potstill.report.experiment import Language, _number, _over_epochs, rows
 from potstill.report.experiment_plots import apart
+from potstill.stages.experiment import run
 from potstill.stages.experiment.expand import chosen, parts_of
 from potstill.stages.experiment.run import STAGES
 from potstill.stages.experiment.settings import ExperimentConfig
@@ -265,6 +266,15 @@ def test_seeds_that_stopped_earlier_and_numbers_in_labels() -> None:
     assert (curve.x, curve.y) == ([1, 2, 3], [[0.5, 0.7], [0.4, 0.6], [0.5]])
     labels = {"T4": 4, "1e-05": 1e-5, "width-4": 4, "-3": -3, "0.25": 0.25, "e4m3": 4, "none": None}
     assert {label: _number(label) for label in labels} == labels
+
+
+def test_the_machine_is_that_of_the_trainings_and_not_of_a_later_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "collected", lambda done: {})
+    monkeypatch.setattr(run, "judged", lambda experiment, results: {})
+    first = {"date": "1", "machine": {"cpu": "one"}, "versions": {"torch": "2"}, "data": {}}
+    last = {**first, "date": "2", "machine": {"cpu": "other"}}
+    found = run._summary(cast(Any, None), [(cast(Any, None), first), (cast(Any, None), last)])
+    assert (found["machine"], found["versions"], found["date"]) == (first["machine"], first["versions"], "2")
 
 
 def test_recipes_are_listed_shown_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,4 +104,6 @@ def _summary(experiment: ExperimentConfig, done: list[tuple[Part, dict[str, Any]
         | {key: int(result["measures"][key][0]) for key in ("parameters", "macs") if key in result["measures"]}
         for name, result in results.items()
     }
-    return {"data": done[0][1]["data"], "models": models, "results": results, **judged(experiment, results)}
+    first, last = done[0][1], done[-1][1]
+    measured = {"date": last["date"], "machine": first["machine"], "versions": first["versions"]}  # not when rendered
+    return {**measured, "data": first["data"], "models": models, "results": results, **judged(experiment, results)}
