@@ -146,6 +146,18 @@ def test_small_images_that_one_photo_makes_large_are_told(tmp_path: Path, size: 
     assert any("are 8 x 8 pixels, but not all" in note for note in progress.display().notes) == told
 
 
+@pytest.mark.parametrize(("batch", "epochs", "told"), [
+    (128, 3, "12 optimizer steps, too few"), (128, 3, "(--batch-size 32) or more"), (32, 3, "weights. More --epochs"),
+    (32, 60, ""),
+])  # fmt: skip
+def test_a_student_with_few_steps_is_told(batch: int, epochs: int, told: str) -> None:
+    data = dataset.prepare(DataConfig(path="digits", limit=600))
+    student = {"model": "builtin:small-cnn"}
+    train.warn_of_budget(recipe("digits", student=student, train={"batch_size": batch, "epochs": epochs}), data)
+    notes = [note for note in progress.display().notes if "optimizer steps" in note]
+    assert all(told in note for note in notes) and bool(notes) == bool(told)
+
+
 def test_views_that_are_the_image_itself_are_one() -> None:
     assert Views("none", 10).number(30) == Views("none").number(30) == 1
     assert Views("none", 10, mix="mixup").number(30) == Views("shift", 10).number(30) == 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -216,24 +216,24 @@ def prepare(config: DataConfig, *, manifest: Manifest | None = None, at_least: i
     manifest = manifest or read(config)
     size = max(config.size or (0 if at_least else PHOTO_SIZE), at_least)
     resize = round(size / CROP) if config.fit == "crop" else size
+    shapes = _some_shapes(manifest)
+    channels = max(shape[-1] for shape in shapes)
     with distributed.main_first():  # the other processes read decoded images from the cache
-        pixels = load_pixels(
-            manifest, size=(size, size), resize=resize, channels=channels_of(manifest), fit=config.fit, cache=None
-        )
+        pixels = load_pixels(manifest, size=(size, size), resize=resize, channels=channels, fit=config.fit, cache=None)
     if not (config.size or at_least or pixels.unchanged):
-        _note_of_sizes(manifest)
+        _note_of_sizes(manifest.root, shapes)
     height, width = pixels.shape[-2:]
     if (height, width) == (resize, resize):
         return Data(manifest, pixels, (size, size), height, config.fit, config)
     return Data(manifest, pixels, (height, width), min(height, width), config.fit)
 
 
-def _note_of_sizes(manifest: Manifest) -> None:
+def _note_of_sizes(root: str, shapes: list[tuple[int, ...]]) -> None:
     """Note small images of one size that are resized like photos, because some others are among them."""
-    (size, count), *others = Counter(shape[:2] for shape in _some_shapes(manifest)).most_common()
-    if max(size) < PHOTO_SIZE and count > sum(number for _, number in others):
+    size, count = Counter(shape[:2] for shape in shapes).most_common(1)[0]
+    if max(size) < PHOTO_SIZE and 2 * count > len(shapes):
         progress.note(
-            f"Most images of {manifest.root} are {size[1]} x {size[0]} pixels, but not all, so all are resized to "
+            f"Most images of {root} are {size[1]} x {size[0]} pixels, but not all, so all are resized to "
             f"{PHOTO_SIZE} x {PHOTO_SIZE}, which takes longer. --size {max(size)} (or data.size) keeps them small."
         )
 
@@ -243,10 +243,10 @@ def channels_of(manifest: Manifest) -> int:
     return max(shape[-1] for shape in _some_shapes(manifest))
 
 
-def _some_shapes(manifest: Manifest) -> Iterator[tuple[int, ...]]:
-    """Yield the shapes of up to 64 evenly spaced images."""
-    for row in np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int):
-        yield manifest.image(int(row)).shape
+def _some_shapes(manifest: Manifest) -> list[tuple[int, ...]]:
+    """Return the shapes of up to 64 evenly spaced images."""
+    rows = np.linspace(0, len(manifest) - 1, min(len(manifest), 64)).astype(int)
+    return [manifest.image(int(row)).shape for row in rows]
 
 
 def digits() -> Manifest:

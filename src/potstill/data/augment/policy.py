@@ -98,7 +98,7 @@ def default_policy(*, height: int, width: int, channels: int, classes: Sequence[
         return "shift"
     policy = "cifar" if min(height, width) <= LARGEST_SMALL else "photo"
     if reason := _changed_by_a_flip(classes):
-        note(f"Images are not flipped, because {reason}. `augment: {policy}` in a recipe flips them.")
+        note(f"Images are not flipped, because {reason}. --augment {policy} flips them.")
         return f"{policy}-no-flip"
     return policy
 

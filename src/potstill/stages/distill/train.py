@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from potstill import artifacts, progress
+from potstill.data.loader import Order
 from potstill.data.manifest import Manifest
 from potstill.data.splits import keep_labels
 from potstill.models import zoo
@@ -33,6 +34,7 @@ from potstill.training.autotune import ExecutionPlan
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
+SMALL_BATCH = 32
 FEW_STEPS = 200  # after 10 to 120, four times as many gave 12 to 35 points more (docs/log.md, 2026-11-30)
 
 
@@ -264,12 +266,14 @@ def warn_of_capacity(teacher: TeacherSource, student: Classifier) -> None:
 def warn_of_budget(recipe: Recipe, data: Data) -> None:
     """Note a student from random weights that has few optimizer steps, and a teacher that may not be balanced."""
     images, settings = len(data.manifest.rows("train")), recipe.train
-    steps = settings.epochs * (images // min(settings.batch_size, images))
+    order = Order(data.manifest, batch_size=settings.batch_size, seed=0, views=None)
+    steps, fewer = settings.epochs * order.steps_per_epoch, order.batch_size > SMALL_BATCH
     if steps < FEW_STEPS and recipe.student.weights is None and not Path(recipe.student.model).is_dir():
         progress.note(
-            f"{plural(settings.epochs, 'epoch')} of {plural(images, 'image')} in batches of {settings.batch_size} are "
-            f"only {plural(steps, 'optimizer step')}, too few for a network that starts from random weights. Smaller "
-            "batches (--batch-size 32) or more --epochs make more of the images."
+            f"{plural(settings.epochs, 'epoch')} of {plural(images, 'image')} in batches of {order.batch_size} are "
+            f"only {plural(steps, 'optimizer step')}, too few for a network that starts from random weights. "
+            f"{f'Smaller batches (--batch-size {SMALL_BATCH}) or more' if fewer else 'More'} --epochs make more of the "
+            "images."
         )
     teachers = recipe.teacher.ensemble or (recipe.teacher,)
     fitted_here = trained_here(recipe.teacher) or any(one.new_head for one in teachers)
