@@ -54,6 +54,17 @@ def test_no_such_folder(tmp_path: Path) -> None:
     refused("distill", tmp_path / "imagse", told="Did you mean", out=tmp_path / "run")
 
 
+@pytest.mark.parametrize(("typed", "told"), [
+    (["shrink", "x", "--max-bytes", "-4", "--minutes", "0"], ["error: --max-bytes: '-4'", "error: --minutes: '0'"]),
+    (["distill", "digits", "--epochs", "0"], ["error: --epochs: must be greater than or equal to 1, but was 0."]),
+    (["export", "x", "--to", "foo"], ["error: --to: must be 'onnx', "]),
+    (["prune", "x", "--keep", "3"], ["error: --keep: must be less than 1"]),
+])  # fmt: skip
+def test_a_wrong_flag_is_named_as_it_was_typed(typed: list[str], told: list[str]) -> None:
+    text = refused(*typed, told="error: ")
+    assert all(one in text for one in told)
+
+
 def test_one_class_only(tree: Path, tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for name in ("cross", "stripes"):

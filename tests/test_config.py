@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -108,6 +109,16 @@ def test_every_command_keeps_its_defaults_where_a_part_is_given() -> None:
     assert build(Recipe, {"data": {"path": "d"}, "teacher": {"train": {"lr": 0.1}}}).teacher.train.epochs == 10
     finetune = build(FinetuneConfig, {"model": "m", "data": {"path": "d"}, "train": {"epochs": 2}})
     assert (finetune.train.lr, finetune.train.select) == (0.0001, "best")
+
+
+def test_sgd_has_a_learning_rate_of_its_own_where_none_is_given() -> None:
+    def rate(kind: type[Config], **settings: Any) -> float:
+        needed = {"model": "m", "keep": 0.5} if kind is PruneConfig else {"data": {"path": "d"}}
+        return build(kind, {**needed, "train": settings}).train.lr  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert (rate(Recipe), rate(Recipe, optimizer="adamw"), rate(Recipe, optimizer="sgd")) == (0.002, 0.002, 0.05)
+    assert rate(Recipe, optimizer="sgd", lr=0.3) == 0.3
+    assert (rate(PruneConfig), rate(PruneConfig, optimizer="sgd")) == (0.02, 0.02)
     scratch = build(FinetuneConfig, {"model": "m", "data": {"path": "d"}, "from_scratch": True})
     assert (scratch.train.lr, scratch.train.ema) == (0.002, 0.999)
 

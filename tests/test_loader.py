@@ -51,6 +51,15 @@ def test_an_epoch_of_labelled_images_alone_is_a_pass_over_these() -> None:
     assert Order(manifest, batch_size=128, seed=0, views=1, labelled_share=1.0).batch_size == 20
 
 
+@pytest.mark.parametrize(("given", "images", "expected"), [
+    (None, 999, 32), (None, 1000, 128), (None, 20, 20), (64, 999, 64), (64, 5000, 64), (64, 50, 50),
+])  # fmt: skip
+def test_few_images_have_small_batches(given: int | None, images: int, expected: int) -> None:
+    manifest = from_arrays(np.zeros((images, 4, 4), np.uint8), np.arange(images) % 2, np.full(images, "train"))
+    order = Order(manifest, batch_size=given, seed=0, views=1)
+    assert (order.batch_size, order.steps_per_epoch) == (expected, images // expected)
+
+
 def same(one: Batch, other: Batch) -> bool:
     columns = ("image", "label", "index", "view")
     mixed = torch.equal(one.mixed_image(), other.mixed_image())

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from potstill import distributed
 from potstill.errors import UserError
-from potstill.objectives.objective import check, lecture_terms
+from potstill.objectives.objective import check, check_parts, lecture_terms
 from potstill.teachers import prediction_store as store_module
 from potstill.teachers.prediction_store import Store
 from tests.test_road import write_tree
@@ -125,6 +125,13 @@ def test_what_needs_the_whole_batch_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match="The loss dist compares the images of a whole batch"):
         check(lecture_terms(alpha=0.5, temperature=2.0, loss="dist"), classes=10, teacher=True)
     check(lecture_terms(alpha=0.5, temperature=2.0), classes=10, teacher=True)
+
+
+def test_losses_of_whole_batches_are_not_accumulated() -> None:
+    with pytest.raises(UserError, match="The loss dist compares .* and train.accumulate=4 computes a batch in parts"):
+        check_parts(lecture_terms(alpha=0.5, temperature=2.0, loss="dist"), 4)
+    check_parts(lecture_terms(alpha=0.5, temperature=2.0, loss="dist"), 1)
+    check_parts(lecture_terms(alpha=0.5, temperature=2.0), 4)
 
 
 def test_commands_that_are_not_shared_out_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

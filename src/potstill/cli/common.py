@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from potstill import runtime
 from potstill._version import __version__
 from potstill.cli.command import WIDTH, Commands
 from potstill.cli.loudness import show_origin
-from potstill.errors import Unanswered, UserError
+from potstill.errors import ConfigError, Unanswered, UserError
 from potstill.offline import forbid
 from potstill.plain_text import as_json as json_text
 from potstill.plain_text import visible
@@ -76,9 +77,25 @@ def call(verb: str, keywords: dict[str, Any], *, trains: bool = False) -> None:
         if trains:
             runtime.keep_freed()
             given["command"] = typed()
-        return function(**given)
+        try:
+            return function(**given)
+        except ConfigError as error:
+            error.problems = [_with_flag(problem, verb, given) for problem in error.problems]
+            raise
 
     carry_out(work, quiet=quiet, as_json=as_json)
+
+
+def _with_flag(problem: str, verb: str, given: Iterable[str]) -> str:
+    """Return a problem of a setting under the name of the flag that was typed, if it begins with the setting's key."""
+    from potstill.api.keywords import PLACES
+
+    key, colon, rest = problem.partition(": ")
+    for name in {*given} - {"data", "model"}:  # these are no flags everywhere
+        place = PLACES.get(verb, {}).get(name, name)
+        if verb in PLACES and re.fullmatch(rf"{re.escape(place)}(\.\d+)?", key):
+            return f"--{name.replace('_', '-')}{colon}{rest}"
+    return problem
 
 
 def carry_out(work: Callable[[], Any], *, quiet: bool, as_json: bool) -> None:

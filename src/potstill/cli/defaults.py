@@ -21,7 +21,6 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "distill": {
         "teacher_epochs": "10",
         "loss": "kd",
-        "batch_size": "128",
         "lr": "0.002",
         "select": "last",
         "balance": "none",
@@ -35,10 +34,9 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "round_to": "1",
         "rounds": "1",
         "epochs": "5",
-        "batch_size": "128",
         "lr": "0.02",
         "seed": "0",
     },
-    "quantize": {"epochs": "1", "batch_size": "128", "lr": "0.0005", "seed": "0"},
+    "quantize": {"epochs": "1", "lr": "0.0005", "seed": "0"},
     "export": {"to": "onnx"},
 }

@@ -116,7 +116,9 @@ Std = Annotated[
 # training
 Epochs = Annotated[int | None, option(TRAINING, "Training epochs.")]
 TrainImages = Annotated[int | None, option(TRAINING, "Train on this many images, instead of --epochs.")]
-BatchSize = Annotated[int | None, option(TRAINING, "Batch size.")]
+BatchSize = Annotated[
+    int | None, option(TRAINING, "Batch size (default: 128, or 32 of fewer than 1,000 training images).")
+]
 LearningRate = Annotated[float | None, option(TRAINING, "Peak learning rate.")]
 Select = Annotated[
     str | None, option(TRAINING, "Kept epoch: last, best on validation, or balanced (best by balanced accuracy).")

@@ -18,6 +18,8 @@ from potstill.data.manifest import Manifest
 from potstill.data.pixels import Pixels
 from potstill.data.views import CLEAN, View
 
+BATCH, SMALL_BATCH, FEW_IMAGES = 128, 32, 1000  # the default batch sizes, and below how many images the second is
+
 
 @dataclass
 class Batch:
@@ -54,9 +56,19 @@ class Stream:
         return rows, passes
 
 
+def images_per_step(batch_size: int | None, images: int) -> int:
+    """Return the batch size for a number of training images, at most all of them.
+
+    batch_size: the one that was asked for. None: 128, or 32 of fewer than 1,000 images, which would otherwise have too
+        few optimizer steps in an epoch (docs/log.md, 2026-11-30).
+    """
+    return min(batch_size or (SMALL_BATCH if images < FEW_IMAGES else BATCH), images)
+
+
 class Order:
     """The (rows, views) of the batch of each step.
 
+    batch_size: images of a step, at most all of them; None: see `images_per_step`.
     views: number of views; pass p of the rows uses view p mod views, or view p if None.
     labelled_share: fraction of each batch drawn from labelled rows, 0..1; None draws from all rows together. With 1
         an epoch is one pass over the labelled rows.
@@ -67,7 +79,7 @@ class Order:
         self,
         manifest: Manifest,
         *,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
         views: int | None,
         labelled_share: float | None = None,
@@ -77,7 +89,7 @@ class Order:
         rows = manifest.rows(split)
         passed = len(manifest.rows(split, labelled=True)) if labelled_share == 1 else 0
         passed = passed or len(rows)
-        self.batch_size, self.views = min(batch_size, passed), views
+        self.batch_size, self.views = images_per_step(batch_size, passed), views
         self.steps_per_epoch = steps_per_epoch or passed // self.batch_size
         streams = {"all": (rows, self.batch_size)}
         unlabelled = manifest.rows(split, labelled=False)

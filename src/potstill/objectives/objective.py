@@ -255,6 +255,18 @@ def check(terms: Sequence[Term], *, classes: int, teacher: bool) -> None:
         raise ConfigError(*problems)
 
 
+def check_parts(terms: Sequence[Term], parts: int) -> None:
+    """Raise `ConfigError` for losses of whole batches, if a batch is computed in several parts (`train.accumulate`)."""
+    problems = [
+        f"The loss {term.loss} compares the images of a whole batch with each other, and train.accumulate={parts} "
+        "computes a batch in parts. Leave train.accumulate out (a smaller train.batch_size saves memory), or use kd."
+        for term in terms
+        if term.spec.whole_batch and term.weight > 0 and parts > 1
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
 def _problems(term: Term, classes: int, teacher: bool) -> list[str]:
     try:
         term.check_options()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from potstill.config import Config
+
+SGD_LR = 0.05
+"""With momentum, for batches of 64 to 128: of the settings of CRD (arXiv:1910.10699) and most of its successors."""
 
 
 class TrainConfig(Config):
@@ -18,10 +22,12 @@ class TrainConfig(Config):
     """
 
     epochs: int = Field(default=30, ge=1, description="number of epochs")
-    batch_size: int = Field(default=128, ge=1, description="images per step, over all processes")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="images per step, over all processes; null: 128, 32 of fewer than 1,000 images"
+    )
     accumulate: int = Field(default=1, ge=1, description="gradient accumulation: parts of a batch, to save memory")
     optimizer: Literal["sgd", "adamw"] = Field(default="adamw", description="optimizer")
-    lr: float = Field(default=0.002, gt=0, description="peak learning rate")
+    lr: float = Field(default=0.002, gt=0, description="peak learning rate; of sgd 0.05 if it is not given")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(default=0.01, ge=0, description="weight decay, except for norms and biases")
     schedule: Literal["cosine", "constant"] = Field(default="cosine", description="learning-rate schedule")
@@ -48,9 +54,16 @@ class TrainConfig(Config):
         default=None, ge=1, description="early stopping: epochs without better validation accuracy, after the warm-up"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lr_of_sgd(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping) and settings.get("optimizer") == "sgd":
+            return {"lr": SGD_LR, **settings}
+        return settings
+
     @model_validator(mode="after")
     def _parts_have_rows(self) -> TrainConfig:
-        if self.accumulate > self.batch_size:
+        if self.batch_size and self.accumulate > self.batch_size:
             raise ValueError(f"accumulate={self.accumulate} must not exceed batch_size={self.batch_size}.")
         return self
 

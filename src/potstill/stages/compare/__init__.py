@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from potstill.config import build
+from potstill.data.loader import images_per_step
 from potstill.evaluation.measured import measured
 from potstill.models import zoo
 from potstill.progress import parts
@@ -144,7 +145,7 @@ def _summary(
     result: dict[str, Any] = {"data": data.facts(config.data.path), "models": {"teacher": facts}}
     result["budget"] = {
         "epochs": config.train.epochs,
-        "batch_size": config.train.batch_size,
+        "batch_size": images_per_step(config.train.batch_size, len(manifest.rows("train"))),
         "steps": rows[0].trained[0].record["steps"],
         "views": config.view_count,
         "trials": config.trials,

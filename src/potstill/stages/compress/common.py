@@ -17,6 +17,7 @@ from torch import Tensor
 from potstill import artifacts, progress
 from potstill.config import Config, read_yaml
 from potstill.data.draws import drawn
+from potstill.data.loader import images_per_step
 from potstill.errors import ConfigError, ModelError
 from potstill.evaluation import metrics
 from potstill.model_files import open
@@ -24,7 +25,7 @@ from potstill.model_files.onnx_input import InputForm
 from potstill.models import zoo
 from potstill.models.inspect.plain_layers import has_depthwise
 from potstill.models.outputs import Classifier, bare
-from potstill.objectives.objective import check, control_terms
+from potstill.objectives.objective import check, check_parts, control_terms
 from potstill.stages import dataset, rejection, test_split
 from potstill.stages.compress import data_settings
 from potstill.stages.dataset import Data
@@ -177,6 +178,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
     precision = rejection.precision_of(config.reject, model.card)
     rejection.refuse(precision, data)
     model = Classifier(bare(model.network), model.card.replace(reject={}, device={})).eval()
+    check_parts(config.objective.loss_terms, config.train.accumulate)
     check(config.objective.loss_terms, classes=len(model.card.classes), teacher=True)
     train, steps = _budget(config, data)
     teacher, name = _teacher(config, run)
@@ -213,7 +215,7 @@ def _check(model: Classifier, data: Data, config: CompressConfig) -> None:
 def _budget(config: CompressConfig, data: Data) -> tuple[TrainConfig, int]:
     """Return the training settings, and the steps per epoch."""
     rows = len(data.manifest.rows("train"))
-    batch = min(config.train.batch_size, rows)
+    batch = images_per_step(config.train.batch_size, rows)
     if config.images is None:
         return config.train, rows // batch
     steps = max(1, config.images // batch)

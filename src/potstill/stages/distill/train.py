@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from potstill import artifacts, progress
-from potstill.data.loader import Order
+from potstill.data.loader import SMALL_BATCH, Order
 from potstill.data.manifest import Manifest
 from potstill.data.splits import keep_labels
 from potstill.models import zoo
 from potstill.models.aux_heads import attach_aux
 from potstill.models.outputs import Classifier
-from potstill.objectives.objective import Term, control_terms
+from potstill.objectives.objective import Term, check_parts, control_terms
 from potstill.progress import parts
 from potstill.stages.dataset import Data
 from potstill.stages.distill.search import SEED as SEARCH_SEED
@@ -34,7 +34,6 @@ from potstill.training.autotune import ExecutionPlan
 from potstill.training.settings import TrainConfig
 from potstill.words import plural
 
-SMALL_BATCH = 32
 FEW_STEPS = 200  # after 10 to 120, four times as many gave 12 to 35 points more (docs/log.md, 2026-11-30)
 
 
@@ -169,6 +168,7 @@ def check_terms(
 ) -> None:
     """Raise `ConfigError` for wrong terms or unknown taps, before any work."""
     source = teacher or NO_TEACHER
+    check_parts(terms, setup.train.accumulate)
     source.check(terms, len(data.manifest.classes))
     student = new_student(setup.student, data, seed)
     wire_terms(terms, student, source, data, views=setup.views, steps=1, seed=seed)

@@ -116,7 +116,7 @@ class FinetuneConfig(Config):
     def fixes_batchnorm(self) -> bool:
         """Whether BatchNorm keeps the pretrained statistics, with which the probe was fitted."""
         if self.batchnorm == "auto":
-            return not self.from_scratch and self.train.batch_size < SMALL_BATCH
+            return not self.from_scratch and (self.train.batch_size or 0) < SMALL_BATCH
         return self.batchnorm == "fixed"
 
 

@@ -50,7 +50,7 @@ def _pair(rounds: Rounds, labels: Labels, fold: Fold, number: int) -> list[Part[
     Neither is trained on the labels of the fold. The other labelled images have hard labels only, because the teacher
     that labels the pool was trained on all of them.
     """
-    config, column, batch = rounds.config, fold_column(number), rounds.config.train.batch_size
+    config, column, batch = rounds.config, fold_column(number), rounds.config.batch_size
     seen = np.setdiff1d(rounds.labelled, fold.held)
     own = rounds.selected(labels.store, seen, column)
     rows, signal = own.rows, from_teachers(config, own.store, None, own.identity, column)

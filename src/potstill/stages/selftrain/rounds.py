@@ -164,14 +164,14 @@ class Rounds:
     @property
     def most(self) -> int:
         """The number of pool rows that the budget can use once."""
-        batch = self.config.train.batch_size
+        batch = self.config.batch_size
         return max(round(self.config.steps * batch * (1 - self.config.student.labelled_share)), batch)
 
     def without_pool(self, labels: Labels) -> None:
         """Train the rows without the pool, with as many steps as those with it."""
         config = self.config
-        steps = steps_of(self._set_of(labels), config.train.batch_size) if len(labels.rows) else config.steps
-        alone = training_set(self.data, self.labelled, steps, config.train.batch_size, evaluations=EVALUATIONS)
+        steps = steps_of(self._set_of(labels), config.batch_size) if len(labels.rows) else config.steps
+        alone = training_set(self.data, self.labelled, steps, config.batch_size, evaluations=EVALUATIONS)
         self._row(ALONE, config.student, alone, from_labels, pool=False)
         self._row(ON_LABELS, config.student, alone, self._signal(labels), pool=False)
 
@@ -194,9 +194,7 @@ class Rounds:
         return self._training_set(self.labelled, labels.rows)
 
     def _training_set(self, labelled: np.ndarray, rows: np.ndarray) -> TrainingSet:
-        return training_set(
-            self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.train.batch_size
-        )
+        return training_set(self.data, np.concatenate([labelled, rows]), self.config.steps, self.config.batch_size)
 
     def _row(
         self, name: str, student: StudentConfig, images: TrainingSet, signal: TrainingSignal, *, pool: bool
@@ -206,7 +204,7 @@ class Rounds:
         noise = config.noise if own or config.large_noise is None else config.large_noise
         parts = [part(config, student, images, signal, folder, seed, noise=noise) for seed in self.seeds]
         trained = self.side.all(parts)
-        steps = steps_of(images, config.train.batch_size)
+        steps = steps_of(images, config.batch_size)
         row = Row(name, student, trained, steps, pool, self._correct(trained), own)
         self.rows[name] = row
         return row

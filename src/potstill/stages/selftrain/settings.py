@@ -67,7 +67,7 @@ class SelftrainConfig(Config):
     clean: float = Field(default=0.05, ge=0, lt=1, description="fraction of steps added at the end without noise")
     steps: int = Field(default=2000, ge=1, description="training steps of every student")
     teacher_steps: int = Field(default=1000, ge=1, description="training steps of every model of a teacher")
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = TrainConfig(batch_size=128)
     crossfit: bool = Field(default=True, description="evaluate the pool on folds of the labels too")
     seeds: int = Field(default=3, ge=1, description="number of seeds")
     seed: int = Field(default=0, ge=0, description="the first random seed")
@@ -83,6 +83,18 @@ class SelftrainConfig(Config):
     def method_of_student(self) -> str:
         """The method of `student` itself: "teachers" if there is a `large` one."""
         return "teachers" if self.large else self.method
+
+    @property
+    def batch_size(self) -> int:
+        """The images of a step of every training."""
+        assert self.train.batch_size is not None, "checked with the settings"
+        return self.train.batch_size
+
+    @model_validator(mode="after")
+    def _has_batch_size(self) -> SelftrainConfig:
+        if self.train.batch_size is None:
+            raise ValueError("train.batch_size must be a number: steps of the same size are compared.")
+        return self
 
     @model_validator(mode="after")
     def _has_teachers(self) -> SelftrainConfig:

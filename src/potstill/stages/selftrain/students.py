@@ -207,7 +207,7 @@ def _from(student: StudentConfig, folder: Path) -> dict[str, Any]:
 
 def _last(config: SelftrainConfig, images: TrainingSet) -> TrainingSet:
     """Return a training set for the last steps without noise: evenly spaced rows, labelled and not."""
-    manifest, batch = images.data.manifest, config.train.batch_size
+    manifest, batch = images.data.manifest, config.batch_size
     rows = manifest.rows("train")
     steps = max(1, round(config.clean * steps_of(images, batch)))
     wanted = min(steps * batch, len(rows))

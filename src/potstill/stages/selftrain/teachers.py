@@ -72,7 +72,7 @@ def _trained_here(
         folds = transferred(config, teacher, data, parts, folder)
         return [CalibratedTeacher(fold.model, fold.identity, fold.seen) for fold in folds]
     student = StudentConfig(model=teacher.model, options=teacher.options)
-    batch = config.train.batch_size
+    batch = config.batch_size
     noise = config.noise if config.teacher_noise is None else config.teacher_noise
     each_seen = [np.setdiff1d(rows, held) for held in parts]
 
