@@ -402,6 +402,15 @@ def test_stored_answers_are_asked_for_again(tmp_path: Path) -> None:
         liar.function()
 
 
+def test_a_store_keeps_the_precision_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, stores = recipe(saved(tmp_path)), tmp_path / "stores"
+    for faster in ("bf16", "fp32"):  # a resumed run may measure another one to be faster, with other threads
+        monkeypatch.setattr(replay.predict, "resolve_precision", lambda *_, faster=faster: faster)
+        prepare(settings, tmp_path / "t").function()
+        (store,) = stores.iterdir()
+        assert artifacts.read_json(store / "source.json")["precision"] == "bf16"
+
+
 # -- what does not fit ---------------------------------------------------------------------------------------------
 
 

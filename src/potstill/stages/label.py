@@ -154,7 +154,7 @@ def opened(config: LabelConfig, data: Data, teacher: TeacherSource, out: Path, *
     precision = recorded["precision"] if recorded else _measured(teacher, on, config.views * len(rows))
     if shared and not recorded:
         precision = artifacts.write_first(out / PARTS / "precision.json", precision)
-    source = source_of(teacher, data, loader, precision) | {"classes kept": best}
+    source = source_of(teacher, data, loader) | {"precision": precision, "classes kept": best}
     return Labelling(Store(out / LOGITS, rows, config.views, source), loader, source, best)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,22 @@ class ReplayedTeacher(TeacherSource):
         on = self.placed()
         views = replay.views.number(replay.epochs)
         live = bool(taps) or not replay.stored or views is None
-        passes = replay.epochs * replay.students if live or views is None else views
-        precision = predict.resolve_precision("auto", on, self.model, passes * len(data.manifest.rows("train")))
         if taps and replay.stored:
             progress.note(
                 "Teacher features are not cached: the teacher is evaluated in every step, which takes longer."
             )
         if live or views is None:
             self._note_of_enlarged(data)
-            return self.live(precision, taps)
+            return self.live(self._measured(data, replay.epochs * replay.students), taps)
         data = data.for_input_of(self.card)
         loader = data.loader(augment=replay.views.augment, seed=replay.views.seed, device=on)
         progress.note(views_in_words(views, replay.epochs, replay.students))
-        return self.stored(data, loader, replay.folder, views=views, precision=precision)
+        return self.stored(data, loader, replay.folder, views=views)
+
+    def _measured(self, data: Data, passes: int) -> str:
+        """Return the precision that is faster for a number of passes over the training images."""
+        images = passes * len(data.manifest.rows("train"))
+        return predict.resolve_precision("auto", self.placed(), self.model, images)
 
     def _note_of_enlarged(self, data: Data) -> None:
         """Note a teacher that is evaluated on the student's photos although it was made for larger ones."""
@@ -96,25 +100,36 @@ class ReplayedTeacher(TeacherSource):
         """Return it, evaluated in every step."""
         return ModelTeacher(self.model)
 
-    def stored(self, data: Data, loader: Loader, folder: Path, *, views: int, precision: str) -> Teacher:
-        """Return its stored logits of every view, computing those missing in a store under `folder`."""
+    def stored(self, data: Data, loader: Loader, folder: Path, *, views: int) -> Teacher:
+        """Return its stored logits of every view, computing those missing in a store under `folder`.
+
+        The precision is that of whoever began the store: on resume another number of threads or another machine may
+        prefer another one, and the logits of all students must be the same.
+        """
         rows, classes = data.manifest.rows("train"), len(data.manifest.classes)
         best = logit_codec.kept(classes, len(rows), views)
-        source = source_of(self, data, loader, precision) | {"classes kept": best}
-        store = Store(folder / f"teacher-{artifacts.fingerprint(source)[:12]}", rows, views, source)
+        facts = source_of(self, data, loader) | {"classes kept": best}
+        place = folder / f"teacher-{artifacts.fingerprint(facts)[:12]}"
+        precision = first_precision(place / "precision.json", lambda: self._measured(data, views))
+        store = Store(place, rows, views, facts | {"precision": precision})
         fill(store, self.model, loader, precision=precision, classes=classes, best=best)
         return StoredTeacher(store, classes)
 
 
-def source_of(teacher: TeacherSource, data: Data, loader: Loader, precision: str) -> dict[str, Any]:
-    """Return what a teacher's logits of a view depend on."""
+def first_precision(file: Path, measured: Callable[[], str]) -> str:
+    """Return the precision that a file holds, or else the measured one, which it holds then; in all processes alike."""
+    known = distributed.broadcast(artifacts.read_json(file) if file.is_file() else None)
+    return known or artifacts.write_first(file, measured())
+
+
+def source_of(teacher: TeacherSource, data: Data, loader: Loader) -> dict[str, Any]:
+    """Return what a teacher's logits of a view depend on, beside the precision."""
     return {
         "teacher": teacher.identity,
         "normalisation": normalisation(teacher.card),
         "images": pixels_fingerprint(data),
         "image size": [list(data.crop), data.resize] + ([] if data.fit == "crop" else [data.fit]),
         "augmentation": loader.view.fingerprint,
-        "precision": precision,
     }
 
 
