@@ -31,7 +31,7 @@ from potstill.words import plural
 
 from . import sides
 from .bars import Bar, judge, provenance
-from .rivals import PUBLISHED, SGD, VARIANTS, Variant, published
+from .rivals import PUBLISHED, SGD, VARIANTS, Published, Variant
 from .world import ALPHA, BATCH, STUDENT, TEACHER, TEMPERATURE, World
 
 BARS = {
@@ -93,11 +93,15 @@ class Plain:
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
         torch.manual_seed(seed)
-        student = self._world.network(STUDENT, seed)
-        step = published(self._world, student, steps=self._steps, variant=self._variant, sgd=self._sgd)
+        student, step = self.begun(seed)
         for _ in range(self._steps):
             step()
         return student.eval()
+
+    def begun(self, seed: int) -> tuple[Classifier, Published]:
+        """Return a student, and the training of which it takes steps."""
+        student = self._world.network(STUDENT, seed)
+        return student, Published(self._world, student, steps=self._steps, variant=self._variant, sgd=self._sgd)
 
 
 class Potstill:

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from potstill.models.outputs import Classifier
 from potstill.torch_context import autocast
@@ -81,48 +81,80 @@ class InMemory(torch.utils.data.Dataset):
             return self._transform(image), self._label[row]
 
 
+class Rival(Protocol):
+    """A training by steps whose state can be saved after an epoch: each call trains on a batch, returns its images."""
+
+    def __call__(self) -> int: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 def plain(world: World, folder: Path, *, workers: int) -> Step:
     """Return a step of the published loop."""
-    return published(world, world.network(STUDENT), workers=workers)
+    return Published(world, world.network(STUDENT), workers=workers)
 
 
-def published(
-    world: World,
-    classifier: Classifier,
-    *,
-    workers: int = 0,
-    steps: int | None = None,
-    variant: Variant = PUBLISHED,
-    sgd: Mapping[str, float] = SGD,
-) -> Step:
-    """Return a step that trains a student: teacher in eval mode without gradient, temperature 4, SGD.
+class Published:
+    """The published loop, which trains a student: teacher in eval mode without gradient, temperature 4, SGD.
 
     steps: over which the learning rate falls to 0 (cosine); None keeps it. sgd: rate, momentum and weight decay.
     """
-    on = devices.device()
-    teacher, student = world.network(TEACHER).network.eval().to(on), classifier.network.train().to(on)
-    optimizer = torch.optim.SGD(student.parameters(), **sgd, nesterov=variant.nesterov)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if steps else None
-    batches = _batches(InMemory(world, variant), workers)
 
-    def step() -> int:
-        image, label = (part.to(on) for part in next(batches))
+    def __init__(
+        self,
+        world: World,
+        classifier: Classifier,
+        *,
+        workers: int = 0,
+        steps: int | None = None,
+        variant: Variant = PUBLISHED,
+        sgd: Mapping[str, float] = SGD,
+    ) -> None:
+        self._on, self._precision = devices.device(), "bf16" if variant.bf16 else "fp32"
+        self._teacher = world.network(TEACHER).network.eval().to(self._on)
+        self._student = classifier.network.train().to(self._on)
+        self._optimizer = torch.optim.SGD(self._student.parameters(), **sgd, nesterov=variant.nesterov)
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimizer, steps) if steps else None
+        self._batches = _batches(InMemory(world, variant), workers)
+
+    def __call__(self) -> int:
+        image, label = (part.to(self._on) for part in next(self._batches))
         with torch.no_grad():
-            target = teacher(image)
-        with autocast(on, "bf16" if variant.bf16 else "fp32"):
-            said = student(image)
+            target = self._teacher(image)
+        with autocast(self._on, self._precision):
+            said = self._student(image)
         said = said.float()
         soft = F.kl_div(F.log_softmax(said / TEMPERATURE, 1), F.softmax(target / TEMPERATURE, 1), reduction="batchmean")
         loss = ALPHA * F.cross_entropy(said, label) + (1 - ALPHA) * TEMPERATURE**2 * soft
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        self._optimizer.step()
         loss.item()  # they all log it
-        if schedule:
-            schedule.step()
+        if self._schedule:
+            self._schedule.step()
         return len(label)
 
-    return step
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the training goes on from after an epoch."""
+        return _state(self._student, self._optimizer, self._schedule)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        _set_state(state, self._student, self._optimizer, self._schedule)
+
+
+def _state(student: nn.Module, optimizer: Any, schedule: Any) -> dict[str, Any]:
+    parts = {"student": student, "optimizer": optimizer, "schedule": schedule}
+    return {name: part and part.state_dict() for name, part in parts.items()} | {"random": torch.get_rng_state()}
+
+
+def _set_state(state: dict[str, Any], student: nn.Module, optimizer: Any, schedule: Any) -> None:
+    for name, part in (("student", student), ("optimizer", optimizer), ("schedule", schedule)):
+        if part is not None:
+            part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"])
 
 
 def _batches(images: InMemory, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -134,27 +166,48 @@ def _batches(images: InMemory, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def torchdistill(world: World, folder: Path) -> Step:
     """Return a step of torchdistill's KD recipe for CIFAR-10, with these networks and images."""
-    return their_training(world, world.network(STUDENT))
+    return Theirs(world, world.network(STUDENT))
 
 
-def their_training(world: World, student: Classifier, *, epochs: int = 182, sgd: Mapping[str, float] = SGD) -> Step:
-    """Return a step of torchdistill's KD recipe that trains a student; epochs: 182 in the recipe."""
-    from torchdistill.core.distillation import get_distillation_box
+class Theirs:
+    """torchdistill's KD recipe, which trains a student. epochs: 182 in the recipe."""
 
-    on = devices.device()
-    networks = (one.network.to(on) for one in (world.network(TEACHER), student))
-    box = get_distillation_box(*networks, {"train": InMemory(world)}, _their_settings(epochs, sgd), on, [], False, 1)
-    box.teacher_model.eval()
-    batches = _their_batches(box)
+    def __init__(self, world: World, student: Classifier, *, epochs: int = 182, sgd: Mapping[str, float] = SGD) -> None:
+        from torchdistill.core.distillation import get_distillation_box
 
-    def step() -> int:
-        image, label, extra = next(batches)
-        loss = box.forward_process(image.to(on), label.to(on), extra)
-        box.post_forward_process(loss)
+        self._on, self._epoch, self._steps = devices.device(), 0, 0
+        networks = (one.network.to(self._on) for one in (world.network(TEACHER), student))
+        data, settings = {"train": InMemory(world)}, _their_settings(epochs, sgd)
+        self._box = get_distillation_box(*networks, data, settings, self._on, [], False, 1)
+        self._box.teacher_model.eval()
+        self._batches = self._epochs()
+
+    def __call__(self) -> int:
+        image, label, extra = next(self._batches)
+        loss = self._box.forward_process(image.to(self._on), label.to(self._on), extra)
+        self._box.post_forward_process(loss)
         loss.item()
+        self._steps += 1
+        if self._steps % len(self._box.train_data_loader) == 0:
+            self._box.lr_scheduler.step()
+            self._epoch += 1
         return len(label)
 
-    return step
+    def _epochs(self) -> Iterator[tuple[Tensor, Tensor, dict]]:
+        while True:
+            self._box.pre_epoch_process(epoch=self._epoch)
+            yield from self._box.train_data_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the training goes on from after an epoch."""
+        box = self._box
+        return _state(box.student_model, box.optimizer, box.lr_scheduler) | {"epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        box = self._box
+        _set_state(state, box.student_model, box.optimizer, box.lr_scheduler)
+        self._epoch = state["epoch"]
 
 
 def _their_settings(epochs: int, sgd: Mapping[str, float]) -> dict[str, Any]:
@@ -183,10 +236,3 @@ def _their_settings(epochs: int, sgd: Mapping[str, float]) -> dict[str, Any]:
         },
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
     }
-
-
-def _their_batches(box: object) -> Iterator[tuple[Tensor, Tensor, dict]]:
-    for epoch in itertools.count():
-        box.pre_epoch_process(epoch=epoch)
-        yield from box.train_data_loader
-        box.lr_scheduler.step()

@@ -1,7 +1,8 @@
 """Minutes until a test accuracy: how long each loop has to train the same student until it is that good.
 
 Each budget of epochs is a training of its own, whose learning rate falls to its end, so the shortest that reaches the
-accuracy counts. What is finished is kept in a folder, so that trainings of an hour can be measured one after another.
+accuracy counts. What is finished is kept in a folder, so that trainings of an hour can be measured one after another;
+an interrupted training of a rival goes on after its last epoch, and the minutes of all its parts are added.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 
 from potstill import progress
 from potstill.models.outputs import Classifier
+from potstill.stages.summary import machine
 from potstill.torch_context import threads as limited
 from potstill.words import plural
 
@@ -90,16 +92,45 @@ class Training:
         """Its name in a folder of finished trainings."""
         return "-".join(f"{part}" for part in (self.loop, self.epochs, self.views or "new", f"{self.weight_decay:g}"))
 
-    def trained(self, world: World) -> Classifier:
-        """Return the student."""
-        sgd = {**rivals.SGD, "weight_decay": self.weight_decay}
+    def trained(self, world: World, going: Path | None) -> tuple[Classifier, float, list[str]]:
+        """Return the student, the seconds, and the processors that were used; going: file of an unfinished rival."""
+        sgd, began = {**rivals.SGD, "weight_decay": self.weight_decay}, time.perf_counter()
+        if self.loop == OURS:
+            assert self.views is not None
+            with tempfile.TemporaryDirectory() as scratch:
+                student = Potstill(world, self.epochs, self.views, Path(scratch), sgd).trained(0)
+            return student, time.perf_counter() - began, [machine()["cpu"]]
+        torch.manual_seed(0)
         if self.loop == "plain":
-            return Plain(world, self.epochs, sgd=sgd).trained(0)
-        if self.loop == "torchdistill":
-            return Torchdistill(world, self.epochs, sgd).trained(0)
-        assert self.views is not None
-        with tempfile.TemporaryDirectory() as scratch:
-            return Potstill(world, self.epochs, self.views, Path(scratch), sgd).trained(0)
+            student, step = Plain(world, self.epochs, sgd=sgd).begun(0)
+        else:
+            student = world.network(STUDENT, 0)
+            step = rivals.Theirs(world, student, epochs=self.epochs, sgd=sgd)
+        seconds, machines = by_epochs(step, self.epochs, len(world.label) // BATCH, going)
+        return student.eval(), seconds, machines
+
+
+def by_epochs(step: rivals.Rival, epochs: int, steps: int, file: Path | None) -> tuple[float, list[str]]:
+    """Train for a number of epochs; return the seconds of all of them, and the processors that were used.
+
+    steps: of an epoch. file: holds the state after each epoch, with which a later call goes on, until the last one.
+    """
+    done, seconds, machines = 0, 0.0, [machine()["cpu"]]
+    if file is not None and file.is_file():
+        known = torch.load(file, weights_only=False)  # own file: optimizers keep more than tensors
+        done, seconds, machines = known["done"], known["seconds"], sorted({*known["machines"], *machines})
+        step.load_state_dict(known["state"])
+    while done < epochs:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        done, seconds = done + 1, seconds + time.perf_counter() - began
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            written = file.with_suffix(".part")
+            torch.save({"done": done, "seconds": seconds, "machines": machines, "state": step.state_dict()}, written)
+            written.replace(file)
+    return seconds, machines
 
 
 def _kept_or_trained(training: Training, world: World, test: World, keep: Path | None) -> dict[str, Any]:
@@ -107,31 +138,15 @@ def _kept_or_trained(training: Training, world: World, test: World, keep: Path |
     file = None if keep is None else keep / f"{training.key}-{len(world.label)}.json"
     if file is not None and file.is_file():
         return json.loads(file.read_text())
-    began = time.perf_counter()
-    student = training.trained(world)
-    minutes = round((time.perf_counter() - began) / 60, 4)
+    going = None if file is None else file.with_suffix(".pt")
+    student, seconds, machines = training.trained(world, going)
     accuracy = accuracies([answers(student, test)], test.label)[0]
-    one = {"epochs": training.epochs, "views": training.views, "minutes": minutes, "accuracy": accuracy}
+    one = {"epochs": training.epochs, "views": training.views, "minutes": round(seconds / 60, 4), "accuracy": accuracy}
+    one["machines"] = machines
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(one))
     return one
-
-
-class Torchdistill:
-    """torchdistill's recipe for CIFAR-10, to its end: the learning rate falls to a tenth at 1/2 and at 3/4 of it."""
-
-    def __init__(self, world: World, epochs: int, sgd: Mapping[str, float] = rivals.SGD) -> None:
-        self._world, self._epochs, self._sgd = world, epochs, sgd
-
-    def trained(self, seed: int) -> Classifier:
-        """Return a student."""
-        torch.manual_seed(seed)
-        student = self._world.network(STUDENT, seed)
-        step = rivals.their_training(self._world, student, epochs=self._epochs, sgd=self._sgd)
-        for _ in range(self._epochs * (len(self._world.label) // BATCH)):
-            step()
-        return student.eval()
 
 
 def _ratio(found: Mapping[str, list[dict[str, Any]]], name: str, target: float) -> float | None:
@@ -157,4 +172,7 @@ def table(found: Mapping[str, Any]) -> str:
         f"Until {target:g} % of {settings['test_images']:,} test images; {settings['images']:,} training images; SGD "
         f"at {settings['lr']:g} with a weight decay of {settings['weight_decay']:g}; one seed."
     )
+    used = sorted({name for trainings in found["loops"].values() for one in trainings for name in one["machines"]})
+    if len(used) > 1:
+        told += f" Trained on {' and '.join(used)}, whose minutes are not comparable."
     return "\n".join([*lines, "", told])

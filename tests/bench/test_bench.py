@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.peers import accuracy, loading, rivals, scale, sides, speed, until
 from benchmarks.peers.bars import Bar, judge, table, where
@@ -120,11 +121,34 @@ def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None
     assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 6
 
 
+@pytest.mark.parametrize("loop", ["plain", "torchdistill"])
+def test_an_interrupted_training_of_a_rival_goes_on(loop: str, tmp_path: Path) -> None:
+    if loop == "torchdistill":
+        pytest.importorskip("torchdistill")
+    world, training = generated(256), until.Training(loop, 2, None, 1e-4)
+    whole, _, machines = training.trained(world, None)
+    torch.manual_seed(0)
+    student = world.network(until.STUDENT, 0)
+    if loop == "plain":
+        student, step = until.Plain(world, 2, sgd=rivals.SGD).begun(0)
+    else:
+        step = rivals.Theirs(world, student, epochs=2)
+    seconds, _ = until.by_epochs(step, 1, 2, tmp_path / "going.pt")
+    torch.manual_seed(5)
+    resumed, total, known = training.trained(world, tmp_path / "going.pt")
+    assert total > seconds > 0 and known == machines
+    weights = whole.state_dict()
+    if loop == "plain":  # the workers of the other one draw from seeds of their own
+        assert all(torch.equal(value, weights[name]) for name, value in resumed.state_dict().items())
+    ends = torch.load(tmp_path / "going.pt", weights_only=False)
+    assert ends["done"] == 2 and ends["machines"] == machines
+
+
 def test_torchdistill_works() -> None:
     pytest.importorskip("torchdistill")
     world = generated(256)
     assert sides.SIDES["torchdistill"](world, Path())() == 128
-    assert until.Torchdistill(world, 1).trained(0).network is not None
+    assert until.Training("torchdistill", 1, None, 1e-4).trained(world, None)[0].network is not None
 
 
 def test_worlds_are_saved(tmp_path: Path) -> None:

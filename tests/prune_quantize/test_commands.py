@@ -68,8 +68,8 @@ def test_a_budget_in_images_is_kept(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["quantize", "MODEL", "--data", "digits", "--weight-bits", "1"], "weight_bits: must be"),
-        (["quantize", "MODEL", "--data", "digits", "--activation-bits", "16"], "activation_bits: must be"),
+        (["quantize", "MODEL", "--data", "digits", "--weight-bits", "1"], "--weight-bits: must be"),
+        (["quantize", "MODEL", "--data", "digits", "--activation-bits", "16"], "--activation-bits: must be"),
         (["quantize", "MODEL", "--data", "digits", "--calibration", "2"], "calibration: must be"),
         (["quantize", "MODEL"], "--data"),
         (["quantize", "MODEL", "--data", "nowhere"], "nowhere"),
