@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=(8, 16, 32, 64), help="epochs that --until tries")
     parser.add_argument("--loops", nargs="+", choices=until.LOOPS, default=until.LOOPS[:2], help="that --until trains")
     parser.add_argument("--weight-decay", type=float, default=SGD["weight_decay"], help="of the loops of --until")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of trainings, which --until reads back or goes on with")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="of trainings, which --until reads back or goes on with"
+    )
     given = parser.parse_args()
     train = world.cifar(given.cifar, given.weights, count=given.images)
     test = world.cifar(given.cifar, split="test", count=given.test_images)
