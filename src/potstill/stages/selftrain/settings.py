@@ -93,7 +93,7 @@ class SelftrainConfig(Config):
     @model_validator(mode="after")
     def _has_batch_size(self) -> SelftrainConfig:
         if self.train.batch_size is None:
-            raise ValueError("train.batch_size is null, but students are compared by steps of one size. Give a number, such as 128.")
+            raise ValueError("train.batch_size is null, but students need steps of one size. Give it, such as 128.")
         return self
 
     @model_validator(mode="after")
