@@ -187,7 +187,7 @@ def open_model(config: CompressConfig) -> CompressionSetup:
         data=data,
         source=settings.path,
         train=train,
-        views=Views(config.augment, config.views, config.seed),
+        views=Views(config.augment, config.views and min(config.views, train.epochs), config.seed),  # others are unused
         objective=config.objective,
         teacher=teacher,
         teacher_name=name,
