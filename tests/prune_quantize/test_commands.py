@@ -65,6 +65,15 @@ def test_a_budget_in_images_is_kept(trained: Path) -> None:
         assert images - 64 * 3 < epochs * given.steps * 64 <= images + 64 * 3
 
 
+@pytest.mark.parametrize(("epochs", "views", "expected"), [(1, 4, 1), (9, 4, 4), (2, None, None)])
+def test_views_that_no_epoch_uses_are_not_asked_for(
+    trained: Path, epochs: int, views: int | None, expected: int | None
+) -> None:
+    settings = {"model": str(trained), "data": {"path": "digits"}, "mode": "qat", "views": views}
+    given = common.open_model(QuantizeConfig.model_validate(settings | {"train": {"epochs": epochs}}))
+    assert given.views.count == expected
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
