@@ -4,7 +4,8 @@
 
 --explain trains the published loop with Nesterov momentum, mirrored borders, bf16 and repeated views, one at a time;
 --until 91 measures the minutes until that accuracy (with --images 50000 --test-images 10000): hours, which can be had
-one after another with --keep FOLDER and --loops; torchdistill is measured where it is installed.
+one after another with --keep FOLDER and --loops; torchdistill is measured where it is installed, and the loop
+potstill-blocks starts with blocks of the teacher, unlike the others, and is in no bar.
 
 FOLDER holds train/CLASS/*.jpg and test/CLASS/*.jpg, FILE the weights of the teacher. About five minutes on two idle
 cores, nearly all of it the published loop.

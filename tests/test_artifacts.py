@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from potstill import artifacts
+from potstill import artifacts, distributed
 from potstill.api.verb import verb
 from potstill.errors import RunError
 
@@ -95,3 +95,12 @@ def test_a_damaged_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"half": ')
     with pytest.raises(RunError, match="damaged"):
         artifacts.finished(tmp_path)
+
+
+def test_what_was_written_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "precision.json"
+    assert artifacts.write_first(file, "fp32") == "fp32" and artifacts.write_first(file, "bf16") == "fp32"
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monkeypatch.setattr(distributed, "broadcast", lambda value: value or "of process 0")
+    other = tmp_path / "new" / "precision.json"
+    assert artifacts.write_first(other, "bf16") == "of process 0" and not other.parent.exists()

@@ -105,11 +105,23 @@ class Plain:
 
 
 class Potstill:
-    """potstill's loop as `sides` measures it, to its end. ready: seconds until the first student could begin."""
+    """potstill's loop as `sides` measures it, to its end. ready: seconds until the first student could begin.
 
-    def __init__(self, world: World, epochs: int, views: int, folder: Path, sgd: Mapping[str, float] = SGD) -> None:
+    blocks: the students start with blocks of the teacher.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        epochs: int,
+        views: int,
+        folder: Path,
+        sgd: Mapping[str, float] = SGD,
+        *,
+        blocks: bool = False,
+    ) -> None:
         began = time.perf_counter()
-        self._world, self._views, self._folder = world, views, folder
+        self._world, self._views, self._folder, self._blocks = world, views, folder, blocks
         self._loader, self._plan = sides.loader_of(world), sides.student_plan(world)
         self._store = Store(folder / "answers", np.arange(len(world.label)), views, {"teacher": "resnet56"})
         teacher = world.network(TEACHER).to(devices.device())
@@ -119,7 +131,7 @@ class Potstill:
 
     def trained(self, seed: int) -> Classifier:
         """Return a student."""
-        student = self._world.network(STUDENT, seed).to(devices.device())
+        student = self._world.network(STUDENT, seed, blocks=self._blocks).to(devices.device())
         objective = Objective(
             lecture_terms(alpha=ALPHA, temperature=TEMPERATURE), classes=10, teacher=StoredTeacher(self._store, 10)
         )

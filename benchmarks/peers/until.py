@@ -33,8 +33,9 @@ BARS = {
     "over_plain": Bar(3.0, False, "minutes of the plain loop until the accuracy / minutes of potstill"),
     "over_torchdistill": Bar(3.3, False, "minutes of torchdistill's recipe until the accuracy / minutes of potstill"),
 }
-OURS = "potstill"
-LOOPS = (OURS, "plain", "torchdistill")
+OURS, BLOCKS = "potstill", "potstill-blocks"  # the second starts with blocks of the teacher, unlike all others
+RIVALS = ("plain", "torchdistill")
+LOOPS = (OURS, *RIVALS, BLOCKS)
 
 
 def measure(
@@ -42,7 +43,7 @@ def measure(
     test: World,
     target: float,
     *,
-    loops: Sequence[str] = LOOPS,
+    loops: Sequence[str] = (OURS, *RIVALS),
     budgets: Sequence[int] = (8, 16, 32, 64),
     views: Sequence[int] = (2,),
     weight_decay: float = rivals.SGD["weight_decay"],
@@ -57,7 +58,7 @@ def measure(
     trained again. One seed.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    tried = {name: list(itertools.product(budgets, views if name == OURS else (None,))) for name in loops}
+    tried = {name: list(itertools.product(budgets, views if name in (OURS, BLOCKS) else (None,))) for name in loops}
     with limited(threads), progress.task("training", sum(map(len, tried.values()))) as task:
         for name, trainings in tried.items():
             found[name] = []
@@ -68,7 +69,7 @@ def measure(
                     break
     settings = {"target": target, "images": len(world.label), "test_images": len(test.label)}
     settings |= {**rivals.SGD, "weight_decay": weight_decay}
-    figures = {f"over_{name}": _ratio(found, name, target) for name in LOOPS[1:]}
+    figures = {f"over_{name}": _ratio(found, name, target) for name in RIVALS}
     return {
         "figures": figures,
         "bars": judge(BARS, figures),
@@ -95,10 +96,11 @@ class Training:
     def trained(self, world: World, going: Path | None) -> tuple[Classifier, float, list[str]]:
         """Return the student, the seconds, and the processors that were used; going: file of an unfinished rival."""
         sgd, began = {**rivals.SGD, "weight_decay": self.weight_decay}, time.perf_counter()
-        if self.loop == OURS:
+        if self.loop in (OURS, BLOCKS):
             assert self.views is not None
             with tempfile.TemporaryDirectory() as scratch:
-                student = Potstill(world, self.epochs, self.views, Path(scratch), sgd).trained(0)
+                blocks = self.loop == BLOCKS
+                student = Potstill(world, self.epochs, self.views, Path(scratch), sgd, blocks=blocks).trained(0)
             return student, time.perf_counter() - began, [machine()["cpu"]]
         torch.manual_seed(0)
         if self.loop == "plain":

@@ -34,10 +34,13 @@ class World:
         splits = np.array(["train"] * len(self.label))
         return from_arrays(self.images, self.label, splits=splits, classes=list(CLASSES), root="benchmark")
 
-    def network(self, name: str, seed: int = 0) -> Classifier:
-        """Return a network with the usual normalisation of colour photos; the teacher with its weights."""
-        weights = self.weights if name == TEACHER else None
-        made = zoo.create(name, classes=CLASSES, size=(32, 32), channels=3, seed=seed, weights=weights)
+    def network(self, name: str, seed: int = 0, *, blocks: bool = False) -> Classifier:
+        """Return a network with the usual normalisation of colour photos; the teacher with its weights.
+
+        blocks: a student starts with blocks of the teacher.
+        """
+        given = self.weights if name == TEACHER else f"blocks:{self.weights}" if blocks else None
+        made = zoo.create(name, classes=CLASSES, size=(32, 32), channels=3, seed=seed, weights=given)
         return zoo.normalised(made, mean=MEAN, std=STD)
 
 

@@ -52,8 +52,8 @@ def before_first_write(folder: Path, action: Callable[[], None]) -> Iterator[Non
             _awaited.remove(entry)
 
 
-def _announce(file: Path) -> None:
-    """Call the actions registered for the first write below their folder."""
+def about_to_write(file: Path) -> None:
+    """Call the actions registered for the first write below their folder: this or another process writes `file`."""
     for entry in list(_awaited):
         if entry in _awaited and file.absolute().is_relative_to(entry[0]):
             _awaited.remove(entry)
@@ -69,7 +69,7 @@ def atomic(file: Path, *, by_all: bool = False) -> Iterator[Path]:
     """
     temporary = file.with_name(f".{file.name}.{distributed.rank()}-{os.getpid()}.tmp")
     try:
-        _announce(file)
+        about_to_write(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as handle:
@@ -174,14 +174,17 @@ def read_sealed_if_whole(file: Path) -> dict[str, Any] | None:
 
 
 def write_first(file: Path, value: Any) -> Any:
-    """Write a JSON file unless it exists, also where several processes do at once; return what it holds."""
-    if not file.is_file():
+    """Write a JSON file unless it exists, also where several processes do at once; return what it holds.
+
+    Under torchrun all processes must call it; the value is that of process 0.
+    """
+    if distributed.is_main() and not file.is_file():
         own = file.with_name(f".{file.name}.{os.uname().nodename}-{os.getpid()}.tmp")
         write_json(own, value)
         with contextlib.suppress(FileExistsError):
             os.link(own, file)  # unlike a rename, it never replaces
         own.unlink()
-    return read_json(file)
+    return distributed.broadcast(read_json(file) if distributed.is_main() else None)
 
 
 def sha256(file: Path) -> str:

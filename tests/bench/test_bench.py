@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.peers import accuracy, loading, rivals, scale, sides, speed, until
 from benchmarks.peers.bars import Bar, judge, table, where
-from benchmarks.peers.world import World, generated, load, save
+from benchmarks.peers.world import STUDENT, TEACHER, World, generated, load, save
 from potstill import runtime
 from potstill.errors import RunError
 from potstill.training.autotune import ExecutionPlan
@@ -119,6 +120,17 @@ def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None
     assert [one["views"] for one in never["loops"]["potstill"]] == [1, 2, 1, 2]
     assert never["loops"]["plain"][0]["minutes"] == minutes[1], "a finished training is not repeated"
     assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 6
+
+
+def test_one_loop_starts_with_blocks_of_the_teacher(tmp_path: Path) -> None:
+    teacher = generated(20).network(TEACHER, 1)
+    save_file(teacher.network.state_dict(), tmp_path / "teacher.safetensors")
+    world = World(*(getattr(generated(20), name) for name in ("images", "label")), tmp_path / "teacher.safetensors")
+    started, other = (world.network(STUDENT, 0, blocks=blocks).network.state_dict() for blocks in (True, False))
+    known = list(teacher.network.state_dict().values())
+    assert all(any(torch.equal(value, one) for one in known) for value in started.values())
+    assert not all(torch.equal(started[name], other[name]) for name in started)
+    assert until.BLOCKS in until.LOOPS and f"over_{until.BLOCKS}" not in until.BARS
 
 
 @pytest.mark.parametrize("loop", ["plain", "torchdistill"])

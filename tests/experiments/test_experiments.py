@@ -21,10 +21,10 @@ from potstill.models import zoo
 from potstill.report.experiment import Language, _number, _over_epochs, rows
 from potstill.report.experiment_plots import apart
 from potstill.stages.experiment import run
-from potstill.stages.experiment.expand import chosen, parts_of
-from potstill.stages.experiment.run import STAGES
+from potstill.stages.experiment.expand import chosen, independent, parts_of
 from potstill.stages.experiment.settings import ExperimentConfig
 from potstill.stages.experiment.verdicts import judged
+from potstill.stages.experiment.work import settings_of
 from tests.browser import Browser
 from tests.report import looks
 from tests.worlds import shapes
@@ -47,7 +47,7 @@ def test_every_setting_of_every_step_is_valid(name: str, tmp_path: Path) -> None
         parts = parts_of(made, tmp_path)
         assert len({part.folder for part in parts}) == len(parts)
         for part in parts:
-            STAGES[part.stage][0].model_validate(part.settings)
+            settings_of(part)
     results = [one.of for one in made.goals] + [name for one in made.claims for name in (one.more, one.than)]
     assert [name for name in results if not any(name.startswith(f"{part.key}/") for part in parts)] == []
     assert made.name == name and set(made.minutes) == {"quick", "full"}
@@ -130,6 +130,13 @@ def test_every_experiment_has_a_toy_size() -> None:
     assert sorted(TOY) == packaged()
 
 
+def spaced(text: str, world: dict[str, str]) -> list[str]:
+    """Return assignments with the paths of the world, and the spaces that YAML wants in mappings."""
+    for word, path in world.items():
+        text = text.replace(word, path)
+    return [re.sub(r"(?<=[{,])(\w+):(?=[^,}])", r"\1: ", word) for word in text.split()]
+
+
 Made = Callable[[str], potstill.ExperimentResult]
 
 
@@ -139,11 +146,7 @@ def made(world: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Mad
 
     @functools.cache
     def run(name: str) -> potstill.ExperimentResult:
-        text, _ = TOY[name]
-        for word, path in world.items():
-            text = text.replace(word, path)
-        spaced = [re.sub(r"(?<=[{,])(\w+):(?=[^,}])", r"\1: ", word) for word in text.split()]  # YAML wants the space
-        done = potstill.run(name, spaced, out=tmp_path_factory.mktemp(name) / "run")
+        done = potstill.run(name, spaced(TOY[name][0], world), out=tmp_path_factory.mktemp(name) / "run")
         assert isinstance(done, potstill.ExperimentResult)
         return done
 
@@ -171,29 +174,36 @@ def test_it_runs_at_toy_size(name: str, made: Made) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "more", "step", "result"),
+    ("name", "more", "steps", "result"),
     [
-        ("mnist-distillation", "seeds=2 steps.sweep.each.none=[] clones={}", "distilled", "distilled/conv/network"),
+        ("mnist-distillation", "seeds=2 steps.sweep.each.none=[] clones={}", "5 steps", "distilled/conv/network"),
         ("mnist-100-labels", "draws=2", "conv", "conv/distilled with the pool"),
+        ("dogs-vs-cats", "seeds=2 steps.far-frozen.each.depth={auto:auto}", "9 steps", "scratch/tuned"),
     ],
 )
 def test_trainings_side_by_side_give_the_same_figures(
-    name: str, more: str, step: str, result: str, world: dict[str, str], tmp_path: Path
+    name: str, more: str, steps: str, result: str, world: dict[str, str], tmp_path: Path
 ) -> None:
     def at_two(workers: int | None) -> tuple[dict[str, list[float]], list[str]]:
-        given = [*TOY[name][0].replace("PHOTOS", world["PHOTOS"]).split(), *more.split()]
+        given = spaced(TOY[name][0], world) + spaced(more, world)
         done = potstill.run(name, given, workers=workers, out=tmp_path / f"{workers}")
         titles = [one["title"] for one in done.summary["stages"] if one["title"].endswith("side by side")]
         return {name: one["accuracy"] for name, one in done.summary["results"].items()}, titles
 
     (alone, together), (same, titles) = at_two(None), at_two(2)
     assert alone == same and len(alone[result]) == 2
-    assert together == [] and titles == [f"Training {step} side by side"]
+    assert together == [] and titles[0] == f"Training {steps} side by side"
 
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(made: Made, chromium: Browser) -> None:
     looks.check(chromium, (made("noisy-student").folder or Path()) / "report.html")
+
+
+def test_steps_that_need_each_other_are_in_different_groups() -> None:
+    groups = {name: independent(experiment(name)) for name in ("prune-then-distil", "dogs-vs-cats", "mlperf-tiny")}
+    assert groups["prune-then-distil"] == [["original"], ["pruned", "pruned-alone", "quantized"], ["both"]]
+    assert len(groups["dogs-vs-cats"]) == 1 and groups["mlperf-tiny"] == [["trained"], ["file"]]
 
 
 def test_a_knob_a_budget_and_a_dotted_key_change_the_settings() -> None:

@@ -126,10 +126,29 @@ def test_compiled_where_it_pays(
     takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, gain: float, compiled: bool
 ) -> None:
     monkeypatch.setattr(Trial, "step", lambda self, plan: None)
-    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, ExecutionPlan(compiled=True): 1 / gain})
+    compiled_too = {ExecutionPlan(compiled=True): 1 / gain, ExecutionPlan("fp32", True, True): 1.0}
+    takes({FULL: 1.0, LAST: 1.0, HALF: 1.0, **compiled_too})
     assert chosen(network(), compile="auto", images=16 * 1000).compiled == compiled
     assert f"speed-up {gain:.2f}x" in progress.display().notes[0]
     assert not chosen(network(), compile="auto", images=16 * 100).compiled  # a hundred seconds are over too soon
+
+
+@pytest.mark.parametrize(("times", "expected"), [((0.9, 0.6), True), ((0.6, 0.6), False), ((0.6, 0.7), False)])
+def test_compiled_in_the_layout_that_is_faster_then(
+    takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], expected: bool
+) -> None:
+    monkeypatch.setattr(Trial, "step", lambda self, plan: None)
+    compiled = {
+        ExecutionPlan("bf16", channels_last=last, compiled=True): time
+        for last, time in zip((True, False), times, strict=True)
+    }
+    takes({FULL: 1.0, LAST: 1.0, HALF: 0.8, **compiled})
+    found = chosen(network(), compile="auto", images=16 * 2000)
+    assert (found.compiled and not found.channels_last) == expected
+    assert ("compiled contiguous (speed-up 1.33x)" in progress.display().notes[0]) == expected
+    assert found.compiled == (min(times) <= 0.8 / 1.05)
+    short = chosen(network(), compile="auto", images=16 * 1000)  # 800 s: the other layout is not tried
+    assert short.channels_last and short.compiled == (times[0] <= 0.8 / 1.05)
 
 
 def broken(self: Trial, plan: ExecutionPlan) -> Callable[[], torch.Tensor]:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from potstill import distributed
+from potstill import artifacts, distributed
 from potstill.errors import ConfigError
 from potstill.scheduling.base import Cell, Scheduler, Serial
 from potstill.scheduling.processes import Processes
@@ -59,5 +59,6 @@ def check(workers: int | None, ray: str | None, gpus: float | None) -> None:
 def carried_out(scheduler: Scheduler, cells: Sequence[Cell], title: str) -> list[Any]:
     """Return the results of cells, in their order. title: of the progress bar."""
     for cell in cells:
+        artifacts.about_to_write(cell.place)  # its folders are recorded before another process writes there
         scheduler.submit(cell)
     return scheduler.wait(title)

@@ -31,11 +31,12 @@ from potstill.torch_context import autocast, threads
 
 Precision = Literal["fp32", "bf16"]
 
-VERSION = 2  # increased when the measurement changes
+VERSION = 3  # increased when the measurement changes
 TRIAL_SECONDS = 2.0
 WORTH_A_TRIAL = 2e12  # multiply-accumulates of a whole training, some 20 s on two cores
 WORTH_A_SHORT_TRIAL = 5e11  # of inference, some 10 s: half precision can be three times as fast there
 WORTH_COMPILING = 300.0  # seconds of training; compiling takes 7 to 24 of them
+WORTH_COMPILING_TWICE = 1200.0  # in both layouts: compiled, the other one can be faster (docs/log.md, 2026-11-30)
 AT_LEAST = 1.10  # minimum speed-up of another precision or memory format
 COMPILED_AT_LEAST = 1.05
 BUSY = 30  # involuntary context switches a second: 3 to 12 on idle cores, 70 to 140 beside another program
@@ -280,21 +281,25 @@ def _sentence(best: ExecutionPlan, first: ExecutionPlan, times: dict[ExecutionPl
 def _compiled(
     trial: Trial, plan: ExecutionPlan, seconds: float, images: int, words: str, *, required: bool
 ) -> tuple[ExecutionPlan, str]:
-    """Return the plan with torch.compile if that is required, or if it works and is faster in total."""
-    other = dataclasses.replace(plan, compiled=True)
+    """Return the plan with torch.compile if that is required, or if it works and is faster in total, in any layout."""
+    same = dataclasses.replace(plan, compiled=True)
     if required:
-        _refuse_if_broken(trial, other)
-        return other, f"{words}; compiled"
-    if seconds * images / trial.batch_size < WORTH_COMPILING:
+        _refuse_if_broken(trial, same)
+        return same, f"{words}; compiled"
+    duration = seconds * images / trial.batch_size
+    if duration < WORTH_COMPILING:
         return plan, words
+    other = [dataclasses.replace(same, channels_last=not plan.channels_last)] * (duration >= WORTH_COMPILING_TWICE)
     try:
-        times = _alternating({plan: trial.step(plan), other: trial.step(other)}, TRIAL_SECONDS, trial)
+        times = _alternating({each: trial.step(each) for each in (plan, same, *other)}, TRIAL_SECONDS, trial)
     except Exception as error:  # a compiler can raise any exception
         return plan, f"{words}; not compiled, because torch.compile failed ({_first_line(error)})"
-    gain = times[plan] / times[other]
+    best = min([same, *other], key=times.__getitem__)
+    gain = times[plan] / times[best]
     if gain < COMPILED_AT_LEAST:
         return plan, f"{words}; not compiled (speed-up {gain:.2f}x)"
-    return other, f"{words}; compiled (speed-up {gain:.2f}x)"
+    layout = "" if best == same else f" {'channels_last' if best.channels_last else 'contiguous'}"
+    return best, f"{words}; compiled{layout} (speed-up {gain:.2f}x)"
 
 
 def _refuse_if_broken(trial: Trial, plan: ExecutionPlan) -> None:

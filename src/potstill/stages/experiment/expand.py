@@ -93,6 +93,17 @@ def parts_of(experiment: ExperimentConfig, folder: Path) -> list[Part]:
     return parts
 
 
+def independent(experiment: ExperimentConfig) -> list[list[str]]:
+    """Return the names of the steps in their order, in groups of which no step uses the results of another."""
+    groups: list[list[str]] = []
+    for name, step in experiment.steps.items():
+        used = set(NAME.findall(str((step.settings, step.each))))
+        if not groups or used & set(groups[-1]):
+            groups.append([])
+        groups[-1].append(name)
+    return groups
+
+
 def build(part: Part, kind: type[Config]) -> Any:
     """Return the settings of a part, checked; an error names the step."""
     return config.build(kind, part.settings, origin=f"steps.{part.step}")
