@@ -24,7 +24,7 @@ from potstill.stages.experiment import run
 from potstill.stages.experiment.expand import chosen, independent, parts_of
 from potstill.stages.experiment.settings import ExperimentConfig
 from potstill.stages.experiment.verdicts import judged
-from potstill.stages.experiment.work import settings_of
+from potstill.stages.experiment.work import handed_out_whole, settings_of
 from tests.browser import Browser
 from tests.report import looks
 from tests.worlds import shapes
@@ -204,6 +204,14 @@ def test_steps_that_need_each_other_are_in_different_groups() -> None:
     groups = {name: independent(experiment(name)) for name in ("prune-then-distil", "dogs-vs-cats", "mlperf-tiny")}
     assert groups["prune-then-distil"] == [["original"], ["pruned", "pruned-alone", "quantized"], ["both"]]
     assert len(groups["dogs-vs-cats"]) == 1 and groups["mlperf-tiny"] == [["trained"], ["file"]]
+
+
+def test_self_trainings_are_handed_out_whole_if_every_worker_has_one(tmp_path: Path) -> None:
+    draws = parts_of(experiment("mnist-100-labels", "draws=3"), tmp_path)
+    assert all(handed_out_whole(part, draws, 3) for part in draws)
+    assert not any(handed_out_whole(part, draws, 4) for part in draws)
+    stages = {part.stage: handed_out_whole(part, [part], 9) for part in parts_of(experiment("mlperf-tiny"), tmp_path)}
+    assert stages == {"train": False, "quantize": True}
 
 
 def test_a_knob_a_budget_and_a_dotted_key_change_the_settings() -> None:

@@ -14,7 +14,7 @@ from potstill.stages.experiment.expand import Part, independent, parts_of
 from potstill.stages.experiment.settings import ExperimentConfig
 from potstill.stages.experiment.together import train_together
 from potstill.stages.experiment.verdicts import judged
-from potstill.stages.experiment.work import carry_out, hand_out, settings_of, title
+from potstill.stages.experiment.work import carry_out, hand_out, handed_out_whole, settings_of, title
 from potstill.stages.run_folder import Journal
 from potstill.stages.stage import stage
 from potstill.words import plural
@@ -48,7 +48,8 @@ def _steps(
     """Return the parts of steps that do not need each other, with their summaries."""
     if scheduler is not None and scheduler.parallel and len(parts) > 1:
         words = f"Training {steps[0] if len(steps) == 1 else plural(len(steps), 'step')} side by side"
-        works = [functools.partial(hand_out, part, folder) for part in parts]
+        whole = [handed_out_whole(part, parts, scheduler.count) for part in parts]
+        works = [functools.partial(hand_out, part, folder, each) for part, each in zip(parts, whole, strict=True)]
         journal.timed(steps[0], words, lambda: train_together(works, scheduler, words))
     return [
         (part, journal.timed(part.step, title(part), functools.partial(carry_out, part, folder, scheduler)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ STAGES: dict[str, tuple[type[Config], Callable[..., dict[str, Any]]]] = {
 }
 
 SIDE_BY_SIDE = ("train", "distill", "compare", "selftrain")
-"""Stages with several independent trainings, which are handed out one by one; the others are handed out whole."""
+"""Stages with several independent trainings, which can be handed out one by one."""
 
 
 def settings_of(part: Part) -> Config:
@@ -58,9 +58,18 @@ def carry_out(part: Part, folder: Path, scheduler: Scheduler | None = None) -> d
         raise type(error)(*(f"step {title(part)}: {problem}" for problem in error.problems)) from None
 
 
-def hand_out(part: Part, folder: Path, scheduler: Scheduler) -> None:
-    """Give `scheduler` the trainings of a part, or the part itself, unless it is finished."""
-    if part.stage in SIDE_BY_SIDE:
+def handed_out_whole(part: Part, parts: Sequence[Part], count: int) -> bool:
+    """Return whether a part, of several that do not need each other, is handed out whole to one of `count` workers.
+
+    The trainings of a self-training follow one another: where all workers have one of their own, none has to wait.
+    """
+    of_its_kind = sum(other.stage == part.stage for other in parts)
+    return part.stage not in SIDE_BY_SIDE or (part.stage == "selftrain" and of_its_kind >= count)
+
+
+def hand_out(part: Part, folder: Path, whole: bool, scheduler: Scheduler) -> None:
+    """Give `scheduler` the trainings of a part, or the whole part, unless it is finished."""
+    if not whole:
         carry_out(part, folder, scheduler)
     elif artifacts.finished(folder / part.folder) is None:
         carried_out(scheduler, [Whole(part, folder)], title(part))
