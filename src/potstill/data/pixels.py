@@ -220,10 +220,11 @@ def _fill(manifest: Manifest, how: How, folder: Path, seconds: float) -> None:
             handle.truncate(total)
     done = _done(journal, len(manifest)) | known_pixels.copied(file, manifest.digest, how)
     todo = list(_runs(manifest, done))
-    note(
-        f"Decoding {plural(int((~done).sum()), 'image')} to {window[1]} x {window[0]} pixels once: {file_size(total)} "
-        f"in {folder}, which may be deleted at any time."
-    )
+    if todo:  # otherwise all are known from other folders
+        note(
+            f"Decoding {plural(int((~done).sum()), 'image')} to {window[1]} x {window[0]} pixels once: "
+            f"{file_size(total)} in {folder}, which may be deleted at any time."
+        )
     _write(manifest, todo, how, file, journal, seconds)
     known_pixels.remember(folder, manifest.digest, how)
     facts = {"images": len(manifest), "bytes": total, "window": list(window), "channels": channels}
