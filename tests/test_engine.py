@@ -319,7 +319,9 @@ def test_predict_leaves_the_mode_alone_and_does_not_depend_on_the_batch(monkeypa
     whole = predict_logits(classifier, loaded, rows)
     monkeypatch.setattr(predict, "EVALUATION_BATCH", 7)
     monkeypatch.setattr(predict, "FEWEST", 1)
-    assert classifier.training and whole.shape == (len(rows), 3) and predict.evaluation_batch(loaded) == 7
+    assert (
+        classifier.training and whole.shape == (len(rows), 3) and predict.evaluation_batch((8, 8), loaded.device) == 7
+    )
     assert np.allclose(whole, predict_logits(classifier, loaded, rows), atol=1e-6)
 
 

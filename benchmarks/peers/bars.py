@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill._version import __version__
+from potstill.runtime import ENVIRONMENT
 from potstill.stages.summary import machine, versions
 
 
@@ -92,7 +93,11 @@ def _commit() -> str | None:
     return asked.stdout.strip() or None
 
 
-def in_a_process() -> dict[str, str]:
-    """Return the variables with which a process of its own finds these modules (`python -m peers.NAME`)."""
+def in_a_process(*, ours: bool) -> dict[str, str]:
+    """Return the variables of a process of its own, which finds these modules (`python -m peers.NAME`).
+
+    ours: with those that the `potstill` command sets, which others run without.
+    """
+    others = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+    return {**others, "PYTHONPATH": os.pathsep.join(paths), **(ENVIRONMENT if ours else {})}

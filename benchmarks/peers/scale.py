@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from typing import Any
 
 from potstill import progress
 from potstill.errors import RunError
-from potstill.runtime import ENVIRONMENT
 from potstill.teachers.logit_codec import row_bytes
 
 from .bars import Bar, in_a_process, judge, provenance
@@ -78,13 +76,7 @@ def _refuse_full_disk(folder: Path, images: int) -> int:
 
 def _in_a_process(images: int, folder: Path, threads: int) -> dict[str, float]:
     command = [sys.executable, "-m", "peers.one_size", str(images), str(folder)]
-    settings = {
-        **os.environ,
-        **in_a_process(),
-        **ENVIRONMENT,
-        "OMP_NUM_THREADS": str(threads),
-        "PYTHONWARNINGS": "ignore",
-    }
+    settings = {**in_a_process(ours=True), "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
     if done.returncode:
         raise ChildProcessError(done.stderr[-2000:])

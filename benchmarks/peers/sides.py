@@ -24,7 +24,7 @@ from potstill.runtime import keep_freed
 from potstill.teachers.prediction_store import PART_ROWS, Store
 from potstill.teachers.stored import StoredTeacher
 from potstill.torch_context import autocast
-from potstill.training import autotune, devices, engine, predict
+from potstill.training import devices, engine, predict
 from potstill.training.autotune import ExecutionPlan, choose
 from potstill.training.loop import Job
 from potstill.training.settings import TrainConfig
@@ -52,7 +52,7 @@ def student_plan(world: World) -> ExecutionPlan:
 def teacher_plan(world: World) -> ExecutionPlan:
     """Return how the teacher is asked on this machine."""
     precision = predict.resolve_precision("auto", devices.device(), world.network(TEACHER), AS_IF)
-    return autotune.plan_of(precision, world.network(TEACHER))
+    return predict.inference_plan(precision, world.network(TEACHER))
 
 
 def potstills(world: World, folder: Path, *, teacher: bool) -> Step:
@@ -139,7 +139,7 @@ def forward(world: World, folder: Path) -> Step:
     keep_freed()
     plan = teacher_plan(world)
     network = world.network(TEACHER).to(devices.device()).eval().network
-    image = torch.rand(predict.EVALUATION_BATCH, 3, 32, 32, device=devices.device())
+    image = torch.rand(predict.evaluation_batch((32, 32), devices.device()), 3, 32, 32, device=devices.device())
     image = image.contiguous(memory_format=plan.memory_format)
 
     def step() -> int:

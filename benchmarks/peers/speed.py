@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from typing import Any
 import torch
 
 from potstill import progress
-from potstill.runtime import ENVIRONMENT
 from potstill.training import devices
 
 from .bars import Bar, in_a_process, judge, provenance
@@ -64,7 +62,6 @@ class Side:
     """One side under way, in a process of its own; `prepare` before its first turn."""
 
     def __init__(self, name: str, world: Path, folder: Path, *, threads: int, python: str) -> None:
-        published = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
         own = {"PYTHONWARNINGS": "ignore", "POTSTILL_CACHE": str(folder.parent / "cache")}
         folder.mkdir()
         self._errors = folder / "errors.txt"
@@ -72,7 +69,7 @@ class Side:
             self._process = subprocess.Popen(
                 [python, "-m", "peers.side", name, str(world), str(folder), str(threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**published, **in_a_process(), **(ENVIRONMENT if name in OURS else {}), **own},
+                env={**in_a_process(ours=name in OURS), **own},
             )  # fmt: skip
         self.notes: list[str] = []
 

@@ -2,16 +2,20 @@
 
 Each budget of epochs is a training of its own, whose learning rate falls to its end, so the shortest that reaches the
 accuracy counts. What is finished is kept in a folder, so that trainings of an hour can be measured one after another;
-an interrupted training of a rival goes on after its last epoch, and the minutes of all its parts are added.
+an interrupted training of a rival goes on after its last epoch, and the minutes of all its parts are added. Each
+training is a process of its own: ours in the environment that the `potstill` command sets, the others as published.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +24,14 @@ import torch
 
 from potstill import progress
 from potstill.models.outputs import Classifier
+from potstill.runtime import keep_freed
 from potstill.stages.summary import machine
 from potstill.torch_context import threads as limited
 from potstill.words import plural
 
 from . import rivals
 from .accuracy import Plain, Potstill, accuracies, answers
-from .bars import Bar, judge, provenance
+from .bars import Bar, in_a_process, judge, provenance
 from .world import BATCH, STUDENT, World
 
 BARS = {
@@ -49,13 +54,14 @@ def measure(
     weight_decay: float = rivals.SGD["weight_decay"],
     threads: int = 2,
     keep: Path | None = None,
+    apart: bool = True,
 ) -> dict[str, Any]:
     """Return the trainings of each loop, from the shortest budget of epochs to the first that reaches `target` percent.
 
     "loops": by name a list of {"epochs", "views", "minutes", "accuracy"}; the minutes include the teacher's answers.
     views: of each image, for which potstill stores answers; each number is tried with every budget. The other loops
     have new ones in every epoch. weight_decay: of all loops. keep: a folder of finished trainings, which are not
-    trained again. One seed.
+    trained again. apart: each in a process of its own. One seed.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     tried = {name: list(itertools.product(budgets, views if name in (OURS, BLOCKS) else (None,))) for name in loops}
@@ -64,7 +70,8 @@ def measure(
             found[name] = []
             for epochs, count in trainings:
                 task.advance(text=f"{name}, {plural(epochs, 'epoch')}")
-                found[name].append(_kept_or_trained(Training(name, epochs, count, weight_decay), world, test, keep))
+                training = Training(name, epochs, count, weight_decay)
+                found[name].append(_kept_or_trained(training, world, test, keep, apart=apart))
                 if found[name][-1]["accuracy"] >= target:
                     break
     settings = {"target": target, "images": len(world.label), "test_images": len(test.label)}
@@ -93,11 +100,25 @@ class Training:
         """Its name in a folder of finished trainings."""
         return "-".join(f"{part}" for part in (self.loop, self.epochs, self.views or "new", f"{self.weight_decay:g}"))
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is potstill's loop."""
+        return self.loop in (OURS, BLOCKS)
+
+    def measured(self, world: World, test: World, going: Path | None, threads: int) -> dict[str, Any]:
+        """Train it; return its epochs, views, minutes, test accuracy in percent, and processors."""
+        with limited(threads):
+            student, seconds, machines = self.trained(world, going)
+            accuracy = accuracies([answers(student, test)], test.label)[0]
+        made = {"epochs": self.epochs, "views": self.views, "minutes": round(seconds / 60, 4), "accuracy": accuracy}
+        return {**made, "machines": machines}
+
     def trained(self, world: World, going: Path | None) -> tuple[Classifier, float, list[str]]:
         """Return the student, the seconds, and the processors that were used; going: file of an unfinished rival."""
         sgd, began = {**rivals.SGD, "weight_decay": self.weight_decay}, time.perf_counter()
-        if self.loop in (OURS, BLOCKS):
+        if self.ours:
             assert self.views is not None
+            keep_freed()
             with tempfile.TemporaryDirectory() as scratch:
                 blocks = self.loop == BLOCKS
                 student = Potstill(world, self.epochs, self.views, Path(scratch), sgd, blocks=blocks).trained(0)
@@ -135,20 +156,35 @@ def by_epochs(step: rivals.Rival, epochs: int, steps: int, file: Path | None) ->
     return seconds, machines
 
 
-def _kept_or_trained(training: Training, world: World, test: World, keep: Path | None) -> dict[str, Any]:
+def _kept_or_trained(
+    training: Training, world: World, test: World, keep: Path | None, *, apart: bool
+) -> dict[str, Any]:
     """Return a training on as many images that is kept in a folder, or train it and keep it there."""
     file = None if keep is None else keep / f"{training.key}-{len(world.label)}.json"
     if file is not None and file.is_file():
         return json.loads(file.read_text())
     going = None if file is None else file.with_suffix(".pt")
-    student, seconds, machines = training.trained(world, going)
-    accuracy = accuracies([answers(student, test)], test.label)[0]
-    one = {"epochs": training.epochs, "views": training.views, "minutes": round(seconds / 60, 4), "accuracy": accuracy}
-    one["machines"] = machines
+    given = (training, world, test, going, torch.get_num_threads())
+    one = run_apart(Training.measured, *given, ours=training.ours) if apart else Training.measured(*given)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(one))
     return one
+
+
+def run_apart(function: Callable[..., Any], *given: Any, ours: bool) -> Any:
+    """Return what a function returns in a process of its own. ours: in the environment of the `potstill` command."""
+    before = dict(os.environ)
+    spawn = multiprocessing.get_context("spawn")  # torch reads the environment when it is imported
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        try:
+            os.environ.clear()
+            os.environ.update(in_a_process(ours=ours))
+            asked = executor.submit(function, *given)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return asked.result()
 
 
 def _ratio(found: Mapping[str, list[dict[str, Any]]], name: str, target: float) -> float | None:

@@ -77,7 +77,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_side_works(tmp_path: Path, name: str) -> None:
     save(generated(256), tmp_path / "world.npz")
     step = sides.SIDES[name](load(tmp_path / "world.npz"), tmp_path)
-    images = {"store": 256, "forward": 512}.get(name, 128)
+    images = {"store": 256, "forward": 256}.get(name, 128)
     assert [step() for _ in range(2)] == [images, images]
 
 
@@ -110,6 +110,7 @@ def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None
     world = generated(128)
     test = World(world.images[:20], world.label[:20])
     settings = {"loops": ("potstill", "plain"), "budgets": (1, 2), "views": (1, 2), "threads": 1, "keep": tmp_path}
+    settings["apart"] = False
     found = until.measure(world, test, 0.0, **settings)
     assert [[one["epochs"] for one in loop] for loop in found["loops"].values()] == [[1], [1]]
     minutes = [loop[0]["minutes"] for loop in found["loops"].values()]
@@ -120,6 +121,19 @@ def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None
     assert [one["views"] for one in never["loops"]["potstill"]] == [1, 2, 1, 2]
     assert never["loops"]["plain"][0]["minutes"] == minutes[1], "a finished training is not repeated"
     assert never["figures"]["over_plain"] is None and until.table(never).count("not reached") == 6
+
+
+def _environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def test_only_our_loops_run_in_the_environment_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    ours, published = (until.run_apart(_environment, ours=ours) for ours in (True, False))
+    assert runtime.ENVIRONMENT.items() <= ours.items() and not runtime.ENVIRONMENT.keys() & published.keys()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    one = until.Training("plain", 1, None, 1e-4)
+    assert not one.ours and until.Training(until.BLOCKS, 1, 2, 1e-4).ours
 
 
 def test_one_loop_starts_with_blocks_of_the_teacher(tmp_path: Path) -> None:

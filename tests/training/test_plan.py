@@ -14,6 +14,7 @@ from potstill.errors import RunError
 from potstill.models import zoo
 from potstill.models.outputs import Classifier
 from potstill.training import autotune as plan_module
+from potstill.training import devices
 from potstill.training.autotune import ExecutionPlan, Trial, choose, measure, plan_of
 
 FULL, LAST, HALF = ExecutionPlan(), ExecutionPlan("fp32", channels_last=True), ExecutionPlan("bf16", channels_last=True)
@@ -103,6 +104,16 @@ def test_what_was_measured_is_kept(takes: Callable[..., None]) -> None:
     assert chosen(network()) == HALF and "cached measurement" in progress.display().notes[1]
     assert chosen(network(), batch_size=32) == FULL and chosen(network(width=4)) == FULL  # others are measured anew
     assert chosen(network(), precision="fp32") == FULL
+
+
+def test_what_another_processor_measured_is_not_used(
+    takes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes({FULL: 1.0, LAST: 1.0, HALF: 0.5})
+    assert chosen(network()) == HALF
+    monkeypatch.setattr(devices, "processor", lambda: "another one")  # its home folder, and cache, can be the same
+    takes({FULL: 1.0, LAST: 1.0, HALF: 2.0})
+    assert chosen(network()) == FULL
 
 
 def test_a_real_measurement_leaves_the_network_and_the_dice_alone(monkeypatch: pytest.MonkeyPatch) -> None:

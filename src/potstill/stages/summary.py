@@ -6,7 +6,6 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from potstill._version import __version__
 from potstill.evaluation.statistics import Verdict, class_weights, compare
+from potstill.training import devices
 from potstill.training.settings import TrainConfig
 
 SCHEMA = 2
@@ -24,19 +24,12 @@ LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxruntime"
 def machine() -> dict[str, Any]:
     """Return the facts of this machine that results depend on."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": devices.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
     }
-
-
-def _cpu_name() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:

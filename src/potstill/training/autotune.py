@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-import platform
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -28,6 +27,7 @@ from potstill.errors import RunError
 from potstill.models.inspect.macs import cost
 from potstill.models.outputs import Classifier
 from potstill.torch_context import autocast, threads
+from potstill.training import devices
 
 Precision = Literal["fp32", "bf16"]
 
@@ -151,8 +151,8 @@ def _cached(
 
 
 def machine(device: torch.device) -> str:
-    """Return the name of the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
+    """Return the name of the device: machines with a common home folder, and so a common cache, may have several."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {devices.processor()}"
 
 
 class Trial:

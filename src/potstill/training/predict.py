@@ -23,9 +23,11 @@ from potstill.training.devices import init_process_group
 from potstill.training.loop import in_float
 
 EVALUATION_BATCH = 512
-BATCH_PIXELS, FEWEST = 2**21, 16
-"""On a CPU a batch has at most so many pixels, and at least so many images: activations that stay in the caches."""
+BATCH_PIXELS, FEWEST = 2**18, 16
+"""On a CPU a batch has at most so many pixels, and at least so many images: activations that stay in the caches.
 
+Networks of photos were 1.5 to 2 times as fast with it as with 2**21 pixels (docs/log.md, 2026-11-30).
+"""
 
 MANY_IMAGES = 10**6  # default number of images of an inference, enough for a measurement
 
@@ -40,9 +42,8 @@ def resolve_precision(precision: str, on: torch.device, model: object, images: i
     if not isinstance(model, Classifier):
         return "fp32"
     model.to(on)
-    return choose(
-        model, precision=precision, compile=False, batch_size=EVALUATION_BATCH, images=images, training=False
-    ).precision
+    batch = evaluation_batch(model.card.size, on)
+    return choose(model, precision=precision, compile=False, batch_size=batch, images=images, training=False).precision
 
 
 def predict(
@@ -81,16 +82,19 @@ def _evaluating(model: Model) -> Iterator[None]:
             module.train()
 
 
-def evaluation_batch(loader: Loader) -> int:
-    """Return how many images are evaluated at a time."""
-    height, width = loader.view.size
-    fitting = BATCH_PIXELS // (height * width) if loader.device.type == "cpu" else EVALUATION_BATCH
-    return max(FEWEST, min(EVALUATION_BATCH, fitting))
+def evaluation_batch(size: tuple[int, int], on: torch.device) -> int:
+    """Return how many images of (height, width) are evaluated at a time on a device."""
+    fitting = BATCH_PIXELS // (size[0] * size[1]) if on.type == "cpu" else EVALUATION_BATCH
+    return min(EVALUATION_BATCH, max(FEWEST, fitting))
+
+
+def _batch_of(loader: Loader) -> int:
+    return evaluation_batch(loader.view.size, loader.device)
 
 
 def clean_batches(loader: Loader, rows: np.ndarray, size: int | None = None) -> Iterator[Batch]:
     """Yield `rows` in order, `size` at a time (default: as many as are computed fast), without augmentation."""
-    for part in _parts(rows, size or evaluation_batch(loader)):
+    for part in _parts(rows, size or _batch_of(loader)):
         yield loader.clean_batch(part)
 
 
@@ -169,7 +173,7 @@ def images_a_second(
 ) -> float:
     """Return the images per second of a model's inference, from one batch after a warm-up batch."""
     began = time.perf_counter()
-    chunk = rows[: evaluation_batch(loader)]
+    chunk = rows[: _batch_of(loader)]
     for _ in range(2):
         began = time.perf_counter()
         batches = [loader.batch(chunk, np.zeros(len(chunk), np.int64))]
@@ -182,7 +186,7 @@ def _columns(
     model: Model, loader: Loader, rows: np.ndarray, view: int, plan: ExecutionPlan, best: int | None
 ) -> dict[str, np.ndarray]:
     """Return the columns of some rows in a view."""
-    parts = _parts(rows, evaluation_batch(loader))
+    parts = _parts(rows, _batch_of(loader))
     batches = (loader.batch(part, np.full(len(part), view)) for part in parts)
     found = [from_logits(outputs.logits, best) for _, outputs in predict(model, batches, precision=plan)]
     return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
