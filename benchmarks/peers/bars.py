@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import subprocess
 from collections.abc import Mapping
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potstill import runtime
 from potstill._version import __version__
-from potstill.runtime import ENVIRONMENT
 from potstill.stages.summary import machine, versions
 
 
@@ -98,6 +99,12 @@ def in_a_process(*, ours: bool) -> dict[str, str]:
 
     ours: with those that the `potstill` command sets, which others run without.
     """
-    others = {key: value for key, value in os.environ.items() if key not in ENVIRONMENT}
+    others = {key: value for key, value in os.environ.items() if key not in runtime.VARIABLES}
     paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**others, "PYTHONPATH": os.pathsep.join(paths), **(ENVIRONMENT if ours else {})}
+    return {**others, "PYTHONPATH": os.pathsep.join(paths), **(_of_the_command() if ours else {})}
+
+
+@functools.cache
+def _of_the_command() -> dict[str, str]:
+    """Return what the `potstill` command chooses before the first process keeps the cores busy."""
+    return runtime.environment({})

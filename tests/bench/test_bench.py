@@ -130,7 +130,8 @@ def _environment() -> dict[str, str]:
 def test_only_our_loops_run_in_the_environment_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     ours, published = (until.run_apart(_environment, ours=ours) for ours in (True, False))
-    assert runtime.ENVIRONMENT.items() <= ours.items() and not runtime.ENVIRONMENT.keys() & published.keys()
+    assert runtime.environment({}).keys() & ours.keys() and ours["THP_MEM_ALLOC_ENABLE"] == "1"
+    assert ours.get("OMP_WAIT_POLICY") != "ACTIVE" and not {*runtime.VARIABLES} & published.keys()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
     one = until.Training("plain", 1, None, 1e-4)
     assert not one.ours and until.Training(until.BLOCKS, 1, 2, 1e-4).ours
@@ -282,6 +283,28 @@ def test_the_recorded_page_shows_the_recorded_figures() -> None:
         assert table(recorded[name]["bars"]) in section and details[name](recorded[name]) in section
 
 
+@pytest.mark.parametrize(
+    ("load", "cores", "idle"),
+    [
+        ("0.00 0.00 0.00 1/84 7", 2, True),  # a process that looks runs itself
+        ("0.00 0.00 0.00 2/84 7", 2, False),
+        ("9.00 9.00 9.00 9/84 7", 16, True),  # 8 others on 14 cores that are not ours
+        ("no numbers", 2, False),
+    ],
+)
+def test_threads_sleep_while_they_wait_where_others_use_the_cores(
+    load: str, cores: int, idle: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").write_text(load)
+    monkeypatch.setattr(runtime, "_LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert runtime.cores_are_idle() == idle
+    waiting = {"GOMP_SPINCOUNT": "10000"} if idle else {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert runtime.environment({}) == {**waiting, "THP_MEM_ALLOC_ENABLE": "1"}
+    assert runtime.environment({"GOMP_SPINCOUNT": "1", "THP_MEM_ALLOC_ENABLE": "0"}) == {}
+
+
 @pytest.mark.parametrize("script", ["speed", "accuracy"])
 def test_a_script_explains_itself(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -293,7 +316,10 @@ def test_a_script_explains_itself(script: str, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_user_s_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    for name in ("GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE"):
+        monkeypatch.setenv(name, "")  # so that it is taken away again
+        monkeypatch.delenv(name)
     runtime.set_environment()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE" and os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    assert "GOMP_SPINCOUNT" not in os.environ
     runtime.keep_freed()  # nothing to see but that the C library takes it

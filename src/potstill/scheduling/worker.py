@@ -43,7 +43,8 @@ def sender() -> Sender:
 def environment() -> dict[str, str]:
     """Return our environment variables, and those that torch reads when a worker imports it."""
     ours = {name: value for name, value in os.environ.items() if name.startswith(OURS)}
-    return {**{name: os.environ.get(name, value) for name, value in runtime.ENVIRONMENT.items()}, **ours}
+    torchs = {name: os.environ[name] for name in runtime.VARIABLES if name in os.environ}
+    return {**runtime.environment(), **torchs, **ours}
 
 
 def carry_out(sent_by: Sender, cell: Cell) -> Done:
