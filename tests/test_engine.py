@@ -317,12 +317,17 @@ def test_predict_leaves_the_mode_alone_and_does_not_depend_on_the_batch(monkeypa
     classifier, loaded = model(1, hidden=8).train(), loader()
     rows = loaded.manifest.rows("test")
     whole = predict_logits(classifier, loaded, rows)
-    monkeypatch.setattr(predict, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(predict, "MOST", 7)
     monkeypatch.setattr(predict, "FEWEST", 1)
-    assert (
-        classifier.training and whole.shape == (len(rows), 3) and predict.evaluation_batch((8, 8), loaded.device) == 7
-    )
+    assert classifier.training and whole.shape == (len(rows), 3)
+    assert predict.evaluation_batch((8, 8), loaded.device) == 7 and len(rows) > 7
     assert np.allclose(whole, predict_logits(classifier, loaded, rows), atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "images"), [(28, 256), (32, 256), (128, 32), (160, 20), (224, 16)])
+def test_images_are_evaluated_in_batches_that_stay_in_the_caches(side: int, images: int) -> None:
+    assert predict.evaluation_batch((side, side), torch.device("cpu")) == images
+    assert predict.evaluation_batch((side, side), torch.device("cuda")) == predict.EVALUATION_BATCH
 
 
 def test_a_diverging_loss_stops_with_advice(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from potstill.training.devices import init_process_group
 from potstill.training.loop import in_float
 
 EVALUATION_BATCH = 512
-BATCH_PIXELS, FEWEST = 2**18, 16
-"""On a CPU a batch has at most so many pixels, and at least so many images: activations that stay in the caches.
+BATCH_PIXELS, FEWEST, MOST = 2**19, 16, 256
+"""On a CPU a batch has at most so many pixels, and between so many images: activations that stay in the caches.
 
-Networks of photos were 1.5 to 2 times as fast with it as with 2**21 pixels (docs/log.md, 2026-11-30).
+Networks of photos were up to twice as fast so as with 2**21 pixels (docs/log.md, 2026-11-30).
 """
 
 MANY_IMAGES = 10**6  # default number of images of an inference, enough for a measurement
@@ -84,8 +84,9 @@ def _evaluating(model: Model) -> Iterator[None]:
 
 def evaluation_batch(size: tuple[int, int], on: torch.device) -> int:
     """Return how many images of (height, width) are evaluated at a time on a device."""
-    fitting = BATCH_PIXELS // (size[0] * size[1]) if on.type == "cpu" else EVALUATION_BATCH
-    return min(EVALUATION_BATCH, max(FEWEST, fitting))
+    if on.type != "cpu":
+        return EVALUATION_BATCH
+    return min(EVALUATION_BATCH, MOST, max(FEWEST, BATCH_PIXELS // (size[0] * size[1])))
 
 
 def _batch_of(loader: Loader) -> int:
