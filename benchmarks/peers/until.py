@@ -176,7 +176,8 @@ def run_apart(function: Callable[..., Any], *given: Any, ours: bool) -> Any:
     """Return what a function returns in a process of its own. ours: in the environment of the `potstill` command."""
     before = dict(os.environ)
     spawn = multiprocessing.get_context("spawn")  # torch reads the environment when it is imported
-    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+    usual = multiprocessing.get_start_method()  # for the workers of a DataLoader in it
+    with ProcessPoolExecutor(1, spawn, multiprocessing.set_start_method, (usual, True)) as executor:
         try:
             os.environ.clear()
             os.environ.update(in_a_process(ours=ours))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
@@ -124,7 +125,7 @@ def test_minutes_until_an_accuracy_are_measured_and_kept(tmp_path: Path) -> None
 
 
 def _environment() -> dict[str, str]:
-    return dict(os.environ)
+    return {**os.environ, "start method": multiprocessing.get_start_method()}
 
 
 def test_only_our_loops_run_in_the_environment_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +134,7 @@ def test_only_our_loops_run_in_the_environment_of_the_command(monkeypatch: pytes
     assert runtime.environment({}).keys() & ours.keys() and ours["THP_MEM_ALLOC_ENABLE"] == "1"
     assert ours.get("OMP_WAIT_POLICY") != "ACTIVE" and not {*runtime.VARIABLES} & published.keys()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert published["start method"] == multiprocessing.get_start_method()
     one = until.Training("plain", 1, None, 1e-4)
     assert not one.ours and until.Training(until.BLOCKS, 1, 2, 1e-4).ours
 
