@@ -177,7 +177,7 @@ def run_apart(function: Callable[..., Any], *given: Any, ours: bool) -> Any:
     before = dict(os.environ)
     spawn = multiprocessing.get_context("spawn")  # torch reads the environment when it is imported
     usual = multiprocessing.get_start_method()  # for the workers of a DataLoader in it
-    with ProcessPoolExecutor(1, spawn, multiprocessing.set_start_method, (usual, True)) as executor:
+    with ProcessPoolExecutor(1, spawn, _start_processes_by, (usual,)) as executor:
         try:
             os.environ.clear()
             os.environ.update(in_a_process(ours=ours))
@@ -186,6 +186,10 @@ def run_apart(function: Callable[..., Any], *given: Any, ours: bool) -> Any:
             os.environ.clear()
             os.environ.update(before)
         return asked.result()
+
+
+def _start_processes_by(method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
 
 
 def _ratio(found: Mapping[str, list[dict[str, Any]]], name: str, target: float) -> float | None:
